@@ -1,0 +1,295 @@
+//! One error type for every store.
+
+use std::{borrow::Cow, error::Error as StdError, fmt};
+
+use crate::{ExpectedVersion, StreamId, Version};
+
+/// What any call of annals returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The call itself is wrong; the message says what to change. Nothing was sent.
+    InvalidInput,
+    /// An event, or an append, is larger than the store's [`Capabilities`](crate::Capabilities)
+    /// allow. Nothing was sent.
+    LimitExceeded,
+    /// The stream is not at the version expected: [`Error::conflict`] has both. Nothing was
+    /// written; read the stream again, decide again, append again.
+    Conflict,
+    /// The stream was tombstoned and takes no append, ever.
+    StreamClosed,
+    /// The store declares in its [`Capabilities`](crate::Capabilities) that it cannot do this.
+    Unsupported,
+    /// The database cannot be reached, or the connection was lost. Try again.
+    Unavailable,
+    /// The database is reachable but too busy: a lock or a pool timed out, a request was
+    /// throttled. Try again, later.
+    Busy,
+    /// The database refused the credentials, or they do not allow the call.
+    Denied,
+    /// What was found is not an annals store that this version can use.
+    Incompatible,
+    /// Something stored cannot be read back as what it should be.
+    Corrupt,
+    /// The database reported something that none of the other kinds says: see `source()`.
+    Internal,
+}
+
+impl ErrorKind {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid input",
+            Self::LimitExceeded => "limit exceeded",
+            Self::Conflict => "conflict",
+            Self::StreamClosed => "stream closed",
+            Self::Unsupported => "unsupported",
+            Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
+            Self::Denied => "denied",
+            Self::Incompatible => "incompatible",
+            Self::Corrupt => "corrupt",
+            Self::Internal => "internal error",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// A lost race: what the writer believed, and what is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// The stream.
+    pub stream: StreamId,
+    /// What the append expected.
+    pub expected: ExpectedVersion,
+    /// The version at which the stream was found.
+    pub actual: Version,
+}
+
+/// What went wrong, where, and what a caller may do about it.
+///
+/// ```
+/// use annals_core::{Error, ErrorKind};
+/// fn again(error: &Error) -> bool {
+///     // Retrying with the same events is safe even where the first try may have been written.
+///     error.is_retryable() || error.outcome_unknown()
+/// }
+/// assert!(again(&Error::new(ErrorKind::Busy, "the database is locked")));
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    operation: Option<&'static str>,
+    backend: Option<&'static str>,
+    stream: Option<StreamId>,
+    conflict: Option<Conflict>,
+    outcome_unknown: bool,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind. The message says what happened and, where there is something, what
+    /// to do; it must hold no secret.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            operation: None,
+            backend: None,
+            stream: None,
+            conflict: None,
+            outcome_unknown: false,
+            source: None,
+        }))
+    }
+
+    /// A lost race.
+    #[must_use]
+    pub fn lost_race(stream: &StreamId, expected: ExpectedVersion, actual: Version) -> Self {
+        let mut error = Self::new(
+            ErrorKind::Conflict,
+            format!("expected {expected}, but the stream is at version {actual}"),
+        )
+        .with_stream(stream);
+        error.0.conflict = Some(Conflict { stream: stream.clone(), expected, actual });
+        error
+    }
+
+    /// The stream was tombstoned.
+    #[must_use]
+    pub fn stream_closed(stream: &StreamId) -> Self {
+        Self::new(ErrorKind::StreamClosed, "the stream was tombstoned and takes no more writes")
+            .with_stream(stream)
+    }
+
+    /// The store declares that it cannot do `what`.
+    #[must_use]
+    pub fn unsupported(what: &str) -> Self {
+        Self::new(
+            ErrorKind::Unsupported,
+            format!("this store has no {what} (see its capabilities)"),
+        )
+    }
+
+    /// Adds the name of the backend, where none is set yet.
+    #[must_use]
+    pub fn with_backend(mut self, backend: &'static str) -> Self {
+        self.0.backend.get_or_insert(backend);
+        self
+    }
+
+    /// Adds what was being done (`append`, `read_stream`, …), where none is set yet.
+    #[must_use]
+    pub fn with_operation(mut self, operation: &'static str) -> Self {
+        self.0.operation.get_or_insert(operation);
+        self
+    }
+
+    /// Adds the stream, where none is set yet.
+    #[must_use]
+    pub fn with_stream(mut self, stream: &StreamId) -> Self {
+        self.0.stream.get_or_insert_with(|| stream.clone());
+        self
+    }
+
+    /// Adds the cause: the driver's own error, as it came.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Says that a write may have happened although its answer was lost (contract, rule 6).
+    #[must_use]
+    pub fn with_outcome_unknown(mut self) -> Self {
+        self.0.outcome_unknown = true;
+        self
+    }
+
+    /// Why the call failed.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The versions of a lost race: present where the kind is [`ErrorKind::Conflict`].
+    #[must_use]
+    pub fn conflict(&self) -> Option<&Conflict> {
+        self.0.conflict.as_ref()
+    }
+
+    /// Whether the same call, unchanged, may succeed later. A conflict does not count: it needs a
+    /// new decision.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Busy)
+    }
+
+    /// Whether a write may have happened all the same, because its answer was lost. Where this is
+    /// `false`, nothing was written. Retrying an append with the same events and the same expected
+    /// version is safe either way.
+    #[must_use]
+    pub fn outcome_unknown(&self) -> bool {
+        self.0.outcome_unknown
+    }
+
+    /// The backend that failed, as in `sqlite`.
+    #[must_use]
+    pub fn backend(&self) -> Option<&'static str> {
+        self.0.backend
+    }
+
+    /// What was being done, as in `append`.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'static str> {
+        self.0.operation
+    }
+
+    /// The stream, where there is one.
+    #[must_use]
+    pub fn stream(&self) -> Option<&StreamId> {
+        self.0.stream.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, message, operation, backend, stream, outcome_unknown, .. } = &*self.0;
+        for part in [backend, operation].into_iter().flatten() {
+            write!(f, "{part} ")?;
+        }
+        if let Some(stream) = stream {
+            write!(f, "of stream {stream:?} ")?;
+        }
+        if backend.is_some() || operation.is_some() || stream.is_some() {
+            f.write_str("failed: ")?;
+        }
+        write!(f, "{kind}: {message}")?;
+        if *outcome_unknown {
+            f.write_str(" (it may have been written all the same)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        f.debug_struct("Error")
+            .field("kind", &inner.kind)
+            .field("message", &inner.message)
+            .field("operation", &inner.operation)
+            .field("backend", &inner.backend)
+            .field("stream", &inner.stream)
+            .field("conflict", &inner.conflict)
+            .field("outcome_unknown", &inner.outcome_unknown)
+            .field("source", &inner.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_where_what_and_why() {
+        let stream = StreamId::new("order-42").unwrap();
+        let error = Error::lost_race(&stream, ExpectedVersion::Exact(3.into()), 5.into())
+            .with_backend("sqlite")
+            .with_operation("append");
+        assert_eq!(
+            error.to_string(),
+            "sqlite append of stream \"order-42\" failed: conflict: expected version 3, \
+             but the stream is at version 5"
+        );
+        assert!(!error.is_retryable() && !error.outcome_unknown());
+        assert_eq!(error.conflict().unwrap().actual, Version::new(5));
+    }
+
+    #[test]
+    fn keeps_its_cause() {
+        let error = Error::new(ErrorKind::Unavailable, "no answer")
+            .with_source("reset")
+            .with_outcome_unknown();
+        assert_eq!(error.source().unwrap().to_string(), "reset");
+        assert!(error.is_retryable() && error.outcome_unknown());
+        assert!(error.to_string().ends_with("(it may have been written all the same)"));
+    }
+}
