@@ -1,0 +1,156 @@
+//! What goes wrong outside the store. Each case needs a harness that can do such harm.
+
+use annals_core::{
+    Append, ErrorKind, EventStoreExt, ExpectedVersion, NewEvent, ReadStream, Subscribe, Version,
+};
+use futures::TryStreamExt;
+
+use crate::{
+    Fault,
+    case::{CaseResult, Context, cases},
+    tools::{
+        assert_gapless, assert_same_events, catch_up, event, events, everything, exact, extend, id,
+        take_until,
+    },
+};
+
+cases! { "faults":
+    a_lost_answer_is_said_to_be_unknown [6];
+    a_lost_answer_can_be_asked_for_again [5, 6];
+    subscriptions_survive_cut_connections [15, 19] GlobalOrder;
+    subscriptions_survive_a_restart [15, 19] GlobalOrder Durable;
+    appends_succeed_after_cut_connections [6, 8];
+    a_corrupt_event_ends_a_read_as_an_error [14];
+    a_corrupt_event_ends_a_read_of_all_as_an_error [14] GlobalOrder;
+}
+
+async fn a_lost_answer_is_said_to_be_unknown(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    extend(&store, &stream, 0, 1).await?;
+    cx.inject(Fault::LoseNextAnswer).await?;
+    let append = Append::new(stream.clone(), exact(1), events(2..=3));
+    match store.append(append).await {
+        Err(error) => {
+            assert!(error.outcome_unknown(), "written, but the error denies it: {error:?}");
+            assert!(error.is_retryable(), "nothing speaks against a retry: {error:?}");
+        }
+        // The store has asked again by itself, and has been told.
+        Ok(appended) => assert_eq!(appended.last_version, Version::new(3)),
+    }
+    assert_eq!(assert_gapless(&store, &stream).await?, 3);
+    Ok(())
+}
+
+async fn a_lost_answer_can_be_asked_for_again(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    for (n, expected) in [exact(0), ExpectedVersion::NoStream, exact(0)].into_iter().enumerate() {
+        let stream = id(format!("order-{n}"));
+        cx.inject(Fault::LoseNextAnswer).await?;
+        let append = Append::new(stream.clone(), expected, events(1..=3));
+        let lost = store.append(append.clone()).await;
+        let again = store.append(append).await?;
+        assert!(again.replayed || lost.is_ok(), "{lost:?}, then {again:?}");
+        assert_eq!(again.last_version, Version::new(3));
+        assert_eq!(assert_gapless(&store, &stream).await?, 3, "a retry wrote twice");
+    }
+    Ok(())
+}
+
+async fn subscriptions_survive_cut_connections(cx: Context) -> CaseResult {
+    survive(cx, Fault::CutConnections).await
+}
+
+async fn subscriptions_survive_a_restart(cx: Context) -> CaseResult {
+    survive(cx, Fault::RestartServer).await
+}
+
+async fn survive(cx: Context, fault: Fault) -> CaseResult {
+    let (reader, writer) = (cx.open().await, cx.open().await);
+    let mut all = reader.subscribe(Subscribe::default()).await?;
+    let mut one = reader.subscribe(Subscribe::to(id("order-1"))).await?;
+    let (mut seen, mut seen_of_one) = (Vec::new(), Vec::new());
+    let mut version = 0;
+    for round in 0..5 {
+        if round == 1 {
+            seen.extend(catch_up(&cx, &mut all).await.0);
+            seen_of_one.extend(catch_up(&cx, &mut one).await.0);
+        }
+        let mut batch = events(0..4);
+        let last = batch.last().map(NewEvent::id).unwrap();
+        insist(&cx, &writer, version, std::mem::take(&mut batch)).await?;
+        version += 4;
+        cx.inject(fault.clone()).await?;
+        if round > 0 {
+            seen.extend(take_until(&cx, &mut all, last).await);
+            seen_of_one.extend(take_until(&cx, &mut one, last).await);
+        }
+    }
+    let reader = cx.open().await;
+    assert_same_events(&seen, &everything(&reader).await?);
+    assert_same_events(&seen_of_one, &reader.load_stream(&id("order-1")).await?);
+    Ok(())
+}
+
+/// Appends, and tries again while that may help.
+async fn insist(
+    cx: &Context,
+    store: &std::sync::Arc<dyn annals_core::Store>,
+    version: u64,
+    batch: Vec<NewEvent>,
+) -> annals_core::Result<()> {
+    let append = Append::new(id("order-1"), Version::new(version), batch);
+    let trying = async {
+        loop {
+            match store.append(append.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(e) if e.is_retryable() || e.outcome_unknown() => tokio::task::yield_now().await,
+                Err(e) => return Err(e),
+            }
+        }
+    };
+    cx.within("an append to succeed after a fault", trying).await
+}
+
+async fn appends_succeed_after_cut_connections(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    for version in 0..10 {
+        cx.inject(Fault::CutConnections).await?;
+        insist(&cx, &store, version, vec![event(version)]).await?;
+    }
+    assert_eq!(assert_gapless(&store, &id("order-1")).await?, 10);
+    Ok(())
+}
+
+async fn a_corrupt_event_ends_a_read_as_an_error(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    extend(&store, &stream, 0, 10).await?;
+    cx.inject(Fault::CorruptEvent(stream.clone(), Version::new(7))).await?;
+    let reader = cx.open().await;
+    check_corrupt(reader.read_stream(&stream, ReadStream::default())).await;
+    Ok(())
+}
+
+async fn a_corrupt_event_ends_a_read_of_all_as_an_error(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    extend(&store, &stream, 0, 10).await?;
+    cx.inject(Fault::CorruptEvent(stream, Version::new(7))).await?;
+    let reader = cx.open().await;
+    check_corrupt(reader.read_all(annals_core::ReadAll::default())).await;
+    Ok(())
+}
+
+/// No end, no gap: the events before the bad one at most, and then an error that stays the last.
+async fn check_corrupt(mut read: annals_core::EventStream) {
+    let mut versions = Vec::new();
+    let error = loop {
+        match read.try_next().await {
+            Ok(Some(event)) => versions.push(event.version.get()),
+            Ok(None) => panic!("a corrupt event was taken for the end, after {versions:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    let due: Vec<u64> = (1..=versions.len() as u64).collect();
+    assert!(versions == due && versions.len() < 7, "{versions:?} before the corrupt version 7");
+    assert!(read.try_next().await.is_ok_and(|next| next.is_none()), "an error must be the last");
+}

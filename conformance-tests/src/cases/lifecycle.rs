@@ -1,0 +1,107 @@
+//! Stores that are opened, opened again, and opened at once.
+
+use annals_core::{
+    ErrorKind, EventStoreExt, ExpectedVersion, Payload, Snapshot, SubscriberId, Version,
+};
+use futures::future::join_all;
+
+use crate::{
+    Fault,
+    case::{CaseResult, Context, cases},
+    tools::{event, everything, extend, id},
+};
+
+cases! { "lifecycle":
+    many_open_an_empty_database_at_once [23];
+    namespaces_are_kept_apart [23];
+    what_was_written_outlives_every_handle [10, 23] Durable;
+    a_retry_is_recognised_after_a_restart [5, 23] Durable;
+    a_newer_schema_is_refused [23] Durable;
+}
+
+async fn many_open_an_empty_database_at_once(cx: Context) -> CaseResult {
+    for _ in 0..3 {
+        let cx = cx.another();
+        let opening = (0..10).map(|n| {
+            let cx = cx.clone();
+            tokio::spawn(async move {
+                let store = cx.open().await;
+                extend(&store, &id(format!("order-{n}")), 0, 2).await
+            })
+        });
+        for opened in join_all(opening).await {
+            assert_eq!(opened.unwrap()?.last_version, Version::new(2));
+        }
+        let store = cx.open().await;
+        for n in 0..10 {
+            assert_eq!(store.load_stream(&id(format!("order-{n}"))).await?.len(), 2);
+        }
+        drop(store);
+        cx.clean_up().await.unwrap();
+    }
+    Ok(())
+}
+
+async fn namespaces_are_kept_apart(cx: Context) -> CaseResult {
+    let (one, other) = (cx.another(), cx.another());
+    {
+        let (first, second) = (one.open().await, other.open().await);
+        extend(&first, &id("order-1"), 0, 3).await?;
+        assert!(second.load_stream(&id("order-1")).await?.is_empty());
+        second.append_to("order-1", ExpectedVersion::NoStream, [event(1)]).await?;
+        assert_eq!(first.load_stream(&id("order-1")).await?.len(), 3);
+    }
+    one.clean_up().await.unwrap();
+    assert_eq!(other.open().await.load_stream(&id("order-1")).await?.len(), 1);
+    other.clean_up().await.unwrap();
+    Ok(())
+}
+
+async fn what_was_written_outlives_every_handle(cx: Context) -> CaseResult {
+    let (stream, report) = (id("order-1"), SubscriberId::new("report")?);
+    let snapshot = Snapshot::new(2, Payload::json("state")?);
+    let (before, all) = {
+        let store = cx.open().await;
+        extend(&store, &stream, 0, 5).await?;
+        if store.capabilities().snapshots {
+            store.save_snapshot(&stream, snapshot.clone()).await?;
+        }
+        if store.capabilities().checkpoints {
+            store.save_checkpoint(&report, 3.into()).await?;
+        }
+        let ordered = store.capabilities().global_order;
+        let all = if ordered { Some(everything(&store).await?) } else { None };
+        (store.load_stream(&stream).await?, all)
+    };
+    let store = cx.open().await;
+    assert_eq!(store.load_stream(&stream).await?, before);
+    if let Some(all) = all {
+        assert_eq!(everything(&store).await?, all);
+    }
+    if store.capabilities().snapshots {
+        assert_eq!(store.load_snapshot(&stream).await?, Some(snapshot));
+    }
+    if store.capabilities().checkpoints {
+        assert_eq!(store.load_checkpoint(&report).await?, Some(3.into()));
+    }
+    let appended = extend(&store, &stream, 5, 1).await?;
+    assert!(appended.position >= before[4].position);
+    Ok(())
+}
+
+async fn a_retry_is_recognised_after_a_restart(cx: Context) -> CaseResult {
+    let append = annals_core::Append::new(id("order-1"), ExpectedVersion::NoStream, [event(1)]);
+    let first = cx.open().await.append(append.clone()).await?;
+    let again = cx.open().await.append(append).await?;
+    assert!(again.replayed && again.position == first.position, "{first:?}, then {again:?}");
+    Ok(())
+}
+
+async fn a_newer_schema_is_refused(cx: Context) -> CaseResult {
+    extend(&cx.open().await, &id("order-1"), 0, 1).await?;
+    cx.inject(Fault::NewerSchema).await?;
+    let refused = cx.try_open().await.expect_err("a newer schema was opened");
+    let error = refused.downcast::<annals_core::Error>().expect("the store's own error");
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! The cases, by theme.
+
+mod append;
+mod concurrency;
+mod expect;
+mod faults;
+mod filter;
+mod keep;
+mod lifecycle;
+mod live;
+mod manage;
+mod multi;
+mod payload;
+mod random;
+mod read;
+mod retry;
+mod subscribe;
+
+use crate::Case;
+
+/// Every case of the suite.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    [
+        append::CASES,
+        expect::CASES,
+        retry::CASES,
+        multi::CASES,
+        concurrency::CASES,
+        payload::CASES,
+        read::CASES,
+        filter::CASES,
+        subscribe::CASES,
+        live::CASES,
+        manage::CASES,
+        keep::CASES,
+        lifecycle::CASES,
+        faults::CASES,
+        random::CASES,
+    ]
+    .concat()
+}

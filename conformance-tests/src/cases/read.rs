@@ -1,0 +1,273 @@
+//! Reads of one stream and of all, from everywhere, in both directions.
+
+use annals_core::{
+    Direction, EventStoreExt, ExpectedVersion, NewEvent, Payload, Position, ReadAll, ReadStream,
+    RecordedEvent, StreamState,
+};
+use futures::TryStreamExt;
+
+use crate::{
+    case::{CaseResult, Context, cases},
+    tools::{
+        assert_gapless, assert_same_events, event, events, everything, extend, id, ids, read,
+        read_all,
+    },
+};
+
+cases! { "read":
+    a_stream_from_every_version [11];
+    a_stream_that_does_not_exist_is_empty [11];
+    a_long_stream_is_not_cut [11, 14];
+    all_from_every_position [12] GlobalOrder;
+    all_of_a_long_store_is_not_cut [12, 14] GlobalOrder;
+    position_order_is_version_order [13] GlobalOrder;
+    every_handle_sees_what_was_answered [4, 11];
+    an_open_read_blocks_no_append [14];
+    an_open_read_of_all_blocks_no_append [14] GlobalOrder;
+    a_dropped_read_leaves_the_store_working [14];
+    reads_do_not_disturb_each_other [14];
+    conveniences_agree_with_reads [11, 12] GlobalOrder;
+}
+
+/// What a read must give, worked out from all there is.
+fn expected(
+    all: &[RecordedEvent],
+    place: impl Fn(&RecordedEvent) -> u64,
+    from: Option<u64>,
+    included: bool,
+    direction: Direction,
+    limit: Option<u64>,
+) -> Vec<RecordedEvent> {
+    let wanted = |event: &&RecordedEvent| {
+        let place = place(event);
+        match (from, direction) {
+            (None, _) => true,
+            (Some(from), _) if from == place => included,
+            (Some(from), Direction::Forwards) => place > from,
+            (Some(from), Direction::Backwards) => place < from,
+        }
+    };
+    let mut events: Vec<_> = all.iter().filter(wanted).cloned().collect();
+    if direction == Direction::Backwards {
+        events.reverse();
+    }
+    events.truncate(limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap()));
+    events
+}
+
+const LIMITS: [Option<u64>; 6] = [None, Some(0), Some(1), Some(3), Some(12), Some(100)];
+const DIRECTIONS: [Direction; 2] = [Direction::Forwards, Direction::Backwards];
+
+async fn a_stream_from_every_version(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    extend(&store, &stream, 0, 12).await?;
+    extend(&store, &id("order-2"), 0, 3).await?;
+    let all = store.load_stream(&stream).await?;
+    assert_eq!(all.iter().map(|e| e.version.get()).collect::<Vec<_>>(), Vec::from_iter(1..=12));
+    let froms = (0..=14).chain([1_000, i64::MAX as u64, u64::MAX]).map(Some).chain([None]);
+    for from in froms {
+        for direction in DIRECTIONS {
+            for limit in LIMITS {
+                let mut options = ReadStream::default();
+                options.from = from.map(Into::into);
+                options.direction = direction;
+                options.limit = limit;
+                let got = read(&store, &stream, options.clone()).await?;
+                let version = |e: &RecordedEvent| e.version.get();
+                let due = expected(&all, version, from, true, direction, limit);
+                assert_eq!(got, due, "{options:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn a_stream_that_does_not_exist_is_empty(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    extend(&store, &id("order-10"), 0, 1).await?;
+    for options in [ReadStream::default(), ReadStream::default().backwards().with_from(7)] {
+        assert!(read(&store, &stream, options).await?.is_empty());
+    }
+    let info = store.stream_info(&stream).await?;
+    assert_eq!((info.state, info.version.get()), (StreamState::Missing, 0));
+    assert_eq!(info.first_version, None);
+    assert!(!info.exists());
+    Ok(())
+}
+
+/// Longer, and larger, than any page: 3,000 events, two megabytes.
+async fn fill(cx: &Context) -> Result<u64, crate::case::Stop> {
+    let store = cx.open().await;
+    let most = store.capabilities().max_append_events.min(100) as u64;
+    let mut base = 0;
+    while base < 3_000 {
+        let batch = (base..base + most).map(|n| {
+            let data = Payload::binary(format!("{n} {}", "x".repeat(700)));
+            NewEvent::new("Long".try_into().unwrap(), data)
+        });
+        store
+            .append_to("order-1", annals_core::Version::new(base), batch.collect::<Vec<_>>())
+            .await?;
+        base += most;
+    }
+    Ok(base)
+}
+
+async fn a_long_stream_is_not_cut(cx: Context) -> CaseResult {
+    let count = fill(&cx).await?;
+    let (store, stream) = (cx.open().await, id("order-1"));
+    assert_eq!(assert_gapless(&store, &stream).await?, count, "the stream was cut");
+    let mut backwards = read(&store, &stream, ReadStream::default().backwards()).await?;
+    backwards.reverse();
+    assert_eq!(ids(&backwards), ids(&store.load_stream(&stream).await?));
+    let late = ReadStream::default().with_from(count - 1_500).with_limit(1_400);
+    let late = read(&store, &stream, late).await?;
+    assert_eq!(late.len(), 1_400);
+    assert_eq!(late[0].version.get(), count - 1_500);
+    Ok(())
+}
+
+async fn all_of_a_long_store_is_not_cut(cx: Context) -> CaseResult {
+    let count = fill(&cx).await?;
+    let store = cx.open().await;
+    let all = everything(&store).await?;
+    assert_eq!(all.len() as u64, count, "all was cut");
+    let mut backwards = read_all(&store, ReadAll::default().backwards()).await?;
+    backwards.reverse();
+    assert_eq!(ids(&backwards), ids(&all));
+    let limited = read_all(&store, ReadAll::default().with_limit(count - 10)).await?;
+    assert_eq!(limited.len() as u64, count - 10);
+    Ok(())
+}
+
+async fn all_from_every_position(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    for round in 0..3 {
+        for stream in ["a-1", "b-1", "plain"] {
+            extend(&store, &id(stream), round * 2, 2).await?;
+        }
+    }
+    let all = everything(&store).await?;
+    assert_eq!(all.len(), 18);
+    let places = all.iter().flat_map(|e| [e.position.get(), e.position.get() + 1]);
+    let last = all.last().unwrap().position.get();
+    let froms = places.chain([0, last + 1_000_000]).map(Some).chain([None]);
+    for from in froms {
+        for direction in DIRECTIONS {
+            for limit in LIMITS {
+                let mut options = ReadAll::default();
+                options.from = from.map(Into::into);
+                options.direction = direction;
+                options.limit = limit;
+                let got = read_all(&store, options.clone()).await?;
+                let position = |e: &RecordedEvent| e.position.get();
+                let due = expected(&all, position, from, false, direction, limit);
+                assert_eq!(got, due, "{options:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn position_order_is_version_order(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    for round in 0..10 {
+        for stream in 0..5 {
+            let stream = id(format!("order-{stream}"));
+            store.append_to(stream, ExpectedVersion::Any, events(0..=round % 3)).await?;
+        }
+    }
+    let all = everything(&store).await?;
+    assert!(all[0].position > Position::START, "an event stands at the start position");
+    for stream in 0..5 {
+        let stream = id(format!("order-{stream}"));
+        let of_all: Vec<_> = all.iter().filter(|e| e.stream == stream).cloned().collect();
+        assert_same_events(&of_all, &store.load_stream(&stream).await?);
+    }
+    Ok(())
+}
+
+async fn every_handle_sees_what_was_answered(cx: Context) -> CaseResult {
+    let handles = cx.open_many(3).await;
+    let stream = id("order-1");
+    for base in 0..30 {
+        let [writer, reader] = [0, 1].map(|n| &handles[(base as usize + n) % 3]);
+        extend(writer, &stream, base, 1).await?;
+        assert_eq!(reader.load_stream(&stream).await?.len() as u64, base + 1);
+        assert_eq!(reader.stream_info(&stream).await?.version.get(), base + 1);
+    }
+    Ok(())
+}
+
+async fn an_open_read_blocks_no_append(cx: Context) -> CaseResult {
+    let count = fill(&cx).await?;
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let mut open = store.read_stream(&stream, ReadStream::default());
+    assert!(open.try_next().await?.is_some());
+    for (writer, base) in [(cx.open().await, count), (store.clone(), count + 1)] {
+        let append = extend(&writer, &stream, base, 1);
+        cx.within("an append beside an open read", append).await?;
+    }
+    let rest: Vec<_> = open.try_collect().await?;
+    assert!(rest.len() as u64 >= count - 1, "the open read was cut at {}", rest.len() + 1);
+    Ok(())
+}
+
+async fn an_open_read_of_all_blocks_no_append(cx: Context) -> CaseResult {
+    let count = fill(&cx).await?;
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let mut open = store.read_all(ReadAll::default());
+    assert!(open.try_next().await?.is_some());
+    for (writer, base) in [(cx.open().await, count), (store.clone(), count + 1)] {
+        let append = extend(&writer, &stream, base, 1);
+        cx.within("an append beside an open read", append).await?;
+    }
+    let rest: Vec<_> = open.try_collect().await?;
+    assert!(rest.len() as u64 >= count - 1, "the open read was cut at {}", rest.len() + 1);
+    Ok(())
+}
+
+async fn a_dropped_read_leaves_the_store_working(cx: Context) -> CaseResult {
+    let count = fill(&cx).await?;
+    let (store, stream) = (cx.open().await, id("order-1"));
+    // More than any pool of connections would survive, were they not given back.
+    for _ in 0..40 {
+        let mut open = store.read_stream(&stream, ReadStream::default());
+        assert!(open.try_next().await?.is_some());
+    }
+    let append = extend(&store, &stream, count, 1);
+    cx.within("an append after dropped reads", append).await?;
+    let read = cx.within("a read after dropped reads", store.load_stream(&stream)).await?;
+    assert_eq!(read.len() as u64, count + 1);
+    Ok(())
+}
+
+async fn reads_do_not_disturb_each_other(cx: Context) -> CaseResult {
+    let count = fill(&cx).await? as usize;
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let mut open: Vec<_> =
+        (0..20).map(|_| store.read_stream(&stream, ReadStream::default())).collect();
+    let mut counts = vec![0; open.len()];
+    // All at once, in turns, so that every one is open while the others go on.
+    while counts.iter().any(|&n| n < count) {
+        for (events, n) in open.iter_mut().zip(&mut counts) {
+            for _ in 0..500 {
+                let next = cx.within("one of many open reads", events.try_next()).await?;
+                let Some(event) = next else { break };
+                *n += 1;
+                assert_eq!(event.version.get(), *n as u64);
+            }
+        }
+    }
+    assert!(counts.iter().all(|&n| n == count));
+    Ok(())
+}
+
+async fn conveniences_agree_with_reads(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    assert_eq!(store.last_position().await?, Position::START);
+    let appended = store.append_to("order-1", ExpectedVersion::Any, [event(1), event(2)]).await?;
+    assert_eq!(store.last_position().await?, appended.position);
+    assert_same_events(&store.load_stream(&id("order-1")).await?, &everything(&store).await?);
+    Ok(())
+}

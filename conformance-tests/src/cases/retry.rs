@@ -1,0 +1,216 @@
+//! Appends sent twice, because an answer was lost.
+
+use annals_core::{
+    Append, Appended, ErrorKind, EventStoreExt, ExpectedVersion, NewEvent, Recognition, StreamId,
+};
+use futures::future::try_join_all;
+
+use crate::{
+    case::{CaseResult, Context, cases},
+    tools::{assert_conflict, assert_kind, event, events, exact, extend, id, ids},
+};
+
+cases! { "retry":
+    an_exact_append_is_recognised [5];
+    a_no_stream_append_is_recognised [5];
+    it_is_recognised_after_others_have_written [5];
+    it_is_recognised_by_another_handle [5];
+    a_no_stream_append_is_recognised_on_a_revived_stream [5, 21] Delete;
+    part_of_it_is_a_conflict [5];
+    the_same_ids_elsewhere_are_a_conflict [5];
+    the_same_ids_under_an_expectation_that_holds_are_new [5];
+    the_same_ids_in_another_stream_are_new [5];
+    an_any_append_is_recognised_at_once [5];
+    an_any_append_is_recognised_later [5] GuaranteedRecognition;
+    many_at_once_write_once [2, 5];
+    a_retry_wakes_no_subscriber [5, 15];
+}
+
+fn assert_replayed(first: &Appended, again: &Appended) {
+    assert!(again.replayed, "a retry was not recognised: {again:?}");
+    assert!(!first.replayed, "a first append called a retry: {first:?}");
+    let answer =
+        |appended: &Appended| (appended.first_version, appended.last_version, appended.position);
+    assert_eq!(answer(first), answer(again), "another answer than the first");
+}
+
+async fn an_exact_append_is_recognised(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    extend(&store, &stream, 0, 2).await?;
+    let append = Append::new(stream.clone(), exact(2), events(3..=5));
+    let first = store.append(append.clone()).await?;
+    for _ in 0..3 {
+        assert_replayed(&first, &store.append(append.clone()).await?);
+    }
+    assert_eq!(store.load_stream(&stream).await?.len(), 5, "a retry wrote again");
+    Ok(())
+}
+
+async fn a_no_stream_append_is_recognised(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    for (stream, expected) in [("order-1", ExpectedVersion::NoStream), ("order-2", exact(0))] {
+        let append = Append::new(id(stream), expected, events(1..=2));
+        let first = store.append(append.clone()).await?;
+        assert_replayed(&first, &store.append(append).await?);
+        assert_eq!(store.load_stream(&id(stream)).await?.len(), 2, "a retry wrote again");
+    }
+    Ok(())
+}
+
+async fn it_is_recognised_after_others_have_written(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let append = Append::new(stream.clone(), ExpectedVersion::NoStream, events(1..=2));
+    let first = store.append(append.clone()).await?;
+    extend(&store, &stream, 2, 30).await?;
+    assert_replayed(&first, &store.append(append).await?);
+    assert_eq!(store.load_stream(&stream).await?.len(), 32);
+    Ok(())
+}
+
+async fn it_is_recognised_by_another_handle(cx: Context) -> CaseResult {
+    let (one, other) = (cx.open().await, cx.open().await);
+    let append = Append::new(id("order-1"), ExpectedVersion::NoStream, events(1..=2));
+    let first = one.append(append.clone()).await?;
+    assert_replayed(&first, &other.append(append).await?);
+    Ok(())
+}
+
+async fn a_no_stream_append_is_recognised_on_a_revived_stream(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    extend(&store, &stream, 0, 4).await?;
+    store.delete(&stream, ExpectedVersion::Any).await?;
+    let append = Append::new(stream.clone(), ExpectedVersion::NoStream, events(5..=6));
+    let first = store.append(append.clone()).await?;
+    assert_eq!(first.first_version.get(), 5);
+    assert_replayed(&first, &store.append(append).await?);
+    Ok(())
+}
+
+async fn part_of_it_is_a_conflict(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let written = events(1..=3);
+    store.append_to(&stream, exact(0), written.clone()).await?;
+    let [one, two, three] = [&written[0], &written[1], &written[2]].map(NewEvent::clone);
+    for retry in [
+        vec![one.clone(), two.clone(), event(3)],
+        vec![event(1), two.clone(), three.clone()],
+        vec![one.clone(), two.clone(), three.clone(), event(4)],
+        vec![three, two, one],
+    ] {
+        let again = store.append_to(&stream, exact(0), retry).await;
+        assert_conflict(again, &stream, exact(0), 3);
+    }
+    assert_eq!(store.load_stream(&stream).await?.len(), 3);
+    Ok(())
+}
+
+async fn the_same_ids_elsewhere_are_a_conflict(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let written = events(1..=2);
+    store.append_to(&stream, exact(0), [event(0)]).await?;
+    store.append_to(&stream, exact(1), written.clone()).await?;
+    // At version 2 and 3, where an append that expected 0, or 4, would not have written them.
+    for expected in [0, 2, 4] {
+        let again = store.append_to(&stream, exact(expected), written.clone()).await;
+        assert_conflict(again, &stream, exact(expected), 3);
+    }
+    Ok(())
+}
+
+async fn the_same_ids_under_an_expectation_that_holds_are_new(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let written = events(1..=2);
+    store.append_to(&stream, exact(0), written.clone()).await?;
+    let again = store.append_to(&stream, exact(2), written).await?;
+    assert!(!again.replayed, "an append whose expectation held was taken for a retry");
+    assert_eq!((again.first_version.get(), again.last_version.get()), (3, 4));
+    let read = ids(&store.load_stream(&stream).await?);
+    assert_eq!(read[..2], read[2..]);
+    Ok(())
+}
+
+async fn the_same_ids_in_another_stream_are_new(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    let written = events(1..=2);
+    for stream in ["order-1", "order-2", "order-3"] {
+        let appended = store.append_to(stream, ExpectedVersion::NoStream, written.clone()).await?;
+        assert!(!appended.replayed, "an id is no key of the whole store");
+    }
+    store.append_to("order-1", ExpectedVersion::Any, [event(3)]).await?;
+    assert_eq!(store.load_stream(&id("order-1")).await?.len(), 3);
+    Ok(())
+}
+
+/// Both kinds of recognition have to manage this.
+async fn an_any_append_is_recognised_at_once(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    for expected in [ExpectedVersion::Any, ExpectedVersion::StreamExists, ExpectedVersion::Any] {
+        if expected == ExpectedVersion::StreamExists {
+            extend_any(&store, &stream).await?;
+        }
+        let append = Append::new(stream.clone(), expected, events(1..=3));
+        let first = store.append(append.clone()).await?;
+        assert_replayed(&first, &store.append(append).await?);
+    }
+    Ok(())
+}
+
+async fn extend_any(
+    store: &std::sync::Arc<dyn annals_core::Store>,
+    stream: &StreamId,
+) -> annals_core::Result<Appended> {
+    store.append_to(stream, ExpectedVersion::Any, [event(0)]).await
+}
+
+async fn an_any_append_is_recognised_later(cx: Context) -> CaseResult {
+    assert_eq!(cx.open().await.capabilities().retry_recognition, Recognition::Guaranteed);
+    let (store, stream) = (cx.open().await, id("order-1"));
+    extend_any(&store, &stream).await?;
+    for expected in [ExpectedVersion::Any, ExpectedVersion::StreamExists] {
+        let append = Append::new(stream.clone(), expected, events(1..=3));
+        let first = store.append(append.clone()).await?;
+        for _ in 0..50 {
+            extend_any(&store, &stream).await?;
+        }
+        assert_replayed(&first, &store.append(append).await?);
+    }
+    Ok(())
+}
+
+async fn many_at_once_write_once(cx: Context) -> CaseResult {
+    let handles = cx.open_many(2).await;
+    for round in 0..10 {
+        let stream = id(format!("order-{round}"));
+        let append = Append::new(stream.clone(), ExpectedVersion::NoStream, events(1..=2));
+        let sent = (0..8).map(|n| {
+            let (store, append) = (handles[n % 2].clone(), append.clone());
+            tokio::spawn(async move { store.append(append).await })
+        });
+        let mut answers = Vec::new();
+        for answer in try_join_all(sent).await.unwrap() {
+            answers.push(answer?);
+        }
+        let written = answers.iter().filter(|answer| !answer.replayed).count();
+        assert_eq!(written, 1, "one append, sent 8 times at once: {answers:?}");
+        assert!(answers.windows(2).all(|pair| pair[0].position == pair[1].position));
+        assert_eq!(handles[0].load_stream(&stream).await?.len(), 2);
+    }
+    Ok(())
+}
+
+async fn a_retry_wakes_no_subscriber(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let subscribe = annals_core::Subscribe::to(stream.clone());
+    let mut live = store.subscribe(subscribe).await?;
+    let append = Append::new(stream.clone(), exact(0), events(1..=2));
+    for _ in 0..3 {
+        store.append(append.clone()).await?;
+    }
+    let changed = Append::new(stream.clone(), exact(0), [event(1)]);
+    assert_kind(store.append(changed).await, ErrorKind::Conflict);
+    let last = event(3);
+    store.append_to(&stream, exact(2), [last.clone()]).await?;
+    let seen = crate::tools::take_until(&cx, &mut live, last.id()).await;
+    assert_eq!(seen.len(), 3, "a retry reached a subscriber");
+    Ok(())
+}

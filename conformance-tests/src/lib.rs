@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+// A case fails by panicking, as every test does.
+#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod case;
+mod cases;
+mod harness;
+mod refuse;
+mod run;
+mod tools;
+
+pub use case::Case;
+pub use cases::cases;
+pub use harness::{BoxError, Fault, Harness, Impossible};
+pub use libtest_mimic::Arguments;
+pub use run::{Outcome, main, run, run_case};

@@ -1,0 +1,58 @@
+//! A capability that is not declared is tested to refuse.
+
+use annals_core::{
+    Append, Error, ErrorKind, ExpectedVersion, Filter, Payload, ReadAll, Snapshot, Start,
+    Subscribe, SubscriberId, Version,
+};
+use futures::TryStreamExt;
+
+use crate::{
+    case::{CaseResult, Context, Need},
+    tools::{event, id},
+};
+
+pub(crate) async fn check(cx: Context, need: Need) -> CaseResult {
+    let store = cx.open().await;
+    let stream = id("order-1");
+    let append = |stream| Append::new(id(stream), ExpectedVersion::Any, [event(1)]);
+    store.append(append("order-1")).await?;
+    match need {
+        // Nothing to refuse: these only say how well something is done.
+        Need::Durable | Need::GuaranteedRecognition => {}
+        Need::GlobalOrder => {
+            refused(store.read_all(ReadAll::default()).try_next().await);
+            refused(store.subscribe(Subscribe::default()).await);
+            refused(store.subscribe(Subscribe::to(Filter::default())).await);
+            let after = Start::After(1.into());
+            refused(store.subscribe(Subscribe::to(stream).with_start(after)).await);
+        }
+        Need::MultiStreamAppend => {
+            refused(store.append_multi(vec![append("order-2"), append("order-3")]).await);
+            assert!(!store.stream_info(&id("order-2")).await?.exists(), "refused, yet written");
+        }
+        Need::Truncate => refused(store.truncate(&stream, Version::new(2)).await),
+        Need::Delete => refused(store.delete(&stream, ExpectedVersion::Any).await),
+        Need::Tombstone => refused(store.tombstone(&stream, ExpectedVersion::Any).await),
+        Need::Snapshots => {
+            refused(store.save_snapshot(&stream, Snapshot::new(1, Payload::empty())).await);
+            refused(store.load_snapshot(&stream).await);
+            refused(store.delete_snapshot(&stream).await);
+        }
+        Need::Checkpoints => {
+            let subscriber = SubscriberId::new("report")?;
+            refused(store.save_checkpoint(&subscriber, 1.into()).await);
+            refused(store.load_checkpoint(&subscriber).await);
+            refused(store.reset_checkpoint(&subscriber, None).await);
+        }
+    }
+    assert_eq!(store.stream_info(&id("order-1")).await?.version, Version::FIRST);
+    Ok(())
+}
+
+#[track_caller]
+fn refused<T>(result: Result<T, Error>) {
+    match result {
+        Err(e) => assert_eq!(e.kind(), ErrorKind::Unsupported, "refused for another reason: {e}"),
+        Ok(_) => panic!("not declared, yet not refused"),
+    }
+}

@@ -1,0 +1,193 @@
+//! Runs the cases: each as a test of its own, or all of them from a program.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tokio::runtime::Runtime;
+
+use crate::{
+    Case, Harness,
+    case::{Context, Stop},
+    cases, refuse,
+};
+
+/// How a case ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The store keeps the promise.
+    Passed,
+    /// The store declares that it does not make the promise, and refuses.
+    Declared,
+    /// The case could not be run, for this reason.
+    Ignored(String),
+    /// The store breaks the promise, or the case could not do what it must be able to.
+    Failed(String),
+}
+
+/// The environment variable with the seed of every random choice.
+const SEED: &str = "ANNALS_SEED";
+/// The environment variable with the harnesses that must not be ignored, separated by commas.
+const REQUIRE: &str = "ANNALS_REQUIRE";
+
+/// Runs every case as a test of its own: the whole `main` of a test target with `harness = false`.
+/// Takes the command line of `cargo test`, works under `cargo nextest`, and prints a table of the
+/// themes when it ran more than one case.
+pub fn main(harness: impl Harness) -> ExitCode {
+    run(&Arguments::from_args(), vec![Arc::new(harness)])
+}
+
+/// [`main`], for several harnesses and with parsed arguments.
+pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
+    let runtime = match runtime() {
+        Ok(runtime) => Arc::new(runtime),
+        Err(e) => {
+            eprintln!("annals-conformance: no runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let seed = seed();
+    let table = Arc::new(Mutex::new(Table::default()));
+    let mut trials = Vec::new();
+    for harness in harnesses {
+        let unavailable = if arguments.list { None } else { unavailable(&runtime, &*harness) };
+        for case in cases() {
+            let (harness, runtime, table) = (harness.clone(), runtime.clone(), table.clone());
+            let unavailable = unavailable.clone();
+            let name = format!("{}::{}::{}", harness.name(), case.theme, case.name);
+            trials.push(Trial::ignorable_test(name, move || {
+                let outcome = match unavailable {
+                    Some(outcome) => outcome,
+                    None => runtime.block_on(run_case(harness.clone(), case, seed)),
+                };
+                let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+                table.add(harness.name(), case.theme, &outcome);
+                match outcome {
+                    Outcome::Passed | Outcome::Declared => Ok(Completion::Completed),
+                    Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
+                    Outcome::Failed(reason) => Err(Failed::from(format!(
+                        "{reason}\nrules {:?} of the contract; replay with {SEED}={seed}",
+                        case.rules
+                    ))),
+                }
+            }));
+        }
+    }
+    let conclusion = libtest_mimic::run(arguments, trials);
+    table.lock().unwrap_or_else(PoisonError::into_inner).print();
+    conclusion.exit_code()
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    // At least two threads, so that concurrent cases are concurrent on every machine.
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
+fn seed() -> u64 {
+    let given = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| fastrand::u64(..))
+}
+
+/// What becomes of every case where the store cannot be reached.
+fn unavailable(runtime: &Runtime, harness: &dyn Harness) -> Option<Outcome> {
+    let reason = runtime.block_on(harness.unavailable())?;
+    let required = std::env::var(REQUIRE).unwrap_or_default();
+    let is_required = required.split(',').any(|name| name.trim() == harness.name());
+    Some(if is_required {
+        Outcome::Failed(format!("{reason} (and {REQUIRE} names {})", harness.name()))
+    } else {
+        Outcome::Ignored(reason)
+    })
+}
+
+/// Runs one case in a namespace of its own, and cleans up after it.
+pub async fn run_case(harness: Arc<dyn Harness>, case: Case, seed: u64) -> Outcome {
+    let cx = Context::new(harness, seed);
+    let deadline = cx.deadline();
+    let mut run = {
+        let cx = cx.clone();
+        tokio::spawn(async move {
+            let missing = {
+                let store = cx.open().await;
+                let mut needs = case.needs.iter().copied();
+                needs.find(|need| !need.is_met(store.capabilities()))
+            };
+            match missing {
+                Some(need) => refuse::check(cx, need).await.map(|()| Outcome::Declared),
+                None => (case.run)(cx).await.map(|()| Outcome::Passed),
+            }
+        })
+    };
+    let mut outcome = match tokio::time::timeout(deadline, &mut run).await {
+        Ok(Ok(Ok(outcome))) => outcome,
+        Ok(Ok(Err(Stop::Ignored(reason)))) => Outcome::Ignored(reason),
+        Ok(Ok(Err(Stop::Failed(reason)))) => Outcome::Failed(reason),
+        Ok(Err(e)) => Outcome::Failed(panic_text(e)),
+        Err(_) => {
+            run.abort();
+            Outcome::Failed(format!("the case has not ended after {deadline:?}"))
+        }
+    };
+    if let (Err(e), Outcome::Passed | Outcome::Declared) = (cx.clean_up().await, &outcome) {
+        outcome = Outcome::Failed(format!("the harness cannot clean up: {e}"));
+    }
+    outcome
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    let text = |payload: &(dyn Any + Send)| {
+        let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+        text.or_else(|| payload.downcast_ref::<String>().cloned())
+    };
+    match error.try_into_panic() {
+        Ok(payload) => text(&*payload).unwrap_or_else(|| "panicked".to_owned()),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// How many cases of each theme ended how.
+#[derive(Default)]
+struct Table(BTreeMap<String, BTreeMap<&'static str, [usize; 4]>>);
+
+impl Table {
+    fn add(&mut self, harness: &str, theme: &'static str, outcome: &Outcome) {
+        let counts = self.0.entry(harness.to_owned()).or_default().entry(theme).or_default();
+        let column = match outcome {
+            Outcome::Passed => 0,
+            Outcome::Declared => 1,
+            Outcome::Ignored(_) => 2,
+            Outcome::Failed(_) => 3,
+        };
+        counts[column] += 1;
+    }
+
+    fn print(&self) {
+        for (harness, themes) in &self.0 {
+            if themes.values().flatten().sum::<usize>() < 2 {
+                // One case on request, or one process a case: a table would say nothing.
+                continue;
+            }
+            println!(
+                "{:14} {:>8} {:>20} {:>8} {:>8}",
+                harness, "passed", "refused as declared", "ignored", "failed"
+            );
+            let mut total = [0; 4];
+            let row = |name: &str, counts: &[usize; 4]| {
+                let [passed, declared, ignored, failed] = counts;
+                println!("  {name:12} {passed:>8} {declared:>20} {ignored:>8} {failed:>8}");
+            };
+            for (theme, counts) in themes {
+                row(theme, counts);
+                total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+            }
+            row("all", &total);
+            println!();
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A server that is simulated: stores in memory that can be harmed as a real one can, and that
+//! outlive their handles, so that they may call themselves durable.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use annals_conformance::{BoxError, Fault, Harness, Impossible};
+use annals_core::{Error, ErrorKind, Position, Store, StreamId, Version};
+use annals_memory::MemoryStore;
+use async_trait::async_trait;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::{
+    bug::Bug,
+    store::{Handle, capabilities},
+};
+
+/// One namespace.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) store: MemoryStore,
+    /// Counts the times that every connection was cut.
+    pub(crate) cuts: watch::Sender<u64>,
+    pub(crate) lose_next_answer: AtomicBool,
+    pub(crate) corrupt: Mutex<HashSet<(StreamId, Version)>>,
+    newer_schema: AtomicBool,
+    /// What the bugs need to go wrong together.
+    pub(crate) lock: Arc<Semaphore>,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) tickets: Mutex<HashMap<Position, u64>>,
+    pub(crate) removed: AtomicU64,
+    pub(crate) generations: Mutex<HashMap<StreamId, u64>>,
+    pub(crate) truncated: Mutex<HashMap<StreamId, Version>>,
+    pub(crate) seen_ids: Mutex<HashSet<uuid::Uuid>>,
+    /// How many appends there were, and the number of the last one's handle.
+    pub(crate) waiters: watch::Sender<(u64, u64)>,
+    pub(crate) turn: Notify,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self {
+            store: MemoryStore::new(),
+            cuts: watch::Sender::new(0),
+            lose_next_answer: AtomicBool::new(false),
+            corrupt: Mutex::default(),
+            newer_schema: AtomicBool::new(false),
+            lock: Arc::new(Semaphore::new(1)),
+            in_flight: AtomicU64::new(0),
+            tickets: Mutex::default(),
+            removed: AtomicU64::new(0),
+            generations: Mutex::default(),
+            truncated: Mutex::default(),
+            seen_ids: Mutex::default(),
+            waiters: watch::Sender::new((0, 0)),
+            turn: Notify::new(),
+        }
+    }
+}
+
+pub(crate) struct Simulated {
+    bug: Option<Bug>,
+    patience: Duration,
+    servers: Mutex<HashMap<String, Arc<Server>>>,
+    handles: AtomicU64,
+}
+
+impl Simulated {
+    pub(crate) fn new(bug: Option<Bug>, patience: Duration) -> Self {
+        Self { bug, patience, servers: Mutex::default(), handles: AtomicU64::new(0) }
+    }
+
+    fn server(&self, namespace: &str) -> Arc<Server> {
+        let namespace = if self.bug == Some(Bug::SharesNamespaces) { "" } else { namespace };
+        let mut servers = self.servers.lock().unwrap();
+        servers.entry(namespace.to_owned()).or_insert_with(|| Arc::new(Server::new())).clone()
+    }
+}
+
+#[async_trait]
+impl Harness for Simulated {
+    fn name(&self) -> &str {
+        "simulated"
+    }
+
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
+        if self.bug == Some(Bug::CreatesTwice) {
+            let exists = self.servers.lock().unwrap().contains_key(namespace);
+            tokio::task::yield_now().await;
+            if !exists {
+                let created = Arc::new(Server::new());
+                self.servers.lock().unwrap().insert(namespace.to_owned(), created);
+            }
+        }
+        let server = self.server(namespace);
+        let newer = server.newer_schema.load(Ordering::SeqCst);
+        if newer && self.bug != Some(Bug::OpensNewerSchemas) {
+            return Err(Error::new(ErrorKind::Incompatible, "made by a newer annals").into());
+        }
+        let number = self.handles.fetch_add(1, Ordering::SeqCst);
+        let capabilities = capabilities(self.bug);
+        Ok(Arc::new(Handle { server, bug: self.bug, number, capabilities }))
+    }
+
+    async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
+        self.servers.lock().unwrap().remove(namespace);
+        Ok(())
+    }
+
+    async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), Impossible> {
+        let server = self.server(namespace);
+        match fault {
+            Fault::CutConnections | Fault::RestartServer => {
+                server.cuts.send_modify(|cuts| *cuts += 1);
+            }
+            Fault::LoseNextAnswer => server.lose_next_answer.store(true, Ordering::SeqCst),
+            Fault::CorruptEvent(stream, version) => {
+                server.corrupt.lock().unwrap().insert((stream, version));
+            }
+            Fault::NewerSchema => server.newer_schema.store(true, Ordering::SeqCst),
+            other => return Err(Impossible(format!("{other:?} is not simulated"))),
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+}

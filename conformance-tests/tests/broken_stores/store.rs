@@ -1,0 +1,551 @@
+//! A handle to a simulated server: right in everything, but for its bug.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use annals_core::{
+    Append, Appended, Capabilities, CheckpointStore, Direction, Error, ErrorKind, EventStore,
+    EventStoreExt, EventStream, ExpectedVersion, Filter, NewEvent, Payload, Position, ReadAll,
+    ReadStream, RecordedEvent, Result, Snapshot, SnapshotStore, StreamId, StreamInfo, Subscribe,
+    SubscriberId, Subscription, Version, adapter,
+};
+use annals_memory::MemoryStore;
+use async_trait::async_trait;
+use chrono::SubsecRound;
+use futures::{FutureExt, StreamExt, TryStreamExt, future, stream};
+use tokio::task::yield_now;
+use uuid::Uuid;
+
+use crate::{bug::Bug, server::Server, subscription};
+
+pub(crate) fn capabilities(bug: Option<Bug>) -> Capabilities {
+    let mut capabilities = MemoryStore::new().capabilities().clone();
+    // As far as the suite can see: the store outlives its handles.
+    capabilities.durable = true;
+    match bug {
+        Some(Bug::TakesTooLargeEvents) => capabilities.max_event_bytes = 1_000,
+        Some(Bug::DeclaresTooMuch) => capabilities.max_event_bytes += 1,
+        Some(Bug::MultiIsUndeclared) => capabilities.multi_stream_append = false,
+        _ => {}
+    }
+    capabilities
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    pub(crate) server: Arc<Server>,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) number: u64,
+    pub(crate) capabilities: Capabilities,
+}
+
+impl Handle {
+    pub(crate) fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    pub(crate) fn store(&self) -> &MemoryStore {
+        &self.server.store
+    }
+
+    /// The name under which the server keeps a stream.
+    pub(crate) fn inner_id(&self, id: &StreamId) -> StreamId {
+        let text = match self.bug {
+            Some(Bug::FoldsCase) => id.as_str().to_lowercase(),
+            Some(Bug::TrimsIds) => id.as_str().trim().to_owned(),
+            Some(Bug::WritesSystemStreams) => id.as_str().replace('$', "S"),
+            Some(Bug::NumberingRestarts) => match self.server.generations.lock().unwrap().get(id) {
+                Some(generation) => format!("{id}~{generation}"),
+                None => return id.clone(),
+            },
+            _ => return id.clone(),
+        };
+        StreamId::new(text).unwrap_or_else(|_| id.clone())
+    }
+
+    /// What a reader is given in place of an event.
+    pub(crate) fn shape(&self, mut event: RecordedEvent) -> Result<RecordedEvent> {
+        match self.bug {
+            Some(Bug::RewritesJson) => {
+                if let Ok(value) = event.data.decode::<serde_json::Value>() {
+                    event.data = Payload::from_stored(event.data.kind(), value.to_string());
+                }
+            }
+            Some(Bug::GuessesTheKind) => event.data = Payload::inferred(event.data.bytes().clone()),
+            Some(Bug::DropsBinaryMetadata)
+                if event.metadata.kind() == annals_core::ContentKind::Binary =>
+            {
+                event.metadata = Payload::empty();
+            }
+            Some(Bug::KeepsMilliseconds) => event.recorded_at = event.recorded_at.trunc_subsecs(3),
+            Some(Bug::NumberingRestarts) => {
+                if let Some((id, _)) = event.stream.as_str().split_once('~') {
+                    event.stream = StreamId::new(id)?;
+                }
+            }
+            _ => {}
+        }
+        event.position = self.shape_position(event.position);
+        let place = (event.stream.clone(), event.version);
+        if self.server.corrupt.lock().unwrap().contains(&place) {
+            return Err(Error::new(ErrorKind::Corrupt, "the stored event cannot be decoded"));
+        }
+        Ok(event)
+    }
+
+    fn shape_position(&self, position: Position) -> Position {
+        match self.bug {
+            Some(Bug::SwapsPositions) => Position::new(position.get() ^ 1),
+            Some(Bug::ReusesPositions) => {
+                position.minus(self.server.removed.load(Ordering::SeqCst))
+            }
+            _ => position,
+        }
+    }
+
+    fn shape_read(&self, events: EventStream) -> EventStream {
+        let handle = self.clone();
+        let events = events.map(move |event| event.and_then(|event| handle.shape(event)));
+        let is_corrupt = |event: &Result<RecordedEvent>| {
+            event.as_ref().is_err_and(|e| e.kind() == ErrorKind::Corrupt)
+        };
+        match self.bug {
+            Some(Bug::CorruptIsTheEnd) => {
+                events.take_while(move |event| future::ready(!is_corrupt(event))).boxed()
+            }
+            Some(Bug::CorruptIsSkipped) => {
+                events.filter(move |event| future::ready(!is_corrupt(event))).boxed()
+            }
+            // An error is the last item.
+            _ => events
+                .scan(false, |failed, event| {
+                    let item = if *failed { None } else { Some(event) };
+                    *failed = item.as_ref().is_some_and(Result::is_err);
+                    future::ready(item)
+                })
+                .boxed(),
+        }
+    }
+
+    async fn version(&self, stream: &StreamId) -> Version {
+        self.store().stream_info(stream).await.map_or(Version::NONE, |info| info.version)
+    }
+
+    async fn holds(&self, append: &Append) -> bool {
+        let Ok(info) = self.store().stream_info(&append.stream).await else { return false };
+        match append.expected {
+            ExpectedVersion::Any => true,
+            ExpectedVersion::StreamExists => info.exists(),
+            ExpectedVersion::NoStream | ExpectedVersion::Exact(Version::NONE) => !info.exists(),
+            ExpectedVersion::Exact(version) => info.version == version,
+        }
+    }
+
+    /// An answer without a write.
+    async fn made_up(&self, append: &Append, base: Version, replayed: bool) -> Result<Appended> {
+        let position = self.store().last_position().await?;
+        Appended::after(base, append.count(), position, replayed)
+    }
+
+    async fn write(&self, mut append: Append) -> Result<Appended> {
+        let store = self.store();
+        append.stream = self.inner_id(&append.stream);
+        let (expected, count) = (append.expected, append.count());
+        let is_loose = matches!(expected, ExpectedVersion::Any | ExpectedVersion::StreamExists);
+        let any = |append: &Append| {
+            Append::new(append.stream.clone(), ExpectedVersion::Any, append.events.clone())
+        };
+        match self.bug {
+            Some(Bug::WritesInHalves) if count > 1 => {
+                let mut first = append.clone();
+                let second = first.events.split_off(first.events.len() / 2);
+                let mut answer = store.append(first).await?;
+                yield_now().await;
+                let second = Append::new(append.stream, ExpectedVersion::Any, second);
+                let last = store.append(second).await?;
+                (answer.last_version, answer.position) = (last.last_version, last.position);
+                Ok(answer)
+            }
+            Some(Bug::DroppedAppendsAreHalf) if count > 1 => {
+                let mut answer = None;
+                for event in append.events {
+                    let expected = if answer.is_none() { expected } else { ExpectedVersion::Any };
+                    let one = Append::new(append.stream.clone(), expected, [event]);
+                    let last = store.append(one).await?;
+                    let first_version =
+                        answer.map_or(last.first_version, |a: Appended| a.first_version);
+                    answer = Some(last);
+                    answer.as_mut().unwrap().first_version = first_version;
+                    yield_now().await;
+                }
+                Ok(answer.unwrap())
+            }
+            Some(Bug::DroppedAppendsBlock) => {
+                self.server.lock.acquire().await.unwrap().forget();
+                yield_now().await;
+                let answer = store.append(append).await;
+                self.server.lock.add_permits(1);
+                answer
+            }
+            Some(Bug::OpenReadsBlock) => {
+                let _permit = self.server.lock.acquire().await.unwrap();
+                store.append(append).await
+            }
+            Some(Bug::LocksTheWholeStore) => match self.server.lock.try_acquire() {
+                Ok(_permit) => {
+                    yield_now().await;
+                    store.append(append).await
+                }
+                Err(_) => Err(Error::new(ErrorKind::Busy, "database is locked")),
+            },
+            Some(Bug::ReordersABatch) => {
+                append.events.reverse();
+                store.append(append).await
+            }
+            Some(Bug::WritesBeforeItChecks) if !self.holds(&append).await => {
+                let answer = store.append(append.clone()).await;
+                if answer.is_err() {
+                    store.append(any(&append)).await?;
+                }
+                answer
+            }
+            Some(Bug::ChecksNothing) => store.append(any(&append)).await,
+            Some(Bug::ChecksTooEarly) if self.holds(&append).await => {
+                yield_now().await;
+                store.append(any(&append)).await
+            }
+            Some(Bug::LosesUpdates) => {
+                yield_now().await;
+                let answer = store.append(append.clone()).await;
+                let base = self.version(&append.stream).await.minus(count);
+                if answer.is_ok() { answer } else { self.made_up(&append, base, false).await }
+            }
+            Some(Bug::ExactZeroNeverHolds) if expected == ExpectedVersion::Exact(Version::NONE) => {
+                let actual = self.version(&append.stream).await;
+                Err(Error::lost_race(&append.stream, expected, actual))
+            }
+            Some(Bug::AnyConflicts | Bug::AnyLosesSilently) if expected == ExpectedVersion::Any => {
+                let base = self.version(&append.stream).await;
+                yield_now().await;
+                let exact = Append::new(append.stream.clone(), base, append.events.clone());
+                let answer = store.append(exact).await;
+                if answer.is_err() && self.has(Bug::AnyLosesSilently) {
+                    return self.made_up(&append, base, false).await;
+                }
+                answer
+            }
+            Some(Bug::StreamExistsCreates) if is_loose => store.append(any(&append)).await,
+            Some(Bug::RecognisesByTheFirstId) if !self.holds(&append).await => {
+                let answer = store.append(append.clone()).await;
+                let (ExpectedVersion::Exact(base), Err(_)) = (expected, &answer) else {
+                    return answer;
+                };
+                let from = ReadStream::default().with_from(base.plus(1)).with_limit(1);
+                let found = store.read_stream(&append.stream, from).try_next().await?;
+                let first = append.events.first().map(NewEvent::id);
+                if found.map(|event| event.id) == first {
+                    return self.made_up(&append, base, true).await;
+                }
+                answer
+            }
+            Some(Bug::IdsAreKeys) => {
+                let known = {
+                    let mut seen = self.server.seen_ids.lock().unwrap();
+                    append.events.iter().any(|event| !seen.insert(event.id()))
+                };
+                if known {
+                    return self.made_up(&append, Version::NONE, true).await;
+                }
+                store.append(append).await
+            }
+            Some(Bug::AnyRetriesWriteAgain) if is_loose => {
+                let answer = store.append(append.clone()).await?;
+                if answer.replayed { store.append(renamed(append)).await } else { Ok(answer) }
+            }
+            Some(Bug::ForgetsOlderAppends) if is_loose => {
+                let answer = store.append(append.clone()).await?;
+                let is_last = answer.last_version == self.version(&append.stream).await;
+                let forgotten = answer.replayed && !is_last;
+                if forgotten { store.append(renamed(append)).await } else { Ok(answer) }
+            }
+            Some(Bug::PanicsOnNothing) => {
+                assert!(count > 0, "nothing to append");
+                store.append(append).await
+            }
+            Some(Bug::AnswersNothing) if count == 0 => {
+                Appended::after(Version::NONE, 1, Position::START, false)
+            }
+            Some(Bug::SkipsLateCommits) => {
+                let ticket = self.server.in_flight.fetch_add(1, Ordering::SeqCst);
+                for _ in 0..ticket % 4 {
+                    yield_now().await;
+                }
+                let mut tickets = self.server.tickets.lock().unwrap();
+                let answer = store.append(append).now_or_never().unwrap()?;
+                for n in 0..count {
+                    tickets.insert(answer.position.minus(n), ticket);
+                }
+                Ok(answer)
+            }
+            _ => store.append(append).await,
+        }
+    }
+
+    /// What the caller is told.
+    fn answer(&self, append: &Append, answer: Result<Appended>) -> Result<Appended> {
+        let mut answer = answer.map_err(|error| match error.conflict() {
+            Some(_) if self.has(Bug::ConflictIsInternal) => {
+                Error::new(ErrorKind::Internal, "duplicate key").with_source(error)
+            }
+            Some(_) if self.has(Bug::ConflictSaysNothing) => {
+                Error::new(ErrorKind::Conflict, "somebody was faster").with_source(error)
+            }
+            Some(conflict) if self.has(Bug::ConflictSaysOneDigit) => {
+                let actual = Version::new(conflict.actual.get() % 10);
+                Error::lost_race(&append.stream, append.expected, actual)
+            }
+            _ => error,
+        })?;
+        match self.bug {
+            Some(Bug::AnswersTheFirstPosition) => {
+                answer.position = answer.position.minus(append.count() - 1);
+            }
+            Some(Bug::AnswersVersionsFromZero) => {
+                answer.first_version = answer.first_version.minus(1);
+                answer.last_version = answer.last_version.minus(1);
+            }
+            Some(Bug::RecognisesNoRetry) if answer.replayed => {
+                let actual = answer.last_version;
+                return Err(Error::lost_race(&append.stream, append.expected, actual));
+            }
+            Some(Bug::RetriesLookNew) => answer.replayed = false,
+            _ => {}
+        }
+        answer.position = self.shape_position(answer.position);
+        Ok(answer)
+    }
+
+    fn lost(&self) -> Error {
+        let error = Error::new(ErrorKind::Unavailable, "the connection was lost");
+        if self.has(Bug::DeniesTheUnknown) { error } else { error.with_outcome_unknown() }
+    }
+}
+
+/// The same events under other ids.
+fn renamed(mut append: Append) -> Append {
+    append.events = append.events.into_iter().map(|e| e.with_id(Uuid::now_v7())).collect();
+    append.expected = ExpectedVersion::Any;
+    append
+}
+
+#[async_trait]
+impl EventStore for Handle {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended> {
+        let answer = self.write(append.clone()).await;
+        let answer = self.answer(&append, answer)?;
+        subscription::wake(self);
+        if self.server.lose_next_answer.swap(false, Ordering::SeqCst) {
+            if self.has(Bug::AsksAgainWithNewIds) {
+                return self.store().append(renamed(append)).await;
+            }
+            return Err(self.lost());
+        }
+        Ok(answer)
+    }
+
+    async fn append_multi(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
+        if self.has(Bug::MultiIsALoop) {
+            let mut answers = Vec::new();
+            for append in appends {
+                answers.push(self.store().append(append).await?);
+            }
+            return Ok(answers);
+        }
+        self.store().append_multi(appends).await
+    }
+
+    fn read_stream(&self, stream: &StreamId, mut options: ReadStream) -> EventStream {
+        let stream = &self.inner_id(stream);
+        let info = self.store().stream_info(stream).now_or_never().unwrap().unwrap();
+        match self.bug {
+            Some(Bug::ReadsFromAfter) => options.from = options.from.map(|from| from.plus(1)),
+            Some(Bug::MissingStreamsFail) if info.version == Version::NONE => {
+                return adapter::failed_read(Error::new(ErrorKind::InvalidInput, "no such stream"));
+            }
+            _ => {}
+        }
+        let events = self.shape_read(self.store().read_stream(stream, options));
+        match self.bug {
+            Some(Bug::CutsLongStreams) => events.take(1_000).boxed(),
+            Some(Bug::ReadsStaleData) if self.number % 2 == 1 => {
+                let fresh = move |event: &RecordedEvent| event.version == info.version;
+                events.try_filter(move |event| future::ready(!fresh(event))).boxed()
+            }
+            Some(Bug::TruncationHides) => {
+                let hidden = self.server.truncated.lock().unwrap().get(stream).copied();
+                let hidden = hidden.unwrap_or(Version::NONE);
+                events.try_filter(move |event| future::ready(event.version >= hidden)).boxed()
+            }
+            Some(Bug::OpenReadsBlock) => {
+                let lock = self.server.lock.clone();
+                let locked = async move {
+                    let permit = lock.acquire_owned().await.unwrap();
+                    let held = move |event| {
+                        let _held = &permit;
+                        event
+                    };
+                    events.map(held)
+                };
+                stream::once(locked).flatten().boxed()
+            }
+            _ => events,
+        }
+    }
+
+    fn read_all(&self, mut options: ReadAll) -> EventStream {
+        let filter = options.filter.clone();
+        match self.bug {
+            Some(Bug::PrefixIsAPattern | Bug::PrefixIgnoresCase) => options.filter.prefix = None,
+            Some(Bug::CategoryIsAPrefix) => options.filter.category = None,
+            Some(Bug::LimitsBeforeItFilters) => options.filter = Filter::default(),
+            Some(Bug::ReadsAllFromAt) => {
+                options.from = options.from.map(|from| match options.direction {
+                    Direction::Forwards => from.minus(1),
+                    Direction::Backwards => from.plus(1),
+                });
+            }
+            _ => {}
+        }
+        let events = self.shape_read(self.store().read_all(options));
+        let bug = self.bug;
+        let wanted = move |event: &RecordedEvent| {
+            let stream = event.stream.as_str();
+            future::ready(match (bug, &filter.prefix, &filter.category) {
+                (Some(Bug::PrefixIsAPattern), Some(prefix), _) => like(prefix.as_str(), stream),
+                (Some(Bug::PrefixIgnoresCase), Some(prefix), _) => {
+                    stream.to_lowercase().starts_with(&prefix.as_str().to_lowercase())
+                }
+                (Some(Bug::CategoryIsAPrefix), _, Some(category)) => {
+                    stream.starts_with(category.as_str())
+                }
+                (Some(Bug::LimitsBeforeItFilters), ..) => {
+                    filter.matches(&event.stream, &event.event_type)
+                }
+                _ => true,
+            })
+        };
+        events.try_filter(wanted).boxed()
+    }
+
+    async fn subscribe(&self, options: Subscribe) -> Result<Subscription> {
+        subscription::subscribe(self, options).await
+    }
+
+    async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
+        self.store().stream_info(&self.inner_id(stream)).await
+    }
+
+    async fn truncate(&self, stream: &StreamId, before: Version) -> Result<()> {
+        match self.bug {
+            Some(Bug::TruncatesTooMuch) => self.store().truncate(stream, before.plus(1)).await,
+            Some(Bug::TruncationHides) => {
+                self.server.truncated.lock().unwrap().insert(stream.clone(), before);
+                Ok(())
+            }
+            _ => self.store().truncate(stream, before).await,
+        }
+    }
+
+    async fn delete(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
+        let inner = self.inner_id(stream);
+        let events = self.store().load_stream(&inner).await?.len() as u64;
+        let snapshot = self.store().load_snapshot(&inner).await?;
+        let expected =
+            if self.has(Bug::DeletesUnchecked) { ExpectedVersion::Any } else { expected };
+        self.store().delete(&inner, expected).await?;
+        match (self.bug, snapshot) {
+            (Some(Bug::NumberingRestarts), _) => {
+                *self.server.generations.lock().unwrap().entry(stream.clone()).or_default() += 1;
+            }
+            (Some(Bug::ReusesPositions), _) => {
+                self.server.removed.fetch_add(events, Ordering::SeqCst);
+            }
+            (Some(Bug::SnapshotsOutliveStreams), Some(snapshot)) => {
+                self.store().save_snapshot(&inner, snapshot).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn tombstone(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
+        match self.bug {
+            Some(Bug::TombstonesRevive) => self.store().delete(stream, expected).await,
+            _ => self.store().tombstone(stream, expected).await,
+        }
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for Handle {
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>> {
+        self.store().load_snapshot(stream).await
+    }
+
+    async fn save_snapshot(&self, stream: &StreamId, mut snapshot: Snapshot) -> Result<()> {
+        match self.bug {
+            Some(Bug::KeepsOlderSnapshots) => self.store().delete_snapshot(stream).await?,
+            Some(Bug::SnapshotsSayTooMuch) => snapshot.version = snapshot.version.plus(1),
+            _ => {}
+        }
+        self.store().save_snapshot(stream, snapshot).await
+    }
+
+    async fn delete_snapshot(&self, stream: &StreamId) -> Result<()> {
+        self.store().delete_snapshot(stream).await
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for Handle {
+    async fn load_checkpoint(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {
+        self.store().load_checkpoint(subscriber).await
+    }
+
+    async fn save_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        position: Position,
+    ) -> Result<Position> {
+        if self.has(Bug::CheckpointsMoveBack) {
+            self.store().reset_checkpoint(subscriber, None).await?;
+        }
+        self.store().save_checkpoint(subscriber, position).await
+    }
+
+    async fn reset_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        position: Option<Position>,
+    ) -> Result<()> {
+        if self.has(Bug::CheckpointsStick) {
+            return Ok(());
+        }
+        self.store().reset_checkpoint(subscriber, position).await
+    }
+}
+
+/// Whether a text begins as a pattern of SQL's `LIKE` says.
+fn like(pattern: &str, text: &str) -> bool {
+    let Some(first) = pattern.chars().next() else { return true };
+    let rest = &pattern[first.len_utf8()..];
+    let mut chars = text.chars();
+    match first {
+        '%' => text.char_indices().any(|(at, _)| like(rest, &text[at..])) || rest.is_empty(),
+        '_' => chars.next().is_some() && like(rest, chars.as_str()),
+        _ => chars.next() == Some(first) && like(rest, chars.as_str()),
+    }
+}

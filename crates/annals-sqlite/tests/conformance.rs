@@ -1,0 +1,92 @@
+//! The conformance suite on SQLite: in a file, through handles that know nothing of each other,
+//! and in memory.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
+
+use annals_conformance::{Arguments, BoxError, Fault, Harness, Impossible, run};
+use annals_core::Store;
+use annals_sqlite::{SqliteConfig, SqliteStore};
+use rusqlite::{Connection, params};
+use tempfile::TempDir;
+
+/// A file for each namespace.
+struct File(TempDir);
+
+impl File {
+    fn path(&self, namespace: &str) -> PathBuf {
+        self.0.path().join(format!("{namespace}.db"))
+    }
+
+    /// Does what only somebody does who goes past the store.
+    fn tamper(&self, namespace: &str, sql: &str, values: impl rusqlite::Params) {
+        let connection = Connection::open(self.path(namespace)).unwrap();
+        connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+        assert_eq!(connection.execute(sql, values).unwrap(), 1, "nothing was harmed by {sql}");
+    }
+}
+
+#[async_trait::async_trait]
+impl Harness for File {
+    fn name(&self) -> &str {
+        "sqlite"
+    }
+
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
+        let config = SqliteConfig::new(self.path(namespace));
+        Ok(Arc::new(SqliteStore::open(config).await?))
+    }
+
+    async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
+        // The rest goes with the directory.
+        Ok(std::fs::remove_file(self.path(namespace))?)
+    }
+
+    async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), Impossible> {
+        match fault {
+            Fault::CorruptEvent(stream, version) => {
+                let sql = "UPDATE annals_events SET id = x'00' WHERE version = ?2 AND stream = \
+                           (SELECT id FROM annals_streams WHERE name = ?1)";
+                self.tamper(namespace, sql, params![stream.as_str(), version.to_i64()]);
+            }
+            Fault::NewerSchema => {
+                let sql = "UPDATE annals_meta SET value = 1000 WHERE key = 'schema_version'";
+                self.tamper(namespace, sql, []);
+            }
+            other => return Err(Impossible(format!("no server to harm by {other:?}"))),
+        }
+        Ok(())
+    }
+}
+
+/// A database in memory for each namespace, and clones of one handle.
+#[derive(Default)]
+struct Memory(Mutex<HashMap<String, SqliteStore>>);
+
+#[async_trait::async_trait]
+impl Harness for Memory {
+    fn name(&self) -> &str {
+        "sqlite-in-memory"
+    }
+
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
+        let opened = SqliteStore::open(SqliteConfig::in_memory()).await?;
+        let mut stores = self.0.lock().unwrap();
+        Ok(Arc::new(stores.entry(namespace.to_owned()).or_insert(opened).clone()))
+    }
+
+    async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
+        self.0.lock().unwrap().remove(namespace);
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    let files = File(TempDir::new().unwrap());
+    run(&Arguments::from_args(), vec![Arc::new(files), Arc::new(Memory::default())])
+}

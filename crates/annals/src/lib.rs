@@ -1,0 +1,73 @@
+//! One interface to event stores, whatever database is behind them.
+//!
+//! [`connect`] opens any backend by its URL. What it returns is a [`Store`]: the
+//! [`EventStore`] trait to append, read and subscribe, [`EventStoreExt`] for the conveniences, and
+//! [`SnapshotStore`] and [`CheckpointStore`] beside it. An application that holds an
+//! `Arc<dyn Store>` names its database in one place only, and that is a string.
+//!
+//! ```
+//! # #[cfg(feature = "memory")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> annals::Result<()> {
+//! use annals::{EventStore, EventStoreExt, ExpectedVersion, NewEvent, StreamId, Subscribe};
+//! use serde_json::json;
+//!
+//! let store = annals::connect("memory:").await?; // or "sqlite://shop.db"
+//!
+//! let placed = NewEvent::json("OrderPlaced", &json!({ "total": 40 }))?;
+//! let appended = store.append_to("order-42", ExpectedVersion::NoStream, [placed]).await?;
+//!
+//! // Only if nobody else has written since: else `ErrorKind::Conflict`, and nothing is written.
+//! let paid = NewEvent::json("OrderPaid", &json!({ "cents": 4000 }))?;
+//! store.append_to("order-42", appended.last_version, [paid]).await?;
+//!
+//! let events = store.load_stream(&StreamId::new("order-42")?).await?;
+//! assert_eq!(events.len(), 2);
+//!
+//! // What is there already, then what comes; every event once, in order, for ever.
+//! let mut subscription = store.subscribe(Subscribe::default()).await?;
+//! assert_eq!(subscription.next_event().await?.event_type.as_str(), "OrderPlaced");
+//! # Ok(()) }
+//! # #[cfg(not(feature = "memory"))] fn main() {}
+//! ```
+//!
+//! # Where to look
+//!
+//! | to | see |
+//! |---|---|
+//! | write events | [`NewEvent`], [`ExpectedVersion`], [`EventStore::append`] |
+//! | write to several streams at once | [`EventStore::append_multi`] |
+//! | read one stream, or all | [`EventStore::read_stream`], [`EventStore::read_all`], [`Filter`] |
+//! | follow what happens | [`EventStore::subscribe`], [`Subscription`], [`Message`] |
+//! | keep derived state | [`Snapshot`], [`SnapshotStore`], [`CheckpointStore`] |
+//! | know what to do after a failure | [`Error`], [`ErrorKind`] |
+//! | know what a store can do | [`Capabilities`] |
+//!
+//! What every store promises stands in the documentation of `annals-core`, all of which is
+//! re-exported here.
+//!
+//! # Features
+//!
+//! Each backend is a feature: `memory` and `sqlite`, both on by default. A feature only adds. The
+//! typed configuration of a backend, which says all that its URL can say, is in the module of its
+//! name.
+
+mod connect;
+
+pub use annals_core::*;
+pub use connect::connect;
+
+/// The backend in memory: the feature `memory`.
+#[cfg(feature = "memory")]
+pub mod memory {
+    pub use annals_memory::*;
+}
+
+/// The backend on SQLite: the feature `sqlite`.
+#[cfg(feature = "sqlite")]
+pub mod sqlite {
+    pub use annals_sqlite::*;
+}
+
+#[cfg(all(doctest, feature = "memory", feature = "sqlite"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,0 +1,93 @@
+//! No error, `Debug` output or log line shows a password of a URL (contract, "Errors").
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    error::Error,
+    fmt::{self, Write},
+    sync::{Arc, Mutex},
+};
+
+use tracing::{
+    Event, Metadata, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+};
+
+const PASSWORD: &str = "hunter2";
+
+/// Every log line of the process, at any level, with all its fields.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Visit for Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        writeln!(self.0.lock().unwrap(), "{field}={value:?}").unwrap();
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        span.record(&mut self.clone());
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        values.record(&mut self.clone());
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Everything that an error can be made to say, with all its causes.
+fn all_of(error: &annals::Error) -> String {
+    let mut text = format!("{error} {error:?} {error:#?}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(text, " {error} {error:?}").unwrap();
+        cause = error.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn no_password_is_shown() {
+    let log = Log::default();
+    tracing::subscriber::set_global_default(log.clone()).unwrap();
+    tracing::trace!(url = "memory:", "so that an empty log is not taken for a clean one");
+    for url in [
+        "mysql://root:hunter2@db/shop",
+        "//root:hunter2@db/shop",
+        "root:hunter2@db/shop",
+        "my_user:hunter2@db/shop",
+        "postgres//shop:hunter2@db/shop",
+        "postgres://shop:hunter2@127.0.0.1:1/shop",
+        "postgresql://127.0.0.1:1/shop?user=shop&password=hunter2",
+        "dynamodb://key:hunter2@127.0.0.1:1/events",
+        "esdb://admin:hunter2@127.0.0.1:1",
+        "esdb+discover://admin:hunter2@127.0.0.1:1",
+        "kurrentdb://admin:hunter2@127.0.0.1:1?tls=hunter2",
+        "memory://root:hunter2@db",
+        "memory:?password=hunter2",
+        "sqlite://shop.db?password=hunter2",
+        "sqlite://shop.db?key=hunter2&mode=ro",
+    ] {
+        let error = annals::connect(url).await.expect_err(url);
+        let said = all_of(&error);
+        assert!(!said.contains(PASSWORD), "{url}: {said}");
+    }
+    let logged = log.0.lock().unwrap();
+    assert!(logged.contains("memory:") && !logged.contains(PASSWORD), "{logged}");
+}
