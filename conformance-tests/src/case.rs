@@ -26,6 +26,8 @@ pub struct Case {
     pub rules: &'static [u8],
     /// The capabilities without which the store is tested to refuse instead.
     pub(crate) needs: &'static [Need],
+    /// The harm that the harness has to do.
+    pub(crate) faults: &'static [Fault],
     pub(crate) run: fn(Context) -> BoxFuture<'static, CaseResult>,
 }
 
@@ -120,12 +122,10 @@ impl Context {
         self.harness.clean_up(&self.namespace).await
     }
 
-    pub(crate) async fn inject(&self, fault: Fault) -> CaseResult {
-        let what = format!("{fault:?}");
-        self.harness
-            .inject(&self.namespace, fault)
-            .await
-            .map_err(|reason| Stop::Ignored(format!("{what}: {}", reason.0)))
+    pub(crate) async fn inject(&self, fault: Fault) {
+        if let Err(e) = self.harness.inject(&self.namespace, fault).await {
+            panic!("the harness cannot inject {fault:?}: {e}");
+        }
     }
 
     /// Chance that a seed replays, with a stream of its own for each `part`.
@@ -148,14 +148,17 @@ impl Context {
     }
 }
 
-/// Lists the cases of one theme: a name, its rules, and what it needs.
+/// Lists the cases of one theme: a name, its rules, the capabilities and the faults it needs.
 macro_rules! cases {
-    ($theme:literal: $($name:ident [$($rule:literal),+] $($need:ident)*;)+) => {
+    ($theme:literal: $(
+        $name:ident [$($rule:literal),+] $($need:ident)* $(/ $($fault:ident)+)?;
+    )+) => {
         pub(crate) const CASES: &[$crate::Case] = &[$($crate::Case {
             theme: $theme,
             name: stringify!($name),
             rules: &[$($rule),+],
             needs: &[$($crate::case::Need::$need),*],
+            faults: &[$($($crate::Fault::$fault),+)?],
             run: |cx| Box::pin($name(cx)),
         }),+];
     };

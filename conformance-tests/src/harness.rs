@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
-use annals_core::{Store, StreamId, Version};
+use annals_core::Store;
 use async_trait::async_trait;
 
 /// Anything that can go wrong outside the store.
@@ -31,9 +31,14 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
-    /// Does some harm to a namespace. A harness that cannot leaves the case ignored.
-    async fn inject(&self, _namespace: &str, _fault: Fault) -> Result<(), Impossible> {
-        Err(Impossible("the harness injects no faults".into()))
+    /// Why this harm cannot be done here; the cases that need it are then ignored, for this reason.
+    fn cannot_inject(&self, _fault: Fault) -> Option<String> {
+        Some("the harness injects no faults".to_owned())
+    }
+
+    /// Does some harm to a namespace that [`Harness::cannot_inject`] did not exclude.
+    async fn inject(&self, _namespace: &str, fault: Fault) -> Result<(), BoxError> {
+        Err(format!("{fault:?} cannot be injected").into())
     }
 
     /// How long a case waits for something that has to happen soon before it fails.
@@ -43,7 +48,7 @@ pub trait Harness: Send + Sync + 'static {
 }
 
 /// Harm that a case asks a [`Harness`] to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
     /// Cut every connection that handles have to the server. They may connect again.
@@ -52,12 +57,11 @@ pub enum Fault {
     RestartServer,
     /// Let the next append be written, and its answer be lost.
     LoseNextAnswer,
-    /// Make one stored event unreadable.
-    CorruptEvent(StreamId, Version),
+    /// Make the stored event at [`CORRUPT_EVENT`] unreadable.
+    CorruptEvent,
     /// Make the store look as if a newer annals had created it.
     NewerSchema,
 }
 
-/// Why a fault cannot be injected.
-#[derive(Clone, Debug)]
-pub struct Impossible(pub String);
+/// The stream and version of the event that [`Fault::CorruptEvent`] is about.
+pub const CORRUPT_EVENT: (&str, u64) = ("order-1", 7);

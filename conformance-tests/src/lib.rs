@@ -11,6 +11,6 @@ mod tools;
 
 pub use case::Case;
 pub use cases::cases;
-pub use harness::{BoxError, Fault, Harness, Impossible};
+pub use harness::{BoxError, CORRUPT_EVENT, Fault, Harness};
 pub use libtest_mimic::Arguments;
 pub use run::{Outcome, main, run, run_case};

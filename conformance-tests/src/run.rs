@@ -55,13 +55,16 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
     let table = Arc::new(Mutex::new(Table::default()));
     let mut trials = Vec::new();
     for harness in harnesses {
-        let unavailable = if arguments.list { None } else { unavailable(&runtime, &*harness) };
+        let unavailable = unavailable(&runtime, &*harness);
         for case in cases() {
             let (harness, runtime, table) = (harness.clone(), runtime.clone(), table.clone());
-            let unavailable = unavailable.clone();
+            let known = unavailable.clone().or_else(|| ignored(&*harness, &case));
+            // `cargo nextest` lists first, and has no other way to learn that a case is ignored;
+            // `cargo test` is told why.
+            let list_as_ignored = arguments.list && matches!(known, Some(Outcome::Ignored(_)));
             let name = format!("{}::{}::{}", harness.name(), case.theme, case.name);
-            trials.push(Trial::ignorable_test(name, move || {
-                let outcome = match unavailable {
+            let trial = Trial::ignorable_test(name, move || {
+                let outcome = match known {
                     Some(outcome) => outcome,
                     None => runtime.block_on(run_case(harness.clone(), case, seed)),
                 };
@@ -75,7 +78,8 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
                         case.rules
                     ))),
                 }
-            }));
+            });
+            trials.push(trial.with_ignored_flag(list_as_ignored));
         }
     }
     let conclusion = libtest_mimic::run(arguments, trials);
@@ -106,8 +110,17 @@ fn unavailable(runtime: &Runtime, harness: &dyn Harness) -> Option<Outcome> {
     })
 }
 
+/// What becomes of a case that needs harm which cannot be done.
+fn ignored(harness: &dyn Harness, case: &Case) -> Option<Outcome> {
+    let cannot = |&fault| harness.cannot_inject(fault).map(|reason| format!("{fault:?}: {reason}"));
+    case.faults.iter().find_map(cannot).map(Outcome::Ignored)
+}
+
 /// Runs one case in a namespace of its own, and cleans up after it.
 pub async fn run_case(harness: Arc<dyn Harness>, case: Case, seed: u64) -> Outcome {
+    if let Some(outcome) = ignored(&*harness, &case) {
+        return outcome;
+    }
     let cx = Context::new(harness, seed);
     let deadline = cx.deadline();
     let mut run = {

@@ -6,7 +6,7 @@ use annals_core::{
 use futures::TryStreamExt;
 
 use crate::{
-    Fault,
+    CORRUPT_EVENT, Fault,
     case::{CaseResult, Context, cases},
     tools::{
         assert_gapless, assert_same_events, catch_up, event, events, everything, exact, extend, id,
@@ -15,19 +15,19 @@ use crate::{
 };
 
 cases! { "faults":
-    a_lost_answer_is_said_to_be_unknown [6];
-    a_lost_answer_can_be_asked_for_again [5, 6];
-    subscriptions_survive_cut_connections [15, 19] GlobalOrder;
-    subscriptions_survive_a_restart [15, 19] GlobalOrder Durable;
-    appends_succeed_after_cut_connections [6, 8];
-    a_corrupt_event_ends_a_read_as_an_error [14];
-    a_corrupt_event_ends_a_read_of_all_as_an_error [14] GlobalOrder;
+    a_lost_answer_is_said_to_be_unknown [6] / LoseNextAnswer;
+    a_lost_answer_can_be_asked_for_again [5, 6] / LoseNextAnswer;
+    subscriptions_survive_cut_connections [15, 19] GlobalOrder / CutConnections;
+    subscriptions_survive_a_restart [15, 19] GlobalOrder Durable / RestartServer;
+    appends_succeed_after_cut_connections [6, 8] / CutConnections;
+    a_corrupt_event_ends_a_read_as_an_error [14] / CorruptEvent;
+    a_corrupt_event_ends_a_read_of_all_as_an_error [14] GlobalOrder / CorruptEvent;
 }
 
 async fn a_lost_answer_is_said_to_be_unknown(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     extend(&store, &stream, 0, 1).await?;
-    cx.inject(Fault::LoseNextAnswer).await?;
+    cx.inject(Fault::LoseNextAnswer).await;
     let append = Append::new(stream.clone(), exact(1), events(2..=3));
     match store.append(append).await {
         Err(error) => {
@@ -45,7 +45,7 @@ async fn a_lost_answer_can_be_asked_for_again(cx: Context) -> CaseResult {
     let store = cx.open().await;
     for (n, expected) in [exact(0), ExpectedVersion::NoStream, exact(0)].into_iter().enumerate() {
         let stream = id(format!("order-{n}"));
-        cx.inject(Fault::LoseNextAnswer).await?;
+        cx.inject(Fault::LoseNextAnswer).await;
         let append = Append::new(stream.clone(), expected, events(1..=3));
         let lost = store.append(append.clone()).await;
         let again = store.append(append).await?;
@@ -79,7 +79,7 @@ async fn survive(cx: Context, fault: Fault) -> CaseResult {
         let last = batch.last().map(NewEvent::id).unwrap();
         insist(&cx, &writer, version, std::mem::take(&mut batch)).await?;
         version += 4;
-        cx.inject(fault.clone()).await?;
+        cx.inject(fault).await;
         if round > 0 {
             seen.extend(take_until(&cx, &mut all, last).await);
             seen_of_one.extend(take_until(&cx, &mut one, last).await);
@@ -114,7 +114,7 @@ async fn insist(
 async fn appends_succeed_after_cut_connections(cx: Context) -> CaseResult {
     let store = cx.open().await;
     for version in 0..10 {
-        cx.inject(Fault::CutConnections).await?;
+        cx.inject(Fault::CutConnections).await;
         insist(&cx, &store, version, vec![event(version)]).await?;
     }
     assert_eq!(assert_gapless(&store, &id("order-1")).await?, 10);
@@ -122,18 +122,18 @@ async fn appends_succeed_after_cut_connections(cx: Context) -> CaseResult {
 }
 
 async fn a_corrupt_event_ends_a_read_as_an_error(cx: Context) -> CaseResult {
-    let (store, stream) = (cx.open().await, id("order-1"));
+    let (store, stream) = (cx.open().await, id(CORRUPT_EVENT.0));
     extend(&store, &stream, 0, 10).await?;
-    cx.inject(Fault::CorruptEvent(stream.clone(), Version::new(7))).await?;
+    cx.inject(Fault::CorruptEvent).await;
     let reader = cx.open().await;
     check_corrupt(reader.read_stream(&stream, ReadStream::default())).await;
     Ok(())
 }
 
 async fn a_corrupt_event_ends_a_read_of_all_as_an_error(cx: Context) -> CaseResult {
-    let (store, stream) = (cx.open().await, id("order-1"));
+    let (store, stream) = (cx.open().await, id(CORRUPT_EVENT.0));
     extend(&store, &stream, 0, 10).await?;
-    cx.inject(Fault::CorruptEvent(stream, Version::new(7))).await?;
+    cx.inject(Fault::CorruptEvent).await;
     let reader = cx.open().await;
     check_corrupt(reader.read_all(annals_core::ReadAll::default())).await;
     Ok(())
@@ -151,6 +151,6 @@ async fn check_corrupt(mut read: annals_core::EventStream) {
     };
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     let due: Vec<u64> = (1..=versions.len() as u64).collect();
-    assert!(versions == due && versions.len() < 7, "{versions:?} before the corrupt version 7");
+    assert!(versions == due && (versions.len() as u64) < CORRUPT_EVENT.1, "read {versions:?}");
     assert!(read.try_next().await.is_ok_and(|next| next.is_none()), "an error must be the last");
 }

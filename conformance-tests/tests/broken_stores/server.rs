@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use annals_conformance::{BoxError, Fault, Harness, Impossible};
+use annals_conformance::{BoxError, Fault, Harness};
 use annals_core::{Error, ErrorKind, Position, Store, StreamId, Version};
 use annals_memory::MemoryStore;
 use async_trait::async_trait;
@@ -28,7 +28,7 @@ pub(crate) struct Server {
     /// Counts the times that every connection was cut.
     pub(crate) cuts: watch::Sender<u64>,
     pub(crate) lose_next_answer: AtomicBool,
-    pub(crate) corrupt: Mutex<HashSet<(StreamId, Version)>>,
+    pub(crate) corrupt: AtomicBool,
     newer_schema: AtomicBool,
     /// What the bugs need to go wrong together.
     pub(crate) lock: Arc<Semaphore>,
@@ -49,7 +49,7 @@ impl Server {
             store: MemoryStore::new(),
             cuts: watch::Sender::new(0),
             lose_next_answer: AtomicBool::new(false),
-            corrupt: Mutex::default(),
+            corrupt: AtomicBool::new(false),
             newer_schema: AtomicBool::new(false),
             lock: Arc::new(Semaphore::new(1)),
             in_flight: AtomicU64::new(0),
@@ -113,18 +113,20 @@ impl Harness for Simulated {
         Ok(())
     }
 
-    async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), Impossible> {
+    fn cannot_inject(&self, _fault: Fault) -> Option<String> {
+        None
+    }
+
+    async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), BoxError> {
         let server = self.server(namespace);
         match fault {
             Fault::CutConnections | Fault::RestartServer => {
                 server.cuts.send_modify(|cuts| *cuts += 1);
             }
             Fault::LoseNextAnswer => server.lose_next_answer.store(true, Ordering::SeqCst),
-            Fault::CorruptEvent(stream, version) => {
-                server.corrupt.lock().unwrap().insert((stream, version));
-            }
+            Fault::CorruptEvent => server.corrupt.store(true, Ordering::SeqCst),
             Fault::NewerSchema => server.newer_schema.store(true, Ordering::SeqCst),
-            other => return Err(Impossible(format!("{other:?} is not simulated"))),
+            other => return Err(format!("{other:?} is not simulated").into()),
         }
         Ok(())
     }

@@ -57,6 +57,8 @@ pub use append::{Append, Appended, ExpectedVersion};
 pub use capabilities::{Capabilities, Recognition, Removal};
 pub use error::{Conflict, Error, ErrorKind, Result};
 pub use event::{NewEvent, RecordedEvent};
+/// What reads an [`EventStream`]: `try_next`, `try_collect` and the like.
+pub use futures::TryStreamExt;
 pub use name::{Category, EventType, MAX_NAME_BYTES, StreamId, StreamPrefix, SubscriberId};
 pub use number::{Position, Version};
 pub use payload::{ContentKind, Payload};

@@ -64,18 +64,20 @@ impl Readers {
     ) -> Result<T, Failure> {
         let database = &*self.database;
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken first, and so given back last: to open a connection reads, and one that is dropped
+        // in the middle of a transaction holds its lock until then.
+        let turn = database.read_turn();
         let kept = idle().pop();
         let mut reader = match kept {
             Some(reader) => reader,
             None => Reader { connection: database.reader()?, decoder: Decoder::default() },
         };
-        let turn = database.read_turn();
         reader.connection.prepare_cached("BEGIN")?.execute([])?;
         let done = work(database, &mut reader)?;
         reader.connection.prepare_cached("COMMIT")?.execute([])?;
-        drop(turn);
         // After an error the connection is dropped instead, and its transaction with it.
         idle().push(reader);
+        drop(turn);
         Ok(done)
     }
 }

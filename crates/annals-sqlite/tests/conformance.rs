@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use annals_conformance::{Arguments, BoxError, Fault, Harness, Impossible, run};
+use annals_conformance::{Arguments, BoxError, CORRUPT_EVENT, Fault, Harness, run};
 use annals_core::Store;
 use annals_sqlite::{SqliteConfig, SqliteStore};
 use rusqlite::{Connection, params};
@@ -21,13 +21,6 @@ struct File(TempDir);
 impl File {
     fn path(&self, namespace: &str) -> PathBuf {
         self.0.path().join(format!("{namespace}.db"))
-    }
-
-    /// Does what only somebody does who goes past the store.
-    fn tamper(&self, namespace: &str, sql: &str, values: impl rusqlite::Params) {
-        let connection = Connection::open(self.path(namespace)).unwrap();
-        connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
-        assert_eq!(connection.execute(sql, values).unwrap(), 1, "nothing was harmed by {sql}");
     }
 }
 
@@ -47,20 +40,30 @@ impl Harness for File {
         Ok(std::fs::remove_file(self.path(namespace))?)
     }
 
-    async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), Impossible> {
-        match fault {
-            Fault::CorruptEvent(stream, version) => {
-                let sql = "UPDATE annals_events SET id = x'00' WHERE version = ?2 AND stream = \
-                           (SELECT id FROM annals_streams WHERE name = ?1)";
-                self.tamper(namespace, sql, params![stream.as_str(), version.to_i64()]);
-            }
+    fn cannot_inject(&self, fault: Fault) -> Option<String> {
+        let possible = matches!(fault, Fault::CorruptEvent | Fault::NewerSchema);
+        (!possible).then(|| "there is no server".to_owned())
+    }
+
+    async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), BoxError> {
+        let (sql, (stream, version)) = match fault {
+            Fault::CorruptEvent => (
+                "UPDATE annals_events SET id = x'00' WHERE version = ?2 AND stream = \
+                 (SELECT id FROM annals_streams WHERE name = ?1)",
+                CORRUPT_EVENT,
+            ),
             Fault::NewerSchema => {
-                let sql = "UPDATE annals_meta SET value = 1000 WHERE key = 'schema_version'";
-                self.tamper(namespace, sql, []);
+                ("UPDATE annals_meta SET value = ?2 WHERE key = ?1", ("schema_version", 1_000))
             }
-            other => return Err(Impossible(format!("no server to harm by {other:?}"))),
+            other => return Err(format!("there is no server for {other:?}").into()),
+        };
+        // As somebody does who goes past the store.
+        let connection = Connection::open(self.path(namespace))?;
+        connection.busy_timeout(self.patience())?;
+        match connection.execute(sql, params![stream, version])? {
+            1 => Ok(()),
+            _ => Err(format!("{sql} harmed nothing").into()),
         }
-        Ok(())
     }
 }
 

@@ -193,6 +193,30 @@ async fn a_lock_that_outlasts_the_timeout_is_busy_and_writes_nothing() {
     store.append(append("a-1", ExpectedVersion::NoStream, "x")).await.unwrap();
 }
 
+/// Without a WAL, readers and the writer shut each other out, and must take turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_and_writers_in_memory_take_turns() {
+    for _ in 0..20 {
+        let store = SqliteStore::open(SqliteConfig::in_memory()).await.unwrap();
+        let tasks = (0..16u64).map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for version in 0..20 {
+                    if task % 2 == 0 {
+                        let stream = format!("a-{task}");
+                        store.append(append(&stream, Version::new(version), "x")).await.unwrap();
+                    } else {
+                        let events = all(&store).await;
+                        assert!(events.is_sorted_by(|a, b| a.position < b.position));
+                    }
+                }
+            })
+        });
+        within(try_join_all(tasks)).await.unwrap();
+        assert_eq!(all(&store).await.len(), 160);
+    }
+}
+
 #[tokio::test]
 async fn an_open_read_holds_nothing() {
     use futures::StreamExt;

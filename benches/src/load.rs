@@ -1,0 +1,79 @@
+//! Writers that write as fast as they can.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use annals_benches::Writer;
+use annals_core::EventStore;
+use tokio::{task::JoinSet, time::sleep};
+
+/// Who writes what.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) writers: usize,
+    /// How many events an append has.
+    pub(crate) events: usize,
+    /// One stream for all, whatever its version; else each writer has its own, and expects the
+    /// version that they have.
+    pub(crate) hot: bool,
+}
+
+/// Writers at work.
+pub(crate) struct Writers {
+    tasks: JoinSet<()>,
+    written: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Load {
+    pub(crate) fn start(self, store: &Arc<dyn EventStore>) -> Writers {
+        let mut tasks = JoinSet::new();
+        let (written, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        for number in 0..self.writers {
+            let (store, written, stop) = (store.clone(), written.clone(), stop.clone());
+            tasks.spawn(async move {
+                let mut writer = Writer::new(number);
+                while !stop.load(Relaxed) {
+                    let append = if self.hot {
+                        writer.append_hot(self.events)
+                    } else {
+                        writer.append(self.events)
+                    };
+                    store.append(append).await.unwrap();
+                    written.fetch_add(self.events as u64, Relaxed);
+                }
+            });
+        }
+        Writers { tasks, written, stop }
+    }
+
+    /// Events a second.
+    pub(crate) async fn rate(
+        self,
+        store: Arc<dyn EventStore>,
+        warm_up: Duration,
+        slice: Duration,
+    ) -> f64 {
+        let writers = self.start(&store);
+        sleep(warm_up).await;
+        let (before, began) = (writers.written.load(Relaxed), Instant::now());
+        sleep(slice).await;
+        let written = writers.written.load(Relaxed) - before;
+        let rate = written as f64 / began.elapsed().as_secs_f64();
+        writers.stop().await;
+        rate
+    }
+}
+
+impl Writers {
+    /// Lets each finish its append.
+    pub(crate) async fn stop(self) {
+        self.stop.store(true, Relaxed);
+        self.tasks.join_all().await;
+    }
+}

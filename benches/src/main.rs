@@ -1,0 +1,106 @@
+//! The load program: what the stores do in a second, beside what they could do at most.
+//!
+//! The contenders of a table take turns, for several rounds, and a ratio is that of two figures of
+//! the same round: a machine that is slower for a while is so for both.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
+
+mod bare;
+mod latency;
+mod load;
+mod memory;
+mod peers;
+mod plan;
+mod report;
+mod scale;
+mod sqlite;
+mod sqlite_append;
+mod sqlite_read;
+mod subscriber;
+
+use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
+
+use lexopt::prelude::{Long, Short, Value, ValueExt};
+use plan::Plan;
+
+const USAGE: &str = "\
+Usage: annals-benches [--quick] [--seconds N] [--rounds N] [--dir PATH] [--peers PATH] [SECTION …]
+
+Sections, all but `peers` unless some are named:
+  sqlite-append   appends of 1, 8 and 64 writers, beside bare loops of rusqlite
+  sqlite-read     a stream, and all, beside bare SELECTs of rusqlite
+  memory          an append, and events to a subscriber
+  scale           1,000 events in the store, and 1,000,000
+  latency         from an append to its subscriber
+  peers           appends of other crates on SQLite; needs --peers
+
+Options:
+  --quick         short and small: shows that it works, and gives no figures to keep
+  --seconds N     how long each contender works in a round [default: 1.5]
+  --rounds N      how often each has its turn [default: 7]
+  --dir PATH      where the files are, on a real disk [default: beside this program]
+  --peers PATH    the program of `benches/peers`";
+
+type Section = (&'static str, fn(&Plan));
+
+const SECTIONS: [Section; 6] = [
+    ("sqlite-append", sqlite_append::run),
+    ("sqlite-read", sqlite_read::run),
+    ("memory", memory::run),
+    ("scale", scale::run),
+    ("latency", latency::run),
+    (PEERS, peers::run),
+];
+/// Runs only where it is named, since its program is built apart.
+const PEERS: &str = "peers";
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start() -> Result<(), Box<dyn Error>> {
+    let (mut quick, mut seconds, mut rounds, mut dir, mut peers) = (false, None, None, None, None);
+    let mut named = Vec::new();
+    let mut args = lexopt::Parser::from_env();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("quick") => quick = true,
+            Long("seconds") => seconds = Some(args.value()?.parse_with(seconds_of)?),
+            Long("rounds") => rounds = Some(args.value()?.parse()?),
+            Long("dir") => dir = Some(PathBuf::from(args.value()?)),
+            Long("peers") => peers = Some(PathBuf::from(args.value()?)),
+            // The program starts itself: another process for the subscribers of `latency`.
+            Long(subscriber::OPTION) => return Ok(subscriber::main(args.value()?.into())?),
+            Short('h') | Long("help") => {
+                println!("{USAGE}");
+                return Ok(());
+            }
+            Value(name) => {
+                let known = SECTIONS.into_iter().find(|(section, _)| name == *section);
+                named.push(known.ok_or_else(|| format!("there is no section {name:?}"))?);
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let plan = Plan::new(quick, seconds, rounds, dir, peers)?;
+    if named.is_empty() {
+        named = SECTIONS.into_iter().filter(|(name, _)| *name != PEERS).collect();
+    } else if plan.peers.is_none() && named.iter().any(|(name, _)| *name == PEERS) {
+        return Err("the section `peers` needs --peers PATH".into());
+    }
+    plan.introduce();
+    for (_, section) in named {
+        section(&plan);
+    }
+    Ok(())
+}
+
+fn seconds_of(text: &str) -> Result<Duration, Box<dyn Error + Send + Sync>> {
+    Ok(Duration::try_from_secs_f64(text.parse()?)?)
+}

@@ -1,0 +1,71 @@
+//! Other crates that store events in SQLite, beside annals-sqlite.
+//!
+//! They need another version of SQLite's own crate, and one program can have only one: so each
+//! measures itself in a process of its own, in its turn.
+
+use std::{process::Command, sync::Arc};
+
+use crate::{
+    load::Load,
+    plan::Plan,
+    report::{Figures, Target},
+    sqlite::StoreFile,
+};
+
+/// The peers, by the names that their program knows them by.
+const PEERS: [&str; 2] = ["eventcore-sqlite", "sqlite-es"];
+const ANNALS: &str = "annals-sqlite";
+const WRITERS: [usize; 3] = [1, 8, 64];
+
+pub(crate) fn run(plan: &Plan) {
+    let mut figures =
+        Figures::new("SQLite: appends of 1 event by several crates", "events a second");
+    let contenders: Vec<_> = [ANNALS].iter().chain(&PEERS).flat_map(each).collect();
+    for (name, writers) in plan.turns(&contenders) {
+        let rate = if name == ANNALS { annals(plan, writers) } else { peer(plan, name, writers) };
+        figures.add(label(name, writers), rate);
+    }
+    for peer in PEERS {
+        for writers in WRITERS {
+            figures.ratio(&label(ANNALS, writers), &label(peer, writers), Target::None);
+        }
+    }
+    figures.print();
+}
+
+fn each(name: &&'static str) -> [(&'static str, usize); 3] {
+    WRITERS.map(|writers| (*name, writers))
+}
+
+fn label(name: &str, writers: usize) -> String {
+    format!("{name}, {writers} {}", if writers == 1 { "writer" } else { "writers" })
+}
+
+fn annals(plan: &Plan, writers: usize) -> f64 {
+    let file = StoreFile::empty(plan);
+    let store = Arc::new(file.open(plan));
+    let load = Load { writers, events: 1, hot: false };
+    plan.run(load.rate(store, plan.warm_up(), plan.slice))
+}
+
+/// Its program takes a name, a number of writers, the seconds of the warm-up and of the
+/// measurement, and a file; and says events a second.
+fn peer(plan: &Plan, name: &str, writers: usize) -> f64 {
+    let place = plan.place();
+    let seconds = [plan.warm_up(), plan.slice].map(|time| time.as_secs_f64().to_string());
+    let out = Command::new(plan.peers.as_deref().unwrap())
+        .arg(name)
+        .arg(writers.to_string())
+        .args(seconds)
+        .arg(place.path().join("events.db"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    match said.trim().parse() {
+        Ok(rate) if out.status.success() => rate,
+        _ => {
+            eprintln!("{name} failed:\n{}", String::from_utf8_lossy(&out.stderr));
+            f64::NAN
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Subscribers that note how long each event took: here, and in another process.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use annals_core::{EventStore, NewEvent, RecordedEvent, Start, Subscribe, Subscription};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    runtime::Runtime,
+    sync::mpsc,
+    task::JoinHandle,
+};
+
+use crate::sqlite::open;
+
+/// The option that makes this program a subscriber in another process.
+pub(crate) const OPTION: &str = "subscriber";
+/// The type of an event that the writer wants to know the arrival of.
+pub(crate) const SINGLE: &str = "Single";
+/// The type of the event after which there are no more.
+pub(crate) const LAST: &str = "Last";
+
+/// Puts the time into the metadata. All processes of a machine have the same clock.
+pub(crate) fn stamped(event: NewEvent) -> NewEvent {
+    event.with_metadata(now().to_string())
+}
+
+fn now() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
+}
+
+/// Microseconds since the event was stamped.
+fn age(event: &RecordedEvent) -> f64 {
+    let sent: u128 = event.metadata.decode().unwrap();
+    now().saturating_sub(sent) as f64 / 1e3
+}
+
+/// A subscriber at work.
+pub(crate) enum Subscriber {
+    /// A task of this process.
+    Task { arrivals: JoinHandle<Vec<f64>>, heard: mpsc::UnboundedReceiver<()> },
+    /// Another process. Says an empty line when it is ready and for each single event, and at the end all times.
+    Process { process: Box<Child>, lines: Lines<BufReader<ChildStdout>> },
+}
+
+impl Subscriber {
+    pub(crate) async fn task(store: &dyn EventStore) -> Self {
+        let subscription = subscribe(store).await;
+        let (hear, heard) = mpsc::unbounded_channel();
+        let arrivals = tokio::spawn(listen(subscription, move || hear.send(()).unwrap()));
+        Self::Task { arrivals, heard }
+    }
+
+    pub(crate) async fn process(store: &Path) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .arg(format!("--{OPTION}"))
+            .arg(store)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut subscriber = Self::Process { process: process.into(), lines };
+        subscriber.heard().await;
+        subscriber
+    }
+
+    /// Waits until the next single event has arrived.
+    pub(crate) async fn heard(&mut self) {
+        match self {
+            Self::Task { heard, .. } => heard.recv().await.unwrap(),
+            Self::Process { lines, .. } => drop(lines.next_line().await.unwrap().unwrap()),
+        }
+    }
+
+    /// How many microseconds each event took, once the last is there.
+    pub(crate) async fn arrivals(self) -> Vec<f64> {
+        match self {
+            Self::Task { arrivals, .. } => arrivals.await.unwrap(),
+            Self::Process { mut process, mut lines } => {
+                let mut arrivals = Vec::new();
+                while let Some(line) = lines.next_line().await.unwrap() {
+                    arrivals.push(line.parse().unwrap());
+                }
+                process.wait().await.unwrap();
+                arrivals
+            }
+        }
+    }
+}
+
+/// What the other process does.
+pub(crate) fn main(store: PathBuf) -> io::Result<()> {
+    let say = |line: &str| {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
+    };
+    let listen = async move {
+        let store = open(store).await;
+        let subscription = subscribe(&store).await;
+        say("");
+        listen(subscription, || say("")).await
+    };
+    let runtime = Runtime::new()?;
+    let arrivals = runtime.block_on(runtime.spawn(listen)).unwrap();
+    let mut out = io::stdout().lock();
+    arrivals.iter().try_for_each(|age| writeln!(out, "{age}"))
+}
+
+async fn subscribe(store: &dyn EventStore) -> Subscription {
+    store.subscribe(Subscribe::default().with_start(Start::End)).await.unwrap()
+}
+
+async fn listen(mut subscription: Subscription, heard: impl Fn() + Send) -> Vec<f64> {
+    let mut arrivals = Vec::new();
+    loop {
+        let event = subscription.next_event().await.unwrap();
+        if event.event_type.as_str() == LAST {
+            return arrivals;
+        }
+        arrivals.push(age(&event));
+        if event.event_type.as_str() == SINGLE {
+            heard();
+        }
+    }
+}

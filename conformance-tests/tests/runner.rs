@@ -1,0 +1,113 @@
+//! The suite as its users run it: what it prints and how it ends, for a store that is there and for
+//! one that is not. The test runs itself, as the suite.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::HashMap,
+    process::{Command, ExitCode, Output},
+    sync::{Arc, Mutex},
+};
+
+use annals_conformance::{Arguments, BoxError, Harness, cases};
+use annals_core::Store;
+use annals_memory::MemoryStore;
+use libtest_mimic::{Failed, Trial};
+
+/// Says that this process is the suite, on the store named.
+const ROLE: &str = "ANNALS_TEST_ROLE";
+
+#[derive(Default)]
+struct Memory {
+    stores: Mutex<HashMap<String, MemoryStore>>,
+    unreachable: bool,
+}
+
+#[async_trait::async_trait]
+impl Harness for Memory {
+    fn name(&self) -> &str {
+        if self.unreachable { "unreachable" } else { "reachable" }
+    }
+
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
+        let mut stores = self.stores.lock().unwrap();
+        Ok(Arc::new(stores.entry(namespace.to_owned()).or_default().clone()))
+    }
+
+    async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
+        self.stores.lock().unwrap().remove(namespace);
+        Ok(())
+    }
+
+    async fn unavailable(&self) -> Option<String> {
+        self.unreachable.then(|| "nobody listens".to_owned())
+    }
+}
+
+fn main() -> ExitCode {
+    if let Ok(role) = std::env::var(ROLE) {
+        let unreachable = role == "unreachable";
+        return annals_conformance::main(Memory { unreachable, ..Memory::default() });
+    }
+    let trials = vec![
+        Trial::test("passes_and_prints_a_table", passes_and_prints_a_table),
+        Trial::test("lists_and_filters_single_cases", lists_and_filters_single_cases),
+        Trial::test("an_unreachable_store_is_ignored", an_unreachable_store_is_ignored),
+        Trial::test("a_required_store_must_be_there", a_required_store_must_be_there),
+        Trial::test("a_seed_is_replayed", a_seed_is_replayed),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn suite(role: &str, required: &str, arguments: &[&str]) -> (bool, String) {
+    let Output { status, stdout, .. } = Command::new(std::env::current_exe().unwrap())
+        .args(arguments)
+        .env(ROLE, role)
+        .env("ANNALS_REQUIRE", required)
+        .env("ANNALS_SEED", "7")
+        .output()
+        .unwrap();
+    (status.success(), String::from_utf8(stdout).unwrap())
+}
+
+fn check(condition: bool, output: &str) -> Result<(), Failed> {
+    if condition { Ok(()) } else { Err(output.into()) }
+}
+
+fn passes_and_prints_a_table() -> Result<(), Failed> {
+    let (passed, output) = suite("reachable", "reachable", &["expect"]);
+    check(
+        passed && output.contains("test reachable::expect::exact_zero_means_no_stream"),
+        &output,
+    )?;
+    let row = |name: &str| output.lines().find(|line| line.trim_start().starts_with(name));
+    let counts = |line: &str| line.split_whitespace().skip(1).map(str::to_owned).collect();
+    let of_theme: Option<Vec<_>> = row("expect ").map(counts);
+    check(of_theme.is_some_and(|counts| counts == ["7", "0", "0", "0"]), &output)?;
+    check(output.contains("refused as declared"), &output)
+}
+
+fn lists_and_filters_single_cases() -> Result<(), Failed> {
+    let (passed, output) = suite("reachable", "", &["--list"]);
+    check(passed && output.matches(": test\n").count() == cases().len(), &output)?;
+    let name = "reachable::live::a_waiting_subscriber_is_woken";
+    let (passed, output) = suite("reachable", "", &["--exact", name]);
+    check(passed && output.contains("1 passed"), &output)?;
+    check(!output.contains("refused as declared"), &output)
+}
+
+fn an_unreachable_store_is_ignored() -> Result<(), Failed> {
+    let (passed, output) = suite("unreachable", "reachable,other", &[]);
+    check(passed && output.contains("ignored (nobody listens)"), &output)?;
+    check(output.contains(&format!("0 passed; 0 failed; {} ignored", cases().len())), &output)
+}
+
+fn a_required_store_must_be_there() -> Result<(), Failed> {
+    let (passed, output) = suite("unreachable", "other, unreachable", &[]);
+    check(!passed && output.contains("ANNALS_REQUIRE names unreachable"), &output)?;
+    check(output.contains(&format!("0 passed; {} failed", cases().len())), &output)
+}
+
+fn a_seed_is_replayed() -> Result<(), Failed> {
+    let (_, output) = suite("unreachable", "unreachable", &["expect"]);
+    check(output.contains("replay with ANNALS_SEED=7"), &output)
+}
