@@ -142,6 +142,12 @@ impl NewEvent {
         self.data.len() + self.metadata.len()
     }
 
+    /// For adapters: an event as it was stored, unchecked, since it was checked when it was written.
+    #[must_use]
+    pub fn from_stored(id: Uuid, event_type: EventType, data: Payload, metadata: Payload) -> Self {
+        Self { id, event_type, data, metadata }
+    }
+
     /// For adapters: the event as it stands once recorded.
     #[must_use]
     pub fn recorded(

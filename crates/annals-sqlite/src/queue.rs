@@ -12,7 +12,10 @@ use annals_core::{
     Append, Appended, Error, ErrorKind, ExpectedVersion, NewEvent, Position, Result, Snapshot,
     StreamId, StreamState, SubscriberId, Version,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, oneshot},
+};
 
 /// One change to the store.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct Job {
     pub(crate) reply: oneshot::Sender<Reply>,
     /// What it takes of [`ROOM`].
     pub(crate) units: u32,
+    /// Where whoever asked is waiting.
+    pub(crate) runtime: Handle,
 }
 
 /// The answer, and the change itself: to free its memory is left to whoever asked, since the writer
@@ -106,8 +111,12 @@ impl Queue {
             Ok(permit) => permit.forget(),
             Err(_) => self.room.acquire_many(units).await.map_err(|_| ended())?.forget(),
         }
+        let runtime = Handle::try_current().map_err(|e| {
+            let message = "a change has to be made inside a Tokio runtime";
+            Error::new(ErrorKind::InvalidInput, message).with_source(e)
+        })?;
         let (reply, answer) = oneshot::channel();
-        self.push(Job { command, reply, units })?;
+        self.push(Job { command, reply, units, runtime })?;
         // The writer answers every job, unless its thread was torn down in the middle of one.
         match answer.await {
             Ok((answer, _)) => answer,

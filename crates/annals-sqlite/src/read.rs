@@ -21,7 +21,7 @@ use crate::{
 
 /// The most events of a page: enough to make up for the change of threads.
 const PAGE_EVENTS: usize = 1_024;
-/// The most bytes of payload of a page, unless its first event alone has more.
+/// A page ends with the event that brings its payloads to this many bytes.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// How many positions a filtered page looks at: a few milliseconds' worth.
 const PAGE_POSITIONS: u64 = 16 * PAGE_EVENTS as u64;
@@ -255,12 +255,14 @@ fn fill(
     let mut at = Position::START;
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        bytes += rows::size(row)?;
-        if events.len() == PAGE_EVENTS || (bytes > PAGE_BYTES && !events.is_empty()) {
+        if events.len() == PAGE_EVENTS || bytes >= PAGE_BYTES {
             return Ok(End::Full { at });
         }
         at = Position::from_i64(row.get(0)?);
-        events.extend(decode(row)?);
+        if let Some(event) = decode(row)? {
+            bytes += event.data.len() + event.metadata.len();
+            events.push(event);
+        }
         if events.len() == limit {
             return Ok(End::Limit { at });
         }

@@ -25,9 +25,9 @@ const REMEMBERED: usize = 4_096;
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     types: HashSet<EventType>,
+    /// The type of the last event, which most often is that of the next.
+    last_type: Option<EventType>,
     streams: HashMap<i64, StreamId>,
-    /// An event to begin with, of which every field is replaced.
-    blank: Option<RecordedEvent>,
 }
 
 impl Decoder {
@@ -69,45 +69,31 @@ impl Decoder {
         let recorded_at =
             DateTime::from_timestamp_micros(row.get(5)?).ok_or_else(|| bad("impossible time"))?;
         let (data, metadata) = payloads(row, 6)?;
-        let mut event = match &self.blank {
-            Some(blank) => blank.clone(),
-            None => self.blank(&event_type, &stream),
-        };
-        event.position = Position::new(position);
-        event.version = Version::new(version);
-        event.stream = stream;
-        event.event_type = event_type;
-        event.id = id;
-        event.recorded_at = recorded_at;
-        event.data = data;
-        event.metadata = metadata;
-        Ok(event)
+        let (version, position) = (Version::new(version), Position::new(position));
+        let event = NewEvent::from_stored(id, event_type, data, metadata);
+        Ok(event.recorded(stream, version, position, recorded_at))
     }
 
     fn event_type(&mut self, text: &[u8]) -> Option<EventType> {
+        if let Some(last) = self.last_type.as_ref().filter(|last| last.as_str().as_bytes() == text)
+        {
+            return Some(last.clone());
+        }
         let text = std::str::from_utf8(text).ok()?;
-        if let Some(known) = self.types.get(text) {
-            return Some(known.clone());
-        }
-        let event_type = EventType::new(text).ok()?;
-        if self.types.len() >= REMEMBERED {
-            self.types.clear();
-        }
-        self.types.insert(event_type.clone());
+        let event_type = match self.types.get(text) {
+            Some(known) => known.clone(),
+            None => {
+                let new = EventType::new(text).ok()?;
+                if self.types.len() >= REMEMBERED {
+                    self.types.clear();
+                }
+                self.types.insert(new.clone());
+                new
+            }
+        };
+        self.last_type = Some(event_type.clone());
         Some(event_type)
     }
-
-    fn blank(&mut self, event_type: &EventType, stream: &StreamId) -> RecordedEvent {
-        let event = NewEvent::new(event_type.clone(), Payload::empty());
-        let (version, position) = (Version::NONE, Position::START);
-        let event = event.recorded(stream.clone(), version, position, DateTime::UNIX_EPOCH);
-        self.blank.insert(event).clone()
-    }
-}
-
-/// How many bytes of payload the event of a row has.
-pub(crate) fn size(row: &Row<'_>) -> Result<usize, Failure> {
-    Ok(blob(row, 7)?.len() + blob(row, 8)?.len())
 }
 
 const DATA_IS_JSON: i64 = 1;

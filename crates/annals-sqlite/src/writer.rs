@@ -5,7 +5,7 @@
 //! others nothing.
 
 use std::{
-    iter, slice,
+    slice,
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -110,7 +110,7 @@ impl Writer {
             match session.transact(&jobs, &mut patience) {
                 Ok(answers) => {
                     self.committed(session, jobs.len());
-                    self.answer(jobs.drain(..).zip(answers));
+                    self.answer(jobs.drain(..).zip(answers).collect());
                     self.jobs = jobs;
                     return true;
                 }
@@ -127,12 +127,14 @@ impl Writer {
         let mut jobs = jobs.into_iter();
         while let Some(job) = jobs.next() {
             match session.transact(slice::from_ref(&job), &mut patience) {
-                Ok(answers) => {
+                Ok(mut answers) => {
                     self.committed(session, 1);
-                    self.answer(iter::once(job).zip(answers));
+                    if let Some(answer) = answers.pop() {
+                        self.answer_one(job, answer);
+                    }
                 }
                 Err(Aborted { error, usable }) => {
-                    self.answer(iter::once((job, Err(error))));
+                    self.answer_one(job, Err(error));
                     if !usable {
                         self.jobs = jobs.collect();
                         return false;
@@ -152,22 +154,34 @@ impl Writer {
         tracing::debug!(changes, "committed");
     }
 
-    fn answer(&self, answers: impl Iterator<Item = (Job, Result<Answer>)>) {
-        let mut units = 0;
-        for (job, answer) in answers {
-            units += job.units as usize;
-            job.answer(answer);
+    /// Answers those who asked by a task of the runtime in which they wait: to wake another task
+    /// there costs next to nothing, from here a call of the kernel for each.
+    fn answer(&self, mut answers: Vec<(Job, Result<Answer>)>) {
+        self.queue.release(answers.iter().map(|(job, _)| job.units as usize).sum());
+        while let Some((job, _)) = answers.first() {
+            let runtime = job.runtime.clone();
+            let here = |(job, _): &mut (Job, _)| job.runtime.id() == runtime.id();
+            let together: Vec<_> = answers.extract_if(.., here).collect();
+            runtime.spawn(async move {
+                together.into_iter().for_each(|(job, answer)| job.answer(answer));
+            });
         }
-        self.queue.release(units);
+    }
+
+    /// Answers somebody who is alone, and so not worth a task.
+    fn answer_one(&self, job: Job, answer: Result<Answer>) {
+        self.queue.release(job.units as usize);
+        job.answer(answer);
     }
 
     /// Answers all that was taken by the error that kept it from being begun.
     fn refuse(&mut self, error: Error) {
         let error = Arc::new(error);
         let jobs = std::mem::take(&mut self.jobs);
-        self.answer(jobs.into_iter().map(|job| {
+        let refused = jobs.into_iter().map(|job| {
             let message = "the writer has no connection to the database";
             (job, Err(Error::new(error.kind(), message).with_source(error.clone())))
-        }));
+        });
+        self.answer(refused.collect());
     }
 }
