@@ -46,8 +46,8 @@ pub(crate) fn run(plan: &Plan) {
             };
             figures.add(name, rate);
         }
-        figures.ratio(all, select, TARGET);
-        figures.ratio(all, pages, TARGET);
+        figures.ratio(all, select, Target::None);
+        figures.ratio(all, pages, Target::None);
         figures.print();
     }
 }

@@ -13,6 +13,12 @@ pub(crate) fn parse(url: &str) -> Result<SqliteConfig> {
         return invalid("the URL does not begin with `sqlite:`".to_owned());
     };
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if has_password(path) {
+        // Not repeated, since it holds a secret that was meant for some other database.
+        let message =
+            "SQLite has no host, user or password; a path that looks so needs `%3A` for `:`";
+        return invalid(message.to_owned());
+    }
     let path = path.strip_prefix("//").unwrap_or(path);
     let mut config = if path == ":memory:" {
         SqliteConfig::in_memory()
@@ -36,6 +42,13 @@ pub(crate) fn parse(url: &str) -> Result<SqliteConfig> {
     }
     config.check()?;
     Ok(config)
+}
+
+/// Whether it begins as `//user:password@host`.
+fn has_password(path: &str) -> bool {
+    let authority = path.strip_prefix("//").and_then(|path| path.split('/').next());
+    let user_info = authority.and_then(|authority| authority.rsplit_once('@'));
+    user_info.is_some_and(|(user_info, _)| user_info.contains(':'))
 }
 
 fn set(config: &mut SqliteConfig, name: &str, value: &str) -> Result<()> {
@@ -134,6 +147,7 @@ mod tests {
         for (url, named) in [
             ("postgres://x", "sqlite:"),
             ("sqlite://", "no path"),
+            ("sqlite://root:hunter2@host/e.db", "no host, user or password"),
             ("sqlite:e.db?cache=shared", "`cache`; there are `prefix`, `synchronous`"),
             ("sqlite:e.db?readers=0", "1 to 64"),
             ("sqlite:e.db?readers=x", "`readers` is \"x\""),
@@ -150,6 +164,7 @@ mod tests {
             let error = parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
             assert!(error.to_string().contains(named), "{url}: {error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{url}: {error:?}");
         }
     }
 }

@@ -81,6 +81,7 @@ async fn no_password_is_shown() {
         "kurrentdb://admin:hunter2@127.0.0.1:1?tls=hunter2",
         "memory://root:hunter2@db",
         "memory:?password=hunter2",
+        "sqlite://root:hunter2@db/shop.db",
         "sqlite://shop.db?password=hunter2",
         "sqlite://shop.db?key=hunter2&mode=ro",
     ] {
