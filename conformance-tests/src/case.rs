@@ -118,6 +118,10 @@ impl Context {
         futures::future::join_all((0..count).map(|_| self.open())).await
     }
 
+    pub(crate) async fn prepare(&self, faults: &[Fault]) -> Result<(), crate::BoxError> {
+        self.harness.prepare(&self.namespace, faults).await
+    }
+
     pub(crate) async fn clean_up(&self) -> Result<(), crate::BoxError> {
         self.harness.clean_up(&self.namespace).await
     }

@@ -18,6 +18,12 @@ pub trait Harness: Send + Sync + 'static {
     /// The name that stands before every case, and in `ANNALS_REQUIRE`.
     fn name(&self) -> &str;
 
+    /// Comes before a case opens its namespace: the harm that it will do there, most often none. A
+    /// harness can give such a case a server of its own.
+    async fn prepare(&self, _namespace: &str, _faults: &[Fault]) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     /// Opens a namespace, which is created where it does not exist: each call gives another
     /// handle to the same store, as another process would have it.
     async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError>;

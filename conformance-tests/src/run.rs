@@ -122,6 +122,9 @@ pub async fn run_case(harness: Arc<dyn Harness>, case: Case, seed: u64) -> Outco
         return outcome;
     }
     let cx = Context::new(harness, seed);
+    if let Err(e) = cx.prepare(case.faults).await {
+        return Outcome::Failed(format!("the harness cannot prepare the case: {e}"));
+    }
     let deadline = cx.deadline();
     let mut run = {
         let cx = cx.clone();

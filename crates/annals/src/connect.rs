@@ -31,6 +31,7 @@ const BACKENDS: &[Backend] = &[
 /// |---|---|
 /// | `memory:` | a store in memory, a new one with every call |
 /// | `sqlite://shop.db`, `sqlite:///var/lib/shop.db` | a SQLite file: the module `sqlite` has its options |
+/// | `postgres://user:password@host/database?schema=shop` | a schema in PostgreSQL: the module `postgres` has its options |
 ///
 /// The scheme picks the backend; the rest, and its options, is for the backend's own `from_url`.
 ///
@@ -66,6 +67,11 @@ async fn open(backend: &Backend, url: &str) -> Result<Arc<dyn Store>> {
         "sqlite" => {
             let config = annals_sqlite::SqliteConfig::from_url(url)?;
             Ok(Arc::new(annals_sqlite::SqliteStore::open(config).await?))
+        }
+        #[cfg(feature = "postgres")]
+        "postgres" => {
+            let config = annals_postgres::PostgresConfig::from_url(url)?;
+            Ok(Arc::new(annals_postgres::PostgresStore::open(config).await?))
         }
         name => {
             let feature = backend.feature;

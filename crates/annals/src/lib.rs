@@ -47,9 +47,9 @@
 //!
 //! # Features
 //!
-//! Each backend is a feature: `memory` and `sqlite`, both on by default. A feature only adds. The
-//! typed configuration of a backend, which says all that its URL can say, is in the module of its
-//! name.
+//! Each backend is a feature: `memory` and `sqlite`, both on by default, and `postgres`. A feature
+//! only adds. The typed configuration of a backend, which says all that its URL can say, is in the
+//! module of its name.
 
 mod connect;
 
@@ -66,6 +66,12 @@ pub mod memory {
 #[cfg(feature = "sqlite")]
 pub mod sqlite {
     pub use annals_sqlite::*;
+}
+
+/// The backend on PostgreSQL: the feature `postgres`.
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    pub use annals_postgres::*;
 }
 
 #[cfg(all(doctest, feature = "memory", feature = "sqlite"))]

@@ -24,8 +24,8 @@ async fn known_backends_that_are_not_built_in_name_their_feature() {
     let lacking = [
         ("memory:", "memory", cfg!(feature = "memory")),
         ("sqlite://shop.db", "sqlite", cfg!(feature = "sqlite")),
-        ("postgres://shop:hunter2@db/shop", "postgres", false),
-        ("postgresql://shop:hunter2@db/shop", "postgres", false),
+        ("postgres://shop:hunter2@db/shop", "postgres", cfg!(feature = "postgres")),
+        ("postgresql://shop:hunter2@db/shop", "postgres", cfg!(feature = "postgres")),
         ("dynamodb://events", "dynamodb", false),
         ("esdb://admin:hunter2@node:2113", "eventstoredb", false),
         ("esdb+discover://admin:hunter2@node", "eventstoredb", false),

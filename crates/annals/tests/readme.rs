@@ -1,10 +1,10 @@
 //! The README's table of backends and capabilities is what the stores declare.
 //!
-//! `ANNALS_UPDATE=1 cargo test -p annals --test readme` writes it anew.
+//! `ANNALS_UPDATE=1 cargo test -p annals --all-features --test readme` writes it anew.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 // A build that lacks a backend would lack its column.
-#![cfg(all(feature = "memory", feature = "sqlite"))]
+#![cfg(all(feature = "memory", feature = "sqlite", feature = "postgres"))]
 
 use std::fmt::Write;
 
@@ -40,6 +40,8 @@ async fn the_readme_says_what_the_stores_declare() {
     for url in ["memory:", &sqlite] {
         backends.push(connect(url).await.unwrap().capabilities().clone());
     }
+    // Declared without a server.
+    backends.push(annals::postgres::PostgresStore::declared().clone());
     let table = table(&backends);
 
     let readme = std::fs::read_to_string(README).unwrap();

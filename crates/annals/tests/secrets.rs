@@ -75,6 +75,8 @@ async fn no_password_is_shown() {
         "postgres//shop:hunter2@db/shop",
         "postgres://shop:hunter2@127.0.0.1:1/shop",
         "postgresql://127.0.0.1:1/shop?user=shop&password=hunter2",
+        "postgres://shop:hunter2@127.0.0.1:1/shop?sslpassword=hunter2",
+        "postgres://shop:hunter2@127.0.0.1:port/shop",
         "dynamodb://key:hunter2@127.0.0.1:1/events",
         "esdb://admin:hunter2@127.0.0.1:1",
         "esdb+discover://admin:hunter2@127.0.0.1:1",

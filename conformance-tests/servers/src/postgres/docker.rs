@@ -1,0 +1,76 @@
+//! A server in a container.
+
+use std::net::SocketAddr;
+
+use testcontainers::{
+    ContainerAsync, GenericImage, ImageExt,
+    core::{IntoContainerPort, WaitFor},
+    runners::AsyncRunner,
+};
+
+use super::{options::Options, watchdog::Watchdog};
+use crate::{BoxError, ports};
+
+/// The image's version; the newest that these tests have to work with.
+const TAG: &str = "18";
+pub(super) const PASSWORD: &str = "annals";
+const PORT: u16 = 5432;
+
+/// Where files wait until the data directory exists.
+const WAITING: &str = "/annals";
+/// The image runs what is there when it has created the data directory.
+const ON_CREATION: &str = "/docker-entrypoint-initdb.d/annals.sh";
+
+/// A container, which testcontainers removes when this is dropped, and a watchdog for the case that
+/// it is not.
+pub(super) struct Docker {
+    container: ContainerAsync<GenericImage>,
+    _watchdog: Option<Watchdog>,
+}
+
+impl Docker {
+    pub(super) async fn start(options: Options) -> Result<(Self, SocketAddr), BoxError> {
+        // Docker gives a container another port at every start if it may choose.
+        let port = ports::free()?;
+        let image = GenericImage::new("postgres", TAG)
+            .with_wait_for(WaitFor::Nothing)
+            .with_mapped_port(port, PORT.tcp())
+            .with_env_var("POSTGRES_PASSWORD", PASSWORD)
+            .with_copy_to(ON_CREATION, creation(&options).into_bytes());
+        let files = options.files.into_iter();
+        let image = files.fold(image, |image, (name, content)| {
+            image.with_copy_to(format!("{WAITING}/{name}"), content)
+        });
+        let container = image.start().await?;
+        let watchdog = watch(container.id());
+        let host = container.get_host().await?;
+        let found = super::resolve(&format!("{host}:{port}")).await;
+        let addr = found.ok_or_else(|| format!("Docker's host {host} has no address"))?;
+        Ok((Self { container, _watchdog: watchdog }, addr))
+    }
+
+    pub(super) async fn kill(&self) -> Result<(), BoxError> {
+        Ok(self.container.stop_with_timeout(Some(0)).await?)
+    }
+
+    pub(super) async fn start_again(&self) -> Result<(), BoxError> {
+        Ok(self.container.start().await?)
+    }
+}
+
+/// What is done in the data directory before the server's first real start. Settings on its command
+/// line would hold for the one that creates the databases, when the files are not there yet.
+fn creation(options: &Options) -> String {
+    let mut script = format!("cat >>\"$PGDATA/postgresql.conf\" <<'END'\n{}END\n", options.lines());
+    for (name, _) in &options.files {
+        script += &format!("install -m 600 '{WAITING}/{name}' \"$PGDATA/{name}\"\n");
+    }
+    script
+}
+
+/// Removes the container when this process has ended, however it did. Without Docker's command
+/// line there is nobody to do it, and a process that is killed leaves its container.
+fn watch(container: &str) -> Option<Watchdog> {
+    const SCRIPT: &str = "cat >/dev/null; docker rm -f -v \"$1\" >/dev/null 2>&1";
+    Watchdog::start(SCRIPT, [container.as_ref()], None).ok()
+}

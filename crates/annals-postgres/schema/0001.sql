@@ -1,0 +1,341 @@
+-- Version 1. `{schema}` is replaced by the name of the store's schema, quoted.
+
+-- Which versions of this schema were reached, and when.
+CREATE TABLE {schema}.migrations (
+    version    integer PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- One row: what the store knows of itself.
+CREATE TABLE {schema}.store (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    -- The first half of the key of every advisory lock of this store.
+    lock_key integer NOT NULL
+);
+
+INSERT INTO {schema}.store (lock_key)
+VALUES ((random() * 4294967295 - 2147483648)::bigint::integer);
+
+-- A row stays for ever, also when its stream was deleted. The version of a stream is that of its
+-- last event or, where it is greater, `removed_to`. An append to a stream that has a row does not
+-- change it: to update a row costs as much as to insert an event.
+CREATE TABLE {schema}.streams (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text COLLATE "C" NOT NULL UNIQUE,
+    category   text COLLATE "C",             -- NULL: a name without `-`
+    state      smallint NOT NULL DEFAULT 0,  -- 0 live, 1 deleted, 2 tombstoned
+    removed_to bigint NOT NULL DEFAULT 0,    -- events up to this version were removed
+    deleted_at bigint NOT NULL DEFAULT 0     -- the version when it was last deleted
+);
+
+-- Taken one by one: a session that took several at once would hold back low positions, and give
+-- them to later appends.
+CREATE SEQUENCE {schema}.positions AS bigint CACHE 1;
+
+CREATE TABLE {schema}.events (
+    position    bigint PRIMARY KEY,
+    stream      bigint NOT NULL,             -- streams.id; no foreign key, which would lock that row
+    version     bigint NOT NULL,
+    recorded_at timestamptz NOT NULL,
+    id          uuid NOT NULL,
+    flags       smallint NOT NULL,           -- 1: data is JSON, 2: metadata is JSON, 4: see below
+    category    text COLLATE "C",            -- that of the stream
+    type        text COLLATE "C" NOT NULL,
+    data        bytea NOT NULL,              -- bytes, also for JSON: json types change or refuse some
+    metadata    bytea NOT NULL,
+    UNIQUE (stream, version)
+);
+
+CREATE INDEX events_by_category ON {schema}.events (category, position) WHERE category IS NOT NULL;
+CREATE INDEX events_by_type ON {schema}.events (type, position);
+-- How a retry under `Any` or `StreamExists` is recognised: the first event of each such append has
+-- flag 4. Appends that name a version leave nothing here.
+CREATE INDEX events_by_first_id ON {schema}.events (stream, id) WHERE flags & 4 <> 0;
+
+-- By name, since a snapshot may be kept of a stream that was never written to.
+CREATE TABLE {schema}.snapshots (
+    stream   text COLLATE "C" PRIMARY KEY,
+    version  bigint NOT NULL,
+    flags    smallint NOT NULL,
+    data     bytea NOT NULL,
+    metadata bytea NOT NULL
+);
+
+CREATE TABLE {schema}.checkpoints (
+    subscriber text COLLATE "C" PRIMARY KEY,
+    position   bigint NOT NULL
+);
+
+-- Appends, as many as are given, each judged by itself; or, where `all_or_none`, together.
+--
+-- In this order: (1) an exclusive lock on each stream, held until commit, so that no other append
+-- to it is under way, and so that this one can be seen to be under way by whoever reads; (2) the
+-- judgement, by a snapshot that is younger than the locks; (3) positions, and the events. Who sees
+-- a position therefore knows that every append with a lower one, if it is not visible yet, has its
+-- lock: see `horizon`.
+--
+-- Streams appear in rounds: the appends up to `rounds[1]` are to different streams, those after it
+-- and up to `rounds[2]` too, and so on. An expectation is a version, or -1 for any, -2 for an
+-- existing stream; -3 and -4 are the same where `first_ids` are known to be no retry.
+--
+-- For each append it says whether it was written, and how its stream was found: state (NULL where
+-- there is none), version, version at deletion, and the version at which `first_ids` stands where
+-- that may make it a retry. `positions` are those of the events written, in the order given.
+CREATE FUNCTION {schema}.append(
+    lock_key integer, all_or_none boolean, rounds integer[],
+    names text[], categories text[], expectations bigint[], first_ids uuid[],
+    owners integer[], offsets bigint[], event_ids uuid[], event_types text[],
+    event_flags smallint[], event_data bytea[], event_metadata bytea[],
+    OUT written boolean[], OUT states smallint[], OUT versions bigint[], OUT deletions bigint[],
+    OUT seen_at bigint[], OUT positions bigint[]
+) LANGUAGE plpgsql
+-- A plan made anew for each call costs more than the call. One that was made while the tables were
+-- small must not scan them for ever.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+DECLARE
+    begins   integer := 1;
+    ends     integer;
+    stream_ids bigint[];
+    found_written   boolean[];
+    found_states    smallint[];
+    found_versions  bigint[];
+    found_deletions bigint[];
+    found_seen_at   bigint[];
+    found_positions bigint[];
+    created record;
+    clock timestamptz;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'an append needs the isolation level READ COMMITTED'
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    IF cardinality(names) = 1 THEN
+        IF NOT pg_try_advisory_xact_lock(lock_key, hashtext(names[1])) THEN
+            PERFORM pg_advisory_xact_lock(lock_key, hashtext(names[1]));
+        END IF;
+    ELSE
+        -- In order, so that two of these never wait for each other.
+        PERFORM pg_advisory_xact_lock(lock_key, hash)
+        FROM (SELECT DISTINCT hashtext(name) AS hash FROM unnest(names) AS name ORDER BY 1) AS hashes;
+    END IF;
+    clock := clock_timestamp();
+    FOREACH ends IN ARRAY rounds LOOP
+        SELECT array_agg(head.id), array_agg(head.state), array_agg(head.version),
+            array_agg(head.deleted_at), array_agg(head.seen),
+            array_agg(CASE
+                WHEN head.state = 2 OR head.seen IS NOT NULL THEN false
+                WHEN head.expected IN (-1, -3) THEN true
+                WHEN head.expected IN (-2, -4) THEN head.state IS NOT DISTINCT FROM 0
+                WHEN head.expected = 0 THEN head.state IS DISTINCT FROM 0
+                ELSE head.version = head.expected
+            END)
+        INTO stream_ids, found_states, found_versions, found_deletions, found_seen_at, found_written
+        FROM (
+            SELECT stream.id, stream.state, coalesce(stream.deleted_at, 0) AS deleted_at,
+                asked.expected,
+                greatest(stream.removed_to, 0, (
+                    SELECT event.version FROM {schema}.events AS event
+                    WHERE event.stream = stream.id ORDER BY event.version DESC LIMIT 1
+                )) AS version,
+                CASE WHEN asked.expected IN (-1, -2) THEN (
+                    SELECT max(event.version) FROM {schema}.events AS event
+                    WHERE event.stream = stream.id AND event.id = asked.first_id
+                        AND event.flags & 4 <> 0 AND event.version > stream.removed_to
+                ) END AS seen
+            FROM unnest(names[begins:ends], expectations[begins:ends], first_ids[begins:ends])
+                WITH ORDINALITY AS asked (name, expected, first_id, number)
+            LEFT JOIN LATERAL (
+                SELECT * FROM {schema}.streams WHERE streams.name = asked.name OFFSET 0
+            ) AS stream ON true
+            ORDER BY asked.number
+        ) AS head;
+        IF all_or_none AND false = ANY (found_written) THEN
+            found_written := array_fill(false, ARRAY[cardinality(found_written)]);
+        END IF;
+        IF true = ANY (found_written) THEN
+            IF array_position(stream_ids, NULL) IS NOT NULL THEN
+                FOR created IN
+                    INSERT INTO {schema}.streams (name, category)
+                    SELECT asked.name, asked.category
+                    FROM unnest(names[begins:ends], categories[begins:ends], stream_ids, found_written)
+                        AS asked (name, category, id, wanted)
+                    WHERE asked.id IS NULL AND asked.wanted
+                    RETURNING streams.id, streams.name
+                LOOP
+                    stream_ids[array_position(names[begins:ends], created.name)] := created.id;
+                END LOOP;
+            END IF;
+            IF 1 = ANY (found_states) THEN
+                UPDATE {schema}.streams SET state = 0
+                FROM unnest(stream_ids, found_written) AS found (id, wanted)
+                WHERE streams.id = found.id AND found.wanted AND streams.state = 1;
+            END IF;
+            WITH inserted AS (
+                INSERT INTO {schema}.events
+                SELECT nextval('{schema}.positions'), stream_ids[event.owner - begins + 1],
+                    found_versions[event.owner - begins + 1] + event.number, clock, event.id,
+                    event.flags, categories[event.owner], event.type, event.data, event.metadata
+                FROM unnest(owners, offsets, event_ids, event_types, event_flags, event_data,
+                    event_metadata) AS event (owner, number, id, type, flags, data, metadata)
+                WHERE event.owner BETWEEN begins AND ends
+                    AND found_written[event.owner - begins + 1]
+                RETURNING events.position
+            )
+            SELECT array_agg(inserted.position) INTO found_positions FROM inserted;
+            positions := positions || found_positions;
+        END IF;
+        written := written || found_written;
+        states := states || found_states;
+        versions := versions || found_versions;
+        deletions := deletions || found_deletions;
+        seen_at := seen_at || found_seen_at;
+        begins := ends + 1;
+    END LOOP;
+END
+$$;
+
+-- The same for one append of one event, which is what most appends are: without arrays it takes
+-- two thirds of the time.
+CREATE FUNCTION {schema}.append_one(
+    lock_key integer, stream_name text, stream_category text, expected bigint, event_id uuid,
+    event_type text, event_flags smallint, event_data bytea, event_metadata bytea,
+    OUT written boolean, OUT stream_state smallint, OUT stream_version bigint,
+    OUT deletion bigint, OUT seen bigint, OUT event_position bigint
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    stream_id bigint;
+    removed bigint;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'an append needs the isolation level READ COMMITTED'
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    IF NOT pg_try_advisory_xact_lock(lock_key, hashtext(stream_name)) THEN
+        PERFORM pg_advisory_xact_lock(lock_key, hashtext(stream_name));
+    END IF;
+    SELECT stream.id, stream.state, stream.removed_to, stream.deleted_at, (
+        SELECT event.version FROM {schema}.events AS event
+        WHERE event.stream = stream.id ORDER BY event.version DESC LIMIT 1
+    ) INTO stream_id, stream_state, removed, deletion, stream_version
+    FROM {schema}.streams AS stream WHERE stream.name = stream_name;
+    stream_version := greatest(stream_version, removed, 0);
+    IF expected IN (-1, -2) AND stream_id IS NOT NULL THEN
+        SELECT max(event.version) INTO seen FROM {schema}.events AS event
+        WHERE event.stream = stream_id AND event.id = event_id AND event.flags & 4 <> 0
+            AND event.version > removed;
+    END IF;
+    written := CASE
+        WHEN stream_state = 2 OR seen IS NOT NULL THEN false
+        WHEN expected IN (-1, -3) THEN true
+        WHEN expected IN (-2, -4) THEN stream_state IS NOT DISTINCT FROM 0
+        WHEN expected = 0 THEN stream_state IS DISTINCT FROM 0
+        ELSE stream_version = expected
+    END;
+    IF NOT written THEN
+        RETURN;
+    END IF;
+    IF stream_id IS NULL THEN
+        INSERT INTO {schema}.streams (name, category) VALUES (stream_name, stream_category)
+        RETURNING id INTO stream_id;
+    ELSIF stream_state = 1 THEN
+        UPDATE {schema}.streams SET state = 0 WHERE id = stream_id;
+    END IF;
+    event_position := nextval('{schema}.positions');
+    INSERT INTO {schema}.events VALUES (event_position, stream_id, stream_version + 1,
+        clock_timestamp(), event_id, event_flags, stream_category, event_type, event_data,
+        event_metadata);
+END
+$$;
+
+-- How far the order of positions is settled: `settled` says up to which position every append has
+-- either become visible or come to nothing; a reader that stays below it skips no event. `visible`
+-- is the greatest position that can be seen; where it is beyond `settled`, some append that may
+-- yet fill a gap between the two is in `in_flight`.
+--
+-- `known` is what was settled when it was asked before. As long as positions go on from there
+-- without a gap, nothing else need be looked at. Whoever holds a position below `visible` took his
+-- lock before that position was taken, and so before `visible` was read: if no lock is there now,
+-- nothing is in flight any more. The locks are released after the commit becomes visible.
+CREATE FUNCTION {schema}.horizon(
+    lock_key integer, known bigint, OUT settled bigint, OUT visible bigint, OUT in_flight text[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    -- The most positions that are looked through for a gap.
+    most constant bigint := 1000;
+BEGIN
+    SELECT max(position) INTO visible FROM {schema}.events;
+    visible := greatest(visible, known);
+    settled := known;
+    IF visible - known <= most THEN
+        SELECT known + count(*) INTO settled FROM (
+            SELECT position, row_number() OVER (ORDER BY position) AS number
+            FROM {schema}.events WHERE position > known AND position <= visible
+        ) AS event WHERE event.position = known + event.number;
+    END IF;
+    IF settled < visible THEN
+        SELECT array_agg(DISTINCT virtualtransaction) INTO in_flight FROM pg_locks
+        WHERE locktype = 'advisory' AND objsubid = 2
+            AND classid = (lock_key::bigint & 4294967295)::oid
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
+        IF in_flight IS NULL THEN
+            settled := visible;
+        END IF;
+    END IF;
+END
+$$;
+
+-- Removes events up to a version, and closes the stream where `new_state` is given, if it is still as
+-- it was when that was decided; else changes nothing and says false. The events are hidden at once;
+-- their rows may be deleted at any time.
+CREATE FUNCTION {schema}.remove(
+    lock_key integer, stream_name text, stream_category text, known_state smallint,
+    known_version bigint, new_state smallint, up_to bigint
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    stream {schema}.streams;
+    version bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(lock_key, hashtext(stream_name));
+    SELECT * INTO stream FROM {schema}.streams WHERE name = stream_name;
+    SELECT max(event.version) INTO version FROM {schema}.events AS event
+    WHERE event.stream = stream.id;
+    version := greatest(version, stream.removed_to, 0);
+    IF stream.state IS DISTINCT FROM known_state OR version <> known_version THEN
+        RETURN false;
+    END IF;
+    IF stream.id IS NULL THEN
+        INSERT INTO {schema}.streams (name, category, state)
+        VALUES (stream_name, stream_category, new_state);
+    ELSE
+        UPDATE {schema}.streams SET state = coalesce(new_state, state),
+            removed_to = greatest(removed_to, least(up_to, version)),
+            deleted_at = CASE WHEN new_state IS NULL THEN deleted_at ELSE version END
+        WHERE id = stream.id;
+    END IF;
+    IF new_state IS NOT NULL THEN
+        DELETE FROM {schema}.snapshots AS snapshot WHERE snapshot.stream = stream_name;
+    END IF;
+    RETURN true;
+END
+$$;
+
+-- For people: payloads as `jsonb` where they are JSON and `jsonb` takes them (it refuses `\u0000`
+-- and some numbers); as text where they are JSON; as they are.
+CREATE FUNCTION {schema}.to_jsonb(payload bytea) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN convert_from(payload, 'UTF8')::jsonb;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN NULL;
+END
+$$;
+
+CREATE VIEW {schema}.readable_events AS
+SELECT event.position, stream.name AS stream, event.version, event.category, event.type, event.id,
+    event.recorded_at,
+    CASE WHEN event.flags & 1 <> 0 THEN {schema}.to_jsonb(event.data) END AS data,
+    CASE WHEN event.flags & 2 <> 0 THEN {schema}.to_jsonb(event.metadata) END AS metadata,
+    CASE WHEN event.flags & 1 <> 0 THEN convert_from(event.data, 'UTF8') END AS data_text,
+    event.data AS data_bytes, event.metadata AS metadata_bytes
+FROM {schema}.events AS event JOIN {schema}.streams AS stream ON stream.id = event.stream
+WHERE event.version > stream.removed_to;

@@ -1,0 +1,155 @@
+//! Connections that are kept between two uses.
+//!
+//! A pool of sqlx asks the server whether a connection is alive each time one is returned, and by
+//! default each time one is taken: three round trips where one would do. So a few are kept here.
+//! One that died meanwhile is found out when it is used.
+
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
+
+use crate::{error::has_lost_connection, sql::Statement};
+
+#[derive(Debug)]
+pub(crate) struct Connections {
+    pub(crate) pool: PgPool,
+    idle: Mutex<Vec<PoolConnection<Postgres>>>,
+    /// The most that are kept.
+    keep: usize,
+    /// How long to wait for an answer.
+    patience: Duration,
+}
+
+impl Connections {
+    pub(crate) fn new(pool: PgPool, keep: usize, patience: Duration) -> Arc<Self> {
+        Arc::new(Self { pool, idle: Mutex::default(), keep, patience })
+    }
+
+    /// Waits for an answer, but not for ever. A network that swallows what is sent is not found out
+    /// otherwise: sqlx sets no keep-alive on its connections.
+    pub(crate) async fn within<T, E: From<sqlx::Error>>(
+        &self,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::time::timeout(self.patience, answer).await.unwrap_or_else(|_| {
+            let message = "no answer within `request_timeout`";
+            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message)).into())
+        })
+    }
+
+    /// One that was kept, or one from the pool.
+    pub(crate) async fn get(self: &Arc<Self>) -> sqlx::Result<Lease> {
+        let kept = self.idle().pop();
+        match kept {
+            Some(connection) => Ok(Lease::new(self, connection, true)),
+            None => self.get_new().await,
+        }
+    }
+
+    /// One from the pool, which sees to it that it is alive.
+    pub(crate) async fn get_new(self: &Arc<Self>) -> sqlx::Result<Lease> {
+        Ok(Lease::new(self, self.pool.acquire().await?, false))
+    }
+
+    /// Runs a statement that can be run twice without harm, to the very end of its answer. Where it
+    /// turns out that the connection had died while it was kept, runs it again on another.
+    pub(crate) async fn rows<'q>(
+        self: &Arc<Self>,
+        statement: impl Fn() -> Statement<'q>,
+    ) -> sqlx::Result<Vec<PgRow>> {
+        let mut lease = self.get().await?;
+        loop {
+            match self.within(statement().fetch_all(&mut *lease)).await {
+                Ok(rows) => {
+                    lease.keep();
+                    return Ok(rows);
+                }
+                Err(error) => lease = lease.renew(error).await?,
+            }
+        }
+    }
+
+    /// [`rows`](Self::rows), of which there is one.
+    pub(crate) async fn row<'q>(
+        self: &Arc<Self>,
+        statement: impl Fn() -> Statement<'q>,
+    ) -> sqlx::Result<PgRow> {
+        self.rows(statement).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// Drops what is kept: one has died, and so may the others have.
+    pub(crate) fn forget(&self) {
+        let dead = std::mem::take(&mut *self.idle());
+        for mut connection in dead {
+            connection.close_on_drop();
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection in use. Unless it is kept it goes back to the pool, which looks whether it is in
+/// order: after an error, and where a future is dropped in the middle of something.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    home: Arc<Connections>,
+    connection: PoolConnection<Postgres>,
+    /// Whether it was kept before, and so may have died.
+    pub(crate) was_kept: bool,
+}
+
+impl Lease {
+    fn new(
+        home: &Arc<Connections>,
+        connection: PoolConnection<Postgres>,
+        was_kept: bool,
+    ) -> Self {
+        Self { home: home.clone(), connection, was_kept }
+    }
+
+    /// Nothing is under way on it: the next one can have it.
+    pub(crate) fn keep(self) {
+        let mut idle = self.home.idle();
+        if idle.len() < self.home.keep {
+            idle.push(self.connection);
+        }
+    }
+
+    /// After an error: another connection, if this one had died while it was kept; else the error.
+    pub(crate) async fn renew(self, error: sqlx::Error) -> sqlx::Result<Self> {
+        if !has_lost_connection(&error) {
+            self.keep();
+            return Err(error);
+        }
+        let (home, was_kept) = (self.home.clone(), self.was_kept);
+        self.close();
+        home.forget();
+        if was_kept { home.get_new().await } else { Err(error) }
+    }
+
+    /// Closes it, whatever is under way on it.
+    pub(crate) fn close(mut self) {
+        self.connection.close_on_drop();
+    }
+}
+
+impl Deref for Lease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}

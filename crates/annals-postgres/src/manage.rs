@@ -1,0 +1,196 @@
+//! Everything that is written besides events.
+
+use std::sync::Arc;
+
+use annals_core::{
+    ExpectedVersion, Position, Result, Snapshot, StreamId, StreamInfo, StreamState, SubscriberId,
+    Version,
+    adapter::StreamHead,
+};
+use sqlx::Row;
+
+use crate::{
+    append::kinds,
+    error::{corrupt, driver, internal, is_race},
+    rows,
+    sql::query,
+    store::Shared,
+};
+
+/// How many events are deleted at a time, after they were hidden.
+const CLEAN_UP: i64 = 10_000;
+
+/// A stream as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) head: StreamHead,
+    /// Events up to here were removed.
+    pub(crate) removed_to: Version,
+}
+
+impl Head {
+    pub(crate) async fn load(shared: &Shared, stream: &StreamId) -> Result<Self> {
+        let statement = || query(&shared.sql.head).bind(stream.as_str());
+        let rows = shared.connections.rows(statement).await.map_err(driver)?;
+        let Some(row) = rows.first() else {
+            return Ok(Self { head: StreamHead::MISSING, removed_to: Version::NONE });
+        };
+        let number = |column| row.try_get(column).map(Version::from_i64).map_err(driver);
+        let state = rows::state(row.try_get(0).map_err(driver)?);
+        let state = state.ok_or_else(|| corrupt("unknown state of a stream"))?;
+        let head = StreamHead { state, version: number(1)?, deleted_at: number(3)? };
+        Ok(Self { head, removed_to: number(2)? })
+    }
+
+    pub(crate) fn info(&self) -> StreamInfo {
+        let first = self.removed_to.plus(1);
+        self.head.info((first <= self.head.version).then_some(first))
+    }
+}
+
+/// What becomes of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Removal {
+    Before(Version),
+    All(StreamState),
+}
+
+/// Removes events: hides them, in the state in which the stream was judged, and then deletes them.
+pub(crate) async fn remove(
+    shared: &Arc<Shared>,
+    stream: &StreamId,
+    expected: ExpectedVersion,
+    removal: Removal,
+) -> Result<()> {
+    loop {
+        let head = Head::load(shared, stream).await?.head;
+        head.check(stream, expected)?;
+        let is_missing = head.state == StreamState::Missing;
+        let (state, up_to) = match removal {
+            Removal::Before(_) | Removal::All(StreamState::Deleted) if is_missing => return Ok(()),
+            Removal::Before(version) => (None, version.minus(1)),
+            Removal::All(state) => (Some(state), head.version),
+        };
+        if hide(shared, stream, &head, state, up_to).await.map_err(driver)? {
+            break;
+        }
+        // Somebody else has changed the stream since.
+    }
+    let cleaning = tokio::spawn(clean_up(shared.clone(), stream.clone()));
+    cleaning.await.unwrap_or_else(|_| Err(internal("the clean-up was interrupted")))
+}
+
+/// Says false where the stream is not as it was any more.
+async fn hide(
+    shared: &Shared,
+    stream: &StreamId,
+    head: &StreamHead,
+    state: Option<StreamState>,
+    up_to: Version,
+) -> sqlx::Result<bool> {
+    let statement = || {
+        query(&shared.sql.remove)
+            .bind(shared.lock_key)
+            .bind(stream.as_str())
+            .bind(stream.category_str())
+            .bind(stored(head.state))
+            .bind(head.version.to_i64())
+            .bind(state.and_then(stored))
+            .bind(up_to.to_i64())
+    };
+    loop {
+        match shared.connections.row(statement).await {
+            Err(error) if is_race(&error) => tokio::task::yield_now().await,
+            done => return done?.try_get(0),
+        }
+    }
+}
+
+/// How the state of a stream is stored; not at all where it was never written to.
+fn stored(state: StreamState) -> Option<i16> {
+    match state {
+        StreamState::Live => Some(0),
+        StreamState::Deleted => Some(1),
+        StreamState::Tombstoned => Some(2),
+        _ => None,
+    }
+}
+
+/// Deletes what was hidden, in short transactions. Where this ends in the middle, the next removal
+/// of the stream deletes the rest.
+async fn clean_up(shared: Arc<Shared>, stream: StreamId) -> Result<()> {
+    let statement = || query(&shared.sql.clean_up).bind(stream.as_str()).bind(CLEAN_UP);
+    loop {
+        let row = shared.connections.row(statement).await;
+        let deleted: i64 = row.and_then(|row| row.try_get(0)).map_err(driver)?;
+        if deleted < CLEAN_UP {
+            return Ok(());
+        }
+    }
+}
+
+pub(crate) async fn load_snapshot(shared: &Shared, stream: &StreamId) -> Result<Option<Snapshot>> {
+    let statement = || query(&shared.sql.load_snapshot).bind(stream.as_str());
+    let rows = shared.connections.rows(statement).await.map_err(driver)?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let (data, metadata) = rows::payloads(row, 1)?;
+    let version = row.try_get(0).map(Version::from_i64).map_err(driver)?;
+    Ok(Some(Snapshot::new(version, data).with_metadata(metadata)))
+}
+
+pub(crate) async fn save_snapshot(
+    shared: &Shared,
+    stream: &StreamId,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let Snapshot { version, data, metadata, .. } = snapshot;
+    let statement = || {
+        query(&shared.sql.save_snapshot)
+            .bind(stream.as_str())
+            .bind(version.to_i64())
+            .bind(kinds(data, metadata))
+            .bind(&**data.bytes())
+            .bind(&**metadata.bytes())
+    };
+    shared.connections.rows(statement).await.map(drop).map_err(driver)
+}
+
+pub(crate) async fn delete_snapshot(shared: &Shared, stream: &StreamId) -> Result<()> {
+    let statement = || query(&shared.sql.delete_snapshot).bind(stream.as_str());
+    shared.connections.rows(statement).await.map(drop).map_err(driver)
+}
+
+pub(crate) async fn load_checkpoint(
+    shared: &Shared,
+    subscriber: &SubscriberId,
+) -> Result<Option<Position>> {
+    let statement = || query(&shared.sql.load_checkpoint).bind(subscriber.as_str());
+    let rows = shared.connections.rows(statement).await.map_err(driver)?;
+    rows.first().map(|row| row.try_get(0).map(Position::from_i64)).transpose().map_err(driver)
+}
+
+pub(crate) async fn save_checkpoint(
+    shared: &Shared,
+    subscriber: &SubscriberId,
+    position: Position,
+) -> Result<Position> {
+    let text = &shared.sql.save_checkpoint;
+    let statement = || query(text).bind(subscriber.as_str()).bind(position.to_i64());
+    let row = shared.connections.row(statement).await;
+    row.and_then(|row| row.try_get(0)).map(Position::from_i64).map_err(driver)
+}
+
+pub(crate) async fn reset_checkpoint(
+    shared: &Shared,
+    subscriber: &SubscriberId,
+    position: Option<Position>,
+) -> Result<()> {
+    let sql = &shared.sql;
+    let statement = || match position {
+        Some(position) => {
+            query(&sql.set_checkpoint).bind(subscriber.as_str()).bind(position.to_i64())
+        }
+        None => query(&sql.delete_checkpoint).bind(subscriber.as_str()),
+    };
+    shared.connections.rows(statement).await.map(drop).map_err(driver)
+}

@@ -1,0 +1,132 @@
+//! The conformance suite on PostgreSQL: on whatever server can be had, each case in a schema of its
+//! own; on one that goes through a proxy, or is restarted, where a case does such harm.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::HashMap,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use annals_conformance::{BoxError, CORRUPT_EVENT, Fault, Harness};
+use annals_core::Store;
+use annals_postgres::{
+    PostgresConfig, PostgresStore,
+    sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, query},
+};
+use annals_test_servers::{
+    Proxy,
+    postgres::{self, Marked, Options, Postgres, Source},
+};
+
+struct Server {
+    source: Result<Source, String>,
+    places: Mutex<HashMap<String, Place>>,
+}
+
+/// Where the namespace of a case that does harm is.
+#[derive(Clone)]
+struct Place {
+    server: Arc<Postgres>,
+    proxy: Arc<Proxy>,
+}
+
+impl Server {
+    fn places(&self) -> MutexGuard<'_, HashMap<String, Place>> {
+        self.places.lock().unwrap()
+    }
+
+    fn place(&self, namespace: &str) -> Option<Place> {
+        self.places().get(namespace).cloned()
+    }
+
+    /// Past the proxy, as somebody does who goes past the store.
+    async fn connect(&self, namespace: &str) -> Result<PgConnection, BoxError> {
+        let server = match self.place(namespace) {
+            Some(place) => place.server,
+            None => postgres::shared().await?,
+        };
+        Ok(PostgresConfig::from_url(&server.url())?.connect.connect().await?)
+    }
+}
+
+#[async_trait::async_trait]
+impl Harness for Server {
+    fn name(&self) -> &str {
+        "postgres"
+    }
+
+    async fn unavailable(&self) -> Option<String> {
+        self.source.clone().err()
+    }
+
+    async fn prepare(&self, namespace: &str, faults: &[Fault]) -> Result<(), BoxError> {
+        let server = if faults.contains(&Fault::RestartServer) {
+            Arc::new(self.source.clone()?.start(Options::default()).await?)
+        } else if faults.is_empty() {
+            return Ok(());
+        } else {
+            postgres::shared().await?
+        };
+        let proxy = Proxy::between(server.addr(), Marked::new(".append")).await?;
+        self.places().insert(namespace.to_owned(), Place { server, proxy: Arc::new(proxy) });
+        Ok(())
+    }
+
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
+        let url = match self.place(namespace) {
+            Some(place) => place.server.url_at(place.proxy.addr()),
+            None => postgres::shared().await?.url(),
+        };
+        let mut config = PostgresConfig::from_url(&url)?;
+        namespace.clone_into(&mut config.options.schema);
+        Ok(Arc::new(PostgresStore::open(config).await?))
+    }
+
+    async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
+        let mut connection = self.connect(namespace).await?;
+        let drop = format!("DROP SCHEMA IF EXISTS {namespace} CASCADE");
+        query(AssertSqlSafe(drop)).execute(&mut connection).await?;
+        let place = self.places().remove(namespace);
+        // To drop a server waits for its end.
+        Ok(tokio::task::spawn_blocking(move || std::mem::drop(place)).await?)
+    }
+
+    fn cannot_inject(&self, fault: Fault) -> Option<String> {
+        let source = self.source.as_ref().ok()?;
+        let restart = fault == Fault::RestartServer && !source.is_ours();
+        restart.then(|| format!("{source} is not ours to restart"))
+    }
+
+    async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), BoxError> {
+        let (stream, version) = CORRUPT_EVENT;
+        let sql = match (fault, self.place(namespace)) {
+            (Fault::CutConnections, Some(place)) => {
+                place.proxy.cut().await;
+                return Ok(());
+            }
+            (Fault::LoseNextAnswer, Some(place)) => {
+                place.proxy.lose_next_answer();
+                return Ok(());
+            }
+            (Fault::RestartServer, Some(place)) => return place.server.kill_and_restart().await,
+            (Fault::CorruptEvent, _) => format!(
+                "UPDATE {namespace}.events SET flags = 99 WHERE version = {version} AND stream = \
+                 (SELECT id FROM {namespace}.streams WHERE name = '{stream}')"
+            ),
+            (Fault::NewerSchema, _) => {
+                format!("INSERT INTO {namespace}.migrations (version) VALUES (1000)")
+            }
+            (fault, _) => return Err(format!("{fault:?} was not prepared").into()),
+        };
+        let mut connection = self.connect(namespace).await?;
+        match query(AssertSqlSafe(sql)).execute(&mut connection).await?.rows_affected() {
+            1 => Ok(()),
+            rows => Err(format!("{fault:?} harmed {rows} rows").into()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    annals_conformance::main(Server { source: Source::find(), places: Mutex::default() })
+}

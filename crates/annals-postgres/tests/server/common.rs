@@ -1,0 +1,183 @@
+//! How the tests are run, and what they share.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use annals_core::{EventStoreExt, NewEvent, RecordedEvent, StreamId};
+use annals_postgres::{
+    PostgresConfig, PostgresStore,
+    sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, query},
+};
+use annals_test_servers::{
+    BoxError,
+    postgres::{self, Postgres, Source},
+};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tokio::runtime::Runtime;
+
+pub(crate) type Tested = Result<(), BoxError>;
+
+/// How long a test waits for what has to happen soon.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One test.
+#[derive(Clone, Copy)]
+pub(crate) struct Test {
+    pub(crate) name: &'static str,
+    pub(crate) needs: Needs,
+    pub(crate) run: fn() -> Pin<Box<dyn Future<Output = Tested> + Send>>,
+}
+
+/// What a test needs of the server.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Needs {
+    /// Any will do: each test has a schema of its own.
+    Any,
+    /// One that the test may configure and restart.
+    Ours,
+    /// One whose programs are on this machine.
+    Local,
+}
+
+/// Lists the tests of a file: what they need, and their names.
+macro_rules! tests {
+    ($theme:literal: $($needs:ident $name:ident;)+) => {
+        pub(crate) const TESTS: &[$crate::common::Test] = &[$($crate::common::Test {
+            name: concat!($theme, "::", stringify!($name)),
+            needs: $crate::common::Needs::$needs,
+            run: || Box::pin($name()),
+        }),+];
+    };
+}
+pub(crate) use tests;
+
+pub(crate) fn run<const N: usize>(themes: [&[Test]; N]) -> ExitCode {
+    let source = Source::find();
+    let runtime = Arc::new(Runtime::new().unwrap());
+    let tests = themes.into_iter().flatten();
+    let trials = tests.map(|test| trial(*test, &source, &runtime)).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(test: Test, source: &Result<Source, String>, runtime: &Arc<Runtime>) -> Trial {
+    let ignored = match source {
+        Err(reason) => Some(reason.clone()),
+        Ok(source) => {
+            let suits = match test.needs {
+                Needs::Any => true,
+                Needs::Ours => source.is_ours(),
+                Needs::Local => matches!(source, Source::Local(_)),
+            };
+            (!suits).then(|| format!("not possible with {source}"))
+        }
+    };
+    let is_missing = source.is_err();
+    let runtime = runtime.clone();
+    Trial::ignorable_test(test.name, move || match ignored {
+        Some(reason) if is_missing && is_required() => Err(Failed::from(reason)),
+        Some(reason) => Ok(Completion::ignored_with(reason)),
+        None => {
+            let limit = PATIENCE * 4;
+            let done = runtime.block_on(async {
+                tokio::time::timeout(limit, tokio::spawn((test.run)())).await
+            });
+            done.map_err(|_| format!("the test has not ended after {limit:?}"))???;
+            Ok(Completion::Completed)
+        }
+    })
+}
+
+fn is_required() -> bool {
+    let required = std::env::var("ANNALS_REQUIRE").unwrap_or_default();
+    required.split(',').any(|name| name.trim() == "postgres")
+}
+
+/// A seed for what a test leaves to chance, printed so that it can be given again.
+pub(crate) fn seed(test: &str) -> u64 {
+    let given = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("{test}: replay with ANNALS_SEED={seed}");
+    seed
+}
+
+/// A schema of its own on a server, removed when the process ends at the latest.
+pub(crate) struct Place {
+    pub(crate) server: Arc<Postgres>,
+    pub(crate) schema: String,
+}
+
+impl Place {
+    /// On the server that all tests share.
+    pub(crate) async fn shared() -> Result<Self, BoxError> {
+        Ok(Self::on(postgres::shared().await?))
+    }
+
+    pub(crate) fn on(server: Arc<Postgres>) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self { server, schema: format!("t{}_{count}", std::process::id()) }
+    }
+
+    pub(crate) fn config(&self) -> PostgresConfig {
+        self.config_at(&self.server.url())
+    }
+
+    /// The same schema by another URL, that of a proxy say.
+    pub(crate) fn config_at(&self, url: &str) -> PostgresConfig {
+        let mut config = PostgresConfig::from_url(url).unwrap();
+        self.schema.clone_into(&mut config.options.schema);
+        config
+    }
+
+    pub(crate) async fn open(&self) -> annals_core::Result<PostgresStore> {
+        PostgresStore::open(self.config()).await
+    }
+
+    pub(crate) async fn connect(&self) -> Result<PgConnection, BoxError> {
+        Ok(PostgresConfig::from_url(&self.server.url())?.connect.connect().await?)
+    }
+
+    /// Runs a statement in which `{schema}` is the schema.
+    pub(crate) async fn execute(&self, sql: &str) -> Result<u64, BoxError> {
+        let sql = sql.replace("{schema}", &self.schema);
+        let mut connection = self.connect().await?;
+        Ok(query(AssertSqlSafe(sql)).execute(&mut connection).await?.rows_affected())
+    }
+
+    /// Removes the schema. Not on failure, so that it can be looked at where the server stays.
+    pub(crate) async fn remove(self) -> Tested {
+        self.execute("DROP SCHEMA IF EXISTS {schema} CASCADE").await.map(drop)
+    }
+}
+
+pub(crate) fn id(stream: &str) -> StreamId {
+    StreamId::new(stream).unwrap()
+}
+
+pub(crate) fn event(number: u64) -> NewEvent {
+    NewEvent::json("Counted", &number).unwrap()
+}
+
+/// All events, which are to be in order and gapless in their streams.
+pub(crate) async fn everything(store: &PostgresStore) -> Result<Vec<RecordedEvent>, BoxError> {
+    use annals_core::{EventStore, ReadAll, TryStreamExt};
+    let events: Vec<_> = store.read_all(ReadAll::default()).try_collect().await?;
+    assert!(events.windows(2).all(|pair| pair[0].position < pair[1].position), "out of order");
+    let mut streams = std::collections::HashMap::new();
+    for event in &events {
+        let version = streams.entry(event.stream.clone()).or_insert(0);
+        *version += 1;
+        assert_eq!(event.version.get(), *version, "a gap in {}", event.stream.as_str());
+    }
+    let last = store.last_position().await?;
+    assert_eq!(events.last().map(|event| event.position).unwrap_or_default(), last);
+    Ok(events)
+}
