@@ -7,11 +7,13 @@
 use std::{
     io,
     ops::{Deref, DerefMut},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
+use tokio::sync::Notify;
 
 use crate::{error::has_lost_connection, sql::Statement};
 
@@ -19,6 +21,8 @@ use crate::{error::has_lost_connection, sql::Statement};
 pub(crate) struct Connections {
     pub(crate) pool: PgPool,
     idle: Mutex<Vec<PoolConnection<Postgres>>>,
+    /// One was kept.
+    kept: Notify,
     /// The most that are kept.
     keep: usize,
     /// How long to wait for an answer.
@@ -27,7 +31,7 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn new(pool: PgPool, keep: usize, patience: Duration) -> Arc<Self> {
-        Arc::new(Self { pool, idle: Mutex::default(), keep, patience })
+        Arc::new(Self { pool, idle: Mutex::default(), kept: Notify::new(), keep, patience })
     }
 
     /// Waits for an answer, but not for ever. A network that swallows what is sent is not found out
@@ -42,12 +46,20 @@ impl Connections {
         })
     }
 
-    /// One that was kept, or one from the pool.
+    /// One that was kept, or one from the pool: whichever comes first, where all are in use.
     pub(crate) async fn get(self: &Arc<Self>) -> sqlx::Result<Lease> {
-        let kept = self.idle().pop();
-        match kept {
-            Some(connection) => Ok(Lease::new(self, connection, true)),
-            None => self.get_new().await,
+        loop {
+            let mut kept = pin!(self.kept.notified());
+            // Before looking, so that one that is kept in between is heard of.
+            kept.as_mut().enable();
+            let idle = self.idle().pop();
+            if let Some(connection) = idle {
+                return Ok(Lease::new(self, connection, true));
+            }
+            tokio::select! {
+                made = self.get_new() => return made,
+                () = kept => {}
+            }
         }
     }
 
@@ -106,11 +118,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    fn new(
-        home: &Arc<Connections>,
-        connection: PoolConnection<Postgres>,
-        was_kept: bool,
-    ) -> Self {
+    fn new(home: &Arc<Connections>, connection: PoolConnection<Postgres>, was_kept: bool) -> Self {
         Self { home: home.clone(), connection, was_kept }
     }
 
@@ -119,6 +127,7 @@ impl Lease {
         let mut idle = self.home.idle();
         if idle.len() < self.home.keep {
             idle.push(self.connection);
+            self.home.kept.notify_one();
         }
     }
 

@@ -11,7 +11,7 @@ use shop::{COMMANDS, Options, execute::Outcome};
 
 use crate::{
     faulty::{Fault, Faulty},
-    stores::{self, Fresh, histories, run},
+    stores::{self, Fresh, Kind, histories, run},
 };
 
 /// Each command that spans two streams, and each that does not.
@@ -35,58 +35,51 @@ fn careful() -> Options {
     Options { workers: 1, save_every: 1 }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn stopped_after_any_write_the_next_run_completes_it() {
+pub(crate) async fn stopped_after_any_write_the_next_run_completes_it(kind: Kind) {
     let whole = Fresh::memory().await;
     let expected = run(whole.store.clone(), COMMANDS_OF_EACH_KIND, &careful()).await.unwrap();
     let expected_histories = histories(&*whole.store).await;
 
-    for kind in stores::kinds() {
-        let mut writes = 0;
-        loop {
-            let fresh = Fresh::open(&kind).await;
-            let stops = Faulty::new(&fresh.store, Fault::StopsAfter(writes));
-            let stopped = run(stops, COMMANDS_OF_EACH_KIND, &careful()).await;
-            let again = run(fresh.store.clone(), COMMANDS_OF_EACH_KIND, &careful()).await;
-            let again = again.unwrap_or_else(|e| panic!("{} after {writes}: {e}", fresh.url));
-            assert_eq!(again.model, expected.model, "{} after {writes}", fresh.url);
-            assert_eq!(histories(&*fresh.store).await, expected_histories, "after {writes}");
-            match stopped {
-                Err(error) => assert!(error.to_string().contains("stopped"), "{error}"),
-                Ok(_) => break,
-            }
-            writes += 1;
+    let mut writes = 0;
+    loop {
+        let fresh = Fresh::open(&kind).await;
+        let stops = Faulty::new(&fresh.store, Fault::StopsAfter(writes));
+        let stopped = run(stops, COMMANDS_OF_EACH_KIND, &careful()).await;
+        let again = run(fresh.store.clone(), COMMANDS_OF_EACH_KIND, &careful()).await;
+        let again = again.unwrap_or_else(|e| panic!("{} after {writes}: {e}", fresh.url));
+        assert_eq!(again.model, expected.model, "{} after {writes}", fresh.url);
+        assert_eq!(histories(&*fresh.store).await, expected_histories, "after {writes}");
+        match stopped {
+            Err(error) => assert!(error.to_string().contains("stopped"), "{error}"),
+            Ok(_) => break,
         }
-        assert!(u64::from(writes) > expected.events, "each append was the last one once");
+        writes += 1;
     }
+    assert!(u64::from(writes) > expected.events, "each append was the last one once");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failing_store_is_tried_again_with_the_same_events() {
+pub(crate) async fn a_failing_store_is_tried_again_with_the_same_events(kind: Kind) {
     let commands = first_commands();
     let whole = Fresh::memory().await;
     let expected = run(whole.store, &commands, &Options::default()).await.unwrap();
     for fault in [|| Fault::Busy, || Fault::LosesAnswers] {
-        for fresh in stores::all().await {
-            let faulty = Faulty::new(&fresh.store, fault());
-            let summary = run(faulty, &commands, &Options::default()).await.unwrap();
-            assert_eq!(summary.model, expected.model, "{:?} on {}", fault(), fresh.url);
-            assert_eq!(summary.events, expected.events);
-            assert!(summary.counters.retries.load(Relaxed) >= expected.events);
-        }
+        let fresh = Fresh::open(&kind).await;
+        let faulty = Faulty::new(&fresh.store, fault());
+        let summary = run(faulty, &commands, &Options::default()).await.unwrap();
+        assert_eq!(summary.model, expected.model, "{:?} on {}", fault(), fresh.url);
+        assert_eq!(summary.events, expected.events);
+        assert!(summary.counters.retries.load(Relaxed) >= expected.events);
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_with_nothing_left_to_do_reports_everything() {
-    for fresh in stores::all().await {
-        let faulty = Faulty::new(&fresh.store, Fault::KeepsNoSnapshots);
-        let failed = run(faulty, &first_commands(), &Options::default()).await.unwrap_err();
-        assert!(failed.to_string().contains("no snapshots"), "{failed}");
-        let again = run(fresh.store.clone(), "", &Options::default()).await.unwrap();
-        assert_eq!(again.events, stores::events(&*fresh.store).await.len() as u64);
-        assert_eq!(again.events_read, again.events, "{}", fresh.url);
-    }
+pub(crate) async fn a_run_with_nothing_left_to_do_reports_everything(kind: Kind) {
+    let fresh = Fresh::open(&kind).await;
+    let faulty = Faulty::new(&fresh.store, Fault::KeepsNoSnapshots);
+    let failed = run(faulty, &first_commands(), &Options::default()).await.unwrap_err();
+    assert!(failed.to_string().contains("no snapshots"), "{failed}");
+    let again = run(fresh.store.clone(), "", &Options::default()).await.unwrap();
+    assert_eq!(again.events, stores::events(&*fresh.store).await.len() as u64);
+    assert_eq!(again.events_read, again.events, "{}", fresh.url);
 }
 
 /// A shop in a process of its own, on the commands that come with it.
@@ -98,29 +91,27 @@ fn start(url: &str) -> Child {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_again_and_again_it_gets_to_the_same_end() {
+pub(crate) async fn killed_again_and_again_it_gets_to_the_same_end(kind: Kind) {
     const DEADLINE: Duration = Duration::from_secs(300);
     let whole = Fresh::memory().await;
     let expected = run(whole.store, COMMANDS, &Options::default()).await.unwrap();
-    for fresh in stores::shared().await {
-        let mut events = fresh.store.subscribe(Subscribe::default()).await.unwrap();
-        for more in [1, 700, 1_800, 3_000] {
-            let mut child = start(&fresh.url);
-            let seen = async {
-                for _ in 0..more {
-                    events.next_event().await.unwrap();
-                }
-            };
-            tokio::time::timeout(DEADLINE, seen).await.expect("the shop writes on");
-            child.kill().unwrap();
-            assert!(!child.wait().unwrap().success(), "it was killed in the middle");
-        }
-        assert!(start(&fresh.url).wait().unwrap().success());
-
-        let summary = run(fresh.store.clone(), COMMANDS, &Options::default()).await.unwrap();
-        assert_eq!((summary.count(Outcome::Done), summary.events_read), (0, 0), "{}", fresh.url);
-        assert_eq!(summary.events, expected.events, "{}", fresh.url);
-        assert_eq!(summary.model, expected.model, "{}", fresh.url);
+    let fresh = Fresh::open(&kind).await;
+    let mut events = fresh.store.subscribe(Subscribe::default()).await.unwrap();
+    for more in [1, 700, 1_800, 3_000] {
+        let mut child = start(&fresh.url);
+        let seen = async {
+            for _ in 0..more {
+                events.next_event().await.unwrap();
+            }
+        };
+        tokio::time::timeout(DEADLINE, seen).await.expect("the shop writes on");
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success(), "it was killed in the middle");
     }
+    assert!(start(&fresh.url).wait().unwrap().success());
+
+    let summary = run(fresh.store.clone(), COMMANDS, &Options::default()).await.unwrap();
+    assert_eq!((summary.count(Outcome::Done), summary.events_read), (0, 0), "{}", fresh.url);
+    assert_eq!(summary.events, expected.events, "{}", fresh.url);
+    assert_eq!(summary.model, expected.model, "{}", fresh.url);
 }

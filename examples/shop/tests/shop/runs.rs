@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, sync::atomic::Ordering::Relaxed};
 use annals::Store;
 use shop::{COMMANDS, Options, domain::Rejection, execute::Outcome, report::Model};
 
-use crate::stores::{self, events, run};
+use crate::stores::{Fresh, Kind, events, run};
 
 /// Keeps the books a second time, from the bare JSON, and checks what must always hold.
 async fn check(store: &dyn Store, model: &Model) {
@@ -63,30 +63,28 @@ async fn check(store: &dyn Store, model: &Model) {
     assert_eq!(states, orders.len() as i64);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn run_twice_it_goes_on_where_it_was() {
-    for fresh in stores::all().await {
-        let options = Options::default();
-        let first = run(fresh.store.clone(), COMMANDS, &options).await.unwrap();
-        assert_eq!(first.bad_lines, []);
-        assert_eq!(first.commands(), 4_969);
-        assert_eq!((first.events, first.events_read), (7_780, 7_780), "{}", fresh.url);
-        assert_eq!(first.resumed_after, 0);
-        assert_eq!(first.count(Outcome::Rejected(Rejection::TooLittleStock)), 37);
-        check(&*fresh.store, &first.model).await;
+pub(crate) async fn run_twice_it_goes_on_where_it_was(kind: Kind) {
+    let fresh = Fresh::open(&kind).await;
+    let options = Options::default();
+    let first = run(fresh.store.clone(), COMMANDS, &options).await.unwrap();
+    assert_eq!(first.bad_lines, []);
+    assert_eq!(first.commands(), 4_969);
+    assert_eq!((first.events, first.events_read), (7_780, 7_780), "{}", fresh.url);
+    assert_eq!(first.resumed_after, 0);
+    assert_eq!(first.count(Outcome::Rejected(Rejection::TooLittleStock)), 37);
+    check(&*fresh.store, &first.model).await;
 
-        let second = run(fresh.store.clone(), COMMANDS, &options).await.unwrap();
-        assert_eq!((second.count(Outcome::Done), second.commands()), (0, 4_969));
-        assert_eq!(second.counters.appends.load(Relaxed), 0);
-        assert_eq!((second.events, second.events_read), (7_780, 0), "{}", fresh.url);
-        assert!(second.resumed_after > 0);
-        assert_eq!(second.model, first.model);
+    let second = run(fresh.store.clone(), COMMANDS, &options).await.unwrap();
+    assert_eq!((second.count(Outcome::Done), second.commands()), (0, 4_969));
+    assert_eq!(second.counters.appends.load(Relaxed), 0);
+    assert_eq!((second.events, second.events_read), (7_780, 0), "{}", fresh.url);
+    assert!(second.resumed_after > 0);
+    assert_eq!(second.model, first.model);
 
-        let more = "receive d-new mug-white 5\nplace o-new mug-white 5 4450";
-        let third = run(fresh.store.clone(), more, &options).await.unwrap();
-        assert_eq!((third.count(Outcome::Done), third.events_read, third.events), (2, 3, 7_783));
-        assert!(third.resumed_after >= second.resumed_after);
-    }
+    let more = "receive d-new mug-white 5\nplace o-new mug-white 5 4450";
+    let third = run(fresh.store.clone(), more, &options).await.unwrap();
+    assert_eq!((third.count(Outcome::Done), third.events_read, third.events), (2, 3, 7_783));
+    assert!(third.resumed_after >= second.resumed_after);
 }
 
 /// Some two hundred orders that fight for two skus, of which there is too little.
@@ -112,55 +110,49 @@ fn scarce(seed: u64) -> String {
     lines
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_interleaving() {
-    for kind in stores::kinds() {
-        let mut conflicts = 0;
-        for seed in 1..=8 {
-            let fresh = stores::Fresh::open(&kind).await;
-            let options = Options { save_every: 7, ..Options::default() };
-            // The second time, much of what was refused succeeds.
-            for _ in 0..2 {
-                let summary = run(fresh.store.clone(), &scarce(seed), &options).await;
-                let summary = summary.unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", fresh.url));
-                check(&*fresh.store, &summary.model).await;
-                conflicts += summary.counters.conflicts.load(Relaxed);
-            }
+pub(crate) async fn whatever_the_interleaving(kind: Kind) {
+    let mut conflicts = 0;
+    for seed in 1..=8 {
+        let fresh = Fresh::open(&kind).await;
+        let options = Options { save_every: 7, ..Options::default() };
+        // The second time, much of what was refused succeeds.
+        for _ in 0..2 {
+            let summary = run(fresh.store.clone(), &scarce(seed), &options).await;
+            let summary = summary.unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", fresh.url));
+            check(&*fresh.store, &summary.model).await;
+            conflicts += summary.counters.conflicts.load(Relaxed);
         }
-        assert!(conflicts > 0, "no two writers ever met");
     }
+    assert!(conflicts > 0, "no two writers ever met");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_shops_at_once_do_each_command_once() {
+pub(crate) async fn two_shops_at_once_do_each_command_once(kind: Kind) {
     // All that concerns the first orders, so that what one shop refuses because the other is
     // behind is no matter in the end.
     let first = |line: &&str| line.split(' ').nth(1).is_some_and(|key| key < "o-0400");
     let commands: String = COMMANDS.lines().filter(first).map(|line| format!("{line}\n")).collect();
-    let alone = stores::Fresh::memory().await;
+    let alone = Fresh::memory().await;
     let alone = run(alone.store, &commands, &Options::default()).await.unwrap();
-    for fresh in stores::all().await {
-        let shop = || {
-            let (store, commands) = (fresh.store.clone(), commands.clone());
-            tokio::spawn(async move { run(store, &commands, &Options::default()).await.unwrap() })
-        };
-        let (one, other) = (shop(), shop());
-        let (one, other) = (one.await.unwrap(), other.await.unwrap());
-        let written = |summary: &shop::Summary| summary.counters.appends.load(Relaxed);
-        assert_eq!(written(&one) + written(&other), alone.events, "{}", fresh.url);
-        let after = run(fresh.store.clone(), &commands, &Options::default()).await.unwrap();
-        assert_eq!(
-            (after.count(Outcome::Done), after.model),
-            (0, alone.model.clone()),
-            "{}",
-            fresh.url
-        );
-    }
+    let fresh = Fresh::open(&kind).await;
+    let shop = || {
+        let (store, commands) = (fresh.store.clone(), commands.clone());
+        tokio::spawn(async move { run(store, &commands, &Options::default()).await.unwrap() })
+    };
+    let (one, other) = (shop(), shop());
+    let (one, other) = (one.await.unwrap(), other.await.unwrap());
+    let written = |summary: &shop::Summary| summary.counters.appends.load(Relaxed);
+    assert_eq!(written(&one) + written(&other), alone.events, "{}", fresh.url);
+    let after = run(fresh.store.clone(), &commands, &Options::default()).await.unwrap();
+    assert_eq!(
+        (after.count(Outcome::Done), after.model),
+        (0, alone.model.clone()),
+        "{}",
+        fresh.url
+    );
 }
 
-#[tokio::test]
-async fn events_say_what_caused_them() {
-    let fresh = stores::Fresh::memory().await;
+pub(crate) async fn events_say_what_caused_them(kind: Kind) {
+    let fresh = Fresh::open(&kind).await;
     let commands = "receive d1 mug 5\nplace o1 mug 2 900\npay o1 900\nship o1";
     run(fresh.store.clone(), commands, &Options::default()).await.unwrap();
     let mut said = Vec::new();

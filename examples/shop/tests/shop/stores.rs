@@ -9,9 +9,63 @@ use std::{
 };
 
 use annals::{ReadAll, RecordedEvent, Store};
+use annals_test_servers::postgres;
 use futures::TryStreamExt;
 use shop::{AnyError, Options, Summary, execute::Counters};
 use tempfile::TempDir;
+
+/// A kind of store that the tests run on.
+#[derive(Clone)]
+pub(crate) enum Kind {
+    /// By its URL, in which `{file}` and `{}` stand for what is each test's own.
+    At(String),
+    /// On a server that the tests start, or that is there: or why there is none.
+    Postgres(Result<postgres::Source, String>),
+}
+
+/// Every kind of store.
+pub(crate) fn kinds() -> Vec<Kind> {
+    let more = std::env::var("ANNALS_SHOP_URLS").unwrap_or_default();
+    let urls = ["memory:", "sqlite://{file}"].into_iter().chain(more.split(',').map(str::trim));
+    let at = urls.filter(|url| !url.is_empty()).map(|url| Kind::At(url.to_owned()));
+    at.chain([Kind::Postgres(postgres::Source::find())]).collect()
+}
+
+impl Kind {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::At(url) => url.split(':').next().unwrap(),
+            Self::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Whether other processes can open it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.name() != "memory"
+    }
+
+    pub(crate) fn unavailable(&self) -> Option<String> {
+        match self {
+            Self::At(_) => None,
+            Self::Postgres(source) => source.clone().err(),
+        }
+    }
+
+    pub(crate) fn is_required(&self) -> bool {
+        let required = std::env::var("ANNALS_REQUIRE").unwrap_or_default();
+        required.split(',').any(|name| name.trim() == self.name())
+    }
+
+    async fn url(&self) -> String {
+        match self {
+            Self::At(url) => url.clone(),
+            Self::Postgres(_) => {
+                let url = postgres::shared().await.unwrap().url();
+                format!("{url}{}schema={{}}", if url.contains('?') { '&' } else { '?' })
+            }
+        }
+    }
+}
 
 /// A store that no other test has.
 pub(crate) struct Fresh {
@@ -22,40 +76,19 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    pub(crate) async fn open(kind: &str) -> Self {
+    pub(crate) async fn open(kind: &Kind) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::tempdir().unwrap();
         let name = format!("shop_{}_{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
         let file = dir.path().join("shop.db");
-        let url = kind.replace("{file}", file.to_str().unwrap()).replace("{}", &name);
+        let url = kind.url().await.replace("{file}", file.to_str().unwrap()).replace("{}", &name);
         let store = annals::connect(&url).await.expect(&url);
         Self { url, store, _dir: dir }
     }
 
     pub(crate) async fn memory() -> Self {
-        Self::open("memory:").await
+        Self::open(&Kind::At("memory:".to_owned())).await
     }
-}
-
-/// A URL for each kind of store, for [`Fresh::open`] to complete.
-pub(crate) fn kinds() -> Vec<String> {
-    let more = std::env::var("ANNALS_SHOP_URLS").unwrap_or_default();
-    let kinds = ["memory:", "sqlite://{file}"].into_iter().chain(more.split(',').map(str::trim));
-    kinds.filter(|url| !url.is_empty()).map(str::to_owned).collect()
-}
-
-/// One fresh store of each kind.
-pub(crate) async fn all() -> Vec<Fresh> {
-    let mut stores = Vec::new();
-    for kind in kinds() {
-        stores.push(Fresh::open(&kind).await);
-    }
-    stores
-}
-
-/// One fresh store of each kind that other processes can open too.
-pub(crate) async fn shared() -> Vec<Fresh> {
-    all().await.into_iter().filter(|fresh| fresh.store.capabilities().durable).collect()
 }
 
 pub(crate) async fn run(

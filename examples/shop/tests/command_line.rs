@@ -1,5 +1,7 @@
 //! The program as it is called: arguments, messages and exit status.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
 use std::{
     io::Write,
     process::{Command, Output, Stdio},
@@ -75,7 +77,8 @@ fn what_cannot_run_says_why_in_one_line() {
             ["--store", "mysql://root:hunter2@db/shop"],
             "annals knows no URLs that begin with `mysql:`",
         ),
-        (["--store", "postgres://shop:hunter2@db/shop"], "lacks the feature `postgres`"),
+        (["--store", "dynamodb://shop:hunter2@db/shop"], "lacks the feature `dynamodb`"),
+        (["--store", "postgres://shop:hunter2@127.0.0.1:1/shop"], "cannot be reached"),
         (["--store", "shop.db"], "did you mean sqlite://shop.db?"),
         (["--store", "sqlite:///no/such/directory/shop.db"], "sqlite"),
         (["--store", "memory:?workers=1"], "takes no options"),
