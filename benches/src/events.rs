@@ -22,9 +22,9 @@ impl Events {
     #[must_use]
     pub fn new() -> Self {
         let template = |n| {
-            let data = Payload::json_text(json(DATA_BYTES)).unwrap();
+            let data = Payload::json_text(data()).unwrap();
             let event_type = format!("OrderChanged{n}").try_into().unwrap();
-            NewEvent::new(event_type, data).with_metadata(json(METADATA_BYTES))
+            NewEvent::new(event_type, data).with_metadata(metadata())
         };
         Self { templates: (0..TYPES).map(template).collect(), made: 0 }
     }
@@ -46,6 +46,18 @@ impl Default for Events {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The data of an event, which is JSON.
+#[must_use]
+pub fn data() -> String {
+    json(DATA_BYTES)
+}
+
+/// The metadata of an event, which is JSON.
+#[must_use]
+pub fn metadata() -> String {
+    json(METADATA_BYTES)
 }
 
 /// An object of so many bytes.

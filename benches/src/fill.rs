@@ -30,7 +30,7 @@ impl Shape {
 
 /// Fills a store that is empty, and returns the streams in order.
 pub async fn fill(store: &dyn EventStore, shape: Shape) -> Vec<StreamId> {
-    let streams: Vec<StreamId> = (0..shape.streams).map(name).collect();
+    let streams: Vec<StreamId> = (0..shape.streams).map(filled_stream).collect();
     let mut events = Events::new();
     let mut appends = Vec::new();
     for together in streams.chunks(shape.together) {
@@ -54,6 +54,8 @@ async fn write(store: &dyn EventStore, appends: &mut Vec<Append>) {
     }
 }
 
-fn name(number: usize) -> StreamId {
+/// The name of one of the streams that a store is filled with; the first is 0.
+#[must_use]
+pub fn filled_stream(number: usize) -> StreamId {
     StreamId::new(format!("order-{number:08}")).unwrap()
 }

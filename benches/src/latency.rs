@@ -1,7 +1,7 @@
 //! How long an event takes from its writer to a subscriber.
 
 use std::{
-    path::PathBuf,
+    ffi::OsString,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,80 +17,118 @@ use tokio::{
 use crate::{
     plan::Plan,
     report::{Figures, Target, median, percentile},
-    sqlite::{StoreFile, open},
-    subscriber::{LAST, SINGLE, Subscriber, stamped},
+    sqlite::StoreFile,
+    subscriber::{LAST, SINGLE, Subscriber, open, stamped},
 };
 
-/// How many writers write at the same time.
-const WRITERS: usize = 8;
 /// The most milliseconds between two single events. They are left to chance, so that nothing that
 /// looks at intervals is met at the same moment each time.
 const PAUSE: u64 = 10;
 
+/// How the events come.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// One at a time.
+    Singly,
+    /// By so many writers, as fast as they can.
+    Loaded(usize),
+}
+
 /// Where the subscriber is, seen from the writer.
 #[derive(Clone, Copy)]
-enum Place {
-    Memory,
+pub(crate) enum Place {
     SameHandle,
     OtherHandle,
     OtherProcess,
 }
 
-const PLACES: [(&str, Place); 4] = [
-    ("memory", Place::Memory),
-    ("SQLite, same handle", Place::SameHandle),
-    ("SQLite, another handle", Place::OtherHandle),
-    ("SQLite, another process", Place::OtherProcess),
+/// No file: in memory.
+const STORES: [(&str, Option<Place>); 4] = [
+    ("memory", None),
+    ("SQLite, same handle", Some(Place::SameHandle)),
+    ("SQLite, another handle", Some(Place::OtherHandle)),
+    ("SQLite, another process", Some(Place::OtherProcess)),
 ];
 
 pub(crate) fn run(plan: &Plan) {
-    let mut single = Figures::new("From append to subscriber: one event at a time", "microseconds");
-    for (name, place) in plan.turns(&PLACES) {
-        let (append, arrival) = plan.run(singly(Stage::set(plan, place), plan.slice));
-        single.add(format!("{name}: the append, p50"), median(&append));
-        add(&mut single, name, &arrival);
+    let set = |place: Option<Place>| match place {
+        None => {
+            let store = Arc::new(MemoryStore::new());
+            (Stage { store, address: None, place: Place::SameHandle }, None)
+        }
+        Some(place) => {
+            let file = StoreFile::empty(plan);
+            let (store, address) = (Arc::new(file.open(plan)), Some(file.path().into()));
+            (Stage { store, address, place }, Some(file))
+        }
+    };
+    for kind in [Kind::Singly, Kind::Loaded(8)] {
+        measure(plan, "From append to subscriber", &STORES, kind, Target::None, set);
     }
-    for (name, _) in PLACES {
-        let (of, to) = (format!("{name}: p50"), format!("{name}: the append, p50"));
-        single.ratio(&of, &to, Target::None);
-    }
-    single.print();
-
-    let title = format!("From append to subscriber: {WRITERS} writers as fast as they can");
-    let mut load = Figures::new(title, "microseconds");
-    for (name, place) in plan.turns(&PLACES) {
-        add(&mut load, name, &plan.run(loaded(Stage::set(plan, place), plan.slice)));
-    }
-    load.print();
 }
 
-fn add(figures: &mut Figures, name: &str, arrival: &[f64]) {
-    figures.add(format!("{name}: p50"), median(arrival));
-    figures.add(format!("{name}: p99"), percentile(arrival, 0.99));
+/// Each in its turn. What `set` returns beside a stage is kept until the end of the turn.
+pub(crate) fn measure<C: Copy, K>(
+    plan: &Plan,
+    title: &str,
+    contenders: &[(&str, C)],
+    kind: Kind,
+    p99: Target,
+    set: impl Fn(C) -> (Stage, K),
+) {
+    let how = match kind {
+        Kind::Singly => "one event at a time".to_owned(),
+        Kind::Loaded(writers) => format!("{writers} writers as fast as they can"),
+    };
+    let separator = if title.contains(':') { ',' } else { ':' };
+    let mut figures = Figures::new(format!("{title}{separator} {how}"), "microseconds");
+    let time = plan.warm_up() + plan.slice;
+    for (name, contender) in plan.turns(contenders) {
+        let (stage, _kept) = set(contender);
+        let arrivals = match kind {
+            Kind::Singly => {
+                let (appends, arrivals) = plan.run(singly(stage, time));
+                figures.add(format!("{name}: the append, p50"), median(warm(plan, &appends)));
+                arrivals
+            }
+            Kind::Loaded(writers) => plan.run(loaded(stage, writers, time)),
+        };
+        figures.add(format!("{name}: p50"), median(warm(plan, &arrivals)));
+        figures.add(format!("{name}: p99"), percentile(warm(plan, &arrivals), 0.99));
+    }
+    for (name, _) in contenders {
+        if let Kind::Singly = kind {
+            let (of, to) = (format!("{name}: p50"), format!("{name}: the append, p50"));
+            figures.ratio(&of, &to, Target::None);
+        }
+        if !matches!(p99, Target::None) {
+            figures.target(&format!("{name}: p99"), p99);
+        }
+    }
+    figures.print();
+}
+
+/// Without the first, in which connections are made.
+fn warm<'a>(plan: &Plan, times: &'a [f64]) -> &'a [f64] {
+    let share = plan.warm_up().as_secs_f64() / (plan.warm_up() + plan.slice).as_secs_f64();
+    times.get((times.len() as f64 * share) as usize..).unwrap_or_default()
 }
 
 /// A store to write to, and where the subscriber finds it.
-struct Stage {
-    store: Arc<dyn EventStore>,
-    path: Option<PathBuf>,
-    place: Place,
-    _file: Option<StoreFile>,
+pub(crate) struct Stage {
+    pub(crate) store: Arc<dyn EventStore>,
+    /// A file or a URL.
+    pub(crate) address: Option<OsString>,
+    pub(crate) place: Place,
 }
 
 impl Stage {
-    fn set(plan: &Plan, place: Place) -> Self {
-        if let Place::Memory = place {
-            return Self { store: Arc::new(MemoryStore::new()), path: None, place, _file: None };
-        }
-        let file = StoreFile::empty(plan);
-        let store = Arc::new(file.open(plan));
-        Self { store, path: Some(file.path()), place, _file: Some(file) }
-    }
-
     async fn subscribe(&self) -> Subscriber {
-        match (self.place, &self.path) {
-            (Place::OtherProcess, Some(path)) => Subscriber::process(path).await,
-            (Place::OtherHandle, Some(path)) => Subscriber::task(&open(path.clone()).await).await,
+        match (self.place, &self.address) {
+            (Place::OtherProcess, Some(address)) => Subscriber::process(address).await,
+            (Place::OtherHandle, Some(address)) => {
+                Subscriber::task(open(address.clone()).await.as_ref()).await
+            }
             _ => Subscriber::task(self.store.as_ref()).await,
         }
     }
@@ -103,11 +141,11 @@ impl Stage {
 }
 
 /// How long appends took, and until each had arrived.
-async fn singly(stage: Stage, slice: Duration) -> (Vec<f64>, Vec<f64>) {
+async fn singly(stage: Stage, time: Duration) -> (Vec<f64>, Vec<f64>) {
     let mut subscriber = stage.subscribe().await;
     let mut appends = Vec::new();
     let began = Instant::now();
-    while began.elapsed() < slice {
+    while began.elapsed() < time {
         sleep(Duration::from_millis(fastrand::u64(1..=PAUSE))).await;
         let appended = Instant::now();
         stage.write(SINGLE).await;
@@ -118,15 +156,15 @@ async fn singly(stage: Stage, slice: Duration) -> (Vec<f64>, Vec<f64>) {
     (appends, subscriber.arrivals().await)
 }
 
-async fn loaded(stage: Stage, slice: Duration) -> Vec<f64> {
+async fn loaded(stage: Stage, writers: usize, time: Duration) -> Vec<f64> {
     let subscriber = stage.subscribe().await;
     let began = Instant::now();
-    let mut writers = JoinSet::new();
-    for number in 0..WRITERS {
+    let mut tasks = JoinSet::new();
+    for number in 0..writers {
         let store = stage.store.clone();
-        writers.spawn(async move {
+        tasks.spawn(async move {
             let mut writer = Writer::new(number);
-            while began.elapsed() < slice {
+            while began.elapsed() < time {
                 let mut append = writer.append(1);
                 append.events = append.events.into_iter().map(stamped).collect();
                 store.append(append).await.unwrap();
@@ -135,7 +173,7 @@ async fn loaded(stage: Stage, slice: Duration) -> Vec<f64> {
             }
         });
     }
-    writers.join_all().await;
+    tasks.join_all().await;
     stage.write(LAST).await;
     subscriber.arrivals().await
 }

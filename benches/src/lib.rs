@@ -6,6 +6,6 @@ mod events;
 mod fill;
 mod writer;
 
-pub use events::Events;
-pub use fill::{Shape, fill};
+pub use events::{Events, data, metadata};
+pub use fill::{Shape, fill, filled_stream};
 pub use writer::{STREAM_EVENTS, Writer};

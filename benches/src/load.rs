@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use annals_benches::Writer;
+use annals_benches::{Writer, filled_stream};
 use annals_core::EventStore;
 use tokio::{task::JoinSet, time::sleep};
 
@@ -18,9 +18,19 @@ pub(crate) struct Load {
     pub(crate) writers: usize,
     /// How many events an append has.
     pub(crate) events: usize,
-    /// One stream for all, whatever its version; else each writer has its own, and expects the
-    /// version that they have.
-    pub(crate) hot: bool,
+    pub(crate) to: To,
+}
+
+/// Where to.
+#[derive(Clone, Copy)]
+pub(crate) enum To {
+    /// Each writer has streams of its own, and expects the version that they have. The first has
+    /// this number; nobody may have had it, or one of the next, in this store.
+    Own { first: usize },
+    /// One stream for all, whatever its version.
+    Hot,
+    /// Any of the first so many streams that the store was filled with, whatever its version.
+    Filled(usize),
 }
 
 /// Writers at work.
@@ -37,12 +47,16 @@ impl Load {
         for number in 0..self.writers {
             let (store, written, stop) = (store.clone(), written.clone(), stop.clone());
             tasks.spawn(async move {
-                let mut writer = Writer::new(number);
+                let first = if let To::Own { first } = self.to { first } else { 0 };
+                let mut writer = Writer::new(first + number);
                 while !stop.load(Relaxed) {
-                    let append = if self.hot {
-                        writer.append_hot(self.events)
-                    } else {
-                        writer.append(self.events)
+                    let append = match self.to {
+                        To::Own { .. } => writer.append(self.events),
+                        To::Hot => writer.append_hot(self.events),
+                        To::Filled(streams) => {
+                            let stream = filled_stream(fastrand::usize(..streams));
+                            writer.append_to(stream, self.events)
+                        }
                     };
                     store.append(append).await.unwrap();
                     written.fetch_add(self.events as u64, Relaxed);

@@ -11,6 +11,7 @@ mod load;
 mod memory;
 mod peers;
 mod plan;
+mod postgres;
 mod report;
 mod scale;
 mod sqlite;
@@ -26,13 +27,18 @@ use plan::Plan;
 const USAGE: &str = "\
 Usage: annals-benches [--quick] [--seconds N] [--rounds N] [--dir PATH] [--peers PATH] [SECTION …]
 
-Sections, all but `peers` unless some are named:
-  sqlite-append   appends of 1, 8 and 64 writers, beside bare loops of rusqlite
-  sqlite-read     a stream, and all, beside bare SELECTs of rusqlite
-  memory          an append, and events to a subscriber
-  scale           1,000 events in the store, and 1,000,000
-  latency         from an append to its subscriber
-  peers           appends of other crates on SQLite; needs --peers
+Sections, all but those with a star unless some are named:
+  sqlite-append     appends of 1, 8 and 64 writers, beside bare loops of rusqlite
+  sqlite-read       a stream, and all, beside bare SELECTs of rusqlite
+  memory            an append, and events to a subscriber
+  scale             1,000 events in the store, and 1,000,000
+  latency           from an append to its subscriber
+  postgres-append   appends of 1 to 128 writers, beside pgbench and bare sqlx
+  postgres-read     a stream, and all, beside bare sqlx and tokio-postgres
+  postgres-latency  from an append to its subscriber
+  postgres-scale *  ten million events in the store, and none: takes some minutes
+  peers *           appends of other crates on SQLite; needs --peers
+  postgres-peers *  appends and reads of other crates on PostgreSQL; needs --peers
 
 Options:
   --quick         short and small: shows that it works, and gives no figures to keep
@@ -43,16 +49,23 @@ Options:
 
 type Section = (&'static str, fn(&Plan));
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 11] = [
     ("sqlite-append", sqlite_append::run),
     ("sqlite-read", sqlite_read::run),
     ("memory", memory::run),
     ("scale", scale::run),
     ("latency", latency::run),
-    (PEERS, peers::run),
+    ("postgres-append", postgres::append::run),
+    ("postgres-read", postgres::read::run),
+    ("postgres-latency", postgres::latency::run),
+    (LONG, postgres::scale::run),
+    ("peers", peers::run),
+    ("postgres-peers", postgres::peers::run),
 ];
-/// Runs only where it is named, since its program is built apart.
-const PEERS: &str = "peers";
+/// These run only where they are named, since their program is built apart.
+const PEERS: [&str; 2] = ["peers", "postgres-peers"];
+/// So does this, since it takes long.
+const LONG: &str = "postgres-scale";
 
 fn main() -> ExitCode {
     match start() {
@@ -76,7 +89,7 @@ fn start() -> Result<(), Box<dyn Error>> {
             Long("dir") => dir = Some(PathBuf::from(args.value()?)),
             Long("peers") => peers = Some(PathBuf::from(args.value()?)),
             // The program starts itself: another process for the subscribers of `latency`.
-            Long(subscriber::OPTION) => return Ok(subscriber::main(args.value()?.into())?),
+            Long(subscriber::OPTION) => return Ok(subscriber::main(args.value()?)?),
             Short('h') | Long("help") => {
                 println!("{USAGE}");
                 return Ok(());
@@ -90,11 +103,13 @@ fn start() -> Result<(), Box<dyn Error>> {
     }
     let plan = Plan::new(quick, seconds, rounds, dir, peers)?;
     if named.is_empty() {
-        named = SECTIONS.into_iter().filter(|(name, _)| *name != PEERS).collect();
-    } else if plan.peers.is_none() && named.iter().any(|(name, _)| *name == PEERS) {
-        return Err("the section `peers` needs --peers PATH".into());
+        named = SECTIONS.into_iter().collect();
+        named.retain(|(name, _)| *name != LONG && !PEERS.contains(name));
+    } else if plan.peers.is_none() && named.iter().any(|(name, _)| PEERS.contains(name)) {
+        return Err("the sections with other crates need --peers PATH".into());
     }
     plan.introduce();
+    let _context = plan.context();
     for (_, section) in named {
         section(&plan);
     }

@@ -3,10 +3,10 @@
 //! They need another version of SQLite's own crate, and one program can have only one: so each
 //! measures itself in a process of its own, in its turn.
 
-use std::{process::Command, sync::Arc};
+use std::{ffi::OsStr, process::Command, sync::Arc};
 
 use crate::{
-    load::Load,
+    load::{Load, To},
     plan::Plan,
     report::{Figures, Target},
     sqlite::StoreFile,
@@ -22,8 +22,15 @@ pub(crate) fn run(plan: &Plan) {
         Figures::new("SQLite: appends of 1 event by several crates", "events a second");
     let contenders: Vec<_> = [ANNALS].iter().chain(&PEERS).flat_map(each).collect();
     for (name, writers) in plan.turns(&contenders) {
-        let rate = if name == ANNALS { annals(plan, writers) } else { peer(plan, name, writers) };
-        figures.add(label(name, writers), rate);
+        let rate = if name == ANNALS {
+            Some(annals(plan, writers))
+        } else {
+            let place = plan.place();
+            peer(plan, name, &writers.to_string(), place.path().join("events.db").as_os_str())
+        };
+        if let Some(rate) = rate {
+            figures.add(label(name, writers), rate);
+        }
     }
     for peer in PEERS {
         for writers in WRITERS {
@@ -44,28 +51,28 @@ fn label(name: &str, writers: usize) -> String {
 fn annals(plan: &Plan, writers: usize) -> f64 {
     let file = StoreFile::empty(plan);
     let store = Arc::new(file.open(plan));
-    let load = Load { writers, events: 1, hot: false };
+    let load = Load { writers, events: 1, to: To::Own { first: 0 } };
     plan.run(load.rate(store, plan.warm_up(), plan.slice))
 }
 
-/// Its program takes a name, a number of writers, the seconds of the warm-up and of the
-/// measurement, and a file; and says events a second.
-fn peer(plan: &Plan, name: &str, writers: usize) -> f64 {
-    let place = plan.place();
+/// Its program takes a name, a number of writers or `read`, the seconds of the warm-up and of the
+/// measurement, and a file or a URL; and says events a second.
+/// None where it fails.
+pub(crate) fn peer(plan: &Plan, name: &str, what: &str, place: &OsStr) -> Option<f64> {
     let seconds = [plan.warm_up(), plan.slice].map(|time| time.as_secs_f64().to_string());
     let out = Command::new(plan.peers.as_deref().unwrap())
         .arg(name)
-        .arg(writers.to_string())
+        .arg(what)
         .args(seconds)
-        .arg(place.path().join("events.db"))
+        .arg(place)
         .output()
         .unwrap();
     let said = String::from_utf8(out.stdout).unwrap();
     match said.trim().parse() {
-        Ok(rate) if out.status.success() => rate,
+        Ok(rate) if out.status.success() => Some(rate),
         _ => {
             eprintln!("{name} failed:\n{}", String::from_utf8_lossy(&out.stderr));
-            f64::NAN
+            None
         }
     }
 }

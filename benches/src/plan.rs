@@ -1,17 +1,18 @@
 //! How long, how often, and where.
 
 use std::{
-    fs::File,
+    fs::{self, File, Permissions},
     future::Future,
     hint::black_box,
     io::{self, Seek, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::runtime::{EnterGuard, Runtime};
 
 use crate::report::median;
 
@@ -50,6 +51,14 @@ impl Plan {
         tempfile::tempdir_in(&self.dir).unwrap()
     }
 
+    /// The directory that holds all of those. Another user can write to it: PostgreSQL does not run
+    /// as root, who may run this.
+    pub(crate) fn place_of_all(&self) -> &Path {
+        let mode = Permissions::from_mode(0o1777);
+        fs::set_permissions(self.dir.path(), mode).unwrap();
+        self.dir.path()
+    }
+
     /// What is tried first, so that caches and files are what they are while it is measured.
     pub(crate) fn warm_up(&self) -> Duration {
         self.slice / 5
@@ -73,6 +82,11 @@ impl Plan {
     ) -> T {
         let task = self.runtime.spawn(future);
         self.runtime.block_on(task).unwrap()
+    }
+
+    /// For as long as this is kept, the main thread may drop what belongs to the runtime.
+    pub(crate) fn context(&self) -> EnterGuard<'_> {
+        self.runtime.enter()
     }
 
     /// How many a second, of something that returns how many it did.

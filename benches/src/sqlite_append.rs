@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     bare::Loop,
-    load::Load,
+    load::{Load, To},
     plan::Plan,
     report::{Figures, Target},
     sqlite::StoreFile,
@@ -32,9 +32,9 @@ fn measure(plan: &Plan, events: usize) {
     };
     let writers = |writers: usize| {
         let name = if writers == 1 { "1 writer".to_owned() } else { format!("{writers} writers") };
-        (name, Contender::Annals(Load { writers, events, hot: false }))
+        (name, Contender::Annals(Load { writers, events, to: To::Own { first: 0 } }))
     };
-    let hot = Contender::Annals(Load { writers: MANY, events, hot: true });
+    let hot = Contender::Annals(Load { writers: MANY, events, to: To::Hot });
     let contenders = [
         bare(1),
         bare(MANY),

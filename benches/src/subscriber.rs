@@ -1,9 +1,10 @@
 //! Subscribers that note how long each event took: here, and in another process.
 
 use std::{
+    ffi::{OsStr, OsString},
     io::{self, Write},
-    path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -16,7 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::sqlite::open;
+use crate::{postgres, sqlite};
 
 /// The option that makes this program a subscriber in another process.
 pub(crate) const OPTION: &str = "subscriber";
@@ -56,7 +57,7 @@ impl Subscriber {
         Self::Task { arrivals, heard }
     }
 
-    pub(crate) async fn process(store: &Path) -> Self {
+    pub(crate) async fn process(store: &OsStr) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .arg(format!("--{OPTION}"))
             .arg(store)
@@ -95,14 +96,14 @@ impl Subscriber {
 }
 
 /// What the other process does.
-pub(crate) fn main(store: PathBuf) -> io::Result<()> {
+pub(crate) fn main(store: OsString) -> io::Result<()> {
     let say = |line: &str| {
         let mut out = io::stdout().lock();
         writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
     };
     let listen = async move {
         let store = open(store).await;
-        let subscription = subscribe(&store).await;
+        let subscription = subscribe(store.as_ref()).await;
         say("");
         listen(subscription, || say("")).await
     };
@@ -110,6 +111,14 @@ pub(crate) fn main(store: PathBuf) -> io::Result<()> {
     let arrivals = runtime.block_on(runtime.spawn(listen)).unwrap();
     let mut out = io::stdout().lock();
     arrivals.iter().try_for_each(|age| writeln!(out, "{age}"))
+}
+
+/// Opens the store in a file, or at a URL.
+pub(crate) async fn open(address: OsString) -> Arc<dyn EventStore> {
+    match address.to_str().filter(|address| address.contains("://")) {
+        Some(url) => Arc::new(postgres::open(url.to_owned()).await),
+        None => Arc::new(sqlite::open(address.into()).await),
+    }
 }
 
 async fn subscribe(store: &dyn EventStore) -> Subscription {

@@ -44,7 +44,11 @@ impl Writer {
 
     /// The same, to one stream that all writers share, whatever its version.
     pub fn append_hot(&mut self, count: usize) -> Append {
-        let stream = StreamId::new("cart-hot").unwrap();
+        self.append_to(StreamId::new("cart-hot").unwrap(), count)
+    }
+
+    /// The same, to a given stream.
+    pub fn append_to(&mut self, stream: StreamId, count: usize) -> Append {
         Append::new(stream, ExpectedVersion::Any, self.events.take(count))
     }
 }

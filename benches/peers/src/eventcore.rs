@@ -1,18 +1,28 @@
-//! eventcore-sqlite: one connection behind a lock, a transaction for each append.
+//! eventcore-sqlite: one connection behind a lock, a transaction for each append; and
+//! eventcore-postgres: a transaction of several statements.
 
 use std::sync::Arc;
 
+use eventcore_postgres::PostgresEventStore;
 use eventcore_sqlite::{SqliteConfig, SqliteEventStore};
 use eventcore_types::{Event, EventStore, StreamId, StreamVersion, StreamWrites};
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-use crate::{TEXT, Write};
+use crate::{Read, TEXT, Write};
 
 /// It leaves `synchronous` as SQLite has it: FULL.
-pub(crate) async fn open(file: &str) -> Arc<SqliteEventStore> {
+pub(crate) async fn open_sqlite(file: &str) -> Arc<SqliteEventStore> {
     let config = SqliteConfig { path: file.into(), encryption_key: None };
     let store = SqliteEventStore::new(config).unwrap();
     store.migrate().await.unwrap();
+    Arc::new(store)
+}
+
+/// Its own pool, of ten connections.
+pub(crate) async fn open_postgres(url: &str) -> Arc<PostgresEventStore> {
+    let store = PostgresEventStore::new(url).await.unwrap();
+    store.migrate().await;
     Arc::new(store)
 }
 
@@ -37,27 +47,34 @@ impl Event for Changed {
     }
 }
 
-pub(crate) struct Writer {
-    number: usize,
-    store: Arc<SqliteEventStore>,
+pub(crate) struct Writer<S> {
+    store: Arc<S>,
     text: String,
 }
 
-impl Writer {
-    pub(crate) fn new(number: usize, store: Arc<SqliteEventStore>) -> Self {
-        Self { number, store, text: "x".repeat(TEXT) }
+impl<S> Writer<S> {
+    pub(crate) fn new(store: Arc<S>) -> Self {
+        Self { store, text: "x".repeat(TEXT) }
     }
 }
 
-impl Write for Writer {
-    async fn append(&mut self, stream: &str, version: usize) {
+impl<S: EventStore + Send + Sync + 'static> Write for Writer<S> {
+    async fn append(&mut self, stream: &str, version: usize, events: usize) {
         let stream = StreamId::try_new(stream).unwrap();
-        let event = Changed { stream: stream.clone(), text: self.text.clone() };
-        let writes = StreamWrites::new().register_stream(stream, StreamVersion::new(version));
-        self.store.append_events(writes.unwrap().append(event).unwrap()).await.unwrap();
+        let version = StreamVersion::new(version);
+        let mut writes = StreamWrites::new().register_stream(stream.clone(), version).unwrap();
+        for _ in 0..events {
+            let event = Changed { stream: stream.clone(), text: self.text.clone() };
+            writes = writes.append(event).unwrap();
+        }
+        self.store.append_events(writes).await.unwrap();
     }
+}
 
-    fn number(&self) -> usize {
-        self.number
+impl<S: EventStore + Send + Sync + 'static> Read for Writer<S> {
+    async fn read(&self, stream: &str) -> usize {
+        let stream = StreamId::try_new(stream).unwrap();
+        let events = self.store.read_stream::<Changed>(stream).await.unwrap();
+        events.try_collect::<Vec<_>>().await.unwrap().len()
     }
 }

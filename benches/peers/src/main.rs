@@ -1,15 +1,21 @@
-//! Events a second that another crate appends to an SQLite file, each with `synchronous=FULL`.
+//! Events a second that another crate appends to an SQLite file, each with `synchronous=FULL`, or
+//! to a PostgreSQL database, or reads from one.
 //!
-//! `peers NAME WRITERS WARM-UP SECONDS FILE`, as the load program of annals calls it. The writers
+//! `peers NAME WRITERS WARM-UP SECONDS PLACE`, as the load program of annals calls it. The writers
 //! do what those of annals do: one event of 200 bytes an append, each to a stream of its own under
-//! the version that it expects, and to a new stream after 100 events.
+//! the version that it expects, and to a new stream after 100 events. `read` in place of WRITERS:
+//! one reads streams of 1,000 events, each into memory.
 
+mod cart;
+mod disintegrate;
 mod eventcore;
+mod postgres_es;
 mod sqlite_es;
 
 use std::{
     env,
     future::Future,
+    hint::black_box,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -23,49 +29,81 @@ use tokio::{task::JoinSet, time::sleep};
 const TEXT: usize = 189;
 /// After how many events a writer begins a new stream.
 const STREAM_EVENTS: usize = 100;
+/// The streams that are read.
+const READ_STREAMS: usize = 10;
+const READ_EVENTS: usize = 1_000;
 
 #[tokio::main]
 async fn main() {
     let args: Vec<String> = env::args().skip(1).collect();
-    let [name, writers, warm_up, seconds, file] = args.as_slice() else {
-        panic!("usage: peers NAME WRITERS WARM-UP SECONDS FILE");
+    let [name, what, warm_up, seconds, place] = args.as_slice() else {
+        panic!("usage: peers NAME WRITERS WARM-UP SECONDS PLACE");
     };
-    let writers = writers.parse().unwrap();
     let times = [warm_up, seconds].map(|time| Duration::from_secs_f64(time.parse().unwrap()));
     let rate = match name.as_str() {
         "eventcore-sqlite" => {
-            let store = eventcore::open(file).await;
-            measure(writers, times, |number| eventcore::Writer::new(number, store.clone())).await
+            let store = eventcore::open_sqlite(place).await;
+            append(what, times, || eventcore::Writer::new(store.clone())).await
         }
         "sqlite-es" => {
-            let store = sqlite_es::open(file).await;
-            measure(writers, times, |number| sqlite_es::Writer::new(number, store.clone())).await
+            let pool = sqlite_es::open(place).await;
+            append(what, times, || sqlite_es::Writer::new(pool.clone())).await
+        }
+        "eventcore-postgres" => {
+            let store = eventcore::open_postgres(place).await;
+            measure(what, times, || eventcore::Writer::new(store.clone())).await
+        }
+        "postgres-es" => {
+            let pool = postgres_es::open(place).await;
+            measure(what, times, || postgres_es::Writer::new(pool.clone())).await
+        }
+        "disintegrate-postgres" => {
+            let store = disintegrate::open(place).await;
+            measure(what, times, || disintegrate::Writer::new(store.clone())).await
         }
         _ => panic!("there is no peer {name:?}"),
     };
     println!("{rate}");
 }
 
-/// Writes one event after another.
+/// Writes.
 trait Write: Send + 'static {
-    /// Appends an event to a stream that has so many.
-    fn append(&mut self, stream: &str, version: usize) -> impl Future<Output = ()> + Send;
-    fn number(&self) -> usize;
+    /// Appends so many events to a stream that has so many as `version` says.
+    fn append(
+        &mut self,
+        stream: &str,
+        version: usize,
+        events: usize,
+    ) -> impl Future<Output = ()> + Send;
 }
 
-async fn measure<W: Write>(
-    writers: usize,
+/// Reads.
+trait Read: Send + Sync + 'static {
+    /// Reads a stream into memory, and returns how many events it has.
+    fn read(&self, stream: &str) -> impl Future<Output = usize> + Send;
+}
+
+async fn measure<W: Write + Read>(what: &str, times: [Duration; 2], writer: impl Fn() -> W) -> f64 {
+    match what {
+        "read" => tokio::spawn(read(times, writer())).await.unwrap(),
+        _ => append(what, times, writer).await,
+    }
+}
+
+async fn append<W: Write>(
+    writers: &str,
     [warm_up, seconds]: [Duration; 2],
-    writer: impl Fn(usize) -> W,
+    writer: impl Fn() -> W,
 ) -> f64 {
     let (written, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut tasks = JoinSet::new();
-    for number in 0..writers {
-        let (mut writer, written, stop) = (writer(number), written.clone(), stop.clone());
+    for number in 0..writers.parse().unwrap() {
+        let number: usize = number;
+        let (mut writer, written, stop) = (writer(), written.clone(), stop.clone());
         tasks.spawn(async move {
             for nth in 0.. {
-                let stream = format!("cart-{:02}-{:06}", writer.number(), nth / STREAM_EVENTS);
-                writer.append(&stream, nth % STREAM_EVENTS).await;
+                let stream = format!("cart-{number:02}-{:06}", nth / STREAM_EVENTS);
+                writer.append(&stream, nth % STREAM_EVENTS, 1).await;
                 written.fetch_add(1, Relaxed);
                 if stop.load(Relaxed) {
                     return;
@@ -79,5 +117,26 @@ async fn measure<W: Write>(
     let rate = (written.load(Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
     stop.store(true, Relaxed);
     tasks.join_all().await;
+    rate
+}
+
+async fn read<W: Write + Read>(times: [Duration; 2], mut writer: W) -> f64 {
+    let streams: Vec<_> = (0..READ_STREAMS).map(|number| format!("order-{number:08}")).collect();
+    for stream in &streams {
+        for version in (0..READ_EVENTS).step_by(STREAM_EVENTS) {
+            writer.append(stream, version, STREAM_EVENTS).await;
+        }
+    }
+    let mut next = streams.iter().cycle();
+    let mut rate = 0.0;
+    for time in times {
+        let (began, mut done) = (Instant::now(), 0);
+        while began.elapsed() < time {
+            let events = writer.read(next.next().unwrap()).await;
+            assert_eq!(events, READ_EVENTS);
+            done += black_box(events);
+        }
+        rate = done as f64 / began.elapsed().as_secs_f64();
+    }
     rate
 }

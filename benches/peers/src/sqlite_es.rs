@@ -1,21 +1,18 @@
 //! sqlite-es, below the framework cqrs-es: a pool of connections, a transaction for each append.
 
-use std::{convert::Infallible, str::FromStr};
+use std::str::FromStr;
 
-use cqrs_es::{
-    Aggregate, DomainEvent,
-    event_sink::EventSink,
-    persist::{PersistedEventRepository, SerializedEvent},
-};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use cqrs_es::persist::PersistedEventRepository;
 use sqlite_es::SqliteEventRepository;
 use sqlx::{
     Pool, Sqlite,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{TEXT, Write};
+use crate::{
+    TEXT, Write,
+    cart::{Cart, serialized},
+};
 
 /// The table of its migration.
 const SCHEMA: &str = "CREATE TABLE events (
@@ -43,63 +40,20 @@ pub(crate) async fn open(file: &str) -> Pool<Sqlite> {
 }
 
 pub(crate) struct Writer {
-    number: usize,
     repository: SqliteEventRepository,
     text: String,
 }
 
 impl Writer {
-    pub(crate) fn new(number: usize, pool: Pool<Sqlite>) -> Self {
-        Self { number, repository: SqliteEventRepository::new(pool), text: "x".repeat(TEXT) }
+    pub(crate) fn new(pool: Pool<Sqlite>) -> Self {
+        Self { repository: SqliteEventRepository::new(pool), text: "x".repeat(TEXT) }
     }
 }
 
 impl Write for Writer {
-    async fn append(&mut self, stream: &str, version: usize) {
-        let event = SerializedEvent::new(
-            stream.to_owned(),
-            version + 1,
-            Cart::TYPE.to_owned(),
-            "OrderChanged".to_owned(),
-            "1.0".to_owned(),
-            json!({ "text": self.text }),
-            json!({ "text": "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx" }),
-        );
-        self.repository.persist::<Cart>(&[event], None).await.unwrap();
-    }
-
-    fn number(&self) -> usize {
-        self.number
-    }
-}
-
-/// What the repository is generic over; only its name is used.
-#[derive(Default, Serialize, Deserialize)]
-struct Cart;
-
-impl Aggregate for Cart {
-    const TYPE: &'static str = "cart";
-    type Command = ();
-    type Event = Changed;
-    type Error = Infallible;
-    type Services = ();
-
-    async fn handle(&mut self, (): (), (): &(), _: &EventSink<Self>) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn apply(&mut self, _: Changed) {}
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Changed;
-
-impl DomainEvent for Changed {
-    fn event_type(&self) -> String {
-        "OrderChanged".to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        "1.0".to_owned()
+    async fn append(&mut self, stream: &str, version: usize, events: usize) {
+        let event = |n| serialized(stream, version + n + 1, &self.text);
+        let events: Vec<_> = (0..events).map(event).collect();
+        self.repository.persist::<Cart>(&events, None).await.unwrap();
     }
 }

@@ -274,7 +274,7 @@ BEGIN
     END IF;
     IF settled < visible THEN
         SELECT array_agg(DISTINCT virtualtransaction) INTO in_flight FROM pg_locks
-        WHERE locktype = 'advisory' AND objsubid = 2
+        WHERE locktype = 'advisory' AND granted AND objsubid = 2
             AND classid = (lock_key::bigint & 4294967295)::oid
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
         IF in_flight IS NULL THEN

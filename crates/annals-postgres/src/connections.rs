@@ -8,12 +8,12 @@ use std::{
     io,
     ops::{Deref, DerefMut},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify, task::AbortHandle};
 
 use crate::{error::has_lost_connection, sql::Statement};
 
@@ -27,11 +27,33 @@ pub(crate) struct Connections {
     keep: usize,
     /// How long to wait for an answer.
     patience: Duration,
+    giving_back: AbortHandle,
+    runtime: Handle,
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.giving_back.abort();
+        // A connection that is dropped needs a runtime, which a store may outlive.
+        let _entered = self.runtime.enter();
+        self.idle().clear();
+    }
 }
 
 impl Connections {
     pub(crate) fn new(pool: PgPool, keep: usize, patience: Duration) -> Arc<Self> {
-        Arc::new(Self { pool, idle: Mutex::default(), kept: Notify::new(), keep, patience })
+        Arc::new_cyclic(|this: &Weak<Self>| {
+            let (this, closed) = (this.clone(), pool.close_event());
+            // Who closes the pool waits for all of its connections.
+            let give_back = async move {
+                closed.await;
+                drop(this.upgrade().map(|this| std::mem::take(&mut *this.idle())));
+            };
+            let giving_back = tokio::spawn(give_back).abort_handle();
+            let (idle, kept) = (Mutex::default(), Notify::new());
+            let runtime = Handle::current();
+            Self { pool, idle, kept, keep, patience, giving_back, runtime }
+        })
     }
 
     /// Waits for an answer, but not for ever. A network that swallows what is sent is not found out
@@ -57,15 +79,11 @@ impl Connections {
                 return Ok(Lease::new(self, connection, true));
             }
             tokio::select! {
-                made = self.get_new() => return made,
+                // The pool sees to it that what it gives is alive.
+                made = self.pool.acquire() => return Ok(Lease::new(self, made?, false)),
                 () = kept => {}
             }
         }
-    }
-
-    /// One from the pool, which sees to it that it is alive.
-    pub(crate) async fn get_new(self: &Arc<Self>) -> sqlx::Result<Lease> {
-        Ok(Lease::new(self, self.pool.acquire().await?, false))
     }
 
     /// Runs a statement that can be run twice without harm, to the very end of its answer. Where it
@@ -124,10 +142,12 @@ impl Lease {
 
     /// Nothing is under way on it: the next one can have it.
     pub(crate) fn keep(self) {
+        let Connections { pool, keep, kept, .. } = &*self.home;
         let mut idle = self.home.idle();
-        if idle.len() < self.home.keep {
+        // Looked at under the lock: what is kept before the pool is closed is given back after.
+        if idle.len() < *keep && !pool.is_closed() {
             idle.push(self.connection);
-            self.home.kept.notify_one();
+            kept.notify_one();
         }
     }
 
@@ -140,7 +160,7 @@ impl Lease {
         let (home, was_kept) = (self.home.clone(), self.was_kept);
         self.close();
         home.forget();
-        if was_kept { home.get_new().await } else { Err(error) }
+        if was_kept { home.get().await } else { Err(error) }
     }
 
     /// Closes it, whatever is under way on it.

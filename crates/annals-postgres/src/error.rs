@@ -1,10 +1,16 @@
 //! The one place where errors of PostgreSQL become ours.
 
+use std::io;
+
 use annals_core::{Error, ErrorKind};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// The name of this backend.
 pub(crate) const BACKEND: &str = "postgres";
+
+/// What to do about a pooler with which a store could not work.
+pub(crate) const POOLER: &str = "a pooler between here and the server gives each transaction another connection, where neither \
+     prepared statements nor notifications last; let it pool sessions, or go past it";
 
 /// Adds where an error came from.
 pub(crate) fn context(operation: &'static str) -> impl Fn(Error) -> Error {
@@ -37,13 +43,12 @@ impl From<Error> for Failure {
 pub(crate) fn driver(error: sqlx::Error) -> Error {
     let (kind, message) = match &error {
         sqlx::Error::Database(_) => database(code(&error).unwrap_or_default()),
+        // What rustls refuses comes as the first.
+        sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => no_tls(),
+        sqlx::Error::Tls(_) => no_tls(),
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => {
             (ErrorKind::Unavailable, "the server cannot be reached, or the connection was lost")
         }
-        sqlx::Error::Tls(_) => (
-            ErrorKind::Unavailable,
-            "no TLS connection could be made; look at `sslmode` and `sslrootcert`",
-        ),
         sqlx::Error::PoolTimedOut => (
             ErrorKind::Busy,
             "no connection of the pool became free in time; try again, or allow more connections",
@@ -64,6 +69,11 @@ pub(crate) fn driver(error: sqlx::Error) -> Error {
     Error::new(kind, message).with_source(error)
 }
 
+fn no_tls() -> (ErrorKind, &'static str) {
+    let message = "no TLS connection could be made; look at `sslmode` and `sslrootcert`";
+    (ErrorKind::Unavailable, message)
+}
+
 fn database(code: &str) -> (ErrorKind, &'static str) {
     match code {
         "25000" => (
@@ -76,12 +86,7 @@ fn database(code: &str) -> (ErrorKind, &'static str) {
             "the server takes no writes: it is a standby, or the session is read-only; connect to \
              the primary",
         ),
-        "26000" | "42P05" => (
-            ErrorKind::Incompatible,
-            "prepared statements do not last: a pooler between here and the server gives each \
-             transaction another connection; set `max_prepared_statements` in PgBouncer (1.21 or \
-             newer), or let it pool sessions",
-        ),
+        "26000" | "42P05" => (ErrorKind::Incompatible, POOLER),
         "3D000" => (ErrorKind::Incompatible, "the database does not exist; create it"),
         "3F000" | "42P01" | "42703" | "42883" => (
             ErrorKind::Incompatible,
@@ -132,13 +137,24 @@ pub(crate) fn has_lost_connection(error: &sqlx::Error) -> bool {
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(error) => {
-            error.try_downcast_ref::<PgDatabaseError>().is_none_or(|error| {
-                matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
-            })
-        }
+        sqlx::Error::Database(error) => error
+            .try_downcast_ref::<PgDatabaseError>()
+            .is_none_or(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
         _ => false,
     }
+}
+
+/// The same error again, for another append that waited for the same connection: where none can be
+/// had, or the server does not answer.
+pub(crate) fn unreachable(error: &Error) -> Option<Error> {
+    let source: &sqlx::Error = std::error::Error::source(error)?.downcast_ref()?;
+    let same = match source {
+        sqlx::Error::PoolTimedOut => sqlx::Error::PoolTimedOut,
+        sqlx::Error::PoolClosed => sqlx::Error::PoolClosed,
+        sqlx::Error::Io(error) => io::Error::new(error.kind(), error.to_string()).into(),
+        _ => return None,
+    };
+    Some(driver(same))
 }
 
 /// Whether transactions got in each other's way, so that nothing was written, and to try again may

@@ -69,9 +69,11 @@
 //!   own are set to it; a pool that is handed over must have it.
 //! * The primary: a standby takes no writes, and does not know which appends are under way.
 //! * Connections: at most [`PostgresConfig::connections`], one of which listens.
-//! * Behind a pooler that pools transactions: one that keeps prepared statements, as PgBouncer does
-//!   from 1.21 on with `max_prepared_statements`; else the store refuses to open. Notifications do
-//!   not pass there, so that subscribers look by themselves.
+//! * A connection that stays: a pooler between the store and the server pools sessions, as PgBouncer
+//!   does with `pool_mode=session`. One that pools transactions is refused, as far as `open` can
+//!   find it out.
+//! * `jit = off` and `enable_seqscan = off` are better for all of its statements. Connections of the
+//!   store's own are set to both.
 
 mod append;
 mod config;
@@ -81,6 +83,7 @@ mod horizon;
 mod manage;
 mod migrate;
 mod notify;
+mod pooler;
 mod projection;
 mod read;
 mod rows;

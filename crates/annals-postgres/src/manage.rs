@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use annals_core::{
     ExpectedVersion, Position, Result, Snapshot, StreamId, StreamInfo, StreamState, SubscriberId,
-    Version,
-    adapter::StreamHead,
+    Version, adapter::StreamHead,
 };
 use sqlx::Row;
 

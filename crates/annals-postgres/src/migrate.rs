@@ -16,11 +16,7 @@ const CURRENT: i32 = MIGRATIONS.len() as i32;
 
 /// Looks whether the schema is that of this build, and brings it there where `migrate` allows it.
 /// Safe when several processes do so at once.
-pub(crate) async fn run(
-    connection: &mut PgConnection,
-    schema: &str,
-    migrate: bool,
-) -> Result<()> {
+pub(crate) async fn run(connection: &mut PgConnection, schema: &str, migrate: bool) -> Result<()> {
     check_settings(connection).await?;
     let found = version(connection, schema).await?;
     if found == CURRENT {
@@ -41,7 +37,8 @@ pub(crate) async fn run(
         .await
         .map_err(driver)?;
     let found = version(&mut transaction, schema).await?;
-    if found == 0 {
+    // Where it is there, `CREATE SCHEMA IF NOT EXISTS` wants to be allowed to create one all the same.
+    if found == 0 && !exists(&mut transaction, schema).await? {
         let create = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(schema));
         transaction.execute(AssertSqlSafe(create)).await.map_err(driver)?;
     }
@@ -91,11 +88,23 @@ async fn check_settings(connection: &mut PgConnection) -> Result<()> {
 
 const READ_COMMITTED: &str = "read committed";
 
-/// For connections of the store's own: whatever the role or the database has by default.
-pub(crate) async fn set_isolation(connection: &mut PgConnection) -> sqlx::Result<()> {
-    let text = "SELECT set_config('default_transaction_isolation', $1, false) \
-                WHERE current_setting('default_transaction_isolation') <> $1";
-    sqlx::query(text).bind(READ_COMMITTED).fetch_all(connection).await.map(drop)
+/// For connections of the store's own: whatever the role or the database has by default. To compile
+/// a statement costs more than any of the store's does, and large tables would make the planner do
+/// it. And every statement has its index: with a hundred streams the planner would rather scan them
+/// for each event, which takes two and a half times as long.
+pub(crate) async fn set_up(connection: &mut PgConnection) -> sqlx::Result<()> {
+    // Not prepared, since a pooler may not keep what is.
+    let text = "SET default_transaction_isolation = 'read committed'; SET jit = off; \
+                SET enable_seqscan = off";
+    sqlx::raw_sql(text).execute(connection).await.map(drop)
+}
+
+/// Whether there is a schema of that name, whatever it holds.
+async fn exists(connection: &mut PgConnection, schema: &str) -> Result<bool> {
+    let text = "SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname = $1";
+    let row = sqlx::query(text).bind(schema).fetch_one(connection).await;
+    let found: i64 = row.and_then(|row| row.try_get(0)).map_err(driver)?;
+    Ok(found > 0)
 }
 
 /// The version of the schema that is there; 0 where there is none.

@@ -6,7 +6,7 @@
 //! last. One that is lost delays a subscriber until it looks by itself; the events come from the
 //! table in any case.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use sqlx::{
     PgPool,
@@ -15,7 +15,6 @@ use sqlx::{
 use tokio::{
     sync::{Notify, OnceCell, watch},
     task::{AbortHandle, JoinHandle},
-    time::Instant,
 };
 
 use crate::connections::Connections;
@@ -101,7 +100,15 @@ impl Notifier {
                 self.sender.clone(),
                 self.poll_interval,
             );
-            drop(self.listening.set(tokio::spawn(listen).into()));
+            let look = look(self.commits.clone(), self.poll_interval);
+            // They end where the pool is closed.
+            let either = async {
+                tokio::select! {
+                    () = listen => {}
+                    () = look => {}
+                }
+            };
+            drop(self.listening.set(tokio::spawn(either).into()));
         }
         self.commits.subscribe()
     }
@@ -123,7 +130,15 @@ async fn tell(connections: Arc<Connections>, untold: Arc<Notify>, channel: Strin
     }
 }
 
-/// Listens to other processes, and looks by itself once in a while.
+/// Looks by itself once in a while, also while no connection can be had to listen.
+async fn look(commits: watch::Sender<u64>, poll_interval: Duration) {
+    loop {
+        tokio::time::sleep(poll_interval).await;
+        wake(&commits);
+    }
+}
+
+/// Listens to other processes.
 async fn listen(
     pool: PgPool,
     commits: watch::Sender<u64>,
@@ -139,25 +154,22 @@ async fn listen(
                 pause = RECONNECT.0;
                 // What was committed before is not told.
                 wake(&commits);
-                let mut look = tokio::time::interval_at(Instant::now() + poll_interval, poll_interval);
                 loop {
-                    let heard = tokio::select! {
-                        heard = listener.try_recv() => heard,
-                        _ = look.tick() => {
-                            wake(&commits);
-                            continue;
-                        }
-                    };
-                    match heard {
+                    match listener.try_recv().await {
                         Ok(Some(notification)) if is_other(&notification) => wake(&commits),
                         Ok(Some(_)) => {}
-                        Ok(None) => break sqlx::Error::PoolClosed,
+                        Ok(None) => break io::Error::from(io::ErrorKind::ConnectionReset).into(),
                         Err(error) => break error,
                     }
                 }
             }
             Err(error) => error,
         };
+        if pool.is_closed() {
+            // Subscribers are to find out, and end.
+            wake(&commits);
+            return;
+        }
         tracing::debug!(%error, "no notifications for now; connecting again");
         tokio::time::sleep(pause.min(poll_interval)).await;
         pause = (pause * 2).min(RECONNECT.1);

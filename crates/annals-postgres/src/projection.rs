@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use crate::{
     PostgresStore,
-    error::{context, driver},
+    error::{code, context, driver},
     sql::query,
 };
 
@@ -55,15 +55,22 @@ impl PostgresStore {
             query = query.bind(from.to_i64());
         }
         let context = context("advance_checkpoint");
-        let moved = query.execute(transaction).await.map_err(|e| context(driver(e)))?;
-        if moved.rows_affected() == 1 {
-            return Ok(());
-        }
+        let lost = match query.execute(transaction).await {
+            Ok(moved) if moved.rows_affected() == 1 => return Ok(()),
+            Ok(_) => None,
+            // How a transaction that is stricter than READ COMMITTED is told of it.
+            Err(error) if code(&error) == Some("40001") => Some(error),
+            Err(error) => return Err(context(driver(error))),
+        };
         let was = from.map_or_else(|| "not there yet".to_owned(), |from| format!("at {from}"));
         let message = format!(
             "the checkpoint of {:?} was {was}, and another process has moved it since",
             subscriber.as_str()
         );
-        Err(context(Error::new(ErrorKind::Conflict, message)))
+        let error = context(Error::new(ErrorKind::Conflict, message));
+        Err(match lost {
+            Some(source) => error.with_source(source),
+            None => error,
+        })
     }
 }

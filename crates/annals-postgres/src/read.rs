@@ -177,8 +177,7 @@ impl StreamPages {
         };
         let statement = |most| query(text).bind(self.stream.as_str()).bind(from).bind(most);
         let (stream, limit) = (Some(&self.stream), self.options.limit);
-        let rows =
-            fetch(&self.shared, &mut self.decoder, stream, limit, true, statement).await?;
+        let rows = fetch(&self.shared, &mut self.decoder, stream, limit, true, statement).await?;
         (page.events, page.more) = (rows.events, rows.more);
         let Some(last) = page.events.last() else { return Ok(page) };
         page.considered =
@@ -361,7 +360,6 @@ impl AllPages {
         let more = (rows.more || is_window) && self.limit != Some(0);
         Ok((Page { events: rows.events, considered: at, more }, at))
     }
-
 }
 
 #[async_trait]

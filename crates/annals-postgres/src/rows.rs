@@ -33,7 +33,11 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// The event of a row with the columns as every statement on events has them: of the stream
     /// given, or else of the one named in the column behind them.
-    pub(crate) fn event(&mut self, row: &PgRow, stream: Option<&StreamId>) -> Result<RecordedEvent> {
+    pub(crate) fn event(
+        &mut self,
+        row: &PgRow,
+        stream: Option<&StreamId>,
+    ) -> Result<RecordedEvent> {
         let (position, version) = (number(row, 0)?, number(row, 1)?);
         let bad = |what: &str| corrupt(format!("{what} of the event at position {position}"));
         let micros = i64::from_be_bytes(fixed(row, 2)?);
@@ -79,7 +83,8 @@ impl Decoder {
     }
 
     fn stream(&mut self, text: &[u8]) -> Option<StreamId> {
-        if let Some(last) = self.last_stream.as_ref().filter(|last| last.as_str().as_bytes() == text)
+        if let Some(last) =
+            self.last_stream.as_ref().filter(|last| last.as_str().as_bytes() == text)
         {
             return Some(last.clone());
         }

@@ -1,6 +1,6 @@
 //! The traits, mapped to what does the work.
 
-use std::{fmt, slice, sync::Arc};
+use std::{fmt, slice, sync::Arc, time::Duration};
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
@@ -8,16 +8,20 @@ use annals_core::{
     StreamId, StreamInfo, StreamState, Subscribe, SubscriberId, Subscription, Version, adapter,
 };
 use async_trait::async_trait;
-use sqlx::{ConnectOptions, Connection, PgPool, Row, postgres::PgPoolOptions};
+use sqlx::{
+    ConnectOptions, PgConnection, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use crate::{
     config::{PostgresConfig, PostgresOptions},
     connections::Connections,
-    error::{BACKEND, context, driver, internal},
+    error::{BACKEND, POOLER, context, driver, internal},
     horizon::Horizon,
     manage::{self, Head, Removal},
     migrate,
     notify::Notifier,
+    pooler,
     read::{AllPages, PageSize, StreamPages},
     sql::{Sql, query},
     subscribe,
@@ -69,25 +73,20 @@ impl PostgresStore {
     /// [`ErrorKind::Unavailable`] where the server cannot be reached.
     pub async fn open(config: PostgresConfig) -> Result<Self> {
         config.check().map_err(context("open"))?;
-        let connecting = tokio::time::timeout(config.acquire_timeout, config.connect.connect());
-        let connected = connecting.await.map_err(|e| {
-            let message = "the server does not answer";
-            context("open")(Error::new(ErrorKind::Unavailable, message).with_source(e))
-        })?;
         // By itself, since the pool would wait for a server that is not there.
-        let probe = connected.map_err(|e| context("open")(driver(e)))?;
-        drop(probe.close().await);
+        let probe = connect(&config.connect, config.acquire_timeout).await;
+        let probe = probe.map_err(context("open"))?;
         let pool = PgPoolOptions::new()
             .max_connections(config.connections)
             .acquire_timeout(config.acquire_timeout)
-            .after_connect(|connection, _| Box::pin(migrate::set_isolation(connection)))
+            .after_connect(|connection, _| Box::pin(migrate::set_up(connection)))
             .connect_lazy_with(config.connect);
         let keep = usize::try_from(config.connections).unwrap_or(usize::MAX);
-        Self::open_on(pool, keep, config.options).await.map_err(context("open"))
+        Self::open_on(pool, probe, keep, config.options).await.map_err(context("open"))
     }
 
-    /// Opens a store on a pool that the application has. The store keeps at most half of the pool's
-    /// connections for itself.
+    /// Opens a store on a pool that the application has. For itself the store keeps at most half of
+    /// the pool's connections, or two of three. Subscriptions end when the pool is closed.
     ///
     /// # Errors
     /// As for [`open`](Self::open); [`ErrorKind::InvalidInput`] for a pool of fewer than
@@ -107,10 +106,18 @@ impl PostgresStore {
             Ok(usize::try_from(most / 2).unwrap_or(usize::MAX))
         };
         let keep = check().map_err(context("open"))?;
-        Self::open_on(pool, keep, options).await.map_err(context("open"))
+        let patience = pool.options().get_acquire_timeout();
+        let probe = connect(&pool.connect_options(), patience).await.map_err(context("open"))?;
+        Self::open_on(pool, probe, keep, options).await.map_err(context("open"))
     }
 
-    async fn open_on(pool: PgPool, keep: usize, options: PostgresOptions) -> Result<Self> {
+    /// `probe` is another connection to the same server.
+    async fn open_on(
+        pool: PgPool,
+        probe: PgConnection,
+        keep: usize,
+        options: PostgresOptions,
+    ) -> Result<Self> {
         let most = usize::try_from(pool.options().get_max_connections()).unwrap_or(usize::MAX);
         // One listens; and a writer must never keep a reader from coming through.
         let writers = options.writers.min(most.saturating_sub(2).max(1));
@@ -121,6 +128,10 @@ impl PostgresStore {
         let mut connection = connections.pool.acquire().await.map_err(driver)?;
         // A transaction that is dropped while it begins stays open (sqlx 0.9.0).
         connection.close_on_drop();
+        if pooler::check(&mut connection, probe).await? {
+            // What one session listens to would come to any other, which could not read it.
+            return Err(Error::new(ErrorKind::Incompatible, POOLER));
+        }
         migrate::run(&mut connection, &options.schema, options.migrate).await?;
         drop(connection);
         let row = connections.row(|| query(&sql.store)).await;
@@ -130,16 +141,8 @@ impl PostgresStore {
             Writers::new(connections.clone(), notifier.clone(), sql.clone(), lock_key, writers);
         let horizon = Horizon::new(connections.clone(), sql.clone(), lock_key);
         let page_size = PageSize::default();
-        let shared = Shared {
-            connections,
-            notifier,
-            horizon,
-            page_size,
-            sql,
-            lock_key,
-            writers,
-            options,
-        };
+        let shared =
+            Shared { connections, notifier, horizon, page_size, sql, lock_key, writers, options };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -149,7 +152,8 @@ impl PostgresStore {
         &self.shared.options
     }
 
-    /// The connections that it uses.
+    /// The connections that it uses. Of those that it made itself it may keep all, so that others
+    /// wait for one in vain: an application that needs some too hands over a pool of its own.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.shared.connections.pool
@@ -166,6 +170,13 @@ impl PostgresStore {
         let removed = manage::remove(&self.shared, stream, expected, removal).await;
         removed.map_err(|e| context(operation)(e).with_stream(stream))
     }
+}
+
+async fn connect(options: &PgConnectOptions, patience: Duration) -> Result<PgConnection> {
+    let connected = tokio::time::timeout(patience, options.connect()).await.map_err(|e| {
+        Error::new(ErrorKind::Unavailable, "the server does not answer").with_source(e)
+    })?;
+    connected.map_err(driver)
 }
 
 impl fmt::Debug for PostgresStore {

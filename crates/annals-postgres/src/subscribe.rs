@@ -38,9 +38,7 @@ pub(crate) async fn subscribe(shared: Arc<Shared>, options: Subscribe) -> Result
             let (after, version) = match start {
                 Start::Beginning => (Position::START, Version::NONE),
                 Start::AfterVersion(version) => (Position::START, version),
-                Start::After(position) => {
-                    (position, version_at(&shared, &stream, position).await?)
-                }
+                Start::After(position) => (position, version_at(&shared, &stream, position).await?),
                 // In this order: what comes in between is beyond both.
                 Start::End => {
                     let position = last_position(&shared).await?;
@@ -54,7 +52,11 @@ pub(crate) async fn subscribe(shared: Arc<Shared>, options: Subscribe) -> Result
 }
 
 /// The version that a stream had at a position.
-async fn version_at(shared: &Arc<Shared>, stream: &StreamId, position: Position) -> Result<Version> {
+async fn version_at(
+    shared: &Arc<Shared>,
+    stream: &StreamId,
+    position: Position,
+) -> Result<Version> {
     let text = &shared.sql.version_at;
     let statement = || query(text).bind(stream.as_str()).bind(position.to_i64());
     match shared.connections.rows(statement).await.map_err(driver)?.first() {
@@ -68,12 +70,12 @@ struct Live<P> {
     pages: P,
     commits: watch::Receiver<u64>,
     /// Keeps the store open for as long as somebody is subscribed to it.
-    _shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
 impl<P: Pages> Live<P> {
     fn new(shared: Arc<Shared>, pages: P) -> Self {
-        Self { pages, commits: shared.notifier.subscribe(), _shared: shared }
+        Self { pages, commits: shared.notifier.subscribe(), shared }
     }
 }
 
@@ -85,8 +87,12 @@ impl<P: Pages> Pages for Live<P> {
             // Marked as seen before the page is read: what comes in between wakes the next call.
             self.commits.borrow_and_update();
             match self.pages.next_page().await {
-                // A subscriber has nothing better to do than to wait for the server.
-                Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable) => {
+                // A subscriber has nothing better to do than to wait for the server. A pool that
+                // was closed does not come back.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable)
+                        && !self.shared.connections.pool.is_closed() =>
+                {
                     tracing::debug!(%error, "a subscription waits for the server");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY.1);

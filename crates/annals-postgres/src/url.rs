@@ -142,7 +142,7 @@ mod tests {
             let error = parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains(says), "{url}: {error}");
-            assert!(!format!("{error}{error:?}").contains("hunter2") , "{url}: {error:?}");
+            assert!(!format!("{error}{error:?}").contains("hunter2"), "{url}: {error:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use crate::{
     append::{self, Answer, Asked, Next},
     connections::{Connections, Lease},
-    error::{Failure, driver, has_lost_connection, internal, is_race},
+    error::{Failure, driver, has_lost_connection, internal, is_race, unreachable},
     notify::Notifier,
     sql::Sql,
 };
@@ -31,7 +31,7 @@ const MOST_EVENTS: usize = 1_024;
 /// The most bytes of a transaction, unless one append has more.
 const MOST_BYTES: usize = 1024 * 1024;
 /// How many appends have to wait before another task takes some of them.
-const SHARE: usize = 16;
+const SHARE: usize = 48;
 /// How long a task waits for its answer before another takes what waits behind it: many times what
 /// a transaction takes, unless it waits for a lock.
 const STUCK: Duration = Duration::from_millis(10);
@@ -144,6 +144,8 @@ fn ended() -> Error {
 struct Writer {
     writers: Arc<Writers>,
     lease: Option<Lease>,
+    /// Whether an answer to what it is writing was lost, so that it may have been written.
+    is_unknown: bool,
     /// Whether it is counted in the queue in this way.
     is_active: bool,
     is_starting: bool,
@@ -170,12 +172,24 @@ impl Drop for Writer {
 
 impl Writer {
     fn new(writers: Arc<Writers>) -> Self {
-        Self { writers, lease: None, is_active: true, is_starting: true, is_stuck: false }
+        Self {
+            writers,
+            lease: None,
+            is_unknown: false,
+            is_active: true,
+            is_starting: true,
+            is_stuck: false,
+        }
     }
 
     async fn run(mut self) {
         while let Some(batch) = self.take() {
+            let is_shared = batch.len() > 1;
             self.write(batch).await;
+            if is_shared {
+                // Those who were answered come back, and go along with those who wait already.
+                tokio::task::yield_now().await;
+            }
         }
         if let Some(lease) = self.lease.take() {
             lease.keep();
@@ -217,6 +231,7 @@ impl Writer {
     }
 
     async fn write(&mut self, batch: Vec<Job>) {
+        self.is_unknown = false;
         if batch.len() == 1 {
             for job in batch {
                 let done = self.write_all_or_none(&job.appends).await;
@@ -230,8 +245,14 @@ impl Writer {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::debug!(%error, appends = jobs.len(), "trying each append alone");
+                let is_unknown = self.is_unknown;
                 for job in jobs {
-                    let done = self.write_all_or_none(&job.appends).await;
+                    self.is_unknown = is_unknown;
+                    // Where there is no server, each alone would only take as long again.
+                    let done = match unreachable(&error) {
+                        Some(error) => Err(self.outcome(error)),
+                        None => self.write_all_or_none(&job.appends).await,
+                    };
                     job.answer(done);
                 }
                 return;
@@ -245,10 +266,17 @@ impl Writer {
                 Answer::Found { .. } => left.push((job, answer)),
             }
         }
+        let is_unknown = self.is_unknown;
         for (job, answer) in left {
+            self.is_unknown = is_unknown;
             let done = self.finish(&job.appends, vec![answer]).await;
             job.answer(done);
         }
+    }
+
+    /// Says so where it may have been written all the same.
+    fn outcome(&self, error: Error) -> Error {
+        if self.is_unknown { error.with_outcome_unknown() } else { error }
     }
 
     /// Writes the appends of one job.
@@ -260,11 +288,7 @@ impl Writer {
 
     /// Makes answers of what the database said: of appends that were written, or that were not,
     /// since they had been before, or because they conflict.
-    async fn finish(
-        &mut self,
-        appends: &[Append],
-        answers: Vec<Answer>,
-    ) -> Result<Vec<Appended>> {
+    async fn finish(&mut self, appends: &[Append], answers: Vec<Answer>) -> Result<Vec<Appended>> {
         let mut asked: Vec<Asked<'_>> = appends.iter().map(Asked::new).collect();
         let mut done = Vec::with_capacity(appends.len());
         let mut versions = Vec::with_capacity(appends.len());
@@ -285,8 +309,13 @@ impl Writer {
                 }
                 Next::LookAfter(base) => base,
             };
+            // To be had again at once: who holds one must not wait for another.
+            if let Some(lease) = self.lease.take() {
+                lease.keep();
+            }
             let Writers { connections, sql, .. } = &*self.writers;
-            let found = one.written_after(connections, sql, base).await.map_err(driver)?;
+            let found = one.written_after(connections, sql, base).await;
+            let found = found.map_err(|e| self.outcome(driver(e)))?;
             if found.is_none() {
                 if seen_at.is_none() {
                     let Append { stream, expected, .. } = one.append;
@@ -329,12 +358,27 @@ impl Writer {
         held.map_or(Ok(done), Err)
     }
 
+    /// Sends appends, and tells subscribers of what was written, or may have been.
+    async fn send(
+        &mut self,
+        asked: &[Asked<'_>],
+        rounds: &[i32],
+        all_or_none: bool,
+    ) -> Result<Vec<Answer>> {
+        let sent = self.try_send(asked, rounds, all_or_none).await;
+        let is_written = |answer: &Answer| matches!(answer, Answer::Written(_));
+        if self.is_unknown || sent.as_ref().is_ok_and(|answers| answers.iter().any(is_written)) {
+            self.writers.notifier.committed();
+        }
+        sent.map_err(|error| self.outcome(error))
+    }
+
     /// Sends appends, once more where that is safe and may help.
     ///
     /// Where the connection is lost, it is not known whether they were written. To send the same
     /// again is safe, since what was written is recognised: it finds out. A connection that was kept
     /// from before may have been dead all the time, so this is not rare.
-    async fn send(
+    async fn try_send(
         &mut self,
         asked: &[Asked<'_>],
         rounds: &[i32],
@@ -342,34 +386,38 @@ impl Writer {
     ) -> Result<Vec<Answer>> {
         let writers = self.writers.clone();
         let Writers { connections, sql, lock_key, .. } = &*writers;
-        let (mut races, mut lost) = (0, false);
-        let outcome = |error: Error, lost| if lost { error.with_outcome_unknown() } else { error };
+        let (mut races, mut lost) = (0, None);
         loop {
-            let mut lease = match self.lease.take() {
-                Some(lease) => lease,
-                None if lost => connections.get_new().await.map_err(|e| outcome(driver(e), lost))?,
-                None => connections.get().await.map_err(driver)?,
+            let lease = match self.lease.take() {
+                Some(lease) => Ok(lease),
+                None => connections.get().await,
+            };
+            let mut lease = match lease {
+                Ok(lease) => lease,
+                // Where it began says more than that it goes on.
+                Err(error) => return Err(driver(lost.unwrap_or(error))),
             };
             let sent = append::send(&mut lease, sql, *lock_key, asked, rounds, all_or_none);
             let error = match self.answered(connections.within(sent)).await {
                 Ok(answers) => {
                     self.lease = Some(lease);
-                    if answers.iter().any(|answer| matches!(answer, Answer::Written(_))) {
-                        self.writers.notifier.committed();
-                    }
                     return Ok(answers);
                 }
-                Err(Failure::Nonsense(error)) => return Err(error.with_outcome_unknown()),
+                Err(Failure::Nonsense(error)) => {
+                    self.is_unknown = true;
+                    return Err(error);
+                }
                 Err(Failure::Driver(error)) => error,
             };
             if has_lost_connection(&error) {
                 lease.close();
                 connections.forget();
-                if lost {
-                    return Err(outcome(driver(error), lost));
+                self.is_unknown = true;
+                if lost.is_some() {
+                    return Err(driver(error));
                 }
                 tracing::debug!(%error, "the connection was lost; sending the append again");
-                lost = true;
+                lost = Some(error);
                 continue;
             }
             self.lease = Some(lease);
@@ -377,7 +425,7 @@ impl Writer {
                 races += 1;
                 continue;
             }
-            return Err(outcome(driver(error), lost));
+            return Err(driver(error));
         }
     }
 }

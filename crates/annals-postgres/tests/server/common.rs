@@ -23,6 +23,8 @@ use annals_test_servers::{
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
 
+use crate::pooler;
+
 pub(crate) type Tested = Result<(), BoxError>;
 
 /// How long a test waits for what has to happen soon.
@@ -45,6 +47,8 @@ pub(crate) enum Needs {
     Ours,
     /// One whose programs are on this machine.
     Local,
+    /// The same, and PgBouncer.
+    Pooler,
 }
 
 /// Lists the tests of a file: what they need, and their names.
@@ -74,9 +78,14 @@ fn trial(test: Test, source: &Result<Source, String>, runtime: &Arc<Runtime>) ->
             let suits = match test.needs {
                 Needs::Any => true,
                 Needs::Ours => source.is_ours(),
-                Needs::Local => matches!(source, Source::Local(_)),
+                Needs::Local | Needs::Pooler => matches!(source, Source::Local(_)),
             };
-            (!suits).then(|| format!("not possible with {source}"))
+            let lacks_pooler = test.needs == Needs::Pooler && pooler::program().is_none();
+            match (suits, lacks_pooler) {
+                (false, _) => Some(format!("not possible with {source}")),
+                (true, true) => Some("there is no PgBouncer on this machine".to_owned()),
+                (true, false) => None,
+            }
         }
     };
     let is_missing = source.is_err();
@@ -86,9 +95,8 @@ fn trial(test: Test, source: &Result<Source, String>, runtime: &Arc<Runtime>) ->
         Some(reason) => Ok(Completion::ignored_with(reason)),
         None => {
             let limit = PATIENCE * 4;
-            let done = runtime.block_on(async {
-                tokio::time::timeout(limit, tokio::spawn((test.run)())).await
-            });
+            let done = runtime
+                .block_on(async { tokio::time::timeout(limit, tokio::spawn((test.run)())).await });
             done.map_err(|_| format!("the test has not ended after {limit:?}"))???;
             Ok(Completion::Completed)
         }
@@ -112,6 +120,8 @@ pub(crate) fn seed(test: &str) -> u64 {
 pub(crate) struct Place {
     pub(crate) server: Arc<Postgres>,
     pub(crate) schema: String,
+    /// Where it is not that of the server's URL.
+    database: Option<String>,
 }
 
 impl Place {
@@ -123,7 +133,15 @@ impl Place {
     pub(crate) fn on(server: Arc<Postgres>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self { server, schema: format!("t{}_{count}", std::process::id()) }
+        Self { server, schema: format!("t{}_{count}", std::process::id()), database: None }
+    }
+
+    /// In a database of its own, made with these options, on the server that all tests share.
+    pub(crate) async fn in_database(options: &str) -> Result<Self, BoxError> {
+        let place = Self::shared().await?;
+        let database = format!("{}_database", place.schema);
+        place.execute(&format!("CREATE DATABASE {database} {options}")).await?;
+        Ok(Self { database: Some(database), ..place })
     }
 
     pub(crate) fn config(&self) -> PostgresConfig {
@@ -134,6 +152,9 @@ impl Place {
     pub(crate) fn config_at(&self, url: &str) -> PostgresConfig {
         let mut config = PostgresConfig::from_url(url).unwrap();
         self.schema.clone_into(&mut config.options.schema);
+        if let Some(database) = &self.database {
+            config.connect = config.connect.database(database);
+        }
         config
     }
 
@@ -142,7 +163,7 @@ impl Place {
     }
 
     pub(crate) async fn connect(&self) -> Result<PgConnection, BoxError> {
-        Ok(PostgresConfig::from_url(&self.server.url())?.connect.connect().await?)
+        Ok(self.config().connect.connect().await?)
     }
 
     /// Runs a statement in which `{schema}` is the schema.
@@ -153,7 +174,11 @@ impl Place {
     }
 
     /// Removes the schema. Not on failure, so that it can be looked at where the server stays.
-    pub(crate) async fn remove(self) -> Tested {
+    pub(crate) async fn remove(mut self) -> Tested {
+        if let Some(database) = self.database.take() {
+            let drop = format!("DROP DATABASE {database} WITH (FORCE)");
+            return self.execute(&drop).await.map(std::mem::drop);
+        }
         self.execute("DROP SCHEMA IF EXISTS {schema} CASCADE").await.map(drop)
     }
 }

@@ -8,11 +8,38 @@
     clippy::unwrap_used
 )]
 
+mod beside;
+mod child;
 mod common;
+mod dump;
+mod faults;
+mod live;
 mod order;
+mod plans;
+mod pool;
+mod pooler;
+mod privileges;
+mod projection;
+mod schema;
+mod tls;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    common::run([order::TESTS])
+    if let Some(ended) = child::run() {
+        return ended;
+    }
+    common::run([
+        dump::TESTS,
+        faults::TESTS,
+        live::TESTS,
+        order::TESTS,
+        plans::TESTS,
+        pool::TESTS,
+        pooler::TESTS,
+        privileges::TESTS,
+        projection::TESTS,
+        schema::TESTS,
+        tls::TESTS,
+    ])
 }

@@ -1,0 +1,1 @@
+select append_any('hot-' || :run::text, :data::bytea);

@@ -1,0 +1,1 @@
+select append('order-' || :run::text || '-' || :client_id::text, 'order', :version, array_fill(gen_random_uuid(), array[10]), array_fill('Placed'::text, array[10]), array_fill(:data::bytea, array[10]), array_fill(null::bytea, array[10])) as version \gset

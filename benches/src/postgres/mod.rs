@@ -1,0 +1,132 @@
+//! A PostgreSQL server that waits for its disk, and databases in it.
+
+pub(crate) mod append;
+mod bare;
+pub(crate) mod latency;
+pub(crate) mod peers;
+mod pgbench;
+pub(crate) mod read;
+pub(crate) mod scale;
+
+use std::{path::PathBuf, sync::Arc};
+
+use annals_postgres::{PostgresConfig, PostgresStore};
+use annals_test_servers::postgres::{Options, Postgres, Source};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, postgres::PgRow};
+use url::Url;
+
+use crate::plan::Plan;
+
+/// A server that a section starts for itself, or the one that `ANNALS_POSTGRES_URL` names.
+pub(crate) struct Server<'p> {
+    plan: &'p Plan,
+    postgres: Postgres,
+    /// Where its programs are, if that is known.
+    programs: Option<PathBuf>,
+}
+
+impl<'p> Server<'p> {
+    /// Where there is none, says so: other sections need none.
+    pub(crate) fn start(plan: &'p Plan) -> Option<Self> {
+        let source = match Source::find() {
+            Ok(source) => source,
+            Err(reason) => {
+                eprintln!("a section is left out: {reason}");
+                return None;
+            }
+        };
+        let mut options = Options::default();
+        if source.is_ours() {
+            // What PostgreSQL has by default; for tests it would be less.
+            options = options.with_durability().with_setting("shared_buffers", "128MB");
+            options = options.with_parent(plan.place_of_all());
+        }
+        let programs = match &source {
+            Source::Local(programs) => Some(programs.clone()),
+            _ => None,
+        };
+        let postgres = plan.run(async move { source.start(options).await }).unwrap();
+        let server = Self { plan, postgres, programs };
+        server.introduce();
+        Some(server)
+    }
+
+    fn introduce(&self) {
+        let show = |name: &str| {
+            let row = one(self.plan, self.postgres.url(), format!("SHOW {name}"));
+            row.get::<String, _>(0)
+        };
+        let names = ["fsync", "synchronous_commit", "shared_buffers", "max_wal_size"];
+        let settings = names.map(|name| format!("{name} = {}", show(name)));
+        println!("\nPostgreSQL {}; {}", show("server_version"), settings.join(", "));
+    }
+
+    /// One of PostgreSQL's programs.
+    fn program(&self, name: &str) -> PathBuf {
+        let packaged = self.programs.as_ref().map(|programs| programs.join(name));
+        packaged.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
+    }
+
+    /// A new database, for one contender in one turn. To remove the one before it made a checkpoint,
+    /// so that none falls into a turn.
+    pub(crate) fn database(&self) -> Database<'_> {
+        let name = format!("annals_bench_{:016x}", fastrand::u64(..));
+        execute(self.plan, self.postgres.url(), format!("CREATE DATABASE {name}"));
+        let mut url = Url::parse(&self.postgres.url()).unwrap();
+        url.set_path(&name);
+        Database { server: self, name, url: url.into() }
+    }
+}
+
+/// A database that goes with this, whoever is still connected.
+pub(crate) struct Database<'s> {
+    server: &'s Server<'s>,
+    name: String,
+    pub(crate) url: String,
+}
+
+impl Database<'_> {
+    /// Opens a store with the options that it has by default.
+    pub(crate) fn open(&self) -> Arc<PostgresStore> {
+        Arc::new(self.server.plan.run(open(self.url.clone())))
+    }
+
+    /// Runs statements, in one transaction unless one of them cannot be.
+    pub(crate) fn execute(&self, sql: impl Into<String>) {
+        execute(self.server.plan, self.url.clone(), sql.into());
+    }
+
+    /// The first row of an answer.
+    pub(crate) fn one(&self, sql: &str) -> PgRow {
+        one(self.server.plan, self.url.clone(), sql.to_owned())
+    }
+}
+
+impl Drop for Database<'_> {
+    fn drop(&mut self) {
+        let url = self.server.postgres.url();
+        execute(self.server.plan, url, format!("DROP DATABASE {} WITH (FORCE)", self.name));
+    }
+}
+
+/// Opens the store at a URL.
+pub(crate) async fn open(url: String) -> PostgresStore {
+    PostgresStore::open(PostgresConfig::from_url(&url).unwrap()).await.unwrap()
+}
+
+fn execute(plan: &Plan, url: String, sql: String) {
+    plan.run(async move {
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    });
+}
+
+fn one(plan: &Plan, url: String, sql: String) -> PgRow {
+    plan.run(async move {
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        row
+    })
+}

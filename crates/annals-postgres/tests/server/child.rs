@@ -1,0 +1,93 @@
+//! Tests that need another process start this program again, as a child that does one thing and ends.
+
+use std::{
+    io::{Read, stdin},
+    process::{ExitCode, ExitStatus, Stdio},
+    thread,
+};
+
+use annals_test_servers::BoxError;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{self, ChildStdin, ChildStdout, Command},
+    runtime,
+    time::timeout,
+};
+
+use crate::{
+    common::{PATIENCE, Tested},
+    projection, tls,
+};
+
+/// The environment variable that makes this program a child, and names what it is to do.
+const TASK: &str = "ANNALS_TEST_CHILD";
+
+/// Does what this process was started for, if it is a child.
+pub(crate) fn run() -> Option<ExitCode> {
+    let task = std::env::var(TASK).ok()?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    thread::spawn(|| {
+        // The parent says nothing: this ends when it does, or ends itself.
+        let _ = stdin().read(&mut [0]);
+        std::process::exit(1);
+    });
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let done = runtime.block_on(async {
+        match task.as_str() {
+            projection::CHILD => projection::child(&arguments).await,
+            tls::CHILD => tls::child(&arguments).await,
+            task => Err(format!("a child cannot do {task:?}").into()),
+        }
+    });
+    Some(done.map_or_else(
+        |error| {
+            eprintln!("{task}: {error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    ))
+}
+
+/// A child, which ends at the latest with this process.
+pub(crate) struct Child {
+    process: process::Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    _alive: ChildStdin,
+}
+
+impl Child {
+    pub(crate) fn start(
+        task: &str,
+        arguments: &[String],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, BoxError> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .env(TASK, task)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let alive = process.stdin.take().ok_or("a child without input")?;
+        let output = process.stdout.take().ok_or("a child without output")?;
+        Ok(Self { process, lines: BufReader::new(output).lines(), _alive: alive })
+    }
+
+    /// Waits for the next line that it says; none when it has ended.
+    pub(crate) async fn line(&mut self) -> Result<Option<String>, BoxError> {
+        Ok(timeout(PATIENCE, self.lines.next_line()).await.map_err(|_| "the child hangs")??)
+    }
+
+    /// Ends it without warning, in the middle of whatever it does.
+    pub(crate) async fn kill(mut self) -> Tested {
+        Ok(self.process.kill().await?)
+    }
+
+    /// Waits until it has done what it is to do.
+    pub(crate) async fn finish(mut self) -> Tested {
+        while self.line().await?.is_some() {}
+        let ended: ExitStatus = timeout(PATIENCE, self.process.wait()).await??;
+        if ended.success() { Ok(()) } else { Err(format!("the child failed: {ended}").into()) }
+    }
+}

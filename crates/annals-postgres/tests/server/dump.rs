@@ -1,0 +1,111 @@
+//! Positions mean the same after dump and restore.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use annals_core::{
+    Append, CheckpointStore, EventStore, EventStoreExt, ExpectedVersion, NewEvent, Subscribe,
+    SubscriberId, Version,
+};
+use annals_postgres::sqlx::postgres::PgConnectOptions;
+use annals_test_servers::{BoxError, postgres::Source};
+
+use crate::{
+    beside::{Listener, Raw},
+    common::{Place, Tested, event, everything, id, tests},
+};
+
+tests! { "dump":
+    Local a_restored_store_goes_on_where_the_first_was;
+}
+
+async fn a_restored_store_goes_on_where_the_first_was() -> Tested {
+    let from = Place::shared().await?;
+    let store = from.open().await?;
+    let any = Append::new(id("a-any"), ExpectedVersion::Any, (0..3).map(event));
+    let exact = Append::new(id("a-exact"), ExpectedVersion::NoStream, (0..3).map(event));
+    let answers = [store.append(any.clone()).await?, store.append(exact.clone()).await?];
+    let mut writer = Raw::new(&from).await?;
+    writer.run("BEGIN").await?;
+    writer.append_one("a-gap", "Counted").await?;
+    writer.run("ROLLBACK").await?;
+    for number in 0..5_u64 {
+        store.append_to(format!("b-{number}"), ExpectedVersion::Any, [event(number)]).await?;
+    }
+    let subscriber = SubscriberId::new("projection")?;
+    let mut live = Listener::on(&store, Subscribe::default()).await?;
+    let mut checkpoint = 0;
+    for _ in 0..4 {
+        checkpoint = live.next().await?;
+    }
+    store.save_checkpoint(&subscriber, checkpoint.into()).await?;
+    // The newest are removed: their positions are not given again.
+    let newest: Vec<NewEvent> = (0..4).map(event).collect();
+    let removed = store.append_to("c-1", ExpectedVersion::Any, newest).await?;
+    store.delete(&id("c-1"), ExpectedVersion::Any).await?;
+    let events = everything(&store).await?;
+    // What is under way when the dump is made is not in it, and holds nobody up elsewhere.
+    writer.run("BEGIN").await?;
+    writer.append_one("a-open", "Counted").await?;
+
+    let mut to = Place::in_database("").await?;
+    to.schema.clone_from(&from.schema);
+    copy(&from, &to).await?;
+
+    let restored = to.open().await?;
+    assert_eq!(everything(&restored).await?, events);
+    let kept = restored.load_checkpoint(&subscriber).await?.ok_or("no checkpoint")?;
+    assert_eq!(kept.get(), checkpoint);
+    let mut live = Listener::on(&restored, Subscribe::default().after(kept)).await?;
+    for event in events.iter().filter(|event| event.position > kept) {
+        assert_eq!(live.next().await?, event.position.get());
+    }
+    for (append, answer) in [any, exact].into_iter().zip(answers) {
+        let again = restored.append(append).await?;
+        assert!(again.replayed);
+        assert_eq!((again.last_version, again.position), (answer.last_version, answer.position));
+    }
+    let next = restored.append_to("c-1", Version::new(4), [event(1)]).await?;
+    assert_eq!(next.last_version, Version::new(5));
+    assert!(next.position > removed.position, "a position is given twice");
+    assert_eq!(live.next().await?, next.position.get());
+    let new = restored.append_to("d-1", ExpectedVersion::NoStream, [event(1)]).await?;
+    assert_eq!(live.next().await?, new.position.get());
+    drop(writer);
+    to.remove().await?;
+    from.remove().await
+}
+
+/// Dumps the schema from one database, and restores it in another.
+async fn copy(from: &Place, to: &Place) -> Tested {
+    let Source::Local(programs) = Source::find()? else { return Err("no programs".into()) };
+    let (dump, restore) = (from.config().connect, to.config().connect);
+    let schema = from.schema.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut dumping = command(&programs, "pg_dump", &dump)
+            .arg(format!("--schema={schema}"))
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = dumping.stdout.take().ok_or("no output")?;
+        let restoring = command(&programs, "psql", &restore)
+            .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"])
+            .stdin(output)
+            .output()?;
+        let says = String::from_utf8_lossy(&restoring.stderr).into_owned();
+        if !dumping.wait()?.success() || !restoring.status.success() {
+            return Err::<_, BoxError>(format!("dump and restore: {says}").into());
+        }
+        Ok(())
+    })
+    .await?
+}
+
+fn command(programs: &Path, program: &str, connect: &PgConnectOptions) -> Command {
+    let mut command = Command::new(programs.join(program));
+    command.args(["-h", connect.get_host(), "-U", connect.get_username()]);
+    command.args(["-p", &connect.get_port().to_string()]);
+    command.args(["-d", connect.get_database().unwrap_or("postgres")]);
+    command
+}

@@ -1,0 +1,200 @@
+//! How subscribers learn of what other processes commit.
+
+use std::time::Duration;
+
+use annals_core::{
+    Append, EventStore, ExpectedVersion, Position, RecordedEvent, Subscribe, Subscription,
+};
+use annals_postgres::{
+    PostgresStore,
+    sqlx::{AssertSqlSafe, Connection, Executor, postgres::PgListener, query},
+};
+use annals_test_servers::{
+    BoxError,
+    postgres::{Options, Source},
+    until,
+};
+use futures::future::try_join_all;
+use tokio::time::timeout;
+
+use crate::common::{PATIENCE, Place, Tested, event, everything, id, tests};
+
+tests! { "live":
+    Any another_process_is_heard_at_once;
+    Any a_listener_that_is_terminated_comes_back;
+    Any who_missed_a_notification_looks;
+    Any nothing_is_notified_by_an_append_itself;
+    Ours appends_do_not_wait_for_notifications;
+    Any a_notification_stands_for_many_commits;
+}
+
+/// Longer than any test: who gets an event was told of it.
+const NEVER: Duration = Duration::from_secs(3600);
+
+async fn open(place: &Place, poll_interval: Duration) -> annals_core::Result<PostgresStore> {
+    let mut config = place.config();
+    config.options.poll_interval = poll_interval;
+    PostgresStore::open(config).await
+}
+
+async fn append(store: &PostgresStore, number: u64) -> annals_core::Result<Position> {
+    let append = Append::new(id("a-1"), ExpectedVersion::Any, [event(number)]);
+    Ok(store.append(append).await?.position)
+}
+
+async fn next(live: &mut Subscription) -> Result<RecordedEvent, BoxError> {
+    Ok(timeout(PATIENCE, live.next_event()).await??)
+}
+
+/// The channel of a store, as other programs may listen to it.
+fn channel(place: &Place) -> String {
+    format!("annals {}", place.schema)
+}
+
+/// An append of a session that tells nobody.
+async fn append_silently(place: &Place) -> Tested {
+    let append = "SELECT a.* FROM {schema}.store AS s CROSS JOIN LATERAL {schema}.append_one( \
+        s.lock_key, 'a-1', 'a', -1, gen_random_uuid(), 'Counted', 1::smallint, '1', '') AS a";
+    assert_eq!(place.execute(append).await?, 1);
+    Ok(())
+}
+
+/// The sessions that listen, as a condition.
+fn listening(place: &Place) -> String {
+    format!("query = 'LISTEN \"{}\"' AND pid <> pg_backend_pid()", channel(place))
+}
+
+async fn until_it_listens(place: &Place) -> Tested {
+    let sessions =
+        format!("SELECT 1 FROM pg_stat_activity WHERE state = 'idle' AND {}", listening(place));
+    let listens = || async { place.execute(&sessions).await.is_ok_and(|rows| rows == 1) };
+    until("the store listens", PATIENCE, listens).await
+}
+
+async fn another_process_is_heard_at_once() -> Tested {
+    const EVENTS: u64 = 20;
+    let place = Place::shared().await?;
+    let (writer, reader) = (open(&place, NEVER).await?, open(&place, NEVER).await?);
+    let mut live = reader.subscribe(Subscribe::default()).await?;
+    until_it_listens(&place).await?;
+    // It looks once when it has begun to listen: whatever comes after the first was told.
+    for number in 0..EVENTS {
+        let position = append(&writer, number).await?;
+        assert_eq!(next(&mut live).await?.position, position);
+    }
+    place.remove().await
+}
+
+async fn a_listener_that_is_terminated_comes_back() -> Tested {
+    const TIMES: u64 = 5;
+    let place = Place::shared().await?;
+    let (writer, reader) = (open(&place, NEVER).await?, open(&place, NEVER).await?);
+    let mut live = reader.subscribe(Subscribe::default()).await?;
+    for number in 0..TIMES {
+        until_it_listens(&place).await?;
+        // Waits until the session has ended.
+        let terminate = format!(
+            "SELECT pg_terminate_backend(pid, {}) FROM pg_stat_activity WHERE {}",
+            PATIENCE.as_millis(),
+            listening(&place)
+        );
+        assert_eq!(place.execute(&terminate).await?, 1);
+        let while_it_was_gone = append(&writer, number).await?;
+        assert_eq!(next(&mut live).await?.position, while_it_was_gone);
+        until_it_listens(&place).await?;
+        for _ in 0..2 {
+            let position = append(&writer, number).await?;
+            assert_eq!(next(&mut live).await?.position, position);
+        }
+    }
+    place.remove().await
+}
+
+async fn who_missed_a_notification_looks() -> Tested {
+    let place = Place::shared().await?;
+    let store = open(&place, Duration::from_millis(50)).await?;
+    let mut live = store.subscribe(Subscribe::default()).await?;
+    until_it_listens(&place).await?;
+    for version in 1..=5 {
+        append_silently(&place).await?;
+        assert_eq!(next(&mut live).await?.version.get(), version);
+    }
+    place.remove().await
+}
+
+async fn nothing_is_notified_by_an_append_itself() -> Tested {
+    let place = Place::shared().await?;
+    let store = place.open().await?;
+    let mut listener = PgListener::connect(&place.server.url()).await?;
+    listener.listen(&channel(&place)).await?;
+    append_silently(&place).await?;
+    // They come in the order of commits.
+    let last = format!("SELECT pg_notify('{}', 'last')", channel(&place));
+    place.execute(&last).await?;
+    let heard = timeout(PATIENCE, listener.recv()).await??;
+    assert_eq!(heard.payload(), "last");
+    assert_eq!(everything(&store).await?.len(), 1);
+    place.remove().await
+}
+
+/// A commit with a notification takes a lock of the whole cluster. Here it is held by one that
+/// waits for a standby that does not exist.
+async fn appends_do_not_wait_for_notifications() -> Tested {
+    const HOLDER: &str = "holder";
+    let options = Options::default()
+        .with_setting("synchronous_standby_names", "nobody")
+        .with_setting("synchronous_commit", "local");
+    let place = Place::on(Source::find()?.start(options).await?.into());
+    let store = place.open().await?;
+    place.execute("CREATE TABLE {schema}.held (number bigint)").await?;
+    let mut holder = place.connect().await?;
+    holder.execute("SET application_name = 'holder'; SET synchronous_commit = 'on'").await?;
+    let schema = place.schema.clone();
+    let held = tokio::spawn(async move {
+        let text = format!("BEGIN; INSERT INTO {schema}.held VALUES (1); NOTIFY held; COMMIT");
+        holder.execute(AssertSqlSafe(text)).await.map(drop)
+    });
+    let holds = "SELECT 1 FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid) \
+        WHERE a.application_name = 'holder' AND a.wait_event = 'SyncRep' AND l.granted \
+        AND l.classid = 'pg_database'::regclass AND l.mode = 'AccessExclusiveLock'";
+    let is_held = || async { place.execute(holds).await.is_ok_and(|rows| rows == 1) };
+    until("the lock is held", PATIENCE, is_held).await?;
+    for number in 0..50 {
+        timeout(PATIENCE, append(&store, number)).await??;
+    }
+    assert!(is_held().await, "the lock was free");
+    let mut other = place.connect().await?;
+    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
+    query(cancel).bind(HOLDER).execute(&mut other).await?;
+    other.close().await?;
+    // It was committed, with a warning.
+    held.await??;
+    drop(store);
+    // To drop a server waits for its end.
+    Ok(tokio::task::spawn_blocking(move || drop(place)).await?)
+}
+
+async fn a_notification_stands_for_many_commits() -> Tested {
+    const WRITERS: u64 = 16;
+    const APPENDS: u64 = 1_000;
+    let place = Place::shared().await?;
+    let store = place.open().await?;
+    let mut listener = PgListener::connect(&place.server.url()).await?;
+    listener.listen(&channel(&place)).await?;
+    let write = (0..WRITERS).map(async |writer| {
+        for number in (writer..APPENDS).step_by(WRITERS as usize) {
+            let stream = id(&format!("w-{writer}"));
+            store.append(Append::new(stream, ExpectedVersion::Any, [event(number)])).await?;
+        }
+        Ok::<_, annals_core::Error>(())
+    });
+    try_join_all(write).await?;
+    place.execute(&format!("SELECT pg_notify('{}', 'last')", channel(&place))).await?;
+    let mut count = 0;
+    while timeout(PATIENCE, listener.recv()).await??.payload() != "last" {
+        count += 1;
+    }
+    // What is told at all is told often enough; how often exactly depends on time.
+    assert!((1..APPENDS / 4).contains(&count), "{count} notifications of {APPENDS} appends");
+    place.remove().await
+}

@@ -1,0 +1,142 @@
+//! A role that has only what the documentation of the crate says it needs.
+
+use annals_core::{
+    Append, CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, Payload,
+    Result, Snapshot, SnapshotStore, Subscribe, SubscriberId, Version,
+};
+use annals_postgres::{PostgresConfig, PostgresStore};
+use annals_test_servers::BoxError;
+
+use crate::common::{Place, Tested, event, everything, id, tests};
+
+tests! { "privileges":
+    Any the_documented_ones_are_enough;
+    Any who_owns_the_schema_needs_no_more;
+}
+
+/// A place, and a role without any privilege on it.
+struct Stranger {
+    place: Place,
+    role: String,
+}
+
+impl Stranger {
+    async fn new() -> Result<Self, BoxError> {
+        let place = Place::shared().await?;
+        let role = format!("{}_role", place.schema);
+        place.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD '{role}'")).await?;
+        Ok(Self { place, role })
+    }
+
+    fn config(&self) -> PostgresConfig {
+        let mut config = self.place.config();
+        config.connect = config.connect.username(&self.role).password(&self.role);
+        config
+    }
+
+    async fn open(&self) -> Result<PostgresStore> {
+        PostgresStore::open(self.config()).await
+    }
+
+    /// The blocks of `GRANT` in the documentation, for this role and schema.
+    fn documented(&self) -> Vec<Vec<String>> {
+        let documentation = include_str!("../../src/lib.rs").lines();
+        let documentation: Vec<_> =
+            documentation.filter_map(|line| line.strip_prefix("//! ")).collect();
+        let blocks = documentation.join("\n");
+        let blocks = blocks.split("```").filter(|block| block.starts_with("sql\nGRANT"));
+        let adapted = |grant: &str| {
+            let on_schema = format!("SCHEMA {} ", self.place.schema);
+            grant
+                .replace("SCHEMA annals ", &on_schema)
+                .replace("annals.", &format!("{}.", self.place.schema))
+                .replace("TO shop;", &format!("TO {}", self.role))
+        };
+        blocks.map(|block| block.lines().skip(1).map(adapted).collect()).collect()
+    }
+
+    async fn grant(&self, block: &[String]) -> Tested {
+        for grant in block {
+            self.place.execute(grant).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(self) -> Tested {
+        self.place.execute(&format!("DROP OWNED BY {} CASCADE", self.role)).await?;
+        self.place.execute(&format!("DROP ROLE {}", self.role)).await?;
+        self.place.remove().await
+    }
+}
+
+fn kind<T>(done: Result<T>) -> Option<ErrorKind> {
+    done.err().map(|error| error.kind())
+}
+
+async fn the_documented_ones_are_enough() -> Tested {
+    let stranger = Stranger::new().await?;
+    let [to_use, to_remove] = &stranger.documented()[..] else {
+        return Err("the documentation does not have two blocks of GRANT".into());
+    };
+    assert_eq!(kind(stranger.open().await), Some(ErrorKind::Denied), "may create a schema");
+    stranger.place.open().await?;
+    assert_eq!(kind(stranger.open().await), Some(ErrorKind::Denied), "may use the schema");
+    stranger.grant(to_use).await?;
+    let store = stranger.open().await?;
+
+    let mut live = store.subscribe(Subscribe::default()).await?;
+    let any = Append::new(id("a-1"), ExpectedVersion::Any, [event(1)]);
+    store.append(any.clone()).await?;
+    assert!(store.append(any).await?.replayed);
+    store.append_to("a-1", Version::new(1), (0..3).map(event)).await?;
+    store.append_to("a-1", ExpectedVersion::StreamExists, [event(1)]).await?;
+    let conflict = store.append_to("a-1", ExpectedVersion::NoStream, [event(1)]).await;
+    assert_eq!(kind(conflict), Some(ErrorKind::Conflict));
+    let several = ["a-1", "a-2", "b"].map(|s| Append::new(id(s), ExpectedVersion::Any, [event(2)]));
+    store.append_multi(several.into()).await?;
+    assert_eq!(everything(&store).await?.len(), 8);
+    assert_eq!(store.load_stream(&id("a-1")).await?.len(), 6);
+    for number in 1..=8 {
+        assert_eq!(live.next_event().await?.position.get(), number);
+    }
+    let subscriber = SubscriberId::new("projection")?;
+    for position in [1, 2] {
+        store.save_checkpoint(&subscriber, position.into()).await?;
+    }
+    assert_eq!(store.load_checkpoint(&subscriber).await?, Some(2.into()));
+    store.reset_checkpoint(&subscriber, Some(1.into())).await?;
+    store.reset_checkpoint(&subscriber, None).await?;
+    for version in [1, 2] {
+        store.save_snapshot(&id("a-1"), Snapshot::new(version, Payload::json(&1)?)).await?;
+    }
+    assert!(store.load_snapshot(&id("a-1")).await?.is_some());
+    store.delete_snapshot(&id("a-1")).await?;
+
+    let (stream, any) = (id("a-1"), ExpectedVersion::Any);
+    assert_eq!(kind(store.delete(&stream, any).await), Some(ErrorKind::Denied));
+    assert_eq!(kind(store.truncate(&stream, Version::new(3)).await), Some(ErrorKind::Denied));
+    assert_eq!(kind(store.tombstone(&stream, any).await), Some(ErrorKind::Denied));
+    assert_eq!(everything(&store).await?.len(), 8);
+    stranger.grant(to_remove).await?;
+    store.truncate(&stream, Version::new(3)).await?;
+    assert_eq!(store.load_stream(&stream).await?.len(), 4);
+    store.delete(&stream, any).await?;
+    let next = store.append_to("a-1", ExpectedVersion::NoStream, [event(1)]).await?;
+    assert_eq!(next.last_version, Version::new(7));
+    store.tombstone(&stream, any).await?;
+    let closed = store.append_to("a-1", any, [event(1)]).await;
+    assert_eq!(kind(closed), Some(ErrorKind::StreamClosed));
+    assert_eq!(store.load_stream(&stream).await?.len(), 0);
+    stranger.remove().await
+}
+
+/// Somebody else has made the schema for it: it must not be needed to create one in the database.
+async fn who_owns_the_schema_needs_no_more() -> Tested {
+    let stranger = Stranger::new().await?;
+    let create = format!("CREATE SCHEMA {{schema}} AUTHORIZATION {}", stranger.role);
+    stranger.place.execute(&create).await?;
+    let store = stranger.open().await?;
+    store.append_to("a-1", ExpectedVersion::NoStream, [event(1)]).await?;
+    store.delete(&id("a-1"), ExpectedVersion::Any).await?;
+    stranger.remove().await
+}
