@@ -31,7 +31,7 @@ const MOST_EVENTS: usize = 1_024;
 /// The most bytes of a transaction, unless one append has more.
 const MOST_BYTES: usize = 1024 * 1024;
 /// How many appends have to wait before another task takes some of them.
-const SHARE: usize = 48;
+const SHARE: usize = 32;
 /// How long a task waits for its answer before another takes what waits behind it: many times what
 /// a transaction takes, unless it waits for a lock.
 const STUCK: Duration = Duration::from_millis(10);
