@@ -68,20 +68,28 @@ impl Connections {
         })
     }
 
-    /// One that was kept, or one from the pool: whichever comes first, where all are in use.
+    /// One that was kept, or else as [`get_tested`](Self::get_tested).
     pub(crate) async fn get(self: &Arc<Self>) -> sqlx::Result<Lease> {
+        let idle = self.idle().pop();
+        match idle {
+            Some(connection) => Ok(Lease::new(self, connection, true)),
+            None => self.get_tested().await,
+        }
+    }
+
+    /// One from the pool, which sees to it that it is alive; or, where all are in use, one that is
+    /// kept meanwhile, and so was alive just before.
+    pub(crate) async fn get_tested(self: &Arc<Self>) -> sqlx::Result<Lease> {
+        let mut acquiring = pin!(self.pool.acquire());
         loop {
-            let mut kept = pin!(self.kept.notified());
-            // Before looking, so that one that is kept in between is heard of.
-            kept.as_mut().enable();
+            tokio::select! {
+                biased;
+                made = &mut acquiring => return Ok(Lease::new(self, made?, false)),
+                () = self.kept.notified() => {}
+            }
             let idle = self.idle().pop();
             if let Some(connection) = idle {
                 return Ok(Lease::new(self, connection, true));
-            }
-            tokio::select! {
-                // The pool sees to it that what it gives is alive.
-                made = self.pool.acquire() => return Ok(Lease::new(self, made?, false)),
-                () = kept => {}
             }
         }
     }
@@ -160,7 +168,7 @@ impl Lease {
         let (home, was_kept) = (self.home.clone(), self.was_kept);
         self.close();
         home.forget();
-        if was_kept { home.get().await } else { Err(error) }
+        if was_kept { home.get_tested().await } else { Err(error) }
     }
 
     /// Closes it, whatever is under way on it.

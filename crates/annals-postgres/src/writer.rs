@@ -390,6 +390,7 @@ impl Writer {
         loop {
             let lease = match self.lease.take() {
                 Some(lease) => Ok(lease),
+                None if lost.is_some() => connections.get_tested().await,
                 None => connections.get().await,
             };
             let mut lease = match lease {

@@ -11,9 +11,12 @@
 mod beside;
 mod child;
 mod common;
+mod contention;
 mod dump;
 mod faults;
 mod live;
+mod load;
+mod lock;
 mod order;
 mod plans;
 mod pool;
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     }
     common::run([
         dump::TESTS,
+        contention::TESTS,
         faults::TESTS,
         live::TESTS,
         order::TESTS,
