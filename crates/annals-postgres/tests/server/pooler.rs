@@ -9,7 +9,7 @@ use std::{
 };
 
 use annals_core::{
-    CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, Subscribe, SubscriberId,
+    Append, CheckpointStore, ErrorKind, EventStore, ExpectedVersion, Subscribe, SubscriberId,
 };
 use annals_postgres::{PostgresConfig, PostgresStore, sqlx::postgres::PgPoolOptions};
 use annals_test_servers::{BoxError, until};
@@ -144,11 +144,13 @@ async fn works(store: &PostgresStore) -> Tested {
         writers.spawn(async move {
             for number in 0..APPENDS {
                 let stream = format!("a-{writer}-{}", number % 3);
-                store.append_to(&*stream, ExpectedVersion::Any, [event(number)]).await?;
-                store.stream_info(&id(&stream)).await?;
+                let append = Append::new(id(&stream), ExpectedVersion::Any, [event(number)]);
+                insist(|| store.append(append.clone())).await?;
+                insist(|| store.stream_info(&append.stream)).await?;
                 let subscriber = SubscriberId::new(&stream)?;
-                store.save_checkpoint(&subscriber, number.into()).await?;
-                assert_eq!(store.load_checkpoint(&subscriber).await?, Some(number.into()));
+                insist(|| store.save_checkpoint(&subscriber, number.into())).await?;
+                let kept = insist(|| store.load_checkpoint(&subscriber)).await?;
+                assert_eq!(kept, Some(number.into()));
             }
             Ok::<_, BoxError>(())
         });
@@ -162,4 +164,17 @@ async fn works(store: &PostgresStore) -> Tested {
         assert_eq!(live.next().await?, event.position.get());
     }
     Ok(())
+}
+
+/// As an application does: PgBouncer closes a connection where it cannot get one to the server.
+async fn insist<T, F>(mut call: impl FnMut() -> F) -> annals_core::Result<T>
+where
+    F: Future<Output = annals_core::Result<T>>,
+{
+    loop {
+        match call().await {
+            Err(error) if error.is_retryable() => tokio::task::yield_now().await,
+            done => return done,
+        }
+    }
 }
