@@ -19,14 +19,18 @@
 //!
 //! * [`postgres`]: PostgreSQL, from `ANNALS_POSTGRES_URL`, from programs on this machine, or from
 //!   Docker.
+//! * [`dynamodb`]: DynamoDB, from `ANNALS_DYNAMODB_URL`, in this process, from moto, or from
+//!   Docker; and HTTP clients that measure, disturb or stop the requests of an SDK.
 //! * [`Proxy`]: a TCP proxy that cuts, refuses and stalls connections, and loses answers. What it
 //!   has to know of a protocol for the last, it is told by a [`Protocol`].
 //! * [`until`]: waits for a condition, so that no test needs to sleep.
 
+pub mod dynamodb;
 mod ports;
 pub mod postgres;
 mod proxy;
 mod wait;
+mod watchdog;
 
 pub use proxy::{Conversation, Fate, Losses, Protocol, Proxy};
 pub use wait::until;

@@ -167,9 +167,15 @@ impl Filter {
     /// Whether an event of this type in this stream is wanted.
     #[must_use]
     pub fn matches(&self, stream: &StreamId, event_type: &EventType) -> bool {
+        self.matches_stream(stream)
+            && (self.event_types.is_empty() || self.event_types.contains(event_type))
+    }
+
+    /// Whether events in this stream are wanted, if they are of the right type.
+    #[must_use]
+    pub fn matches_stream(&self, stream: &StreamId) -> bool {
         (self.include_system || !stream.is_system())
             && self.category.as_ref().is_none_or(|c| stream.category_str() == Some(c.as_str()))
             && self.prefix.as_ref().is_none_or(|p| stream.as_str().starts_with(p.as_str()))
-            && (self.event_types.is_empty() || self.event_types.contains(event_type))
     }
 }

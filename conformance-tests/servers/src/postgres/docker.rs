@@ -8,8 +8,8 @@ use testcontainers::{
     runners::AsyncRunner,
 };
 
-use super::{options::Options, watchdog::Watchdog};
-use crate::{BoxError, ports};
+use super::options::Options;
+use crate::{BoxError, ports, watchdog::Watchdog};
 
 /// The image's version; the newest that these tests have to work with.
 const TAG: &str = "18";
@@ -42,9 +42,9 @@ impl Docker {
             image.with_copy_to(format!("{WAITING}/{name}"), content)
         });
         let container = image.start().await?;
-        let watchdog = watch(container.id());
+        let watchdog = Watchdog::of_container(container.id());
         let host = container.get_host().await?;
-        let found = super::resolve(&format!("{host}:{port}")).await;
+        let found = ports::resolve(&format!("{host}:{port}")).await;
         let addr = found.ok_or_else(|| format!("Docker's host {host} has no address"))?;
         Ok((Self { container, _watchdog: watchdog }, addr))
     }
@@ -66,11 +66,4 @@ fn creation(options: &Options) -> String {
         script += &format!("install -m 600 '{WAITING}/{name}' \"$PGDATA/{name}\"\n");
     }
     script
-}
-
-/// Removes the container when this process has ended, however it did. Without Docker's command
-/// line there is nobody to do it, and a process that is killed leaves its container.
-fn watch(container: &str) -> Option<Watchdog> {
-    const SCRIPT: &str = "cat >/dev/null; docker rm -f -v \"$1\" >/dev/null 2>&1";
-    Watchdog::start(SCRIPT, [container.as_ref()], None).ok()
 }

@@ -15,11 +15,8 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use super::{
-    options::{Options, line},
-    watchdog::Watchdog,
-};
-use crate::{BoxError, ports};
+use super::options::{Options, line};
+use crate::{BoxError, ports, watchdog::Watchdog};
 
 /// A server, its directory, and the watchdog that started it and removes both.
 pub(super) struct Local {

@@ -4,14 +4,13 @@ mod docker;
 mod local;
 mod options;
 mod source;
-mod watchdog;
 mod wire;
 
 use std::{fmt, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::{net::lookup_host, sync::OnceCell};
+use tokio::sync::OnceCell;
 
-use crate::{BoxError, until};
+use crate::{BoxError, ports, until};
 use docker::Docker;
 use local::Local;
 
@@ -50,7 +49,7 @@ impl Source {
             Self::Given(url) => {
                 options.refuse_any()?;
                 let url = Url::parse(url)?;
-                let found = resolve(&url.authority).await;
+                let found = ports::resolve(&url.authority).await;
                 let addr = found.ok_or_else(|| format!("{} is no address", url.authority))?;
                 Postgres { server: Server::Given, addr, url }.ready().await
             }
@@ -161,11 +160,6 @@ pub async fn shared() -> Result<Arc<Postgres>, BoxError> {
     static SHARED: OnceCell<Arc<Postgres>> = OnceCell::const_new();
     let start = || async { Source::find()?.start(Options::default()).await.map(Arc::new) };
     SHARED.get_or_try_init(start).await.cloned()
-}
-
-/// The address of a host and port. Where there are several, IPv4 is what servers for tests use.
-async fn resolve(authority: &str) -> Option<SocketAddr> {
-    lookup_host(authority).await.ok()?.min_by_key(SocketAddr::is_ipv6)
 }
 
 /// A URL, as far as another address can be put into it.

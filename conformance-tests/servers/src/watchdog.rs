@@ -12,7 +12,7 @@ use crate::BoxError;
 /// A script that takes commands, a line each, and answers each with a line that starts with `ok`
 /// or `failed`. At the end of its input it cleans up. Nothing here belongs to a runtime, so that a
 /// server can outlive the one it was started on.
-pub(super) struct Watchdog {
+pub(crate) struct Watchdog {
     child: Child,
     /// None only while this is being dropped.
     input: Option<ChildStdin>,
@@ -21,7 +21,7 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// Starts `script` with `arguments`, as another user if one is given by uid and gid.
-    pub(super) fn start<'a>(
+    pub(crate) fn start<'a>(
         script: &str,
         arguments: impl IntoIterator<Item = &'a std::ffi::OsStr>,
         user: Option<(u32, u32)>,
@@ -50,11 +50,18 @@ impl Watchdog {
         Ok(Self { child, input: Some(input), output: BufReader::new(output) })
     }
 
+    /// One that removes a container when this process has ended, however it did. Without Docker's
+    /// command line there is nobody to do it, and a process that is killed leaves its container.
+    pub(crate) fn of_container(id: &str) -> Option<Self> {
+        const SCRIPT: &str = "cat >/dev/null; docker rm -f -v \"$1\" >/dev/null 2>&1";
+        Self::start(SCRIPT, [id.as_ref()], None).ok()
+    }
+
     /// Gives a command, and waits for its answer.
     ///
     /// # Errors
     /// What the script says after `failed`.
-    pub(super) fn ask(&mut self, command: &str) -> Result<(), BoxError> {
+    pub(crate) fn ask(&mut self, command: &str) -> Result<(), BoxError> {
         if let Some(input) = &mut self.input {
             writeln!(input, "{command}")?;
         }
@@ -62,7 +69,7 @@ impl Watchdog {
     }
 
     /// Waits for an answer, and returns what it says after `ok`.
-    pub(super) fn answer(&mut self) -> Result<String, BoxError> {
+    pub(crate) fn answer(&mut self) -> Result<String, BoxError> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         let line = line.trim_end();
