@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
 
 mod bare;
+mod dynamodb;
 mod latency;
 mod load;
 mod memory;
@@ -36,6 +37,7 @@ Sections, all but those with a star unless some are named:
   postgres-append   appends of 1 to 128 writers, beside pgbench and bare sqlx
   postgres-read     a stream, and all, beside bare sqlx and tokio-postgres
   postgres-latency  from an append to its subscriber
+  dynamodb          capacity units of appends and reads, and a model of the limits
   postgres-scale *  ten million events in the store, and none: takes some minutes
   peers *           appends of other crates on SQLite; needs --peers
   postgres-peers *  appends and reads of other crates on PostgreSQL; needs --peers
@@ -49,7 +51,7 @@ Options:
 
 type Section = (&'static str, fn(&Plan));
 
-const SECTIONS: [Section; 11] = [
+const SECTIONS: [Section; 12] = [
     ("sqlite-append", sqlite_append::run),
     ("sqlite-read", sqlite_read::run),
     ("memory", memory::run),
@@ -58,6 +60,7 @@ const SECTIONS: [Section; 11] = [
     ("postgres-append", postgres::append::run),
     ("postgres-read", postgres::read::run),
     ("postgres-latency", postgres::latency::run),
+    ("dynamodb", dynamodb::run),
     (LONG, postgres::scale::run),
     ("peers", peers::run),
     ("postgres-peers", postgres::peers::run),

@@ -83,7 +83,7 @@ impl Figures {
 }
 
 impl Target {
-    fn judge(self, value: f64) -> (String, &'static str) {
+    pub(crate) fn judge(self, value: f64) -> (String, &'static str) {
         let (text, met) = match self {
             Self::AtLeast(least) => (format!("≥ {}", short(least)), value >= least),
             Self::AtMost(most) => (format!("≤ {}", short(most)), value <= most),

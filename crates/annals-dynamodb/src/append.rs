@@ -170,34 +170,39 @@ fn parts(append: &Append, head: &Head, recorded_at: i64) -> Result<Vec<Planned>>
         StreamState::Live => head.stream.deleted_at.get(),
         _ => base,
     };
-    let mut rest = append.events.as_slice();
     let mut first = base + 1;
     let mut parts = Vec::with_capacity(1);
-    while !rest.is_empty() {
-        let mut size = 0;
-        let fits = rest.iter().take_while(|event| {
-            size += codec::packed_size(event);
-            size <= MOST_PACKED
-        });
-        // An event that is alone fits in any case: its size is limited.
-        let (part, others) = rest.split_at(fits.count().max(1).min(rest.len()));
+    for (events, body) in bodies(&append.events, recorded_at)? {
         let batch = Batch {
             first,
-            last: first + part.len() as u64 - 1,
+            last: first + events.len() as u64 - 1,
             append_last: base + append.count(),
             position: None,
             entry: 0,
             deleted_at,
             kept_from: first,
-            body: Some(codec::pack(recorded_at, part)?),
+            body: Some(body),
         };
+        first = batch.last + 1;
         // The others stand behind the first, where nothing can be if it is alone.
         let condition = if parts.is_empty() { head.condition() } else { Head::MISSING.condition() };
-        parts.push(Planned::new(append.stream.clone(), batch, condition, head.position, part));
-        first += part.len() as u64;
-        rest = others;
+        parts.push(Planned::new(append.stream.clone(), batch, condition, head.position, events));
     }
     Ok(parts)
+}
+
+/// The events, packed in as many items as it takes: how far they can be compressed, nobody knows
+/// before it was tried.
+fn bodies(events: &[NewEvent], recorded_at: i64) -> Result<Vec<(&[NewEvent], Vec<u8>)>> {
+    let body = codec::pack(recorded_at, events)?;
+    // An event that is alone fits in any case: its size is limited.
+    if body.len() <= MOST_PACKED || events.len() == 1 {
+        return Ok(vec![(events, body)]);
+    }
+    let (some, others) = events.split_at(events.len() / 2);
+    let mut all = bodies(some, recorded_at)?;
+    all.extend(bodies(others, recorded_at)?);
+    Ok(all)
 }
 
 fn answer(

@@ -20,7 +20,7 @@ use crate::{
 
 /// Events up to this length stand in the log, too, so that who reads over all streams need not fetch
 /// them one by one. Their slot is charged as one kilobyte in any case, if it is not shared.
-pub(crate) const MOST_IN_LOG: usize = 700;
+pub(crate) const MOST_IN_LOG: usize = 850;
 /// How many bytes of types an entry of the log lists.
 const MOST_TYPES: usize = 200;
 /// The most bytes of one transaction, some of which are for what is around the events; DynamoDB

@@ -181,7 +181,9 @@ impl Batch {
     pub(crate) fn to_item(&self, stream: &StreamId) -> Item {
         let mut item = Key::events(stream, self.first).attributes();
         let mut set = |name: &str, value: AttributeValue| item.insert(name.to_owned(), value);
-        set("e", number(self.last));
+        if self.last != self.first {
+            set("e", number(self.last));
+        }
         if self.append_last != self.last {
             set("a", number(self.append_last));
         }
@@ -204,7 +206,7 @@ impl Batch {
     }
 
     fn of(item: &Item, first: u64) -> Result<Self> {
-        let last = need_number(item, "e")?;
+        let last = get_number(item, "e")?.unwrap_or(first);
         let batch = Self {
             first,
             last,

@@ -24,13 +24,16 @@ use crate::{
     table::{Condition, Range, Table, Written, count},
 };
 
-/// How many slots are read at once.
-const WINDOW: u64 = 256;
+/// How many slots of each stripe are read at once: what is read is charged by 4 KB, rounded up once
+/// for each stripe.
+const WINDOW: u64 = 128;
 /// How often a slot that is empty is looked at again, at first and at most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
 /// After so many slots, a writer looks whether any was left empty, so that nobody has to look at
 /// more.
 const SETTLE_EVERY: u64 = 1_024;
+/// Of so many settled slots the table is told, so that other processes need not look again.
+const SAY_EVERY: u64 = 256;
 
 /// The log of a store.
 #[derive(Debug)]
@@ -112,6 +115,11 @@ impl Log {
         items.iter().flatten().map(|item| Ok((slot_number(item)?, Slot::of(item)?))).collect()
     }
 
+    /// How many slots to read at once for somebody who wants so many.
+    pub(crate) fn window(&self, wanted: u64) -> u64 {
+        wanted.clamp(self.stripes, WINDOW * self.stripes)
+    }
+
     /// Makes sure that nobody can write to any slot up to the last that is written now, and returns
     /// that one: no more than `to`.
     pub(crate) async fn settle(self: &Arc<Self>, to: u64) -> Result<u64> {
@@ -125,7 +133,7 @@ impl Log {
         let mut slots = Slots::new(self.clone(), settled + 1, to);
         while slots.next().await?.is_some() {}
         let last = slots.next - 1;
-        if last >= self.settled_in_table.load(SeqCst) + WINDOW {
+        if last >= self.settled_in_table.load(SeqCst) + SAY_EVERY {
             let n = crate::item::number(last);
             let condition = Condition::when("attribute_not_exists(n) OR n < :n", [(":n", n)]);
             self.table.update(&Key::settled(), "SET n = :n", &condition).await?;
@@ -163,13 +171,21 @@ pub(crate) struct Slots {
     /// What was read beyond the next.
     read: BTreeMap<u64, Slot>,
     read_to: u64,
+    window: u64,
     /// When it was first seen that slots are missing.
     missing: Option<Instant>,
 }
 
 impl Slots {
+    /// For whoever wants all of them.
     pub(crate) fn new(log: Arc<Log>, next: u64, to: u64) -> Self {
-        Self { log, next, to, read: BTreeMap::new(), read_to: next - 1, missing: None }
+        Self::few(log, next, to, u64::MAX)
+    }
+
+    /// For whoever may have enough after so many: then as many more are read at once, and so on.
+    pub(crate) fn few(log: Arc<Log>, next: u64, to: u64, enough: u64) -> Self {
+        let window = log.window(enough);
+        Self { log, next, to, read: BTreeMap::new(), read_to: next - 1, window, missing: None }
     }
 
     /// Reads on up to there, and once more what was not there yet.
@@ -199,7 +215,8 @@ impl Slots {
                 let slot = self.resolve().await?;
                 self.read.insert(self.next, slot);
             } else if self.read_to < self.to {
-                let (from, to) = (self.read_to + 1, self.to.min(self.read_to + WINDOW));
+                let (from, to) = (self.read_to + 1, self.to.min(self.read_to + self.window));
+                self.window = self.log.window(self.window * 2);
                 self.read = self.log.slots(from, to).await?;
                 self.read_to = to;
                 self.missing = None;
@@ -226,10 +243,5 @@ impl Slots {
             sleep(pause).await;
             pause = (pause * 2).min(LOOK.1);
         }
-    }
-
-    /// Where a range of slots that ends there begins, if it is read at once.
-    pub(crate) fn window_before(to: u64) -> u64 {
-        to.saturating_sub(WINDOW - 1).max(1)
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct AllPages {
     slots: Option<Slots>,
     /// What was read and not given yet, backwards.
     read: VecDeque<(u64, Slot)>,
+    /// How many slots are read next, backwards.
+    window: u64,
     /// The slot after those that are given; backwards, before.
     edge: u64,
     /// How many events were gone past, wanted or not.
@@ -57,6 +59,7 @@ impl AllPages {
             left: limit.unwrap_or(u64::MAX),
             slots: None,
             read: VecDeque::new(),
+            window: 0,
             edge: 0,
             passed: 0,
         }
@@ -90,7 +93,7 @@ impl AllPages {
                 // Begins in the slot of the position, since some of it may be behind that.
                 let from = self.from.map_or(1, slot_of).max(1);
                 let to = self.log.allocated().await?;
-                self.slots.insert(Slots::new(self.log.clone(), from, to))
+                self.slots.insert(Slots::few(self.log.clone(), from, to, self.left))
             }
         };
         let found = slots.next().await?;
@@ -105,7 +108,8 @@ impl AllPages {
             self.edge = self.log.settle(to.min(self.log.allocated().await?)).await? + 1;
         }
         while self.read.is_empty() && self.edge > 1 {
-            let (from, to) = (Slots::window_before(self.edge - 1), self.edge - 1);
+            self.window = self.log.window(self.left.max(self.window * 2));
+            let (from, to) = (self.edge.saturating_sub(self.window).max(1), self.edge - 1);
             self.read = self.log.slots(from, to).await?.into_iter().rev().collect();
             self.edge = from;
         }

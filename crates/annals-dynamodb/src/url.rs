@@ -138,7 +138,7 @@ mod tests {
             ("postgres://x", "does not begin with `dynamodb:`"),
             ("dynamodb:", "no table"),
             ("dynamodb://ab", "3 to 255"),
-            ("dynamodb://a%20b", "cannot be read"),
+            ("dynamodb://a%20b", "3 to 255"),
             ("dynamodb://key:hunter2@events", "credentials are those"),
             ("dynamodb://events:8000", "more than the name"),
             ("dynamodb://events/hunter2", "more than the name"),

@@ -121,7 +121,7 @@ impl Server {
         self.set(namespace, (&partition, first), "b", garbage()).await?;
         if let Some(position) = number("p") {
             let (slot, entry) = (position / 1024, number("j").unwrap_or(0));
-            let stripe = format!("l:{}", slot % 4);
+            let stripe = format!("l:{}", slot % 8);
             self.set(namespace, (&stripe, slot), &format!("a[{entry}].b"), garbage()).await?;
         }
         Ok(())
@@ -223,7 +223,7 @@ fn main() -> ExitCode {
         .with_close_after(Duration::from_millis(100));
     let ordered = Server::new("dynamodb", options.clone());
     let unordered = Server::new("dynamodb-unordered", options.clone().with_order(false));
-    let faulty = Server::new("dynamodb-faults", options.with_stripes(4)).with_faults(seed);
+    let faulty = Server::new("dynamodb-faults", options).with_faults(seed);
     let harnesses: Vec<Arc<dyn Harness>> =
         vec![Arc::new(ordered), Arc::new(unordered), Arc::new(faulty)];
     run(&Arguments::from_args(), harnesses)

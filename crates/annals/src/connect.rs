@@ -32,6 +32,7 @@ const BACKENDS: &[Backend] = &[
 /// | `memory:` | a store in memory, a new one with every call |
 /// | `sqlite://shop.db`, `sqlite:///var/lib/shop.db` | a SQLite file: the module `sqlite` has its options |
 /// | `postgres://user:password@host/database?schema=shop` | a schema in PostgreSQL: the module `postgres` has its options |
+/// | `dynamodb://shop?region=eu-west-1` | a table in DynamoDB: the module `dynamodb` has its options |
 ///
 /// The scheme picks the backend; the rest, and its options, is for the backend's own `from_url`.
 ///
@@ -72,6 +73,11 @@ async fn open(backend: &Backend, url: &str) -> Result<Arc<dyn Store>> {
         "postgres" => {
             let config = annals_postgres::PostgresConfig::from_url(url)?;
             Ok(Arc::new(annals_postgres::PostgresStore::open(config).await?))
+        }
+        #[cfg(feature = "dynamodb")]
+        "dynamodb" => {
+            let config = annals_dynamodb::DynamoDbConfig::from_url(url)?;
+            Ok(Arc::new(annals_dynamodb::DynamoDbStore::open(config).await?))
         }
         name => {
             let feature = backend.feature;

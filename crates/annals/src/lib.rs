@@ -47,8 +47,8 @@
 //!
 //! # Features
 //!
-//! Each backend is a feature: `memory` and `sqlite`, both on by default, and `postgres`. A feature
-//! only adds. The typed configuration of a backend, which says all that its URL can say, is in the
+//! Each backend is a feature: `memory` and `sqlite`, both on by default, `postgres` and `dynamodb`. A
+//! feature only adds. The typed configuration of a backend, which says all that its URL can say, is in the
 //! module of its name.
 
 mod connect;
@@ -72,6 +72,12 @@ pub mod sqlite {
 #[cfg(feature = "postgres")]
 pub mod postgres {
     pub use annals_postgres::*;
+}
+
+/// The backend on DynamoDB: the feature `dynamodb`.
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb {
+    pub use annals_dynamodb::*;
 }
 
 #[cfg(all(doctest, feature = "memory", feature = "sqlite"))]

@@ -26,7 +26,7 @@ async fn known_backends_that_are_not_built_in_name_their_feature() {
         ("sqlite://shop.db", "sqlite", cfg!(feature = "sqlite")),
         ("postgres://shop:hunter2@db/shop", "postgres", cfg!(feature = "postgres")),
         ("postgresql://shop:hunter2@db/shop", "postgres", cfg!(feature = "postgres")),
-        ("dynamodb://events", "dynamodb", false),
+        ("dynamodb://events", "dynamodb", cfg!(feature = "dynamodb")),
         ("esdb://admin:hunter2@node:2113", "eventstoredb", false),
         ("esdb+discover://admin:hunter2@node", "eventstoredb", false),
         ("kurrentdb://node", "eventstoredb", false),

@@ -78,6 +78,8 @@ async fn no_password_is_shown() {
         "postgres://shop:hunter2@127.0.0.1:1/shop?sslpassword=hunter2",
         "postgres://shop:hunter2@127.0.0.1:port/shop",
         "dynamodb://key:hunter2@127.0.0.1:1/events",
+        "dynamodb://events?secret=hunter2",
+        "dynamodb://events?endpoint=http://key:hunter2@127.0.0.1:1",
         "esdb://admin:hunter2@127.0.0.1:1",
         "esdb+discover://admin:hunter2@127.0.0.1:1",
         "kurrentdb://admin:hunter2@127.0.0.1:1?tls=hunter2",

@@ -11,8 +11,8 @@ use testcontainers::{
 use crate::{BoxError, ports, watchdog::Watchdog};
 
 const IMAGE: &str = "amazon/dynamodb-local";
-/// The newest, as the real service is.
-const TAG: &str = "latest";
+/// The same as in `docker-compose.yml` and in the workflow.
+const TAG: &str = "3.3.1";
 const PORT: u16 = 8000;
 
 /// A container, which testcontainers removes when this is dropped, and a watchdog for the case that

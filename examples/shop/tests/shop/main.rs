@@ -1,5 +1,5 @@
-//! The shop from end to end, each test on every store: in memory, on SQLite, on PostgreSQL where a
-//! server can be had, and on those whose URLs stand, parted by commas, in `ANNALS_SHOP_URLS`. In
+//! The shop from end to end, each test on every store: in memory, on SQLite, on PostgreSQL and
+//! DynamoDB where a server can be had, and on those whose URLs stand, parted by commas, in `ANNALS_SHOP_URLS`. In
 //! each, `{}` stands for a name of the test's own.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use annals::{ReadAll, RecordedEvent, Store};
-use annals_test_servers::postgres;
+use annals_test_servers::{dynamodb, postgres};
 use futures::TryStreamExt;
 use shop::{AnyError, Options, Summary, execute::Counters};
 use tempfile::TempDir;
@@ -21,6 +21,7 @@ pub(crate) enum Kind {
     At(String),
     /// On a server that the tests start, or that is there: or why there is none.
     Postgres(Result<postgres::Source, String>),
+    DynamoDb(Result<dynamodb::Source, String>),
 }
 
 /// Every kind of store.
@@ -28,7 +29,8 @@ pub(crate) fn kinds() -> Vec<Kind> {
     let more = std::env::var("ANNALS_SHOP_URLS").unwrap_or_default();
     let urls = ["memory:", "sqlite://{file}"].into_iter().chain(more.split(',').map(str::trim));
     let at = urls.filter(|url| !url.is_empty()).map(|url| Kind::At(url.to_owned()));
-    at.chain([Kind::Postgres(postgres::Source::find())]).collect()
+    let postgres = Kind::Postgres(postgres::Source::find());
+    at.chain([postgres, Kind::DynamoDb(dynamodb::Source::find())]).collect()
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
         match self {
             Self::At(url) => url.split(':').next().unwrap(),
             Self::Postgres(_) => "postgres",
+            Self::DynamoDb(_) => "dynamodb",
         }
     }
 
@@ -48,6 +51,7 @@ impl Kind {
         match self {
             Self::At(_) => None,
             Self::Postgres(source) => source.clone().err(),
+            Self::DynamoDb(source) => source.clone().err(),
         }
     }
 
@@ -63,6 +67,7 @@ impl Kind {
                 let url = postgres::shared().await.unwrap().url();
                 format!("{url}{}schema={{}}", if url.contains('?') { '&' } else { '?' })
             }
+            Self::DynamoDb(_) => dynamodb::shared().await.unwrap().url("{}"),
         }
     }
 }

@@ -1,0 +1,102 @@
+//! A subscriber to all, in a process of its own: `Slots` of `log.rs`.
+
+use std::collections::BTreeSet;
+
+use fastrand::Rng;
+
+use super::service::{MILLISECOND, Time, latency};
+
+/// As in the store.
+const WINDOW: usize = 256;
+const LOOK: (Time, Time) = (5 * MILLISECOND, 50 * MILLISECOND);
+const CLOSE_AFTER: Time = 500 * MILLISECOND;
+/// How soon it looks for more while there is something.
+const SOON: Time = 20 * MILLISECOND;
+
+/// A request of the reader that is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Look {
+    /// How many slots there are.
+    Counter,
+    /// Those of a window.
+    Window,
+    /// The one that is missing.
+    Slot,
+    /// That one was closed, or was written before.
+    Closed,
+}
+
+pub(super) struct Reader {
+    pub(super) next: usize,
+    to: usize,
+    read: BTreeSet<usize>,
+    read_to: usize,
+    missing: Option<Time>,
+    pause: Time,
+    /// The pause before it tries again to close a slot.
+    before_close: Time,
+}
+
+impl Reader {
+    pub(super) fn new() -> Self {
+        Self {
+            next: 1,
+            to: 0,
+            read: BTreeSet::new(),
+            read_to: 0,
+            missing: None,
+            pause: LOOK.0,
+            before_close: 0,
+        }
+    }
+
+    /// What it looks at next, and how long it waits before; none where it closes the next slot.
+    pub(super) fn after(
+        &mut self,
+        look: Look,
+        now: Time,
+        given_out: usize,
+        is_known: impl Fn(usize) -> bool,
+    ) -> Option<(Time, Look)> {
+        match look {
+            Look::Counter => self.to = given_out,
+            Look::Window => {
+                let to = self.to.min(self.read_to + WINDOW);
+                self.read = (self.read_to + 1..=to).filter(|slot| is_known(*slot)).collect();
+                self.read_to = to;
+                self.missing = None;
+            }
+            Look::Slot if !is_known(self.next) => {
+                if self.missing.is_some_and(|since| now - since >= CLOSE_AFTER) {
+                    self.before_close = 0;
+                    return None;
+                }
+                let pause = self.pause;
+                self.pause = (pause * 2).min(LOOK.1);
+                return Some((pause, Look::Slot));
+            }
+            Look::Slot | Look::Closed => {
+                self.read.insert(self.next);
+            }
+        }
+        while self.read.remove(&self.next) {
+            self.next += 1;
+        }
+        if !self.read.is_empty() {
+            self.missing.get_or_insert(now);
+            self.pause = LOOK.0;
+            return Some((0, Look::Slot));
+        }
+        if self.read_to < self.to {
+            return Some((0, Look::Window));
+        }
+        // What was not there yet is read once more.
+        self.read_to = self.next - 1;
+        Some((SOON, Look::Counter))
+    }
+
+    pub(super) fn pause_before_close(&mut self, rng: &mut Rng, most: (Time, Time)) -> Time {
+        self.before_close = (self.before_close * 2).clamp(most.0, most.1);
+        latency(rng, false) + rng.u64(0..=self.before_close)
+    }
+}
