@@ -35,8 +35,12 @@ pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<V
     let mut presumed: Vec<_> = appends.iter().map(|append| shared.heads.presume(append)).collect();
     loop {
         let heads = appends.iter().zip(&presumed).map(async |(append, head)| match head {
-            Some(head) => Ok(*head),
-            None => Head::load(&shared.table, &append.stream).await,
+            Some(head) => Ok::<_, Error>(*head),
+            None => {
+                let head = Head::load(&shared.table, &append.stream).await?;
+                shared.heads.learn(&append.stream, head);
+                Ok(head)
+            }
         });
         let heads = try_join_all(heads).await?;
         match judge(shared, appends, &heads).await {

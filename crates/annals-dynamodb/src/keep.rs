@@ -33,8 +33,11 @@ impl Shared {
         if let Some(ttl) = self.options.snapshot_ttl {
             item.insert(EXPIRES.to_owned(), number(now().saturating_add(ttl.as_secs())));
         }
-        // Refused where a later one is kept.
-        let condition = Condition::when("attribute_not_exists(v) OR v <= :v", [(":v", version)]);
+        // Refused where a later one is kept that has not expired.
+        let condition = Condition::when(
+            "attribute_not_exists(v) OR v <= :v OR expires <= :now",
+            [(":v", version), (":now", number(now()))],
+        );
         self.table.put(&item, &condition).await?;
         Ok(())
     }

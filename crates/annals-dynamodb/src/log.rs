@@ -1,7 +1,7 @@
 //! The order over all streams: a log of slots, each of which is written once, by one transaction
 //! together with the events, or closed by a reader who found it empty.
 //!
-//! `docs/adr/0005-dynamodb-order.md` has the reasoning.
+//! `docs/adr/0005-dynamodb.md` has the reasoning.
 
 use std::{
     collections::BTreeMap,

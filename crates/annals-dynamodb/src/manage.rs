@@ -64,8 +64,12 @@ impl Shared {
         let began = Instant::now();
         loop {
             let head = Head::load(&self.table, stream).await?;
-            head.stream.check(stream, expected)?;
             let after = head.stream.version.plus(1).get();
+            if head.stream.state == StreamState::Tombstoned {
+                // Whoever closed it may have died over the cleaning.
+                self.clean(stream, after).await?;
+            }
+            head.stream.check(stream, expected)?;
             let exists = head.stream.state == StreamState::Live;
             if exists || closed {
                 let nonce = fastrand::u64(..);

@@ -23,8 +23,8 @@ use crate::{
 pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
 /// How often, and after which pause, a part of a stream is looked for that has to be there: the
 /// items of one append become visible one by one, for as long as its transaction takes.
-const LOOKS: u32 = 100;
-const LOOK: Duration = Duration::from_millis(20);
+pub(crate) const LOOKS: u32 = 100;
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
 /// The events of a stream. Every item begins where the one before it ended, so that one that is
 /// missing is found out.
@@ -280,6 +280,7 @@ pub(crate) async fn version_at(
     position: Position,
 ) -> Result<Version> {
     let (mut least, mut most) = (0, Head::load(&shared.table, stream).await?.stream.version.get());
+    let mut looks = 0;
     while least < most {
         let middle = least + (most - least).div_ceil(2);
         let range = Range::new(Key::stream(stream), 1, sort(middle));
@@ -290,6 +291,15 @@ pub(crate) async fn version_at(
             return Err(corrupt(format!("version {middle} is missing")).with_stream(stream));
         };
         let Some(first) = batch.position else { break };
+        if batch.last < middle {
+            // A part of an append that is not to be seen yet.
+            looks += 1;
+            if looks > LOOKS {
+                return Err(corrupt(format!("version {middle} is missing")).with_stream(stream));
+            }
+            sleep(LOOK).await;
+            continue;
+        }
         if first > position.get() {
             most = batch.first - 1;
         } else {

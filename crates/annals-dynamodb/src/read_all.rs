@@ -1,19 +1,23 @@
 //! Reading over all streams, a page at a time.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use annals_core::{
     Direction, Filter, Position, ReadAll, RecordedEvent, Result, StreamId,
     adapter::{Page, Pages},
 };
 use async_trait::async_trait;
+use tokio::time::sleep;
 
 use crate::{
     codec,
     error::corrupt,
-    item::{Batch, Entry, Events, Key, SLOT, Slot, StreamItem, Summary, end_of, slot_of},
+    item::{Batch, Entry, Events, Item, Key, SLOT, Slot, StreamItem, Summary, end_of, slot_of},
     log::{Log, Slots},
-    read::PAGE_BYTES,
+    read::{LOOK, LOOKS, PAGE_BYTES},
     store::Shared,
 };
 
@@ -155,11 +159,29 @@ impl AllPages {
         all
     }
 
+    /// The items in which events are that the log only names.
+    async fn fetch(&self, wanted: &[Wanted]) -> Result<HashMap<Key, Item>> {
+        let there = wanted.iter().filter(|wanted| wanted.here.is_none());
+        let mut missing: Vec<_> =
+            there.map(|wanted| Key::events(&wanted.stream, wanted.first)).collect();
+        let mut found = HashMap::new();
+        for look in 0..=LOOKS {
+            // A slot can be seen before the items of its transaction.
+            if look > 0 {
+                sleep(LOOK).await;
+            }
+            found.extend(self.shared.table.get_all(&missing).await?);
+            missing.retain(|key| !found.contains_key(key));
+            if missing.is_empty() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// The events themselves.
     async fn load(&self, wanted: Vec<Wanted>) -> Result<Vec<RecordedEvent>> {
-        let there = wanted.iter().filter(|wanted| wanted.here.is_none());
-        let keys: Vec<_> = there.map(|wanted| Key::events(&wanted.stream, wanted.first)).collect();
-        let found = self.shared.table.get_all(&keys).await?;
+        let found = self.fetch(&wanted).await?;
         let mut events = Vec::new();
         for Wanted { stream, first, last, position, here } in wanted {
             let (from, body) = match here {

@@ -1,0 +1,131 @@
+//! What requests cost, to the unit.
+
+use annals_core::{
+    Append, EventStore, EventStoreExt,
+    ExpectedVersion::{Any, Exact, NoStream},
+    NewEvent, ReadAll, TryStreamExt,
+};
+use annals_dynamodb::DynamoDbStore;
+use annals_test_servers::dynamodb::{Meter, Usage};
+
+use crate::common::{Place, any, event, id, options};
+
+async fn metered(place: &Place, order: bool) -> (DynamoDbStore, Meter) {
+    let meter = Meter::new();
+    let store = place.open_through(meter.http_client(), options(order)).await.unwrap();
+    meter.take();
+    (store, meter)
+}
+
+#[track_caller]
+fn assert_cost(usage: &Usage, requests: u64, write_units: f64, read_units: f64) {
+    let found = (usage.requests, usage.write_units, usage.read_units);
+    assert_eq!(found, (requests, write_units, read_units), "{usage:?}");
+}
+
+#[tokio::test]
+async fn an_append_without_order_is_one_request_and_one_unit() {
+    let place = Place::new().await;
+    let (store, meter) = metered(&place, false).await;
+    store.append(Append::new(id("a-1"), NoStream, [event(1)])).await.unwrap();
+    assert_cost(&meter.take(), 1, 1.0, 0.0);
+    store.append(Append::new(id("a-1"), Exact(1.into()), [event(2)])).await.unwrap();
+    assert_cost(&meter.take(), 1, 1.0, 0.0);
+    store.append(any("a-1", 3)).await.unwrap();
+    assert_cost(&meter.take(), 1, 1.0, 0.0);
+    // Whoever has only read the stream knows as much.
+    let (reader, meter) = metered(&place, false).await;
+    assert_eq!(reader.load_stream(&id("a-1")).await.unwrap().len(), 3);
+    meter.take();
+    reader.append(Append::new(id("a-1"), Exact(3.into()), [event(4)])).await.unwrap();
+    assert_cost(&meter.take(), 1, 1.0, 0.0);
+    // Whoever has not must look.
+    let (stranger, meter) = metered(&place, false).await;
+    stranger.append(any("a-1", 5)).await.unwrap();
+    let usage = meter.take();
+    assert!(usage.requests <= 2 && usage.read_units <= 1.0, "{usage:?}");
+    assert_eq!(usage.write_units, 1.0);
+}
+
+fn order_line(number: u64) -> NewEvent {
+    let line = serde_json::json!({
+        "order": "7d4f1c52", "line": number, "product": "a book that is read again and again",
+        "quantity": 1, "price": {"amount": "19.90", "currency": "EUR"}, "warehouse": "north",
+    });
+    NewEvent::json("LineAdded", &line).unwrap()
+}
+
+#[tokio::test]
+async fn ten_events_that_resemble_each_other_are_one_unit() {
+    let place = Place::new().await;
+    let (store, meter) = metered(&place, false).await;
+    let append = Append::new(id("a-1"), NoStream, (0..10).map(order_line));
+    assert!(append.events.iter().map(NewEvent::size).sum::<usize>() > 1_500);
+    store.append(append).await.unwrap();
+    assert_cost(&meter.take(), 1, 1.0, 0.0);
+}
+
+#[tokio::test]
+async fn an_append_with_order_is_two_requests_and_five_units() {
+    let place = Place::new().await;
+    let (store, meter) = metered(&place, true).await;
+    store.append(Append::new(id("a-1"), NoStream, [event(1)])).await.unwrap();
+    assert_cost(&meter.take(), 2, 5.0, 0.0);
+    store.append(Append::new(id("a-1"), Exact(1.into()), [event(2)])).await.unwrap();
+    assert_cost(&meter.take(), 2, 5.0, 0.0);
+    store.append(any("a-1", 3)).await.unwrap();
+    assert_cost(&meter.take(), 2, 5.0, 0.0);
+}
+
+/// Reads cost little more than the bytes of the events do.
+async fn reading(order: bool) {
+    const EVENTS: u64 = 1_000;
+    let place = Place::new().await;
+    let (store, meter) = metered(&place, order).await;
+    let payload = |n: u64| {
+        let mut rng = fastrand::Rng::with_seed(n);
+        std::iter::repeat_with(|| rng.u8(..)).take(200).collect::<Vec<_>>()
+    };
+    let mut bytes = 0;
+    for n in 0..EVENTS {
+        let event = NewEvent::binary("Measured", payload(n)).unwrap();
+        bytes += event.size() + 16 + event.event_type().as_str().len() + 8;
+        store.append(Append::new(id("a-1"), Exact(n.into()), [event])).await.unwrap();
+    }
+    meter.take();
+    let least = bytes.div_ceil(4_096) as f64;
+    let (reader, meter) = metered(&place, order).await;
+    assert_eq!(reader.load_stream(&id("a-1")).await.unwrap().len() as u64, EVENTS);
+    let usage = meter.take();
+    let ratio = usage.read_units / least;
+    eprintln!("order {order}: {} units, {ratio:.3} of {least}", usage.read_units);
+    assert!(ratio <= 1.2, "{ratio}: {usage:?}");
+    if order {
+        let all = reader.read_all(ReadAll::default()).try_collect::<Vec<_>>().await.unwrap();
+        assert_eq!(all.len() as u64, EVENTS);
+        let usage = meter.take();
+        eprintln!("all: {} units, {:.3} of {least}", usage.read_units, usage.read_units / least);
+        assert!(usage.read_units / least <= 1.5, "{usage:?}");
+    }
+}
+
+#[tokio::test]
+async fn reading_costs_what_the_events_weigh() {
+    reading(true).await;
+}
+
+#[tokio::test]
+async fn reading_costs_what_the_events_weigh_without_order() {
+    reading(false).await;
+}
+
+#[tokio::test]
+async fn any_version_is_found_out_once() {
+    let place = Place::new().await;
+    place.open(false).await.append(any("a-1", 1)).await.unwrap();
+    let (store, meter) = metered(&place, false).await;
+    store.append(Append::new(id("a-1"), Any, [event(2)])).await.unwrap();
+    meter.take();
+    store.append(Append::new(id("a-1"), Any, [event(3)])).await.unwrap();
+    assert_cost(&meter.take(), 1, 1.0, 0.0);
+}

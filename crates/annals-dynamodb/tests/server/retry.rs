@@ -1,0 +1,235 @@
+//! What requests come to, one thing at a time, and what a caller then knows.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use annals_core::{
+    Append, ErrorKind, EventStore,
+    ExpectedVersion::{Any, Exact, NoStream},
+    Subscribe,
+};
+use annals_dynamodb::DynamoDbStore;
+use annals_test_servers::dynamodb::{Fault, Faults, Rates};
+use serde_json::json;
+
+use crate::{
+    common::{Place, any, event, everything, gapless, id, options, soon, take},
+    gate::{Fate, Gate},
+};
+
+const RETRY_FOR: Duration = Duration::from_millis(200);
+/// The operation that writes the events, with an order and without.
+const WRITES: [(bool, &str); 2] = [(true, "TransactWriteItems"), (false, "PutItem")];
+
+/// A store whose requests of one operation come to a fault, the first so many of them.
+async fn faulty(
+    place: &Place,
+    order: bool,
+    operation: &'static str,
+    fault: Fault,
+    times: u64,
+) -> (DynamoDbStore, Faults) {
+    // What opens the store is not harmed.
+    place.open(order).await;
+    let faults = Faults::new(0, Rates::none());
+    let (rates, left) = (faults.clone(), AtomicU64::new(times));
+    let gate = Gate::new(move |found, _| {
+        let take = |left: u64| left.checked_sub(1);
+        let harmed = found == operation && left.fetch_update(SeqCst, SeqCst, take).is_ok();
+        rates.set_rates(if harmed { Rates::none().with(fault, 1.0) } else { Rates::none() });
+        Fate::Pass
+    });
+    let options = options(order).with_retry_for(RETRY_FOR);
+    let http = gate.around(faults.http_client());
+    (place.open_through(http, options).await.unwrap(), faults)
+}
+
+fn first(stream: &str) -> Append {
+    Append::new(id(stream), NoStream, [event(1)])
+}
+
+#[tokio::test]
+async fn what_is_throttled_for_ever_is_busy() {
+    for (order, operation) in WRITES {
+        let place = Place::new().await;
+        let (store, _) = faulty(&place, order, operation, Fault::Throttled, u64::MAX).await;
+        let began = tokio::time::Instant::now();
+        let error = soon("the end", store.append(first("a-1"))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+        assert!(error.is_retryable() && !error.outcome_unknown(), "{error:?}");
+        let took = began.elapsed();
+        assert!(took >= RETRY_FOR && took < RETRY_FOR + Duration::from_secs(3), "{took:?}");
+        assert!(gapless(&place.open(order).await, &id("a-1")).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn conflicts_for_ever_are_busy() {
+    for (order, operation) in WRITES {
+        let place = Place::new().await;
+        let (store, _) = faulty(&place, order, operation, Fault::Conflict, u64::MAX).await;
+        let error = soon("the end", store.append(first("a-1"))).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome_unknown()), (ErrorKind::Busy, false), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_lost_for_ever_has_an_unknown_outcome() {
+    for fault in [Fault::ErrorBefore, Fault::LostRequest, Fault::ErrorAfter, Fault::LostAnswer] {
+        for (order, operation) in WRITES {
+            let place = Place::new().await;
+            let (store, _) = faulty(&place, order, operation, fault, u64::MAX).await;
+            let error = soon("the end", store.append(first("a-1"))).await;
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{fault}: {error:?}");
+            assert!(error.is_retryable() && error.outcome_unknown(), "{fault}: {error:?}");
+            let healthy = place.open(order).await;
+            let again = Append::new(id("a-1"), Any, [event(2)]);
+            soon("another append", healthy.append(again)).await.unwrap();
+            if order {
+                everything(&healthy).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_no_slot_was_to_be_had_nothing_is_written() {
+    for fault in [Fault::LostRequest, Fault::LostAnswer] {
+        let place = Place::new().await;
+        let (store, _) = faulty(&place, true, "UpdateItem", fault, u64::MAX).await;
+        let error = soon("the end", store.append(first("a-1"))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(!error.outcome_unknown(), "{error:?}");
+        let healthy = place.open(true).await;
+        healthy.append(first("b-1")).await.unwrap();
+        assert_eq!(everything(&healthy).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_passing_fault_is_not_noticed() {
+    let faults = [
+        Fault::Throttled,
+        Fault::Conflict,
+        Fault::ErrorBefore,
+        Fault::LostRequest,
+        Fault::ErrorAfter,
+        Fault::LostAnswer,
+    ];
+    for fault in faults {
+        for (order, operation) in WRITES {
+            let place = Place::new().await;
+            let (store, faults) = faulty(&place, order, operation, fault, 2).await;
+            let appended = soon("an append", store.append(first("a-1"))).await;
+            let appended = appended.unwrap_or_else(|error| panic!("{fault} {order}: {error:?}"));
+            assert!(!appended.replayed, "{fault}");
+            assert_eq!(faults.counts()[fault.name()], 2);
+            assert_eq!(appended.last_version.get(), 1);
+            let next = Append::new(id("a-1"), Exact(1.into()), [event(2)]);
+            store.append(next).await.unwrap();
+            let healthy = place.open(order).await;
+            assert_eq!(gapless(&healthy, &id("a-1")).await.len(), 2);
+            if order {
+                let all = everything(&healthy).await;
+                assert_eq!(all[0].position, appended.position, "{fault}");
+                let mut live = store.subscribe(Subscribe::default()).await.unwrap();
+                assert_eq!(take(&mut live, 2).await, all);
+            }
+        }
+    }
+}
+
+/// A server that knows no tokens executes the second try, too.
+#[tokio::test]
+async fn what_was_written_is_recognised_without_a_token() {
+    for order in [true, false] {
+        let place = Place::new().await;
+        place.open(order).await;
+        let tries = Arc::new(AtomicU64::new(0));
+        let counted = tries.clone();
+        let gate = Gate::new(move |operation, body| {
+            if operation != "TransactWriteItems" {
+                return Fate::Pass;
+            }
+            let mut body = body.clone();
+            match counted.fetch_add(1, SeqCst) {
+                0 => Fate::Unanswered,
+                tries => {
+                    body["ClientRequestToken"] = format!("another token {tries}").into();
+                    Fate::Changed(body)
+                }
+            }
+        });
+        let store = place.open_through(gate.http_client(), options(order)).await.unwrap();
+        let to = |stream| Append::new(id(stream), NoStream, [event(1), event(2)]);
+        let answers = store.append_multi(vec![to("a-1"), to("b-1")]).await.unwrap();
+        assert!(answers.iter().all(|answer| !answer.replayed && answer.last_version.get() == 2));
+        assert_eq!(tries.load(SeqCst), 2);
+        let healthy = place.open(order).await;
+        for (stream, answer) in ["a-1", "b-1"].into_iter().zip(&answers) {
+            let events = gapless(&healthy, &id(stream)).await;
+            assert_eq!((events.len(), events[1].position), (2, answer.position));
+        }
+        if order {
+            assert_eq!(everything(&healthy).await.len(), 4);
+        }
+    }
+}
+
+/// Whatever stands where something was to be written, must be what was to be written there.
+#[tokio::test]
+async fn what_others_have_written_is_not_taken_for_ours() {
+    for order in [true, false] {
+        let place = Place::new().await;
+        let (store, other) = (place.open(order).await, place.open(order).await);
+        store.append(any("a-1", 1)).await.unwrap();
+        // The same payload, in the same version.
+        other.append(Append::new(id("a-1"), Exact(1.into()), [event(2)])).await.unwrap();
+        let stale = Append::new(id("a-1"), Exact(1.into()), [event(2)]);
+        let error = store.append(stale).await.unwrap_err();
+        let conflict = error.conflict().unwrap();
+        assert_eq!((error.kind(), conflict.actual.get()), (ErrorKind::Conflict, 2));
+        assert_eq!(conflict.expected, Exact(1.into()));
+        other.append(any("a-1", 3)).await.unwrap();
+        let appended = store.append(any("a-1", 4)).await.unwrap();
+        assert_eq!((appended.last_version.get(), appended.replayed), (4, false));
+        assert_eq!(gapless(&other, &id("a-1")).await.len(), 4);
+        if order {
+            everything(&other).await;
+        }
+    }
+}
+
+/// Not every server says what stands where a condition did not hold.
+#[tokio::test]
+async fn a_server_that_does_not_tell_what_it_found_is_asked() {
+    for order in [true, false] {
+        let place = Place::new().await;
+        let other = place.open(order).await;
+        let gate = Gate::new(|operation, body| {
+            let mut body = body.clone();
+            match operation {
+                "PutItem" => body["ReturnValuesOnConditionCheckFailure"] = json!("NONE"),
+                "TransactWriteItems" => {
+                    for item in body["TransactItems"].as_array_mut().unwrap() {
+                        item["Put"]["ReturnValuesOnConditionCheckFailure"] = json!("NONE");
+                    }
+                }
+                _ => return Fate::Pass,
+            }
+            Fate::Changed(body)
+        });
+        let store = place.open_through(gate.http_client(), options(order)).await.unwrap();
+        store.append(any("a-1", 1)).await.unwrap();
+        other.append(any("a-1", 2)).await.unwrap();
+        let stale = Append::new(id("a-1"), Exact(1.into()), [event(3)]);
+        let error = store.append(stale).await.unwrap_err();
+        assert_eq!(error.conflict().unwrap().actual.get(), 2);
+    }
+}

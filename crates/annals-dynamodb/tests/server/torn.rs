@@ -1,0 +1,144 @@
+//! Items of one append become visible one by one: what is not there yet is waited for, and what is
+//! missing is never taken for the end.
+
+use std::time::Duration;
+
+use annals_core::{
+    ErrorKind, EventStore, EventStoreExt,
+    ExpectedVersion::{Any, NoStream},
+    ReadAll, ReadStream, RecordedEvent, Result, Subscribe, TryStreamExt,
+};
+use annals_dynamodb::DynamoDbStore;
+use serde_json::json;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
+use tokio::time::timeout;
+
+use crate::{
+    common::{Place, TABLE, any, id, noise, options, soon, take},
+    gate::{Fate, Gate},
+};
+
+/// A stream with an append of three items, between two of one.
+async fn with_large(order: bool) -> Place {
+    let place = Place::new().await;
+    let store = place.open(order).await;
+    store.append(any("a-1", 1)).await.unwrap();
+    let large = (2..=4).map(|n| noise("large", 210_000 + n));
+    store.append_to("a-1", Any, large).await.unwrap();
+    store.append(any("a-1", 5)).await.unwrap();
+    place
+}
+
+async fn read(store: &DynamoDbStore, options: ReadStream) -> (Vec<u64>, Result<()>) {
+    let mut events = store.read_stream(&id("a-1"), options);
+    let mut versions = Vec::new();
+    loop {
+        match soon("a read", events.try_next()).await {
+            Ok(Some(event)) => versions.push(event.version.get()),
+            Ok(None) => return (versions, Ok(())),
+            Err(error) => return (versions, Err(error)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_part_ends_a_read_with_an_error() {
+    let place = with_large(false).await;
+    place.remove("s:a-1", 3).await;
+    let forwards = async || read(&place.open(false).await, ReadStream::default()).await;
+    let backwards =
+        async || read(&place.open(false).await, ReadStream::default().backwards()).await;
+    let ((up, up_end), (down, down_end)) = tokio::join!(forwards(), backwards());
+    assert_eq!(up_end.expect_err("it just ends").kind(), ErrorKind::Corrupt);
+    assert_eq!(down_end.expect_err("it just ends").kind(), ErrorKind::Corrupt);
+    assert_eq!((up, down), (vec![1, 2], vec![5, 4]));
+}
+
+#[tokio::test]
+async fn a_missing_last_part_ends_a_read_with_an_error() {
+    let place = Place::new().await;
+    let store = place.open(false).await;
+    let large = (1..=3).map(|n| noise("large", 210_000 + n));
+    store.append_to("a-1", NoStream, large).await.unwrap();
+    place.remove("s:a-1", 3).await;
+    let (seen, end) = read(&place.open(false).await, ReadStream::default()).await;
+    assert_eq!((seen, end.expect_err("it just ends").kind()), (vec![1, 2], ErrorKind::Corrupt));
+}
+
+#[tokio::test]
+async fn a_missing_part_ends_a_read_of_all_with_an_error() {
+    let place = with_large(true).await;
+    place.remove("s:a-1", 3).await;
+    let store = place.open(true).await;
+    let all = store.read_all(ReadAll::default()).try_collect::<Vec<RecordedEvent>>();
+    assert_eq!(soon("reading all", all).await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn a_part_that_comes_later_is_waited_for() {
+    for backwards in [false, true] {
+        let place = with_large(false).await;
+        let part = place.item("s:a-1", 3).await.unwrap();
+        place.remove("s:a-1", 3).await;
+        let queries = tokio::sync::watch::Sender::new(0);
+        let count = queries.clone();
+        let gate = Gate::new(move |operation, _| {
+            count.send_modify(|count| *count += u64::from(operation == "Query"));
+            Fate::Pass
+        });
+        let store = place.open_through(gate.http_client(), options(false)).await.unwrap();
+        let mut how = ReadStream::default();
+        if backwards {
+            how = how.backwards();
+        }
+        let reading = tokio::spawn(async move { read(&store, how).await });
+        let looked = async { queries.subscribe().wait_for(|count| *count >= 3).await.map(|_| ()) };
+        soon("looks for it", looked).await.unwrap();
+        let put = place.client().put_item().table_name(TABLE).set_item(Some(part));
+        put.send().await.unwrap();
+        let (mut versions, end) = reading.await.unwrap();
+        end.unwrap();
+        if backwards {
+            versions.reverse();
+        }
+        assert_eq!(versions, [1, 2, 3, 4, 5], "backwards: {backwards}");
+    }
+}
+
+/// The slot of the log may be visible a moment before the events that it names.
+#[tokio::test]
+async fn events_that_the_log_names_already_are_waited_for() {
+    let place = with_large(true).await;
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = asked.clone();
+    let gate = Gate::new(move |operation, _| {
+        let not_yet = operation == "BatchGetItem" && counted.fetch_add(1, SeqCst) == 0;
+        let nothing = json!({"Responses": {TABLE: []}, "UnprocessedKeys": {}});
+        if not_yet { Fate::Answered(nothing) } else { Fate::Pass }
+    });
+    let store = place.open_through(gate.http_client(), options(true)).await.unwrap();
+    let mut live = store.subscribe(Subscribe::default()).await.unwrap();
+    let versions: Vec<_> = take(&mut live, 5).await.iter().map(|e| e.version.get()).collect();
+    assert_eq!(versions, [1, 2, 3, 4, 5]);
+    assert!(asked.load(SeqCst) > 1);
+}
+
+/// To find the version that a stream had at a position ends, whatever is missing.
+#[tokio::test]
+async fn a_subscription_after_a_position_finds_out_that_a_part_is_missing() {
+    let place = with_large(true).await;
+    let store = place.open(true).await;
+    let events = store.load_stream(&id("a-1")).await.unwrap();
+    place.remove("s:a-1", 3).await;
+    for event in events {
+        let subscribe = Subscribe::to(id("a-1")).after(event.position);
+        let subscribed = timeout(Duration::from_secs(5), store.subscribe(subscribe)).await;
+        // It may also not need the part at all.
+        if let Err(error) = subscribed.expect("it never ends") {
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+        }
+    }
+}
