@@ -4,12 +4,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 // A build that lacks a backend would lack its column.
-#![cfg(all(
-    feature = "memory",
-    feature = "sqlite",
-    feature = "postgres",
-    feature = "dynamodb"
-))]
+#![cfg(all(feature = "memory", feature = "sqlite", feature = "postgres", feature = "dynamodb"))]
 
 use std::fmt::Write;
 
