@@ -1,6 +1,9 @@
 //! Judging an append, and writing it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering::Relaxed},
+};
 
 use annals_core::{
     Append, Appended, Error, ErrorKind,
@@ -150,7 +153,7 @@ async fn written_after(
 
 /// The items to be written, for all the appends together.
 fn plan(appends: &[Append], heads: &[Head]) -> Result<Vec<Planned>> {
-    let recorded_at = Utc::now().timestamp_micros();
+    let recorded_at = now();
     let mut planned = Vec::with_capacity(appends.len());
     for (append, head) in appends.iter().zip(heads) {
         planned.extend(parts(append, head, recorded_at)?);
@@ -165,6 +168,16 @@ fn plan(appends: &[Append], heads: &[Head]) -> Result<Vec<Planned>> {
         return Err(Error::new(ErrorKind::LimitExceeded, message));
     }
     Ok(planned)
+}
+
+/// Microseconds since 1970, no two the same: who sends the same events twice at once must be able to
+/// tell which of them was written.
+fn now() -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = Utc::now().timestamp_micros();
+    let next = |last: i64| now.max(last + 1);
+    let last = LAST.fetch_update(Relaxed, Relaxed, |last| Some(next(last)));
+    last.map_or(now, next)
 }
 
 /// The items of one append: most often one.

@@ -91,11 +91,11 @@ impl Planned {
     }
 
     /// Whether the item that is there is the one that was to be written: an earlier try has been
-    /// successful then, and its answer was lost. The time of recording and the ids tell it from any
-    /// other.
+    /// successful then, and its answer was lost. The position tells it from any other, or where there
+    /// is none, the time of recording.
     fn is(&self, found: &Item) -> bool {
         let ours = self.batch.to_item(&self.stream);
-        ["e", "b"].iter().all(|name| ours.get(*name) == found.get(*name))
+        ["e", "p", "b"].iter().all(|name| ours.get(*name) == found.get(*name))
     }
 }
 
@@ -248,7 +248,9 @@ impl Writer {
         loop {
             let stale = |planned: &Planned| planned.after.is_some_and(|p| p / SLOT >= slot);
             if group.iter().flat_map(|unit| &unit.planned).any(stale) {
-                return fail(group, corrupt("the counter of the log is behind the log"));
+                let what = "the counter of the log is behind the log, as after a restore of the \
+                            table; set `n` of the item `counter` to the last slot";
+                return fail(group, corrupt(what));
             }
             match log.write_slot(slot, &mut group).await {
                 Ok(Slotted::Written) => break,
@@ -349,5 +351,32 @@ impl Log {
         }
         let all = overtaken.is_empty();
         Ok(if all { Slotted::Written } else { Slotted::Overtaken(overtaken) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two may send the same events in the same microsecond: only one of them has written.
+    #[test]
+    fn the_same_events_under_another_position_are_somebody_elses() {
+        let stream = StreamId::new("order-1").unwrap();
+        let planned = |position| {
+            let batch = Batch {
+                first: 1,
+                last: 1,
+                append_last: 1,
+                position: Some(position),
+                entry: 0,
+                deleted_at: 0,
+                kept_from: 1,
+                body: Some(vec![0]),
+            };
+            Planned::new(stream.clone(), batch, Condition::ABSENT, None, &[])
+        };
+        let ours = planned(SLOT);
+        assert!(ours.is(&ours.batch.to_item(&stream)));
+        assert!(!ours.is(&planned(2 * SLOT).batch.to_item(&stream)));
     }
 }

@@ -73,6 +73,7 @@
 //!
 //! `schema/policy.json` is the least policy to use a store, `schema/policy-create.json` what it takes
 //! beyond that to create the table, or to make an empty one a store when it is first opened (`Scan`).
+//! Who only reads over all streams writes, too: it may have to close a slot.
 //!
 //! [`Error::outcome_unknown`]: annals_core::Error::outcome_unknown
 

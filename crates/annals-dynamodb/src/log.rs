@@ -136,8 +136,13 @@ impl Log {
         if last >= self.settled_in_table.load(SeqCst) + SAY_EVERY {
             let n = crate::item::number(last);
             let condition = Condition::when("attribute_not_exists(n) OR n < :n", [(":n", n)]);
-            self.table.update(&Key::settled(), "SET n = :n", &condition).await?;
-            self.settled_in_table.fetch_max(last, SeqCst);
+            match self.table.update(&Key::settled(), "SET n = :n", &condition).await {
+                Ok(_) => {
+                    self.settled_in_table.fetch_max(last, SeqCst);
+                }
+                // It only makes others look again.
+                Err(error) => tracing::debug!(%error, "what is settled could not be said"),
+            }
         }
         Ok(last.min(to))
     }

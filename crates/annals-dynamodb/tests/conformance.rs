@@ -48,9 +48,8 @@ impl Server {
         Self { name, source, options, faults: None, places }
     }
 
-    fn with_faults(mut self, seed: u64) -> Self {
-        println!("{}: the faults are those of ANNALS_SEED={seed}", self.name);
-        self.faults = Some(Faults::new(seed, Rates::all(0.02)));
+    fn with_faults(mut self, faults: &Faults) -> Self {
+        self.faults = Some(faults.clone());
         self
     }
 
@@ -223,8 +222,13 @@ fn main() -> ExitCode {
         .with_close_after(Duration::from_millis(100));
     let ordered = Server::new("dynamodb", options.clone());
     let unordered = Server::new("dynamodb-unordered", options.clone().with_order(false));
-    let faulty = Server::new("dynamodb-faults", options).with_faults(seed);
+    // Not to where a test runner reads the list of cases.
+    eprintln!("dynamodb-faults: the faults are those of ANNALS_SEED={seed}");
+    let faults = Faults::new(seed, Rates::all(0.02));
+    let faulty = Server::new("dynamodb-faults", options).with_faults(&faults);
     let harnesses: Vec<Arc<dyn Harness>> =
         vec![Arc::new(ordered), Arc::new(unordered), Arc::new(faulty)];
-    run(&Arguments::from_args(), harnesses)
+    let outcome = run(&Arguments::from_args(), harnesses);
+    eprintln!("dynamodb-faults: {:?}", faults.counts());
+    outcome
 }
