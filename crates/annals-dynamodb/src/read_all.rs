@@ -39,6 +39,8 @@ pub(crate) struct AllPages {
     edge: u64,
     /// How many events were gone past, wanted or not.
     passed: u64,
+    /// What was gone past and not given yet: where a request fails, the next page begins with it.
+    pending: Vec<Wanted>,
 }
 
 /// Events that are wanted, and where they are.
@@ -66,6 +68,7 @@ impl AllPages {
             window: 0,
             edge: 0,
             passed: 0,
+            pending: Vec::new(),
         }
     }
 
@@ -180,8 +183,9 @@ impl AllPages {
     }
 
     /// The events themselves.
-    async fn load(&self, wanted: Vec<Wanted>) -> Result<Vec<RecordedEvent>> {
-        let found = self.fetch(&wanted).await?;
+    async fn load(&mut self) -> Result<Vec<RecordedEvent>> {
+        let found = self.fetch(&self.pending).await?;
+        let wanted = std::mem::take(&mut self.pending);
         let mut events = Vec::new();
         for Wanted { stream, first, last, position, here } in wanted {
             let (from, body) = match here {
@@ -227,20 +231,19 @@ impl AllPages {
 #[async_trait]
 impl Pages for AllPages {
     async fn next_page(&mut self) -> Result<Page> {
-        let mut wanted = Vec::new();
         let mut size = 0;
         let mut more = true;
-        while (size as usize) < PAGE_BYTES && (wanted.len() as u64) < self.left {
+        while (size as usize) < PAGE_BYTES && (self.pending.len() as u64) < self.left {
             let Some((number, slot)) = self.next_slot().await? else {
                 more = false;
                 break;
             };
             for (one, bytes) in self.wanted(number, slot) {
                 size += bytes;
-                wanted.push(one);
+                self.pending.push(one);
             }
         }
-        let mut events = self.load(wanted).await?;
+        let mut events = self.load().await?;
         events.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= events.len() as u64;
         let considered = if self.edge <= 1 { Position::START } else { end_of(self.edge - 1) };
