@@ -72,6 +72,9 @@ impl PostgresStore {
     /// and for a schema that a newer annals created, which is left as it is;
     /// [`ErrorKind::Unavailable`] where the server cannot be reached.
     pub async fn open(config: PostgresConfig) -> Result<Self> {
+        // sqlx panics where other crates of the program bring a second provider and none is set;
+        // one that the program has set stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         config.check().map_err(context("open"))?;
         // By itself, since the pool would wait for a server that is not there.
         let probe = connect(&config.connect, config.acquire_timeout).await;
