@@ -3,12 +3,16 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use annals_core::StreamId;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     item::Key,
@@ -35,10 +39,11 @@ impl Pace {
         self.next = SOON.min(self.most);
     }
 
-    /// Waits until it is time to look.
-    pub(crate) async fn wait(&mut self) {
-        sleep(self.next).await;
-        self.next = self.next.mul_f64(1.5).min(self.most);
+    /// How long to wait before it is looked again.
+    pub(crate) fn step(&mut self) -> Duration {
+        let step = self.next;
+        self.next = step.mul_f64(1.5).min(self.most);
+        step
     }
 }
 
@@ -47,16 +52,25 @@ pub(crate) struct Notifier {
     /// The last slot that is known to have been given out.
     slot: watch::Sender<u64>,
     streams: Mutex<HashMap<StreamId, watch::Sender<u64>>>,
-    /// Whoever has it looks on behalf of all.
-    pace: tokio::sync::Mutex<Pace>,
+    turn: Mutex<Turn>,
 }
+
+/// Whose turn it is to look on behalf of all: whoever comes first after this time.
+#[derive(Debug)]
+struct Turn {
+    next: Instant,
+    pace: Pace,
+}
+
+/// After so long, whoever looks is taken for somebody who is not polled any more.
+const STUCK: Duration = Duration::from_secs(1);
 
 impl Notifier {
     pub(crate) fn new(poll_interval: Duration) -> Self {
         Self {
             slot: watch::Sender::new(0),
             streams: Mutex::default(),
-            pace: tokio::sync::Mutex::new(Pace::new(poll_interval)),
+            turn: Mutex::new(Turn { next: Instant::now(), pace: Pace::new(poll_interval) }),
         }
     }
 
@@ -109,21 +123,44 @@ impl Notifier {
         streams.entry(stream.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
-    /// Looks for slots that others were given, for as long as it is polled: one for all who wait.
-    pub(crate) async fn look(&self, table: &Table) {
-        let mut pace = self.pace.lock().await;
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks for slots that others were given, for ever, in turn with all who do. To be kept where
+    /// something else ends a wait: begun anew each time, it might never come to an end.
+    pub(crate) async fn keep_looking(&self, table: &Table) -> Infallible {
         loop {
-            pace.wait().await;
-            let found = table.glance(&Key::counter()).await;
-            match found.and_then(|item| item.as_ref().map_or(Ok(0), count)) {
-                Ok(slot) => {
-                    if slot > *self.slot.borrow() {
-                        pace.quicken();
-                        self.given_out(slot);
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "cannot look for appends of others"),
-            }
+            let next = {
+                let turn = self.turn();
+                // While somebody else looks, often enough to take over from who is not polled.
+                turn.next.min(Instant::now() + turn.pace.most)
+            };
+            sleep_until(next).await;
+            self.look(table).await;
         }
+    }
+
+    async fn look(&self, table: &Table) {
+        {
+            let mut turn = self.turn();
+            let now = Instant::now();
+            if turn.next > now {
+                return;
+            }
+            turn.next = now + STUCK;
+        }
+        let found = table.glance(&Key::counter()).await;
+        match found.and_then(|item| item.as_ref().map_or(Ok(0), count)) {
+            Ok(slot) => {
+                if slot > *self.slot.borrow() {
+                    self.turn().pace.quicken();
+                    self.given_out(slot);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "cannot look for appends of others"),
+        }
+        let mut turn = self.turn();
+        turn.next = Instant::now() + turn.pace.step();
     }
 }

@@ -1,6 +1,6 @@
 //! Subscriptions: pages of a read, and then whatever comes.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use annals_core::{
     Error, ErrorKind, Position, ReadAll, ReadStream, Result, Source, Start, StreamId, Subscribe,
@@ -8,6 +8,7 @@ use annals_core::{
     adapter::{self, Page, Pages, Tail},
 };
 use async_trait::async_trait;
+use futures::future::{BoxFuture, FutureExt};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
@@ -91,7 +92,7 @@ fn gone<E: std::error::Error + Send + Sync + 'static>(error: E) -> Error {
 struct LiveAll {
     pages: AllPages,
     slots: watch::Receiver<u64>,
-    log: Arc<Log>,
+    look: BoxFuture<'static, Infallible>,
     /// What was said last, and how many events had been gone past then: to say each slot that the
     /// filter leaves out would be too much.
     said: Position,
@@ -108,7 +109,7 @@ impl LiveAll {
         Self {
             pages,
             slots: log.notifier.slots(),
-            log,
+            look: async move { log.notifier.keep_looking(&log.table).await }.boxed(),
             said: after,
             passed: 0,
             live: false,
@@ -143,13 +144,13 @@ impl Pages for LiveAll {
 #[async_trait]
 impl Tail for LiveAll {
     async fn changed(&mut self) -> Result<()> {
-        let Self { slots, log, pace, pages, .. } = self;
+        let Self { slots, look, pace, pages, .. } = self;
         let awaits = pages.awaits();
         tokio::select! {
             biased;
             changed = slots.changed() => changed.map_err(gone),
-            () = pace.wait(), if awaits => Ok(()),
-            () = log.notifier.look(&log.table) => Ok(()),
+            () = sleep(pace.step()), if awaits => Ok(()),
+            never = look => match never {},
         }
     }
 }
@@ -191,7 +192,7 @@ impl Tail for LiveStream {
         tokio::select! {
             biased;
             changed = appended.changed() => changed.map_err(gone),
-            () = pace.wait() => Ok(()),
+            () = sleep(pace.step()) => Ok(()),
         }
     }
 }

@@ -12,6 +12,7 @@
 mod common;
 mod cost;
 mod death;
+mod follow;
 mod gate;
 mod open;
 mod order;

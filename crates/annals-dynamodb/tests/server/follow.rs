@@ -1,0 +1,94 @@
+//! Subscribers hear of what others append, whatever becomes of requests and of each other.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use annals_core::{Append, EventStore, ExpectedVersion::Any, Message, Subscribe, TryStreamExt};
+use annals_dynamodb::aws_sdk_dynamodb::types::AttributeValue::N;
+use annals_test_servers::dynamodb::plain_http;
+use futures::FutureExt;
+use serde_json::json;
+
+use crate::{
+    common::{Place, any, id, noise, options, soon, take},
+    gate::{Door, Fate, Gate},
+};
+
+/// Such a slot is looked at more often than a slow server answers.
+#[tokio::test]
+async fn a_slot_that_stays_empty_does_not_blind_a_subscriber() {
+    let place = Place::new().await;
+    let other = place.open(true).await;
+    other.append(any("a-1", 1)).await.unwrap();
+    let empty = Door::default();
+    empty.open();
+    let asks = empty.clone();
+    let slow = Gate::new(move |operation, body| match operation {
+        "GetItem" if body["Key"]["pk"]["S"] == "counter" => Fate::Late(Duration::from_millis(150)),
+        "Query" if body.to_string().contains("\"l:2\"") => Fate::Wait(asks.clone()),
+        _ => Fate::Pass,
+    });
+    let subscriber = place.open_through(slow.http_client(), options(true)).await.unwrap();
+    let mut live = subscriber.subscribe(Subscribe::default()).await.unwrap();
+    take(&mut live, 1).await;
+    place.set("counter", 0, "n", N("2".to_owned())).await;
+    // Until it asks for that slot again and again.
+    let asked = empty.reached_by(3);
+    tokio::select! {
+        () = soon("it asks for the slot", asked) => {}
+        event = live.next_event() => panic!("{event:?}"),
+    }
+    other.append(any("a-1", 2)).await.unwrap();
+    assert_eq!(take(&mut live, 1).await[0].version.get(), 2);
+}
+
+#[tokio::test]
+async fn who_is_not_polled_keeps_nobody_from_looking() {
+    let place = Place::new().await;
+    let (store, other) = (place.open(true).await, place.open(true).await);
+    let caught_up = async || {
+        let mut live = store.subscribe(Subscribe::default()).await.unwrap();
+        let message = soon("it has caught up", live.try_next()).await.unwrap();
+        assert!(matches!(message, Some(Message::CaughtUp(_))), "{message:?}");
+        live
+    };
+    let mut idle = caught_up().await;
+    assert!(idle.next_event().now_or_never().is_none());
+    let mut live = caught_up().await;
+    other.append(any("a-1", 1)).await.unwrap();
+    take(&mut live, 1).await;
+    take(&mut idle, 1).await;
+}
+
+/// Events that the log only names are fetched after the log was read: where that fails for longer
+/// than it is tried, the log has been read past them.
+#[tokio::test]
+async fn a_page_whose_events_could_not_be_fetched_is_given_whole() {
+    let place = Place::new().await;
+    let other = place.open(true).await;
+    for n in 0..3 {
+        let events = [noise(&format!("large {n}"), 2_000)];
+        other.append(Append::new(id(&format!("a-{n}")), Any, events)).await.unwrap();
+    }
+    let failures = Arc::new(AtomicU64::new(0));
+    let count = failures.clone();
+    let gate = Gate::new(move |operation, _| match operation {
+        "BatchGetItem" if count.fetch_add(1, SeqCst) < 10 => {
+            let kind = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException";
+            Fate::Answered(json!({ "__type": kind, "message": "slower" }))
+        }
+        _ => Fate::Pass,
+    });
+    let options = options(true).with_retry_for(Duration::from_millis(20));
+    let store = place.open_through(gate.around(plain_http()), options).await.unwrap();
+    let mut live = store.subscribe(Subscribe::default()).await.unwrap();
+    let seen = take(&mut live, 3).await;
+    let seen: Vec<_> = seen.iter().map(|event| event.stream.as_str()).collect();
+    assert_eq!(seen, ["a-0", "a-1", "a-2"]);
+    assert!(failures.load(SeqCst) > 10);
+}
