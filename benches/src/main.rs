@@ -7,6 +7,7 @@
 
 mod bare;
 mod dynamodb;
+mod gateway;
 mod latency;
 mod load;
 mod memory;
@@ -38,6 +39,7 @@ Sections, all but those with a star unless some are named:
   postgres-read     a stream, and all, beside bare sqlx and tokio-postgres
   postgres-latency  from an append to its subscriber
   dynamodb          capacity units of appends and reads, and a model of the limits
+  gateway           the adapter of EventStoreDB beside the bare client, on the gateway
   postgres-scale *  ten million events in the store, and none: takes some minutes
   peers *           appends of other crates on SQLite; needs --peers
   postgres-peers *  appends and reads of other crates on PostgreSQL; needs --peers
@@ -51,7 +53,7 @@ Options:
 
 type Section = (&'static str, fn(&Plan));
 
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 13] = [
     ("sqlite-append", sqlite_append::run),
     ("sqlite-read", sqlite_read::run),
     ("memory", memory::run),
@@ -61,6 +63,7 @@ const SECTIONS: [Section; 12] = [
     ("postgres-read", postgres::read::run),
     ("postgres-latency", postgres::latency::run),
     ("dynamodb", dynamodb::run),
+    ("gateway", gateway::run),
     (LONG, postgres::scale::run),
     ("peers", peers::run),
     ("postgres-peers", postgres::peers::run),

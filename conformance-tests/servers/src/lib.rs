@@ -21,11 +21,13 @@
 //!   Docker.
 //! * [`dynamodb`]: DynamoDB, from `ANNALS_DYNAMODB_URL`, in this process, from moto, or from
 //!   Docker; and HTTP clients that measure, disturb or stop the requests of an SDK.
+//! * [`eventstoredb`]: EventStoreDB or KurrentDB, from `ANNALS_EVENTSTOREDB_URL`, or from Docker.
 //! * [`Proxy`]: a TCP proxy that cuts, refuses and stalls connections, and loses answers. What it
 //!   has to know of a protocol for the last, it is told by a [`Protocol`].
 //! * [`until`]: waits for a condition, so that no test needs to sleep.
 
 pub mod dynamodb;
+pub mod eventstoredb;
 mod ports;
 pub mod postgres;
 mod proxy;

@@ -92,8 +92,11 @@ async fn what_was_written_outlives_every_handle(cx: Context) -> CaseResult {
 async fn a_retry_is_recognised_after_a_restart(cx: Context) -> CaseResult {
     let append = annals_core::Append::new(id("order-1"), ExpectedVersion::NoStream, [event(1)]);
     let first = cx.open().await.append(append.clone()).await?;
-    let again = cx.open().await.append(append).await?;
-    assert!(again.replayed && again.position == first.position, "{first:?}, then {again:?}");
+    let store = cx.open().await;
+    let again = store.append(append).await?;
+    assert_eq!(again.position, first.position, "another answer than the first");
+    assert_eq!(again.replayed, store.capabilities().tells_retries, "{first:?}, then {again:?}");
+    assert_eq!(store.load_stream(&id("order-1")).await?.len(), 1, "a retry wrote again");
     Ok(())
 }
 

@@ -329,7 +329,8 @@ impl<'a> Machine<'a> {
             self.answered
                 .extend(got.iter().zip(due).map(|(got, due)| (got.position, due.position)));
         }
-        let versions = |a: Appended| (a.first_version, a.last_version, a.replayed);
+        let told = self.subject.capabilities().tells_retries;
+        let versions = |a: Appended| (a.first_version, a.last_version, a.replayed && told);
         let versions = |all: Vec<Appended>| all.into_iter().map(versions).collect::<Vec<_>>();
         same(seen(got.map(versions)), seen(due.map(versions)))
     }

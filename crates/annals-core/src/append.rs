@@ -75,7 +75,9 @@ pub struct Appended {
     pub last_version: Version,
     /// The position of the last event.
     pub position: Position,
-    /// Whether this very append had been written before, so that this call wrote nothing.
+    /// Whether this very append had been written before, so that this call wrote nothing. Always
+    /// false on a store that recognises a retry without
+    /// [telling it](crate::Capabilities::tells_retries).
     pub replayed: bool,
 }
 

@@ -38,6 +38,10 @@ pub struct Capabilities {
     pub multi_stream_append: bool,
     /// How surely a retry under `Any` or `StreamExists` is recognised.
     pub retry_recognition: Recognition,
+    /// Whether [`Appended::replayed`](crate::Appended::replayed) is told: whether the answer to a
+    /// retry differs from the answer to a first append. Where it does not, `replayed` is always
+    /// false; all else that is promised of a retry stays: the same answer, and nothing written.
+    pub tells_retries: bool,
     /// Whether streams can be truncated.
     pub truncate: bool,
     /// Whether streams can be deleted.
@@ -70,6 +74,7 @@ impl Capabilities {
             global_order: true,
             multi_stream_append: true,
             retry_recognition: Recognition::BestEffort,
+            tells_retries: true,
             truncate: true,
             delete: true,
             tombstone: true,
@@ -92,6 +97,7 @@ impl Capabilities {
             global_order,
             multi_stream_append,
             retry_recognition,
+            tells_retries,
             truncate,
             delete,
             tombstone,
@@ -117,6 +123,7 @@ impl Capabilities {
             ("multi-stream append", yes_no(multi_stream_append)),
             ("retry recognised under `Exact`, `NoStream`", "guaranteed".to_owned()),
             ("retry recognised under `Any`, `StreamExists`", recognition.to_owned()),
+            ("retry told from a first append", yes_no(tells_retries)),
             ("truncate", yes_no(truncate)),
             ("delete", yes_no(delete)),
             ("tombstone", yes_no(tombstone)),

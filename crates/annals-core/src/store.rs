@@ -22,7 +22,7 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// Dropping the future leaves the append done whole or not at all. Trying again with the same
     /// events and the same expectation is safe: where it had been written, the first answer comes
-    /// again, with [`Appended::replayed`].
+    /// again, with [`Appended::replayed`] where the store [tells](Capabilities::tells_retries).
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) where the expectation does not hold;

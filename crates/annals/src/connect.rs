@@ -33,6 +33,7 @@ const BACKENDS: &[Backend] = &[
 /// | `sqlite://shop.db`, `sqlite:///var/lib/shop.db` | a SQLite file: the module `sqlite` has its options |
 /// | `postgres://user:password@host/database?schema=shop` | a schema in PostgreSQL: the module `postgres` has its options |
 /// | `dynamodb://shop?region=eu-west-1` | a table in DynamoDB: the module `dynamodb` has its options |
+/// | `esdb://user:password@host:2113?namespace=shop`, `kurrentdb://`, each with `+discover` | EventStoreDB or KurrentDB: the module `eventstoredb` has its options |
 ///
 /// The scheme picks the backend; the rest, and its options, is for the backend's own `from_url`.
 ///
@@ -78,6 +79,11 @@ async fn open(backend: &Backend, url: &str) -> Result<Arc<dyn Store>> {
         "dynamodb" => {
             let config = annals_dynamodb::DynamoDbConfig::from_url(url)?;
             Ok(Arc::new(annals_dynamodb::DynamoDbStore::open(config).await?))
+        }
+        #[cfg(feature = "eventstoredb")]
+        "eventstoredb" => {
+            let config = annals_eventstoredb::EventStoreDbConfig::from_url(url)?;
+            Ok(Arc::new(annals_eventstoredb::EventStoreDbStore::open(config).await?))
         }
         name => {
             let feature = backend.feature;

@@ -47,9 +47,9 @@
 //!
 //! # Features
 //!
-//! Each backend is a feature: `memory` and `sqlite`, both on by default, `postgres` and `dynamodb`. A
-//! feature only adds. The typed configuration of a backend, which says all that its URL can say, is in the
-//! module of its name.
+//! Each backend is a feature: `memory` and `sqlite`, both on by default, `postgres`, `dynamodb` and
+//! `eventstoredb`. A feature only adds. The typed configuration of a backend, which says all that
+//! its URL can say, is in the module of its name.
 
 mod connect;
 
@@ -78,6 +78,12 @@ pub mod postgres {
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb {
     pub use annals_dynamodb::*;
+}
+
+/// The backend on EventStoreDB and KurrentDB: the feature `eventstoredb`.
+#[cfg(feature = "eventstoredb")]
+pub mod eventstoredb {
+    pub use annals_eventstoredb::*;
 }
 
 #[cfg(all(doctest, feature = "memory", feature = "sqlite"))]

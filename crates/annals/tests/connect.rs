@@ -27,10 +27,10 @@ async fn known_backends_that_are_not_built_in_name_their_feature() {
         ("postgres://shop:hunter2@db/shop", "postgres", cfg!(feature = "postgres")),
         ("postgresql://shop:hunter2@db/shop", "postgres", cfg!(feature = "postgres")),
         ("dynamodb://events", "dynamodb", cfg!(feature = "dynamodb")),
-        ("esdb://admin:hunter2@node:2113", "eventstoredb", false),
-        ("esdb+discover://admin:hunter2@node", "eventstoredb", false),
-        ("kurrentdb://node", "eventstoredb", false),
-        ("KurrentDB+discover://node", "eventstoredb", false),
+        ("esdb://admin:hunter2@node:2113", "eventstoredb", cfg!(feature = "eventstoredb")),
+        ("esdb+discover://admin:hunter2@node", "eventstoredb", cfg!(feature = "eventstoredb")),
+        ("kurrentdb://node", "eventstoredb", cfg!(feature = "eventstoredb")),
+        ("KurrentDB+discover://node", "eventstoredb", cfg!(feature = "eventstoredb")),
     ];
     for (url, feature, _) in lacking.iter().filter(|(_, _, built_in)| !built_in) {
         let error = refused(url).await;

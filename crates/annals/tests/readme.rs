@@ -4,7 +4,13 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 // A build that lacks a backend would lack its column.
-#![cfg(all(feature = "memory", feature = "sqlite", feature = "postgres", feature = "dynamodb"))]
+#![cfg(all(
+    feature = "memory",
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "dynamodb",
+    feature = "eventstoredb"
+))]
 
 use std::fmt::Write;
 
@@ -43,6 +49,7 @@ async fn the_readme_says_what_the_stores_declare() {
     // Declared without a server.
     backends.push(annals::postgres::PostgresStore::declared().clone());
     backends.push(annals::dynamodb::DynamoDbStore::declared().clone());
+    backends.push(annals::eventstoredb::EventStoreDbStore::declared().clone());
     let table = table(&backends);
 
     let readme = std::fs::read_to_string(README).unwrap();

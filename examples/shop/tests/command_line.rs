@@ -77,7 +77,7 @@ fn what_cannot_run_says_why_in_one_line() {
             ["--store", "mysql://root:hunter2@db/shop"],
             "annals knows no URLs that begin with `mysql:`",
         ),
-        (["--store", "esdb://shop:hunter2@db"], "lacks the feature `eventstoredb`"),
+        (["--store", "esdb://shop:hunter2@127.0.0.1:1?tls=perhaps"], "tls"),
         (["--store", "dynamodb://shop:hunter2@db/shop"], "credentials are those of the"),
         (["--store", "postgres://shop:hunter2@127.0.0.1:1/shop"], "cannot be reached"),
         (["--store", "shop.db"], "did you mean sqlite://shop.db?"),

@@ -381,7 +381,8 @@ async fn a_full_pool_fails_all_that_wait_at_once() -> Tested {
 async fn more_calls_than_connections() -> Tested {
     const CALLERS: u64 = 60;
     let place = Place::shared().await?;
-    let patience = Duration::from_secs(5);
+    // A caller that is starved is so for good.
+    let patience = Duration::from_secs(20);
     let config = place.config().with_connections(5).with_acquire_timeout(patience);
     let store = PostgresStore::open(config).await?;
     let mut live = store.subscribe(Subscribe::default()).await?;

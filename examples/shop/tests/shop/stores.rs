@@ -2,17 +2,20 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
 
 use annals::{ReadAll, RecordedEvent, Store};
+use annals_gateway::{Gateway, GatewayOptions, Security};
 use annals_test_servers::{dynamodb, postgres};
 use futures::TryStreamExt;
 use shop::{AnyError, Options, Summary, execute::Counters};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 /// A kind of store that the tests run on.
 #[derive(Clone)]
@@ -22,6 +25,8 @@ pub(crate) enum Kind {
     /// On a server that the tests start, or that is there: or why there is none.
     Postgres(Result<postgres::Source, String>),
     DynamoDb(Result<dynamodb::Source, String>),
+    /// On the gateway, in this process.
+    EventStoreDb,
 }
 
 /// Every kind of store.
@@ -30,7 +35,8 @@ pub(crate) fn kinds() -> Vec<Kind> {
     let urls = ["memory:", "sqlite://{file}"].into_iter().chain(more.split(',').map(str::trim));
     let at = urls.filter(|url| !url.is_empty()).map(|url| Kind::At(url.to_owned()));
     let postgres = Kind::Postgres(postgres::Source::find());
-    at.chain([postgres, Kind::DynamoDb(dynamodb::Source::find())]).collect()
+    let dynamodb = Kind::DynamoDb(dynamodb::Source::find());
+    at.chain([postgres, dynamodb, Kind::EventStoreDb]).collect()
 }
 
 impl Kind {
@@ -39,6 +45,7 @@ impl Kind {
             Self::At(url) => url.split(':').next().unwrap(),
             Self::Postgres(_) => "postgres",
             Self::DynamoDb(_) => "dynamodb",
+            Self::EventStoreDb => "eventstoredb",
         }
     }
 
@@ -49,7 +56,7 @@ impl Kind {
 
     pub(crate) fn unavailable(&self) -> Option<String> {
         match self {
-            Self::At(_) => None,
+            Self::At(_) | Self::EventStoreDb => None,
             Self::Postgres(source) => source.clone().err(),
             Self::DynamoDb(source) => source.clone().err(),
         }
@@ -68,8 +75,28 @@ impl Kind {
                 format!("{url}{}schema={{}}", if url.contains('?') { '&' } else { '?' })
             }
             Self::DynamoDb(_) => dynamodb::shared().await.unwrap().url("{}"),
+            Self::EventStoreDb => format!("esdb://{}?tls=false&namespace={{}}", gateway()),
         }
     }
+}
+
+/// Where a gateway serves all tests of this process, which have a namespace each. It has threads of
+/// its own: a test may wait for another process that talks to it.
+fn gateway() -> SocketAddr {
+    static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| {
+        let (sender, address) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            tokio::runtime::Runtime::new().unwrap().block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                sender.send(listener.local_addr().unwrap()).unwrap();
+                let store = annals::connect("memory:").await.unwrap();
+                let gateway = Gateway::new(store, GatewayOptions::default());
+                gateway.serve(listener, Security::Insecure, std::future::pending()).await.unwrap();
+            });
+        });
+        address.recv().unwrap()
+    });
+    *ADDRESS
 }
 
 /// A store that no other test has.

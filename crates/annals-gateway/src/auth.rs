@@ -1,0 +1,71 @@
+//! Who may call.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use subtle::ConstantTimeEq;
+use tonic::{Request, Status, metadata::MetadataMap, service::Interceptor};
+
+use crate::status::unauthenticated;
+
+/// The user that the gateway lets in; everybody, where there is none.
+#[derive(Clone, Default)]
+pub(crate) struct Auth(Option<String>);
+
+impl Auth {
+    pub(crate) fn new(user: &str, password: &str) -> Self {
+        Self(Some(format!("{user}:{password}")))
+    }
+
+    pub(crate) fn check(&self, headers: &MetadataMap) -> Result<(), Status> {
+        let Some(due) = &self.0 else { return Ok(()) };
+        let given = headers.get("authorization").and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| {
+            let (scheme, encoded) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(encoded.trim()).ok())?
+        });
+        // How long it takes must not tell how much of it was right.
+        match given {
+            Some(given) if bool::from(given.as_slice().ct_eq(due.as_bytes())) => Ok(()),
+            _ => Err(unauthenticated()),
+        }
+    }
+}
+
+impl Interceptor for Auth {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        self.check(request.metadata())?;
+        Ok(request)
+    }
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "a user and a password" } else { "everybody" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_password_is_let_in() {
+        let auth = Auth::new("admin", "a:b");
+        let check = |value: Option<&str>| {
+            let mut headers = MetadataMap::new();
+            if let Some(value) = value {
+                headers.insert("authorization", value.parse().unwrap());
+            }
+            auth.check(&headers).is_ok()
+        };
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        assert!(check(Some(&basic("admin:a:b"))));
+        for wrong in [basic("admin:a"), basic("admin:a:b:"), basic(""), "Bearer x".to_owned()] {
+            assert!(!check(Some(&wrong)), "{wrong}");
+        }
+        assert!(!check(None) && !check(Some("Basic")) && !check(Some("Basic %")));
+        assert!(Auth::default().check(&MetadataMap::new()).is_ok());
+        assert!(!format!("{auth:?}").contains("a:b"));
+    }
+}

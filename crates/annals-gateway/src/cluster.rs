@@ -1,0 +1,104 @@
+//! What this server serves, and where: the services `ServerFeatures` and `Gossip`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::{
+    proto::{
+        gossip::{
+            ClusterInfo, EndPoint, MemberInfo, gossip_server::Gossip, member_info::VNodeState,
+        },
+        server_features::{
+            SupportedMethod, SupportedMethods, server_features_server::ServerFeatures,
+        },
+        shared::Empty,
+    },
+    wire::Ids,
+};
+
+/// The version of EventStoreDB whose protocol this is, for clients that ask.
+const VERSION: &str = "24.10.0";
+
+/// A method, and what it has that not every server does.
+type Method = (&'static str, &'static [&'static str]);
+
+/// What is served.
+const METHODS: &[(&str, &[Method])] = &[
+    (
+        "event_store.client.streams.streams",
+        &[
+            ("read", &["position", "events"]),
+            ("append", &[]),
+            ("delete", &[]),
+            ("tombstone", &[]),
+            ("batchappend", &["deadline_duration"]),
+        ],
+    ),
+    (
+        "event_store.client.persistent_subscriptions.persistentsubscriptions",
+        &[
+            ("create", &["stream", "all"]),
+            ("update", &["stream", "all"]),
+            ("delete", &["stream", "all"]),
+            ("read", &["stream", "all"]),
+            ("getinfo", &["stream", "all"]),
+            ("replayparked", &["stream", "all"]),
+            ("list", &["stream", "all"]),
+            ("restartsubsystem", &[]),
+        ],
+    ),
+    ("event_store.client.gossip.gossip", &[("read", &[])]),
+    ("event_store.client.server_features.serverfeatures", &[("getsupportedmethods", &[])]),
+];
+
+/// One node, which is the leader.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    id: Uuid,
+    host: String,
+    port: u16,
+}
+
+impl Cluster {
+    pub(crate) fn new(host: String, port: u16) -> Self {
+        Self { id: Uuid::now_v7(), host, port }
+    }
+}
+
+#[tonic::async_trait]
+impl ServerFeatures for Cluster {
+    async fn get_supported_methods(
+        &self,
+        _: Request<Empty>,
+    ) -> Result<Response<SupportedMethods>, Status> {
+        let method = |service: &str, (name, features): &Method| SupportedMethod {
+            method_name: (*name).to_owned(),
+            service_name: service.to_owned(),
+            features: features.iter().map(|&feature| feature.to_owned()).collect(),
+        };
+        let methods = METHODS
+            .iter()
+            .flat_map(|(service, methods)| methods.iter().map(move |found| method(service, found)));
+        Ok(Response::new(SupportedMethods {
+            methods: methods.collect(),
+            event_store_server_version: VERSION.to_owned(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Gossip for Cluster {
+    async fn read(&self, _: Request<Empty>) -> Result<Response<ClusterInfo>, Status> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let member = MemberInfo {
+            instance_id: Some(Ids::Structured.write(self.id)),
+            time_stamp: i64::try_from(now.as_nanos() / 100).unwrap_or_default(),
+            state: VNodeState::Leader.into(),
+            is_alive: true,
+            http_end_point: Some(EndPoint { address: self.host.clone(), port: self.port.into() }),
+        };
+        Ok(Response::new(ClusterInfo { members: vec![member] }))
+    }
+}

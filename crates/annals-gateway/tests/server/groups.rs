@@ -1,0 +1,243 @@
+//! Groups of consumers: who gets an event, and who gets it when somebody fails.
+
+use std::{collections::HashMap, time::Duration};
+
+use kurrentdb::{
+    Client, Error, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
+    PersistentSubscriptionOptions, ResolvedEvent, StreamPosition,
+    SubscribeToPersistentSubscriptionOptions, SystemConsumerStrategy,
+};
+
+use crate::common::{PATIENCE, Served, fill, soon};
+
+const STREAM: &str = "order-1";
+const GROUP: &str = "workers";
+
+fn options() -> PersistentSubscriptionOptions {
+    PersistentSubscriptionOptions::default()
+        .start_from(StreamPosition::Start)
+        .checkpoint_lower_bound(1)
+        .checkpoint_upper_bound(1)
+}
+
+async fn with_group(options: PersistentSubscriptionOptions, events: u64) -> (Served, Client) {
+    let served = Served::new().await;
+    if events > 0 {
+        fill(&served.store, STREAM, 0..events).await;
+    }
+    let client = served.client();
+    client.create_persistent_subscription(STREAM, GROUP, &options).await.unwrap();
+    (served, client)
+}
+
+async fn join(client: &Client, slots: usize) -> PersistentSubscription {
+    let options = SubscribeToPersistentSubscriptionOptions::default().buffer_size(slots);
+    soon("it joins", client.subscribe_to_persistent_subscription(STREAM, GROUP, &options))
+        .await
+        .unwrap()
+}
+
+/// The next event, and how often it was tried before.
+async fn next(consumer: &mut PersistentSubscription) -> (ResolvedEvent, usize) {
+    loop {
+        let message = soon("the next event", consumer.next_subscription_event()).await.unwrap();
+        if let PersistentSubscriptionEvent::EventAppeared { event, retry_count } = message {
+            return (event, retry_count);
+        }
+    }
+}
+
+fn revision(event: &ResolvedEvent) -> u64 {
+    event.get_original_event().revision
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_does_not_come_again() {
+    let (served, client) = with_group(options(), 5).await;
+    let mut one = join(&client, 10).await;
+    for due in 0..3 {
+        let (event, _) = next(&mut one).await;
+        assert_eq!(revision(&event), due);
+        one.ack(&event).await.unwrap();
+    }
+    // What it had and did not answer goes to another.
+    wait(async || {
+        let options = Default::default();
+        let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
+        info.unwrap().stats.outstanding_messages_count == 2
+    })
+    .await;
+    drop(one);
+    let mut other = join(&client, 10).await;
+    for due in 3..5 {
+        let (event, retries) = next(&mut other).await;
+        assert_eq!((revision(&event), retries), (due, 0));
+        other.ack(&event).await.unwrap();
+    }
+    served.stop().await;
+}
+
+/// Waits until something has become so.
+async fn wait(mut so: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !so().await {
+        assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn progress_outlives_the_gateway() {
+    let (served, client) = with_group(options(), 5).await;
+    let mut one = join(&client, 10).await;
+    for _ in 0..3 {
+        let (event, _) = next(&mut one).await;
+        // The second is not answered: nothing behind it counts as done.
+        if revision(&event) != 1 {
+            one.ack(&event).await.unwrap();
+        }
+    }
+    let kept = "$persistentsubscription-order-1::workers".try_into().unwrap();
+    let store = served.store.clone();
+    wait(async || store.load_checkpoint(&kept).await.unwrap().is_some()).await;
+    served.stop().await;
+    let served = Served::over(store).await;
+    let client = served.client();
+    let mut one = join(&client, 10).await;
+    for due in 1..5 {
+        assert_eq!(revision(&next(&mut one).await.0), due);
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn what_fails_too_often_is_parked_and_replayed() {
+    let (served, client) = with_group(options().max_retry_count(2), 2).await;
+    let mut one = join(&client, 1).await;
+    for due in 0..3 {
+        let (event, retries) = next(&mut one).await;
+        assert_eq!((revision(&event), retries), (0, due));
+        one.nack(&event, NakAction::Retry, "not now").await.unwrap();
+    }
+    let (event, _) = next(&mut one).await;
+    assert_eq!(revision(&event), 1);
+    one.nack(&event, NakAction::Park, "never").await.unwrap();
+    let parked = async || {
+        let options = Default::default();
+        let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
+        info.unwrap().stats.parked_message_count
+    };
+    wait(async || parked().await == 2).await;
+    client.replay_parked_messages(STREAM, GROUP, &Default::default()).await.unwrap();
+    for due in 0..2 {
+        let (event, _) = next(&mut one).await;
+        assert_eq!(revision(&event), due);
+        one.ack(&event).await.unwrap();
+    }
+    assert_eq!(parked().await, 0);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_in_time_has_failed() {
+    let (served, client) =
+        with_group(options().message_timeout(Duration::from_millis(50)), 1).await;
+    let mut one = join(&client, 1).await;
+    for due in 0..3 {
+        let (event, retries) = next(&mut one).await;
+        assert_eq!((revision(&event), retries), (0, due));
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn each_in_turn_or_all_to_one() {
+    for (strategy, due) in [
+        (SystemConsumerStrategy::RoundRobin, [4, 4]),
+        (SystemConsumerStrategy::DispatchToSingle, [8, 0]),
+    ] {
+        let (served, client) = with_group(options().consumer_strategy_name(strategy), 0).await;
+        let (mut one, mut other) = (join(&client, 20).await, join(&client, 20).await);
+        fill(&served.store, STREAM, 0..8).await;
+        for (consumer, count) in [(&mut one, due[0]), (&mut other, due[1])] {
+            for _ in 0..count {
+                let (event, _) = next(consumer).await;
+                consumer.ack(&event).await.unwrap();
+            }
+        }
+        served.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn pinned_streams_keep_their_consumer() {
+    let served = Served::new().await;
+    let client = served.client();
+    let options = kurrentdb::PersistentSubscriptionToAllOptions::default()
+        .start_from(StreamPosition::Start)
+        .filter(kurrentdb::SubscriptionFilter::on_stream_name().add_prefix("order-"))
+        .consumer_strategy_name(SystemConsumerStrategy::Pinned);
+    client.create_persistent_subscription_to_all(GROUP, &options).await.unwrap();
+    let join = async || {
+        let options = SubscribeToPersistentSubscriptionOptions::default().buffer_size(2);
+        client.subscribe_to_persistent_subscription_to_all(GROUP, &options).await.unwrap()
+    };
+    let mut consumers = [join().await, join().await];
+    for round in 0..5 {
+        for stream in 0..8 {
+            fill(&served.store, &format!("order-{stream}"), round..round + 1).await;
+            fill(&served.store, &format!("other-{stream}"), round..round + 1).await;
+        }
+    }
+    let mut seen: HashMap<String, Vec<(usize, u64)>> = HashMap::new();
+    let [one, other] = &mut consumers;
+    for _ in 0..40 {
+        let (who, message) = soon("an event", async {
+            // Only one of the two is being read at a time: the other goes on where it was.
+            tokio::select! {
+                message = one.next() => (0, message),
+                message = other.next() => (1, message),
+            }
+        })
+        .await;
+        let event = message.unwrap();
+        let recorded = event.get_original_event();
+        seen.entry(recorded.stream_id().to_owned()).or_default().push((who, recorded.revision));
+        [&mut *one, &mut *other][who].ack(&event).await.unwrap();
+    }
+    assert_eq!(seen.len(), 8);
+    for (stream, events) in seen {
+        let who = events[0].0;
+        assert_eq!(events, (0..5).map(|n| (who, n)).collect::<Vec<_>>(), "{stream}");
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_is_full_or_missing_or_there_already() {
+    let (served, client) = with_group(options().max_subscriber_count(1), 0).await;
+    let again = client.create_persistent_subscription(STREAM, GROUP, &options()).await;
+    assert!(matches!(again, Err(Error::ResourceAlreadyExists)), "{again:?}");
+    let _one = join(&client, 1).await;
+    let subscribe = SubscribeToPersistentSubscriptionOptions::default();
+    let full = client.subscribe_to_persistent_subscription(STREAM, GROUP, &subscribe).await;
+    assert!(full.err().unwrap().to_string().contains("Maximum subscriptions reached"));
+    let missing = client.subscribe_to_persistent_subscription(STREAM, "none", &subscribe).await;
+    assert!(matches!(missing, Err(Error::ResourceNotFound)));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn consumers_of_a_group_that_is_deleted_are_told() {
+    let (served, client) = with_group(options(), 1).await;
+    let mut one = join(&client, 1).await;
+    let (event, _) = next(&mut one).await;
+    one.ack(&event).await.unwrap();
+    client.delete_persistent_subscription(STREAM, GROUP, &Default::default()).await.unwrap();
+    let ended = soon("the end", one.next()).await.unwrap_err();
+    assert!(ended.to_string().contains("dropped"), "{ended}");
+    // One of the same name begins anew.
+    client.create_persistent_subscription(STREAM, GROUP, &options()).await.unwrap();
+    assert_eq!(revision(&next(&mut join(&client, 1).await).await.0), 0);
+    served.stop().await;
+}

@@ -1,0 +1,174 @@
+//! Streams, where the gateway does more than hand on what the store says.
+
+use annals_core::{EventStoreExt, StreamId, StreamState};
+use futures::TryStreamExt as _;
+use kurrentdb::{
+    AppendToStreamOptions, Client, DeleteStreamOptions, Error, EventData, ReadStreamOptions,
+    ResolvedEvent, StreamMetadataBuilder, StreamPosition, SubscribeToStreamOptions,
+};
+
+use crate::common::{Served, client, fill, soon};
+
+async fn read(
+    client: &Client,
+    stream: &str,
+    options: ReadStreamOptions,
+) -> Result<Vec<ResolvedEvent>, Error> {
+    let mut found = Vec::new();
+    let mut events = client.read_stream(stream, &options).await?;
+    while let Some(event) = events.next().await? {
+        found.push(event);
+    }
+    Ok(found)
+}
+
+fn revisions(events: &[ResolvedEvent]) -> Vec<u64> {
+    events.iter().map(|event| event.get_original_event().revision).collect()
+}
+
+fn stream(name: &str) -> StreamId {
+    name.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn truncated_by_metadata_is_truncated_in_the_store() {
+    let served = Served::new().await;
+    let client = served.client();
+    fill(&served.store, "order-1", 0..10).await;
+    let metadata = StreamMetadataBuilder::new().truncate_before(4).insert_custom_property("a", 1);
+    let options = AppendToStreamOptions::default();
+    client.set_stream_metadata("order-1", &options, &metadata.build()).await.unwrap();
+    let all = ReadStreamOptions::default();
+    assert_eq!(
+        revisions(&read(&client, "order-1", all.clone()).await.unwrap()),
+        [4, 5, 6, 7, 8, 9]
+    );
+    let info = served.store.stream_info(&stream("order-1")).await.unwrap();
+    assert_eq!(info.first_version.unwrap().get(), 5);
+    // How many are shown at most only hides.
+    let metadata = StreamMetadataBuilder::new().max_count(3).build();
+    client.set_stream_metadata("order-1", &options, &metadata).await.unwrap();
+    assert_eq!(revisions(&read(&client, "order-1", all.clone()).await.unwrap()), [7, 8, 9]);
+    let backwards = all.backwards().position(StreamPosition::End).max_count(9);
+    assert_eq!(revisions(&read(&client, "order-1", backwards).await.unwrap()), [9, 8, 7]);
+    assert_eq!(served.store.load_stream(&stream("order-1")).await.unwrap().len(), 6);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_stream_says_so_and_lives_again() {
+    let served = Served::new().await;
+    let client = served.client();
+    fill(&served.store, "order-1", 0..3).await;
+    client.delete_stream("order-1", &DeleteStreamOptions::default()).await.unwrap();
+    let gone = read(&client, "order-1", ReadStreamOptions::default()).await;
+    assert!(matches!(gone, Err(Error::ResourceNotFound)), "{gone:?}");
+    let tb = async || {
+        let found = read(&client, "$$order-1", ReadStreamOptions::default()).await.unwrap();
+        let data: serde_json::Value = found[0].get_original_event().as_json().unwrap();
+        data["$tb"].as_u64().unwrap()
+    };
+    assert_eq!(tb().await, i64::MAX as u64);
+    fill(&served.store, "order-1", 3..5).await;
+    let found = read(&client, "order-1", ReadStreamOptions::default()).await.unwrap();
+    assert_eq!(revisions(&found), [3, 4]);
+    assert_eq!(tb().await, 3);
+    let info = served.store.stream_info(&stream("order-1")).await.unwrap();
+    assert_eq!(info.state, StreamState::Live);
+    served.stop().await;
+}
+
+/// The revisions are positions, so that a subscriber goes on where it was whatever was removed.
+#[tokio::test]
+async fn a_category_is_read_and_followed_by_links() {
+    let served = Served::new().await;
+    let client = served.client();
+    for name in ["order-1", "cart-1", "order-2", "orders", "order-1"] {
+        fill(&served.store, name, 0..2).await;
+    }
+    let resolved = ReadStreamOptions::default().resolve_link_tos();
+    let found = read(&client, "$ce-order", resolved).await.unwrap();
+    let names: Vec<_> = found.iter().map(|e| e.event.as_ref().unwrap().stream_id()).collect();
+    assert_eq!(names, ["order-1", "order-1", "order-2", "order-2", "order-1", "order-1"]);
+    assert_eq!(found[2].link.as_ref().unwrap().data, "0@order-2");
+    let unresolved = read(&client, "$ce-order", ReadStreamOptions::default()).await.unwrap();
+    assert!(unresolved.iter().all(|e| e.event.as_ref().unwrap().event_type == "$>"));
+    assert_eq!(revisions(&found), revisions(&unresolved));
+    // It goes on behind the third, although what was before has gone.
+    let third = found[2].get_original_event().revision;
+    client.tombstone_stream("order-1", &Default::default()).await.unwrap();
+    let options = SubscribeToStreamOptions::default()
+        .resolve_link_tos()
+        .start_from(StreamPosition::Position(third));
+    let mut live = client.subscribe_to_stream("$ce-order", &options).await;
+    fill(&served.store, "order-3", 0..1).await;
+    for due in [("order-2", 1), ("order-3", 0)] {
+        let event = soon("an event", live.next()).await.unwrap();
+        let event = event.event.unwrap();
+        assert_eq!((event.stream_id(), event.revision), due);
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn links_lead_to_their_events() {
+    let served = Served::new().await;
+    let client = served.client();
+    fill(&served.store, "order-1", 0..3).await;
+    let links = ["2@order-1", "9@order-1", "0@missing-1", "nonsense"];
+    let links = links.map(|link| EventData::binary("$>", link.into())).to_vec();
+    let options = AppendToStreamOptions::default();
+    client.append_to_stream("links-1", &options, links).await.unwrap();
+    let resolved = ReadStreamOptions::default().resolve_link_tos();
+    let found = read(&client, "links-1", resolved).await.unwrap();
+    assert_eq!(found[0].event.as_ref().unwrap().revision, 2);
+    assert_eq!(found[0].link.as_ref().unwrap().stream_id(), "links-1");
+    assert!(found[1..].iter().all(|e| e.event.is_none() && e.link.is_some()));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn names_of_the_server_stand_beside_others_in_the_store() {
+    let served = Served::new().await;
+    let client = served.client();
+    let event = EventData::json("$Own", &1).unwrap();
+    let options = AppendToStreamOptions::default();
+    client.append_to_stream("$own", &options, event).await.unwrap();
+    let found = read(&client, "$own", ReadStreamOptions::default()).await.unwrap();
+    assert_eq!(found[0].get_original_event().event_type, "$Own");
+    let stored: Vec<_> =
+        served.store.read_all(Default::default()).try_collect::<Vec<_>>().await.unwrap();
+    assert_eq!(
+        (stored[0].stream.as_str(), stored[0].event_type.as_str()),
+        ("esdb:$own", "esdb:$Own")
+    );
+    for refused in ["esdb:$own", "$all", "$ce-order", "", "a\u{1}"] {
+        let event = EventData::json("Counted", &1).unwrap();
+        assert!(client.append_to_stream(refused, &options, event).await.is_err(), "{refused:?}");
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_of_a_cluster_finds_its_one_node() {
+    let served = Served::new().await;
+    let address = served.address;
+    let client = client(&format!("esdb://{address},{address}?tls=false"));
+    let event = EventData::json("Counted", &1).unwrap();
+    let options = AppendToStreamOptions::default();
+    soon("an append", client.append_to_stream("order-1", &options, event)).await.unwrap();
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn health_is_told_over_plain_http() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let served = Served::new().await;
+    let mut connection = tokio::net::TcpStream::connect(served.address).await.unwrap();
+    let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    connection.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    soon("an answer", connection.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    served.stop().await;
+}
