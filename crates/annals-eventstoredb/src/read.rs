@@ -149,7 +149,7 @@ impl AllPages {
                 Next::Event(event) => {
                     page.consider(&event);
                     last = Some(position(&event));
-                    self.sort(*event, &mut page.events);
+                    self.sort(event, &mut page.events);
                 }
             }
         };
@@ -222,7 +222,7 @@ impl StreamPages {
                 Next::Event(event) => {
                     page.consider(&event);
                     last = Some(position(&event));
-                    page.events.push(self.own(*event)?);
+                    page.events.push(self.own(event)?);
                     self.left = self.left.map(|left| left.saturating_sub(1));
                 }
             }
@@ -257,7 +257,7 @@ pub(crate) async fn one_of(
 ) -> Result<Option<Stored>> {
     let mut reader = Reader::new(shared.clone(), What::Stream(name), direction, from);
     match reader.next(1).await? {
-        Next::Event(event) => Ok(Some(*event)),
+        Next::Event(event) => Ok(Some(event)),
         Next::Enough | Next::End => Ok(None),
     }
 }

@@ -47,9 +47,10 @@ struct Open {
 }
 
 /// What a read comes to.
+#[allow(clippy::large_enum_variant, reason = "nearly all are events")]
 pub(crate) enum Next {
     /// An event.
-    Event(Box<Stored>),
+    Event(Stored),
     /// All that was asked for, and there may be more.
     Enough,
     /// The end, for now.
@@ -110,7 +111,7 @@ impl Reader {
         };
         open.got += 1;
         let Some(event) = stored(event) else { return Ok(None) };
-        Ok(self.advance(&event).then(|| Next::Event(Box::new(event))))
+        Ok(self.advance(&event).then(|| Next::Event(event)))
     }
 
     /// Whether this event is beyond all that came before.

@@ -65,6 +65,10 @@ pub(crate) fn parse(text: &str) -> Result<EventStoreDbConfig> {
         seen.push(lower);
     }
     options.check()?;
+    if !seen.iter().any(|name| name == "discoveryinterval") {
+        // The client waits as long before its first try, too, and half a second unless told.
+        of_client.append_pair("discoveryInterval", "20");
+    }
     let url = format!("{scheme}://{hosts}?{}", of_client.finish());
     // The client's error quotes what it could not read, which may be a secret in the wrong place.
     let settings = url.parse::<ClientSettings>().map_err(|_| {
