@@ -11,4 +11,5 @@ mod namespaces;
 mod nodes;
 mod outage;
 mod secrets;
+mod tls;
 mod tools;
