@@ -193,7 +193,7 @@ impl Worker {
     async fn open(&mut self) -> Result<Items, Status> {
         if self.read.is_none() {
             let kept = self.store.load_checkpoint(&self.group.name.subscriber()?).await;
-            self.kept = kept.map_err(|e| status(&e))?.map(|kept| kept.get() - 1);
+            self.kept = kept.map_err(|e| status(&e))?.and_then(|kept| kept.get().checked_sub(1));
             self.read = self.kept;
         }
         let from = match (self.read, self.group.first) {

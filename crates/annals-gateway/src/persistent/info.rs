@@ -53,7 +53,7 @@ pub(crate) async fn info(
         Some(counts) => counts,
         None => {
             let kept = store.load_checkpoint(&group.name.subscriber()?).await;
-            let kept = kept.map_err(|e| status(&e))?.map(|kept| kept.get() - 1);
+            let kept = kept.map_err(|e| status(&e))?.and_then(|kept| kept.get().checked_sub(1));
             Counts { kept, known: kept, ..Counts::default() }
         }
     };

@@ -190,7 +190,6 @@ impl PersistentSubscriptions for PersistentService {
         let start_from = start_text(start, &name);
         let first = self.first(start, &name).await?;
         let group = Group { name: name.clone(), first, start_from, filter, settings };
-        // What one of the same name has left behind, that was deleted.
         config::change(&*self.store, |groups| {
             if groups.iter().any(|other| other.name == name) {
                 let exception = "persistent-subscription-exists";

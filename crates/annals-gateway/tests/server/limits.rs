@@ -1,6 +1,6 @@
 //! How much the gateway takes, and that it says so.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use annals_core::{EventStoreExt, ExpectedVersion, NewEvent};
 use annals_gateway::{GatewayOptions, Security};
@@ -66,6 +66,19 @@ async fn so_many_subscriptions_are_open_and_no_more() {
     served.stop().await;
 }
 
+#[tokio::test]
+async fn a_call_takes_so_long_and_no_longer() {
+    let store = Arc::new(Counting::new());
+    store.appends.forget_permits(usize::MAX);
+    let options = GatewayOptions::default().with_timeout(Duration::from_millis(50));
+    let served = Served::with(store.clone(), options, Security::Insecure).await;
+    let event = EventData::json("Counted", &1).unwrap();
+    let options = AppendToStreamOptions::default();
+    let append = served.client().append_to_stream("order-1", &options, event).await;
+    assert!(matches!(append, Err(kurrentdb::Error::DeadlineExceeded)), "{append:?}");
+    served.stop().await;
+}
+
 /// What a client does not take stays where it is, in the store.
 #[tokio::test]
 async fn a_client_that_stops_reading_costs_little() {
@@ -85,7 +98,7 @@ async fn a_client_that_stops_reading_costs_little() {
         read = store.read();
         for _ in 0..200 {
             tokio::task::yield_now().await;
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
     assert!(read < EVENTS / 4, "{read} events of {EVENTS} were read for one that takes none");

@@ -2,6 +2,7 @@
 //! takes, how it ends, and what its groups do when something goes wrong.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod binary;
 mod common;
 mod counting;
 mod groups;

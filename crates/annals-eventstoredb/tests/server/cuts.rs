@@ -1,0 +1,90 @@
+//! Connections that are cut at random points, and servers that are restarted, while others write and
+//! read: nothing is lost, nothing is there twice, and every subscriber goes on.
+
+use std::{sync::Arc, time::Duration};
+
+use annals_core::{EventStore, EventStoreExt, ExpectedVersion, RecordedEvent, StreamId, Subscribe};
+use annals_eventstoredb::{EventStoreDbOptions, EventStoreDbStore};
+use fastrand::Rng;
+use futures::future::join_all;
+
+use crate::tools::{Server, event, id, within};
+
+const WRITERS: u64 = 4;
+const APPENDS: u64 = 60;
+
+/// The same event again, for as long as it takes.
+async fn write(store: Arc<EventStoreDbStore>, stream: StreamId) {
+    for version in 0..APPENDS {
+        let event = event(version);
+        loop {
+            let expected = ExpectedVersion::Exact(version.into());
+            match store.append_to(&stream, expected, [event.clone()]).await {
+                Ok(appended) => {
+                    assert_eq!(appended.last_version.get(), version + 1);
+                    break;
+                }
+                Err(error) => assert!(error.is_retryable(), "{error:?}"),
+            }
+        }
+    }
+}
+
+fn assert_complete(events: &[RecordedEvent], what: &str) {
+    for writer in 0..WRITERS {
+        let stream = id(&format!("order-{writer}"));
+        let numbers: Vec<u64> =
+            events.iter().filter(|e| e.stream == stream).map(|e| e.json().unwrap()).collect();
+        assert_eq!(numbers, (0..APPENDS).collect::<Vec<_>>(), "{what} of {stream}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_nothing_twice() {
+    let given = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("nothing_is_lost_and_nothing_twice: replay with ANNALS_SEED={seed}");
+    let mut rng = Rng::with_seed(seed);
+    let mut server = Server::start().await;
+    let store = Arc::new(server.open(EventStoreDbOptions::default()).await);
+    let follow = async |subscribe: Subscribe| {
+        let mut live = store.subscribe(subscribe).await.unwrap();
+        tokio::spawn(async move {
+            let mut events = Vec::new();
+            while events.len() < (WRITERS * APPENDS) as usize {
+                events.push(live.next_event().await.unwrap());
+            }
+            events
+        })
+    };
+    let (one, other) = (follow(Subscribe::default()).await, follow(Subscribe::default()).await);
+    let writers = (0..WRITERS)
+        .map(|writer| tokio::spawn(write(store.clone(), id(&format!("order-{writer}")))));
+    let writing = join_all(writers.collect::<Vec<_>>());
+    tokio::pin!(writing);
+    // Until they are done, something happens every few milliseconds.
+    loop {
+        let pause = Duration::from_micros(rng.u64(500..20_000));
+        tokio::select! {
+            done = &mut writing => {
+                done.into_iter().for_each(Result::unwrap);
+                break;
+            }
+            () = tokio::time::sleep(pause) => match rng.u8(..10) {
+                0 => {
+                    server.gateway.kill().await;
+                    server.gateway.revive(server.store.clone()).await.unwrap();
+                }
+                _ => server.gateway.proxy().cut().await,
+            },
+        }
+    }
+    for (reading, what) in [(one, "one subscriber"), (other, "the other")] {
+        assert_complete(&within("all events", reading).await.unwrap(), what);
+    }
+    let mut all = Vec::new();
+    for writer in 0..WRITERS {
+        all.extend(store.load_stream(&id(&format!("order-{writer}"))).await.unwrap());
+    }
+    assert_complete(&all, "a read");
+}
