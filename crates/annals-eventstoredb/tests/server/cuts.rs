@@ -47,9 +47,10 @@ async fn nothing_is_lost_and_nothing_twice() {
     let mut rng = Rng::with_seed(seed);
     let mut server = Server::start().await;
     let store = Arc::new(server.open(EventStoreDbOptions::default()).await);
-    let follow = async |subscribe: Subscribe| {
-        let mut live = store.subscribe(subscribe).await.unwrap();
+    let follow = || {
+        let store = store.clone();
         tokio::spawn(async move {
+            let mut live = store.subscribe(Subscribe::default()).await.unwrap();
             let mut events = Vec::new();
             while events.len() < (WRITERS * APPENDS) as usize {
                 events.push(live.next_event().await.unwrap());
@@ -57,7 +58,7 @@ async fn nothing_is_lost_and_nothing_twice() {
             events
         })
     };
-    let (one, other) = (follow(Subscribe::default()).await, follow(Subscribe::default()).await);
+    let (one, other) = (follow(), follow());
     let writers = (0..WRITERS)
         .map(|writer| tokio::spawn(write(store.clone(), id(&format!("order-{writer}")))));
     let writing = join_all(writers.collect::<Vec<_>>());
