@@ -118,6 +118,9 @@ impl EventStoreDbConfig {
     ///   `maxDiscoverAttempts`, `discoveryInterval`, `gossipTimeout`, `keepAliveInterval`,
     ///   `keepAliveTimeout`, `connectionName`.
     ///
+    /// `discoveryInterval` is 20 ms unless it is set here: the client waits as long before its first
+    /// try, too, and half a second unless told.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] with the part that is wrong, and what it could be; never with
     /// the password.

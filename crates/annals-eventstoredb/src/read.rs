@@ -72,21 +72,36 @@ pub(crate) struct Batch {
     pub(crate) more: bool,
 }
 
-/// What was read towards a page so far.
-#[derive(Default)]
-struct Filling {
-    events: Vec<RecordedEvent>,
-    bytes: usize,
-}
-
-impl Filling {
-    fn is_full(&self) -> bool {
-        self.bytes >= PAGE_BYTES
-    }
-
-    fn consider(&mut self, event: &Stored) {
-        self.bytes += event.data.len() + event.custom_metadata.len();
-    }
+/// Reads towards a page the events that are wanted, and as many as are left.
+async fn fill(
+    reader: &mut Reader,
+    count: u64,
+    left: &mut Option<u64>,
+    mut wanted: impl FnMut(Stored) -> Result<Option<RecordedEvent>>,
+) -> Result<Batch> {
+    let (mut events, mut bytes, mut last) = (Vec::new(), 0, None);
+    let more = loop {
+        if *left == Some(0) {
+            break false;
+        }
+        if bytes >= PAGE_BYTES {
+            break true;
+        }
+        match reader.next(count).await? {
+            Next::End => break false,
+            Next::Enough => break true,
+            Next::Event(event) => {
+                bytes += event.data.len() + event.custom_metadata.len();
+                last = Some(position(&event));
+                if let Some(event) = wanted(event)? {
+                    events.push(event);
+                    *left = left.map(|left| left.saturating_sub(1));
+                }
+            }
+        }
+    };
+    reader.close();
+    Ok(Batch { events, last, more })
 }
 
 /// All streams.
@@ -133,43 +148,21 @@ impl AllPages {
     }
 
     pub(crate) async fn batch(&mut self) -> Result<Batch> {
-        let (mut page, mut last) = (Filling::default(), None);
-        let left = self.left.filter(|_| self.exact);
-        let count = left.map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
-        let more = loop {
-            if self.left == Some(0) {
-                break false;
+        let Self { reader, shared, filter, exact, left, foreign } = self;
+        let count = left.filter(|_| *exact).map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
+        let batch = fill(reader, count, left, |event| {
+            let event = recorded(event, &shared.names);
+            if event.is_none() {
+                *foreign += 1;
             }
-            if page.is_full() {
-                break true;
-            }
-            match self.reader.next(count).await? {
-                Next::End => break false,
-                Next::Enough => break true,
-                Next::Event(event) => {
-                    page.consider(&event);
-                    last = Some(position(&event));
-                    self.sort(event, &mut page.events);
-                }
-            }
-        };
-        self.reader.close();
-        if self.foreign > 0 {
-            let events = std::mem::take(&mut self.foreign);
+            Ok(event.filter(|event| filter.matches(&event.stream, &event.event_type)))
+        });
+        let batch = batch.await?;
+        if *foreign > 0 {
+            let events = std::mem::take(foreign);
             tracing::warn!(events, "left out: other applications gave them names annals lacks");
         }
-        Ok(Batch { events: page.events, last, more })
-    }
-
-    fn sort(&mut self, event: Stored, wanted: &mut Vec<RecordedEvent>) {
-        let Some(event) = recorded(event, &self.shared.names) else {
-            self.foreign += 1;
-            return;
-        };
-        if self.filter.matches(&event.stream, &event.event_type) {
-            wanted.push(event);
-            self.left = self.left.map(|left| left.saturating_sub(1));
-        }
+        Ok(batch)
     }
 }
 
@@ -207,36 +200,18 @@ impl StreamPages {
     }
 
     pub(crate) async fn batch(&mut self) -> Result<Batch> {
-        let (mut page, mut last) = (Filling::default(), None);
-        let count = self.left.map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
-        let more = loop {
-            if self.left == Some(0) {
-                break false;
-            }
-            if page.is_full() {
-                break true;
-            }
-            match self.reader.next(count).await? {
-                Next::End => break false,
-                Next::Enough => break true,
-                Next::Event(event) => {
-                    page.consider(&event);
-                    last = Some(position(&event));
-                    page.events.push(self.own(event)?);
-                    self.left = self.left.map(|left| left.saturating_sub(1));
-                }
-            }
+        let Self { reader, shared, stream, left } = self;
+        let count = left.map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
+        let own = |event: Stored| {
+            let (revision, event_type) = (event.revision, event.event_type.clone());
+            let unnamed = || {
+                let what =
+                    format!("revision {revision} has the type {event_type:?}, which is no name");
+                corrupt(what).with_stream(stream)
+            };
+            recorded(event, &shared.names).ok_or_else(unnamed).map(Some)
         };
-        self.reader.close();
-        Ok(Batch { events: page.events, last, more })
-    }
-
-    fn own(&self, event: Stored) -> Result<RecordedEvent> {
-        let (revision, event_type) = (event.revision, event.event_type.clone());
-        recorded(event, &self.shared.names).ok_or_else(|| {
-            let what = format!("revision {revision} has the type {event_type:?}, which is no name");
-            corrupt(what).with_stream(&self.stream)
-        })
+        fill(reader, count, left, own).await
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{collections::HashSet, sync::Arc};
 
 use annals_core::{
-    Append, Appended, Error, ErrorKind, ExpectedVersion, NewEvent, Store, StreamId, StreamState,
+    Append, Appended, Error, ErrorKind, ExpectedVersion, NewEvent, Store, StreamId, Version,
+    adapter::StreamHead,
 };
 use async_stream::try_stream;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -15,15 +16,15 @@ use crate::{
     names::{described_by, identifier, out, writable},
     proto::{
         google::rpc,
-        shared::{self, AllStreamPosition, Empty, StreamIdentifier, Uuid as WireUuid},
+        shared::{self, Empty, Uuid as WireUuid},
         streams::{
-            AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, append_req, append_resp,
-            batch_append_req, batch_append_resp, delete_req, tombstone_req,
+            AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ProposedMessage, Success,
+            WriteOptions, append_req, append_resp, batch_append_resp, success, write_options,
         },
     },
     request::Broken,
     status::{revision, status, too_large},
-    wire::proposed,
+    wire::{at, proposed},
 };
 
 /// So many appends of one call are under way at the same time.
@@ -44,7 +45,8 @@ impl Events {
         Self { most, size: 0, events: Vec::new() }
     }
 
-    fn push(&mut self, event: NewEvent) -> Result<(), Status> {
+    fn push(&mut self, message: ProposedMessage) -> Result<(), Status> {
+        let event = proposed(message)?;
         self.size += event.size() + LEAST_EVENT;
         if self.size > self.most {
             return Err(too_large(self.most));
@@ -82,16 +84,9 @@ async fn nothing(
     expected: ExpectedVersion,
 ) -> Result<Written, Error> {
     let info = store.stream_info(stream).await?;
-    let holds = match expected {
-        _ if info.state == StreamState::Tombstoned => return Err(Error::stream_closed(stream)),
-        ExpectedVersion::Any => true,
-        ExpectedVersion::StreamExists => info.exists(),
-        ExpectedVersion::NoStream => !info.exists(),
-        ExpectedVersion::Exact(version) => info.version == version,
-    };
-    if !holds {
-        return Err(Error::lost_race(stream, expected, info.version));
-    }
+    // No retry is looked for, for which alone it would have to know of a deletion.
+    let head = StreamHead { state: info.state, version: info.version, deleted_at: Version::NONE };
+    head.check(stream, expected)?;
     Ok(Written { revision: info.version.get().checked_sub(1), position: None })
 }
 
@@ -107,15 +102,13 @@ pub(crate) async fn append(
     else {
         return Err(Status::invalid_argument("an append begins with its options"));
     };
-    let stream = writable(options.stream_identifier.as_ref())?;
-    let expected = expected(options.expected_stream_revision)?;
+    let (stream, expected) = target(&options)?;
     let mut events = Events::new(most);
     while let Some(message) = messages.message().await? {
         let Some(append_req::Content::ProposedMessage(event)) = message.content else {
             return Err(Status::invalid_argument("options come first, and once"));
         };
-        let append_req::ProposedMessage { id, metadata, custom_metadata, data } = event;
-        events.push(proposed(id, &metadata, custom_metadata, data)?)?;
+        events.push(event)?;
     }
     broken.check()?;
     let result = match write(store, Append::new(stream, expected, events.events)).await {
@@ -132,42 +125,17 @@ pub(crate) async fn append(
 }
 
 impl Written {
-    fn success(&self) -> append_resp::Success {
-        use append_resp::success::{CurrentRevisionOption, PositionOption};
+    fn success(&self) -> Success {
+        use success::{CurrentRevisionOption, PositionOption};
         let current = match self.revision {
             Some(revision) => CurrentRevisionOption::CurrentRevision(revision),
             None => CurrentRevisionOption::NoStream(Empty {}),
         };
         let position = match self.position {
-            Some(position) => PositionOption::Position(append_resp::Position {
-                commit_position: position,
-                prepare_position: position,
-            }),
+            Some(position) => PositionOption::Position(at(position)),
             None => PositionOption::NoPosition(Empty {}),
         };
-        append_resp::Success {
-            current_revision_option: Some(current),
-            position_option: Some(position),
-        }
-    }
-
-    fn batch_success(&self) -> batch_append_resp::Success {
-        use batch_append_resp::success::{CurrentRevisionOption, PositionOption};
-        let current = match self.revision {
-            Some(revision) => CurrentRevisionOption::CurrentRevision(revision),
-            None => CurrentRevisionOption::NoStream(()),
-        };
-        let position = match self.position {
-            Some(position) => PositionOption::Position(AllStreamPosition {
-                commit_position: position,
-                prepare_position: position,
-            }),
-            None => PositionOption::NoPosition(()),
-        };
-        batch_append_resp::Success {
-            current_revision_option: Some(current),
-            position_option: Some(position),
-        }
+        Success { current_revision_option: Some(current), position_option: Some(position) }
     }
 }
 
@@ -213,44 +181,25 @@ fn wrong(expected: ExpectedVersion, actual: i64) -> append_resp::WrongExpectedVe
     }
 }
 
-/// The expectations, of which each call has its own type.
-macro_rules! expectation {
-    ($($module:ident)::+) => {
-        impl From<$($module)::+::ExpectedStreamRevision> for Expected {
-            fn from(found: $($module)::+::ExpectedStreamRevision) -> Self {
-                use $($module)::+::ExpectedStreamRevision as Found;
-                Self(match found {
-                    Found::Revision(revision) => exact(revision),
-                    Found::NoStream(_) => ExpectedVersion::NoStream,
-                    Found::Any(_) => ExpectedVersion::Any,
-                    Found::StreamExists(_) => ExpectedVersion::StreamExists,
-                })
-            }
+/// The stream that a client writes to, and what it expects.
+pub(crate) fn target(options: &WriteOptions) -> Result<(StreamId, ExpectedVersion), Status> {
+    use write_options::Expected;
+    let expected = match options.expected {
+        Some(Expected::Revision(revision)) => {
+            ExpectedVersion::Exact(revision.saturating_add(1).into())
         }
+        Some(Expected::NoStream(_)) => ExpectedVersion::NoStream,
+        Some(Expected::Any(_)) => ExpectedVersion::Any,
+        Some(Expected::StreamExists(_)) => ExpectedVersion::StreamExists,
+        None => return Err(Status::invalid_argument("the expected revision is missing")),
     };
-}
-
-pub(crate) struct Expected(ExpectedVersion);
-
-expectation!(append_req::options);
-expectation!(delete_req::options);
-expectation!(tombstone_req::options);
-
-/// What a client expects.
-pub(crate) fn expected(found: Option<impl Into<Expected>>) -> Result<ExpectedVersion, Status> {
-    let missing = || Status::invalid_argument("the expected revision is missing");
-    Ok(found.ok_or_else(missing)?.into().0)
-}
-
-fn exact(revision: u64) -> ExpectedVersion {
-    ExpectedVersion::Exact(revision.saturating_add(1).into())
+    Ok((writable(options.stream_identifier.as_ref())?, expected))
 }
 
 /// One append of a batch, complete.
 struct Unit {
     correlation_id: Option<WireUuid>,
-    stream: Option<StreamIdentifier>,
-    position: Option<batch_append_resp::ExpectedStreamPosition>,
+    options: WriteOptions,
     append: Result<Append, Status>,
 }
 
@@ -319,7 +268,7 @@ fn forget(busy: &mut HashSet<StreamId>, stream: Option<StreamId>) {
 /// An append that is still being sent.
 struct Open {
     correlation_id: Option<WireUuid>,
-    options: Option<batch_append_req::Options>,
+    options: Option<WriteOptions>,
     events: Result<Events, Status>,
 }
 
@@ -337,8 +286,7 @@ fn collect(open: &mut Vec<Open>, message: BatchAppendReq, most: usize) -> Option
     one.options = options.or(one.options);
     one.events = one.events.and_then(|mut events| {
         for event in proposed_messages {
-            let batch_append_req::ProposedMessage { id, metadata, custom_metadata, data } = event;
-            events.push(proposed(id, &metadata, custom_metadata, data)?)?;
+            events.push(event)?;
         }
         Ok(events)
     });
@@ -352,55 +300,36 @@ fn collect(open: &mut Vec<Open>, message: BatchAppendReq, most: usize) -> Option
     } else {
         Err(Status::resource_exhausted("too many appends of this call are incomplete"))
     };
-    let stream = options.as_ref().and_then(|options| options.stream_identifier.clone());
-    let position = options.as_ref().and_then(|options| options.expected_stream_position);
+    let options = options.unwrap_or_default();
     let append = events.and_then(|events| {
-        let missing = || Status::invalid_argument("the expected position is missing");
-        let expected = batch_expected(position.as_ref().ok_or_else(missing)?);
-        Ok(Append::new(writable(stream.as_ref())?, expected, events.events))
+        let (stream, expected) = target(&options)?;
+        Ok(Append::new(stream, expected, events.events))
     });
-    let position = position.map(echo);
-    Some(Unit { correlation_id, stream, position, append })
-}
-
-fn batch_expected(position: &batch_append_req::options::ExpectedStreamPosition) -> ExpectedVersion {
-    use batch_append_req::options::ExpectedStreamPosition as Found;
-    match position {
-        Found::StreamPosition(revision) => exact(*revision),
-        Found::NoStream(()) => ExpectedVersion::NoStream,
-        Found::Any(()) => ExpectedVersion::Any,
-        Found::StreamExists(()) => ExpectedVersion::StreamExists,
-    }
-}
-
-fn echo(
-    position: batch_append_req::options::ExpectedStreamPosition,
-) -> batch_append_resp::ExpectedStreamPosition {
-    use batch_append_req::options::ExpectedStreamPosition as Found;
-    use batch_append_resp::ExpectedStreamPosition as Echo;
-    match position {
-        Found::StreamPosition(revision) => Echo::StreamPosition(revision),
-        Found::NoStream(()) => Echo::NoStream(()),
-        Found::Any(()) => Echo::Any(()),
-        Found::StreamExists(()) => Echo::StreamExists(()),
-    }
+    Some(Unit { correlation_id, options, append })
 }
 
 async fn execute(store: &dyn Store, unit: Unit) -> BatchAppendResp {
-    let Unit { correlation_id, stream, position, append } = unit;
+    use batch_append_resp::{Expected as Echo, Result as Answer};
+    use write_options::Expected;
+    let Unit { correlation_id, options, append } = unit;
     let result = match append {
         Err(refused) => Err(batch_refused(&refused)),
         Ok(append) => write(store, append).await.map_err(|error| batch_error(&error)),
     };
-    let result = match result {
-        Ok(written) => batch_append_resp::Result::Success(written.batch_success()),
-        Err(error) => batch_append_resp::Result::Error(error),
-    };
+    let expected = options.expected.map(|expected| match expected {
+        Expected::Revision(revision) => Echo::StreamPosition(revision),
+        Expected::NoStream(empty) => Echo::NoStream(empty),
+        Expected::Any(empty) => Echo::Any(empty),
+        Expected::StreamExists(empty) => Echo::StreamExists(empty),
+    });
     BatchAppendResp {
         correlation_id,
-        stream_identifier: stream,
-        expected_stream_position: position,
-        result: Some(result),
+        stream_identifier: options.stream_identifier,
+        expected,
+        result: Some(match result {
+            Ok(written) => Answer::Success(written.success()),
+            Err(error) => Answer::Error(error),
+        }),
     }
 }
 
@@ -414,12 +343,12 @@ fn batch_error(error: &Error) -> rpc::Status {
         (_, Some(conflict)) => {
             let current = match u64::try_from(revision(conflict.actual)) {
                 Ok(revision) => Current::CurrentStreamRevision(revision),
-                Err(_) => Current::CurrentNoStream(()),
+                Err(_) => Current::CurrentNoStream(Empty {}),
             };
             let expected = match conflict.expected {
-                ExpectedVersion::Any => Expected::ExpectedAny(()),
-                ExpectedVersion::StreamExists => Expected::ExpectedStreamExists(()),
-                ExpectedVersion::NoStream => Expected::ExpectedNoStream(()),
+                ExpectedVersion::Any => Expected::ExpectedAny(Empty {}),
+                ExpectedVersion::StreamExists => Expected::ExpectedStreamExists(Empty {}),
+                ExpectedVersion::NoStream => Expected::ExpectedNoStream(Empty {}),
                 ExpectedVersion::Exact(version) => {
                     Expected::ExpectedStreamPosition(version.minus(1).get())
                 }

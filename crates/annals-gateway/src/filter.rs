@@ -4,7 +4,7 @@ use annals_core::{Filter, StreamPrefix};
 use fancy_regex::Regex;
 use tonic::Status;
 
-use crate::proto::streams::read_req::options::{
+use crate::proto::shared::{
     FilterOptions,
     filter_options::{Expression, Filter as On, Window},
 };

@@ -56,7 +56,11 @@ impl Hiding {
     }
 }
 
-async fn last(store: &dyn Store, stream: &StreamId) -> Result<Option<RecordedEvent>, Status> {
+/// The last event of a stream.
+pub(crate) async fn last(
+    store: &dyn Store,
+    stream: &StreamId,
+) -> Result<Option<RecordedEvent>, Status> {
     let options = ReadStream::default().backwards().with_limit(1);
     store.read_stream(stream, options).try_next().await.map_err(|e| status(&e))
 }

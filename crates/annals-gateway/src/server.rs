@@ -2,9 +2,9 @@
 
 use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use annals_core::Store;
+use annals_core::{Store, StreamId};
 use axum::{http::StatusCode, routing::get};
-use futures::{FutureExt, TryStreamExt};
+use futures::TryStreamExt;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
@@ -235,11 +235,9 @@ fn routes(
 
 /// Whether the store answers.
 async fn health(store: Arc<dyn Store>) -> StatusCode {
-    let Ok(stream) = annals_core::StreamId::new("esdb:health") else {
-        return StatusCode::INTERNAL_SERVER_ERROR;
-    };
-    match store.stream_info(&stream).map(|info| info.map(drop)).await {
-        Ok(()) => StatusCode::NO_CONTENT,
+    let asked = async { store.stream_info(&StreamId::new("esdb:health")?).await };
+    match asked.await {
+        Ok(_) => StatusCode::NO_CONTENT,
         Err(error) => {
             tracing::warn!(%error, "the store does not answer");
             StatusCode::SERVICE_UNAVAILABLE

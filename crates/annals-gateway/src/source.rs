@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use annals_core::{
     Filter, Message, ReadAll, ReadStream, RecordedEvent, Start, Store, StreamId, StreamState,
-    Subscribe, TryStreamExt,
+    Subscribe, TryStreamExt, Version,
 };
 use async_stream::try_stream;
 use futures::stream::BoxStream;
@@ -14,6 +14,7 @@ use crate::{
     filter::EventFilter,
     metadata::{self, Hiding},
     names::{Target, described_by, out, stream_in},
+    proto::shared::{all_options::AllOption, stream_options::RevisionOption},
     status::{status, stream_deleted},
     wire::{LINK, Recorded, Resolved},
 };
@@ -24,6 +25,24 @@ pub(crate) enum From {
     Start,
     End,
     At(u64),
+}
+
+impl From {
+    pub(crate) fn in_stream(option: Option<RevisionOption>) -> Self {
+        match option {
+            Some(RevisionOption::Revision(revision)) => Self::At(revision),
+            Some(RevisionOption::End(_)) => Self::End,
+            Some(RevisionOption::Start(_)) | None => Self::Start,
+        }
+    }
+
+    pub(crate) fn in_all(option: Option<AllOption>) -> Self {
+        match option {
+            Some(AllOption::Position(position)) => Self::At(position.commit_position),
+            Some(AllOption::End(_)) => Self::End,
+            Some(AllOption::Start(_)) | None => Self::Start,
+        }
+    }
 }
 
 /// What is read.
@@ -128,7 +147,11 @@ impl Query {
 
     fn read_all(self, backwards: bool, count: u64) -> Items {
         Box::pin(try_stream! {
-            let options = ReadAll::default().with_filter(self.store_filter());
+            let filter = match &self.filter {
+                Some(filter) => filter.of_store(),
+                None => self.of_target(),
+            };
+            let options = ReadAll::default().with_filter(filter);
             let options = match (self.from, backwards) {
                 (From::Start, false) => Some(options),
                 (From::At(position), false) => Some(options.after(position.saturating_sub(1))),
@@ -163,10 +186,10 @@ impl Query {
         }
     }
 
-    fn store_filter(&self) -> Filter {
-        match (&self.target, &self.filter) {
-            (Target::Category(category), _) => Filter::default().with_category(category.clone()),
-            (_, Some(filter)) => filter.of_store(),
+    /// What the store leaves out: the rest of a filter, or all of it, is left out here.
+    fn of_target(&self) -> Filter {
+        match &self.target {
+            Target::Category(category) => Filter::default().with_category(category.clone()),
             _ => Filter::default(),
         }
     }
@@ -195,18 +218,13 @@ impl Query {
         if !self.resolve_links || event.event_type != LINK {
             return Ok(Resolved::event(event));
         }
-        let target = std::str::from_utf8(&event.data).ok().and_then(|text| text.split_once('@'));
-        let target = target.and_then(|(revision, stream)| {
-            Some((revision.parse::<u64>().ok()?, stream_in(stream).ok()?))
-        });
-        let Some((revision, stream)) = target else {
-            return Ok(Resolved { event: None, link: Some(event) });
+        let found = match linked(&*self.store, &event.data).await? {
+            Some((stream, found)) => {
+                let hiding = Hiding::of(&*self.store, &stream).await?;
+                Some(found).filter(|event| !hiding.hides(event)).as_ref().map(Recorded::new)
+            }
+            None => None,
         };
-        let hiding = Hiding::of(&*self.store, &stream).await?;
-        let options = ReadStream::default().with_from(revision.saturating_add(1)).with_limit(1);
-        let found = self.store.read_stream(&stream, options).try_next().await;
-        let found = found.map_err(|e| status(&e))?.filter(|event| !hiding.hides(event));
-        let found = found.as_ref().map(Recorded::new).filter(|event| event.revision == revision);
         Ok(Resolved { event: found, link: Some(event) })
     }
 
@@ -234,11 +252,7 @@ impl Query {
                 };
                 // A filter runs here, since a subscriber is told how far it is after so many events
                 // that are left out, which the store would not count.
-                let filter = match &self.target {
-                    Target::Category(category) => Filter::default().with_category(category.clone()),
-                    _ => Filter::default(),
-                };
-                (filter.into(), start)
+                (self.of_target().into(), start)
             }
         };
         let options = Subscribe::to(source).with_start(start);
@@ -295,6 +309,22 @@ impl Query {
             }
         }))
     }
+}
+
+/// The event that a link has as its data, where it is there.
+pub(crate) async fn linked(
+    store: &dyn Store,
+    link: &[u8],
+) -> Result<Option<(StreamId, RecordedEvent)>, Status> {
+    let target = std::str::from_utf8(link).ok().and_then(|text| text.split_once('@'));
+    let target = target.and_then(|(revision, stream)| {
+        let version = Version::new(revision.parse().ok()?).plus(1);
+        Some((version, stream_in(stream).ok()?))
+    });
+    let Some((version, stream)) = target else { return Ok(None) };
+    let options = ReadStream::default().with_from(version).with_limit(1);
+    let found = store.read_stream(&stream, options).try_next().await.map_err(|e| status(&e))?;
+    Ok(found.filter(|event| event.version == version).map(|event| (stream, event)))
 }
 
 /// How to read a stream of which nothing before a revision is shown; none where that is nothing.

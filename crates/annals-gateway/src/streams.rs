@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use annals_core::{
-    Append, Error, EventStoreExt, ExpectedVersion, NewEvent, Store, StreamState, Version,
+    Append, Error, EventStoreExt, ExpectedVersion, NewEvent, Store, StreamId, StreamState, Version,
 };
 use async_stream::try_stream;
 use futures::{Stream, StreamExt};
@@ -11,23 +11,22 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use crate::{
-    append::{self, expected, write},
+    append::{self, write},
     filter::EventFilter,
     metadata,
-    names::{Target, identifier, metadata_of, out, type_in, writable},
+    names::{Target, identifier, metadata_of, out, type_in},
     open::{Open, Permit},
     proto::{
-        shared::StreamIdentifier,
+        shared::SubscriptionConfirmation,
         streams::{
-            AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, DeleteReq, DeleteResp, ReadReq,
-            ReadResp, TombstoneReq, TombstoneResp, delete_resp, read_req, read_resp,
-            streams_server::Streams, tombstone_resp,
+            AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ReadReq, ReadResp, RemoveReq,
+            RemoveResp, read_req, read_resp, remove_resp::PositionOption, streams_server::Streams,
         },
     },
     request::Broken,
     source::{From, Item, Items, Query},
     status::{status, stream_deleted},
-    wire::{Ids, stream_event, timestamp},
+    wire::{Ids, at, read_event, timestamp},
 };
 
 /// Serves the streams of a store.
@@ -44,21 +43,20 @@ impl StreamsService {
     /// Deletes, and says so in the stream's metadata; the position of that.
     async fn soft_delete(
         &self,
-        stream: Option<&StreamIdentifier>,
+        stream: &StreamId,
         expected: ExpectedVersion,
     ) -> Result<Option<u64>, Status> {
-        let stream = writable(stream)?;
-        let Some(metadata) = metadata_of(&stream) else {
+        let Some(metadata) = metadata_of(stream) else {
             let message = "the metadata of a stream cannot be deleted; write other metadata";
             return Err(Status::invalid_argument(message));
         };
         let store = &*self.store;
-        let deleted = store.delete(&stream, expected).await;
-        let info = store.stream_info(&stream).await.map_err(|e| status(&e))?;
+        let deleted = store.delete(stream, expected).await;
+        let info = store.stream_info(stream).await.map_err(|e| status(&e))?;
         match (deleted, info.state) {
             // As EventStoreDB has it: what is not there, or not any more, is not deleted.
             (Ok(()), StreamState::Missing) => {
-                return Err(status(&Error::lost_race(&stream, expected, Version::NONE)));
+                return Err(status(&Error::lost_race(stream, expected, Version::NONE)));
             }
             (Err(_), StreamState::Deleted) if expected == ExpectedVersion::StreamExists => {
                 return Err(stream_deleted(out(stream.as_str())));
@@ -68,7 +66,7 @@ impl StreamsService {
             // Somebody has written to it since.
             (Ok(()), _) => return Ok(None),
         }
-        let properties = metadata::of_deleted(store, &stream).await?;
+        let properties = metadata::of_deleted(store, stream).await?;
         let event = NewEvent::json(type_in(metadata::TYPE)?, &properties);
         let event = event.map_err(|e| status(&e))?;
         match write(store, Append::new(metadata, ExpectedVersion::Any, [event])).await {
@@ -101,32 +99,17 @@ impl Streams for StreamsService {
         append::append(&*self.store, messages, &broken, most).await.map(Response::new)
     }
 
-    async fn delete(&self, request: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
-        use delete_resp::{Position, PositionOption};
-        let options = request.into_inner().options.unwrap_or_default();
-        let expected = expected(options.expected_stream_revision)?;
-        let position = self.soft_delete(options.stream_identifier.as_ref(), expected).await?;
-        let position = position.map(|position| {
-            let position = Position { commit_position: position, prepare_position: position };
-            PositionOption::Position(position)
-        });
-        Ok(Response::new(DeleteResp { position_option: position }))
+    async fn delete(&self, request: Request<RemoveReq>) -> Result<Response<RemoveResp>, Status> {
+        let (stream, expected) = append::target(&request.into_inner().options.unwrap_or_default())?;
+        Ok(removed(self.soft_delete(&stream, expected).await?))
     }
 
-    async fn tombstone(
-        &self,
-        request: Request<TombstoneReq>,
-    ) -> Result<Response<TombstoneResp>, Status> {
-        use tombstone_resp::{Position, PositionOption};
-        let options = request.into_inner().options.unwrap_or_default();
-        let expected = expected(options.expected_stream_revision)?;
-        let stream = writable(options.stream_identifier.as_ref())?;
+    async fn tombstone(&self, request: Request<RemoveReq>) -> Result<Response<RemoveResp>, Status> {
+        let (stream, expected) = append::target(&request.into_inner().options.unwrap_or_default())?;
         self.store.tombstone(&stream, expected).await.map_err(|e| status(&e))?;
         // The store gives a tombstone no position; this one is not before it.
-        let position = self.store.last_position().await.map_err(|e| status(&e))?.get();
-        let position = Position { commit_position: position, prepare_position: position };
-        let position_option = Some(PositionOption::Position(position));
-        Ok(Response::new(TombstoneResp { position_option }))
+        let position = self.store.last_position().await.map_err(|e| status(&e))?;
+        Ok(removed(Some(position.get())))
     }
 
     type BatchAppendStream = Answers<BatchAppendResp>;
@@ -142,6 +125,11 @@ impl Streams for StreamsService {
     }
 }
 
+fn removed(position: Option<u64>) -> Response<RemoveResp> {
+    let position_option = position.map(at).map(PositionOption::Position);
+    Response::new(RemoveResp { position_option })
+}
+
 /// What a request to read asks for.
 struct Plan {
     query: Query,
@@ -153,29 +141,15 @@ struct Plan {
 
 impl Plan {
     fn new(store: Arc<dyn Store>, request: ReadReq) -> Result<Self, Status> {
-        use read_req::options::{
-            CountOption, FilterOption, StreamOption, UuidOption, all_options::AllOption,
-            stream_options::RevisionOption, uuid_option::Content,
-        };
+        use read_req::options::{CountOption, FilterOption, StreamOption};
         let options = request.options.unwrap_or_default();
         let missing = |what| Status::invalid_argument(format!("{what} is missing"));
         let (target, from) = match options.stream_option.ok_or_else(|| missing("the stream"))? {
             StreamOption::Stream(stream) => {
-                let from = match stream.revision_option {
-                    Some(RevisionOption::Revision(revision)) => From::At(revision),
-                    Some(RevisionOption::End(_)) => From::End,
-                    Some(RevisionOption::Start(_)) | None => From::Start,
-                };
-                (Target::of(stream.stream_identifier.as_ref())?, from)
+                let target = Target::of(stream.stream_identifier.as_ref())?;
+                (target, From::in_stream(stream.revision_option))
             }
-            StreamOption::All(all) => {
-                let from = match all.all_option {
-                    Some(AllOption::Position(position)) => From::At(position.commit_position),
-                    Some(AllOption::End(_)) => From::End,
-                    Some(AllOption::Start(_)) | None => From::Start,
-                };
-                (Target::All, from)
-            }
+            StreamOption::All(all) => (Target::All, From::in_all(all.all_option)),
         };
         let filter = match options.filter_option {
             Some(FilterOption::Filter(filter)) if target == Target::All => {
@@ -196,16 +170,12 @@ impl Plan {
             1 => return Err(Status::invalid_argument("a subscription goes forwards")),
             other => return Err(Status::invalid_argument(format!("no direction {other}"))),
         };
-        let ids = match options.uuid_option {
-            Some(UuidOption { content: Some(Content::String(_)) }) => Ids::Text,
-            _ => Ids::Structured,
-        };
         let resolve_links = options.resolve_links;
         Ok(Self {
             query: Query { store, target, from, filter, resolve_links },
             backwards,
             count,
-            ids,
+            ids: Ids::asked(options.uuid_option),
         })
     }
 
@@ -218,7 +188,7 @@ impl Plan {
         };
         let answers = query.read(backwards, count).map(move |item| {
             Ok(answer(match item? {
-                Item::Event(found) => read_resp::Content::Event(stream_event(found, ids)),
+                Item::Event(found) => read_resp::Content::Event(read_event(found, ids, None)),
                 _ => not_found(&target),
             }))
         });
@@ -234,10 +204,10 @@ fn subscription(
     use read_resp::Content;
     try_stream! {
         let subscription_id = Uuid::now_v7().to_string();
-        yield answer(Content::Confirmation(read_resp::SubscriptionConfirmation { subscription_id }));
+        yield answer(Content::Confirmation(SubscriptionConfirmation { subscription_id }));
         while let Some(item) = items.next().await {
             yield answer(match item? {
-                Item::Event(found) => Content::Event(stream_event(found, ids)),
+                Item::Event(found) => Content::Event(read_event(found, ids, None)),
                 Item::Checkpoint(position) => Content::Checkpoint(read_resp::Checkpoint {
                     commit_position: position,
                     prepare_position: position,
@@ -253,12 +223,7 @@ fn subscription(
 fn caught_up(target: &Target, seen: Option<u64>) -> read_resp::CaughtUp {
     let (mut stream_revision, mut position) = (None, None);
     match target {
-        Target::All => {
-            position = seen.map(|position| read_resp::Position {
-                commit_position: position,
-                prepare_position: position,
-            });
-        }
+        Target::All => position = seen.map(at),
         _ => stream_revision = seen.and_then(|revision| i64::try_from(revision).ok()),
     }
     read_resp::CaughtUp { timestamp: Some(timestamp()), stream_revision, position }

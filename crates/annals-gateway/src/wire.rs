@@ -14,9 +14,12 @@ use uuid::Uuid;
 use crate::{
     names::{identifier, out, type_in},
     proto::{
-        persistent::read_resp as persistent,
-        shared::{Empty, Uuid as WireUuid, uuid as wire_uuid},
-        streams::read_resp as streams,
+        shared::{
+            AllStreamPosition, Empty, ReadEvent, Uuid as WireUuid, UuidOption,
+            read_event::{self, RecordedEvent as WireEvent},
+            uuid as wire_uuid, uuid_option,
+        },
+        streams::ProposedMessage,
     },
     status::metadata_missing,
 };
@@ -66,9 +69,14 @@ impl Recorded {
             event_type: LINK.to_owned(),
             is_json: false,
             metadata: Bytes::new(),
-            data: format!("{}@{}", self.revision, self.stream).into(),
+            data: self.link().into(),
             ..*self
         }
+    }
+
+    /// The data of an event that is a link to this one.
+    pub(crate) fn link(&self) -> String {
+        format!("{}@{}", self.revision, self.stream)
     }
 
     fn headers(&self) -> HashMap<String, String> {
@@ -108,6 +116,13 @@ pub(crate) enum Ids {
 }
 
 impl Ids {
+    pub(crate) fn asked(option: Option<UuidOption>) -> Self {
+        match option {
+            Some(UuidOption { content: Some(uuid_option::Content::String(_)) }) => Self::Text,
+            _ => Self::Structured,
+        }
+    }
+
     pub(crate) fn write(self, id: Uuid) -> WireUuid {
         let value = match self {
             Self::Text => wire_uuid::Value::String(id.to_string()),
@@ -137,18 +152,14 @@ pub(crate) fn read_id(id: Option<WireUuid>) -> Result<Uuid, Status> {
 
 /// An event that a client sends. What it calls JSON is not looked into, since EventStoreDB does not
 /// either: the bytes and what they are called are kept.
-pub(crate) fn proposed(
-    id: Option<WireUuid>,
-    headers: &HashMap<String, String>,
-    metadata: Bytes,
-    data: Bytes,
-) -> Result<NewEvent, Status> {
+pub(crate) fn proposed(message: ProposedMessage) -> Result<NewEvent, Status> {
+    let ProposedMessage { id, metadata: headers, custom_metadata, data } = message;
     let header = |name| headers.get(name).ok_or_else(|| metadata_missing(name));
     let event_type = type_in(header("type")?)?;
     let is_json = header("content-type")? == JSON;
     let kind = if is_json { ContentKind::Json } else { ContentKind::Binary };
     let data = Payload::from_stored(kind, data);
-    Ok(NewEvent::from_stored(read_id(id)?, event_type, data, Payload::inferred(metadata)))
+    Ok(NewEvent::from_stored(read_id(id)?, event_type, data, Payload::inferred(custom_metadata)))
 }
 
 /// Now.
@@ -158,33 +169,31 @@ pub(crate) fn timestamp() -> Timestamp {
     Timestamp { seconds: i64::try_from(now.as_secs()).unwrap_or_default(), nanos }
 }
 
-// The two services have messages of their own for the same things.
-macro_rules! read_event {
-    ($name:ident, $module:ident $(, $retries:ident => $more:ident: $value:expr)?) => {
-        pub(crate) fn $name(resolved: Resolved, ids: Ids $(, $retries: i32)?) -> $module::ReadEvent {
-            let position = resolved.original().map(|event| event.position);
-            let recorded = |event: Recorded| $module::read_event::RecordedEvent {
-                id: Some(ids.write(event.id)),
-                stream_identifier: Some(identifier(&event.stream)),
-                stream_revision: event.revision,
-                prepare_position: event.position,
-                commit_position: event.position,
-                metadata: event.headers(),
-                custom_metadata: event.metadata,
-                data: event.data,
-            };
-            $module::ReadEvent {
-                event: resolved.event.map(recorded),
-                link: resolved.link.map(recorded),
-                position: Some(match position {
-                    Some(position) => $module::read_event::Position::CommitPosition(position),
-                    None => $module::read_event::Position::NoPosition(Empty {}),
-                }),
-                $($more: Some($value),)?
-            }
-        }
-    };
+/// A position: both parts are the same here.
+pub(crate) fn at(position: u64) -> AllStreamPosition {
+    AllStreamPosition { commit_position: position, prepare_position: position }
 }
 
-read_event!(stream_event, streams);
-read_event!(group_event, persistent, retries => count: persistent::read_event::Count::RetryCount(retries));
+/// What was read, for a client; in a group with how often it was tried before.
+pub(crate) fn read_event(resolved: Resolved, ids: Ids, retries: Option<i32>) -> ReadEvent {
+    let position = resolved.original().map(|event| event.position);
+    let recorded = |event: Recorded| WireEvent {
+        id: Some(ids.write(event.id)),
+        stream_identifier: Some(identifier(&event.stream)),
+        stream_revision: event.revision,
+        prepare_position: event.position,
+        commit_position: event.position,
+        metadata: event.headers(),
+        custom_metadata: event.metadata,
+        data: event.data,
+    };
+    ReadEvent {
+        event: resolved.event.map(recorded),
+        link: resolved.link.map(recorded),
+        position: Some(match position {
+            Some(position) => read_event::Position::CommitPosition(position),
+            None => read_event::Position::NoPosition(Empty {}),
+        }),
+        count: retries.map(read_event::Count::RetryCount),
+    }
+}

@@ -18,12 +18,15 @@ use annals_core::{
 };
 use annals_eventstoredb::{EventStoreDbConfig, EventStoreDbOptions, EventStoreDbStore};
 use annals_gateway::proto::{
-    shared::{StreamIdentifier, Uuid, uuid},
+    shared::{
+        ReadEvent, StreamIdentifier, SubscriptionConfirmation, Uuid, read_event, stream_options,
+        uuid,
+    },
     streams::{
-        AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, DeleteReq, DeleteResp, ReadReq,
-        ReadResp, TombstoneReq, TombstoneResp,
-        read_req::options::{CountOption, ReadDirection, StreamOption, stream_options},
-        read_resp::{Content, ReadEvent, StreamNotFound, SubscriptionConfirmation, read_event},
+        AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ReadReq, ReadResp, RemoveReq,
+        RemoveResp,
+        read_req::options::{CountOption, ReadDirection, StreamOption},
+        read_resp::{Content, StreamNotFound},
         streams_server::{Streams, StreamsServer},
     },
 };
@@ -148,9 +151,11 @@ impl Streams for Node {
         } else {
             events.retain(|event| event.stream_revision >= in_stream);
         }
-        answers.extend(events.into_iter().take(count).map(|event| {
-            Content::Event(ReadEvent { event: Some(event), link: None, position: None })
-        }));
+        answers.extend(
+            events.into_iter().take(count).map(|event| {
+                Content::Event(ReadEvent { event: Some(event), ..ReadEvent::default() })
+            }),
+        );
         Ok(Response::new(Box::pin(stream::iter(answers.into_iter().map(said)))))
     }
 
@@ -169,11 +174,11 @@ impl Streams for Node {
         Err(status)
     }
 
-    async fn delete(&self, _: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
+    async fn delete(&self, _: Request<RemoveReq>) -> Result<Response<RemoveResp>, Status> {
         Err(Status::unimplemented("there is no script for this"))
     }
 
-    async fn tombstone(&self, _: Request<TombstoneReq>) -> Result<Response<TombstoneResp>, Status> {
+    async fn tombstone(&self, _: Request<RemoveReq>) -> Result<Response<RemoveResp>, Status> {
         Err(Status::unimplemented("there is no script for this"))
     }
 

@@ -4,20 +4,19 @@
 use std::{sync::Arc, time::Duration};
 
 use annals_core::{
-    Append, ErrorKind, ExpectedVersion, NewEvent, ReadStream, Store, StreamId, SubscriberId,
-    TryStreamExt, Version,
+    Append, ErrorKind, ExpectedVersion, NewEvent, Store, StreamId, SubscriberId, Version,
 };
 use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 
 use crate::{
     filter::EventFilter,
+    metadata::last,
     names::{Target, identifier, stream_in, type_in},
     proto::{
-        persistent::{create_req, update_req},
-        shared::StreamIdentifier,
-        streams::read_req::options::{
-            FilterOptions,
+        persistent::group_options,
+        shared::{
+            Empty, FilterOptions, StreamIdentifier,
             filter_options::{Expression, Filter, Window},
         },
     },
@@ -39,18 +38,22 @@ pub(crate) struct GroupName {
 }
 
 impl GroupName {
-    pub(crate) fn new(
-        stream: Option<Option<&StreamIdentifier>>,
-        group: &str,
+    pub(crate) fn on_stream(
+        stream: Option<&StreamIdentifier>,
+        group: String,
     ) -> Result<Self, Status> {
+        Self::on(&Target::of(stream)?, group)
+    }
+
+    pub(crate) fn on_all(group: String) -> Result<Self, Status> {
+        Self::on(&Target::All, group)
+    }
+
+    fn on(target: &Target, group: String) -> Result<Self, Status> {
         if group.is_empty() {
             return Err(Status::invalid_argument("the name of the group is missing"));
         }
-        let source = match stream {
-            Some(stream) => Target::of(stream)?.name(),
-            None => "$all".to_owned(),
-        };
-        Ok(Self { source, group: group.to_owned() })
+        Ok(Self { source: target.name(), group })
     }
 
     pub(crate) fn target(&self) -> Result<Target, Status> {
@@ -137,6 +140,14 @@ pub(crate) struct GroupFilter {
 }
 
 impl GroupFilter {
+    pub(crate) fn new(options: FilterOptions) -> Option<Self> {
+        let (on_stream, Expression { regex, prefix }) = match options.filter? {
+            Filter::StreamIdentifier(expression) => (true, expression),
+            Filter::EventType(expression) => (false, expression),
+        };
+        Some(Self { on_stream, regex, prefix })
+    }
+
     pub(crate) fn compile(&self) -> Result<Arc<EventFilter>, Status> {
         let Self { on_stream, regex, prefix } = self.clone();
         let expression = Expression { regex, prefix };
@@ -144,7 +155,7 @@ impl GroupFilter {
             true => Filter::StreamIdentifier(expression),
             false => Filter::EventType(expression),
         };
-        let window = Some(Window::Count(crate::proto::shared::Empty {}));
+        let window = Some(Window::Count(Empty {}));
         let options =
             FilterOptions { filter: Some(filter), window, checkpoint_interval_multiplier: 1 };
         EventFilter::new(options).map(Arc::new)
@@ -198,69 +209,45 @@ impl Settings {
     }
 }
 
-// Creating and updating have messages of their own for the same things.
-macro_rules! settings {
-    ($module:ident, $strategy:expr) => {
-        impl TryFrom<$module::Settings> for Settings {
-            type Error = Status;
+impl TryFrom<group_options::Settings> for Settings {
+    type Error = Status;
 
-            #[allow(deprecated)]
-            fn try_from(found: $module::Settings) -> Result<Self, Status> {
-                use $module::settings::{CheckpointAfter, MessageTimeout};
-                const TICKS: i64 = 10_000;
-                Ok(Self {
-                    strategy: $strategy(&found)?,
-                    resolve_links: found.resolve_links,
-                    extra_statistics: found.extra_statistics,
-                    max_retries: found.max_retry_count,
-                    message_timeout_ms: match found.message_timeout {
-                        Some(MessageTimeout::MessageTimeoutTicks(ticks)) => ticks / TICKS,
-                        Some(MessageTimeout::MessageTimeoutMs(ms)) => ms.into(),
-                        None => 30_000,
-                    },
-                    checkpoint_after_ms: match found.checkpoint_after {
-                        Some(CheckpointAfter::CheckpointAfterTicks(ticks)) => ticks / TICKS,
-                        Some(CheckpointAfter::CheckpointAfterMs(ms)) => ms.into(),
-                        None => 2_000,
-                    },
-                    min_checkpoint_count: found.min_checkpoint_count,
-                    max_checkpoint_count: found.max_checkpoint_count,
-                    max_subscribers: found.max_subscriber_count,
-                    live_buffer_size: found.live_buffer_size,
-                    read_batch_size: found.read_batch_size,
-                    history_buffer_size: found.history_buffer_size,
-                })
-            }
-        }
-    };
-}
-
-settings!(create_req, |found: &create_req::Settings| {
-    match found.consumer_strategy.as_str() {
-        "" => Ok(Strategy::numbered(found.named_consumer_strategy)),
-        name => Strategy::named(name),
-    }
-});
-settings!(update_req, |found: &update_req::Settings| {
-    Ok::<_, Status>(Strategy::numbered(found.named_consumer_strategy))
-});
-
-impl From<create_req::all_options::FilterOptions> for Option<GroupFilter> {
-    fn from(options: create_req::all_options::FilterOptions) -> Self {
-        use create_req::all_options::filter_options::Filter;
-        let (on_stream, expression) = match options.filter? {
-            Filter::StreamIdentifier(expression) => (true, expression),
-            Filter::EventType(expression) => (false, expression),
-        };
-        Some(GroupFilter { on_stream, regex: expression.regex, prefix: expression.prefix })
+    fn try_from(found: group_options::Settings) -> Result<Self, Status> {
+        use group_options::settings::{CheckpointAfter, MessageTimeout};
+        const TICKS: i64 = 10_000;
+        Ok(Self {
+            strategy: match found.consumer_strategy.as_str() {
+                "" => Strategy::numbered(found.named_consumer_strategy),
+                name => Strategy::named(name)?,
+            },
+            resolve_links: found.resolve_links,
+            extra_statistics: found.extra_statistics,
+            max_retries: found.max_retry_count,
+            message_timeout_ms: match found.message_timeout {
+                Some(MessageTimeout::MessageTimeoutTicks(ticks)) => ticks / TICKS,
+                Some(MessageTimeout::MessageTimeoutMs(ms)) => ms.into(),
+                None => 30_000,
+            },
+            checkpoint_after_ms: match found.checkpoint_after {
+                Some(CheckpointAfter::CheckpointAfterTicks(ticks)) => ticks / TICKS,
+                Some(CheckpointAfter::CheckpointAfterMs(ms)) => ms.into(),
+                None => 2_000,
+            },
+            min_checkpoint_count: found.min_checkpoint_count,
+            max_checkpoint_count: found.max_checkpoint_count,
+            max_subscribers: found.max_subscriber_count,
+            live_buffer_size: found.live_buffer_size,
+            read_batch_size: found.read_batch_size,
+            history_buffer_size: found.history_buffer_size,
+        })
     }
 }
 
 /// All groups, and the version of the stream that has them.
 async fn load_all(store: &dyn Store) -> Result<(Vec<Group>, Version), Status> {
-    let options = ReadStream::default().backwards().with_limit(1);
-    let last = store.read_stream(&stream_in(STREAM)?, options).try_next().await;
-    let Some(event) = last.map_err(|e| status(&e))? else { return Ok((Vec::new(), Version::NONE)) };
+    let Some(event) = last(store, &stream_in(STREAM)?).await? else {
+        return Ok((Vec::new(), Version::NONE));
+    };
     let groups = serde_json::from_slice(event.data.bytes());
     let unreadable = |error| Status::data_loss(format!("the groups cannot be read: {error}"));
     Ok((groups.map_err(unreadable)?, event.version))

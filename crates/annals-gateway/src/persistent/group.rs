@@ -11,7 +11,7 @@ use std::{
 };
 
 use annals_core::{
-    Append, ExpectedVersion, NewEvent, Payload, Position, ReadStream, Store, TryStreamExt, Version,
+    Append, ExpectedVersion, NewEvent, Payload, Position, ReadStream, Store, TryStreamExt,
 };
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -27,8 +27,8 @@ use super::{
     info::Counts,
 };
 use crate::{
-    names::{Target, stream_in, type_in},
-    source::{From, Item, Items, Query},
+    names::{Target, type_in},
+    source::{From, Item, Items, Query, linked},
     status::status,
     wire::{LINK, Recorded, Resolved},
 };
@@ -429,8 +429,7 @@ impl Worker {
     /// A link to the event, where an operator finds it.
     async fn park(&mut self, message: &Message, reason: &str) -> Result<(), Status> {
         let Some(event) = message.found.original() else { return Ok(()) };
-        let data = format!("{}@{}", event.revision, event.stream);
-        let link = NewEvent::new(type_in(LINK)?, Payload::binary(data));
+        let link = NewEvent::new(type_in(LINK)?, Payload::binary(event.link()));
         let link = link.with_json_metadata(&json!({ "reason": reason }));
         let link = link.map_err(|e| status(&e))?;
         let append = Append::new(self.group.name.parked()?, ExpectedVersion::Any, [link]);
@@ -444,8 +443,8 @@ impl Worker {
         let (mut last, mut replayed) = (None, Vec::new());
         while let Some(link) = links.try_next().await.map_err(|e| status(&e))? {
             last = Some(link.version);
-            if let Some(event) = self.linked(link.data.bytes()).await? {
-                let found = Resolved::event(event);
+            if let Some((_, event)) = linked(&*self.store, link.data.bytes()).await? {
+                let found = Resolved::event(Recorded::new(&event));
                 replayed.push(Message { number: None, found, retries: 0 });
             }
         }
@@ -456,19 +455,6 @@ impl Worker {
             self.put_back(message);
         }
         Ok(())
-    }
-
-    async fn linked(&mut self, link: &[u8]) -> Result<Option<Recorded>, Status> {
-        let text = String::from_utf8_lossy(link);
-        let Some((revision, stream)) = text.split_once('@') else { return Ok(None) };
-        let (Ok(revision), Ok(stream)) = (revision.parse::<u64>(), stream_in(stream)) else {
-            return Ok(None);
-        };
-        let version = Version::new(revision).plus(1);
-        let options = ReadStream::default().with_from(version).with_limit(1);
-        let found = self.store.read_stream(&stream, options).try_next().await;
-        let found = found.map_err(|e| status(&e))?.filter(|event| event.version == version);
-        Ok(found.as_ref().map(Recorded::new))
     }
 
     /// The event before which everything is done, itself included.

@@ -28,19 +28,20 @@ use crate::{
     open::Open,
     proto::{
         persistent::{
-            CreateReq, CreateResp, DeleteReq, DeleteResp, GetInfoReq, GetInfoResp, ListReq,
-            ListResp, ReadReq, ReadResp, ReplayParkedReq, ReplayParkedResp, SubscriptionInfo,
-            UpdateReq, UpdateResp, create_req, delete_req, get_info_req, list_req,
+            CreateReq, CreateResp, DeleteReq, DeleteResp, GetInfoReq, GetInfoResp, GroupOptions,
+            ListReq, ListResp, ReadReq, ReadResp, ReplayParkedReq, ReplayParkedResp,
+            SubscriptionInfo, UpdateReq, UpdateResp, delete_req, get_info_req,
+            group_options::StreamOption, list_req,
             persistent_subscriptions_server::PersistentSubscriptions, read_req, read_resp,
-            replay_parked_req, update_req,
+            replay_parked_req,
         },
-        shared::Empty,
+        shared::{Empty, SubscriptionConfirmation, all_options::FilterOption},
     },
     source::From,
     status::status,
-    wire::{Ids, group_event, read_id},
+    wire::{Ids, read_event, read_id},
 };
-use config::{Group, GroupName, Settings};
+use config::{Group, GroupFilter, GroupName};
 use group::{Action, Command, Worker};
 use info::{Counts, info, place};
 
@@ -99,6 +100,34 @@ impl PersistentService {
         info(&*self.store, group, self.counts(&group.name).await).await
     }
 
+    /// The group that is to be, as creating and updating are told it.
+    #[allow(deprecated, reason = "clients of old servers have it so")]
+    async fn asked(&self, options: Option<GroupOptions>) -> Result<Group, Status> {
+        let GroupOptions { stream_option, stream_identifier, group_name, settings } =
+            required(options)?;
+        let settings = required(settings)?;
+        let (name, start, filter) = match stream_option {
+            Some(StreamOption::All(all)) => {
+                let filter = match all.filter_option {
+                    Some(FilterOption::Filter(filter)) => GroupFilter::new(filter),
+                    _ => None,
+                };
+                (GroupName::on_all(group_name)?, From::in_all(all.all_option), filter)
+            }
+            Some(StreamOption::Stream(stream)) => {
+                let name = GroupName::on_stream(stream.stream_identifier.as_ref(), group_name)?;
+                (name, From::in_stream(stream.revision_option), None)
+            }
+            None => {
+                let name = GroupName::on_stream(stream_identifier.as_ref(), group_name)?;
+                (name, old_start(settings.revision), None)
+            }
+        };
+        let settings = settings.try_into()?;
+        let (first, start_from) = (self.first(start, &name).await?, start_text(start, &name));
+        Ok(Group { name, first, start_from, filter, settings })
+    }
+
     /// The first revision or position that a group gets.
     async fn first(&self, start: From, name: &GroupName) -> Result<u64, Status> {
         match (start, name.target()?) {
@@ -146,52 +175,14 @@ type Answers = Pin<Box<dyn Stream<Item = Result<ReadResp, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl PersistentSubscriptions for PersistentService {
-    #[allow(deprecated)]
     async fn create(&self, request: Request<CreateReq>) -> Result<Response<CreateResp>, Status> {
-        use create_req::{
-            all_options::{AllOption, FilterOption},
-            options::StreamOption,
-            stream_options::RevisionOption,
-        };
-        let options = required(request.into_inner().options)?;
-        let (name, start, filter) = match options.stream_option {
-            Some(StreamOption::All(all)) => {
-                let start = match all.all_option {
-                    Some(AllOption::Position(position)) => From::At(position.commit_position),
-                    Some(AllOption::End(_)) => From::End,
-                    Some(AllOption::Start(_)) | None => From::Start,
-                };
-                let filter = match all.filter_option {
-                    Some(FilterOption::Filter(filter)) => filter.into(),
-                    _ => None,
-                };
-                (GroupName::new(None, &options.group_name)?, start, filter)
-            }
-            Some(StreamOption::Stream(stream)) => {
-                let start = match stream.revision_option {
-                    Some(RevisionOption::Revision(revision)) => From::At(revision),
-                    Some(RevisionOption::End(_)) => From::End,
-                    Some(RevisionOption::Start(_)) | None => From::Start,
-                };
-                let stream = Some(stream.stream_identifier.as_ref());
-                (GroupName::new(stream, &options.group_name)?, start, None)
-            }
-            // As clients of old servers have it.
-            None => {
-                let stream = Some(options.stream_identifier.as_ref());
-                let first = options.settings.as_ref().map_or(0, |settings| settings.revision);
-                (GroupName::new(stream, &options.group_name)?, old_start(first), None)
-            }
-        };
+        let group = self.asked(request.into_inner().options).await?;
+        let name = &group.name;
         name.subscriber()?;
         name.parked()?;
-        let settings = Settings::try_from(required(options.settings)?)?;
-        filter.as_ref().map(config::GroupFilter::compile).transpose()?;
-        let start_from = start_text(start, &name);
-        let first = self.first(start, &name).await?;
-        let group = Group { name: name.clone(), first, start_from, filter, settings };
+        group.filter.as_ref().map(GroupFilter::compile).transpose()?;
         config::change(&*self.store, |groups| {
-            if groups.iter().any(|other| other.name == name) {
+            if groups.iter().any(|other| other.name == *name) {
                 let exception = "persistent-subscription-exists";
                 return Err(name.error(Code::AlreadyExists, exception, "already exists."));
             }
@@ -202,38 +193,9 @@ impl PersistentSubscriptions for PersistentService {
         Ok(Response::new(CreateResp {}))
     }
 
-    #[allow(deprecated)]
     async fn update(&self, request: Request<UpdateReq>) -> Result<Response<UpdateResp>, Status> {
-        use update_req::{
-            all_options::AllOption, options::StreamOption, stream_options::RevisionOption,
-        };
-        let options = required(request.into_inner().options)?;
-        let (name, start) = match options.stream_option {
-            Some(StreamOption::All(all)) => {
-                let start = match all.all_option {
-                    Some(AllOption::Position(position)) => From::At(position.commit_position),
-                    Some(AllOption::End(_)) => From::End,
-                    Some(AllOption::Start(_)) | None => From::Start,
-                };
-                (GroupName::new(None, &options.group_name)?, start)
-            }
-            Some(StreamOption::Stream(stream)) => {
-                let start = match stream.revision_option {
-                    Some(RevisionOption::Revision(revision)) => From::At(revision),
-                    Some(RevisionOption::End(_)) => From::End,
-                    Some(RevisionOption::Start(_)) | None => From::Start,
-                };
-                let stream = Some(stream.stream_identifier.as_ref());
-                (GroupName::new(stream, &options.group_name)?, start)
-            }
-            None => {
-                let stream = Some(options.stream_identifier.as_ref());
-                let first = options.settings.as_ref().map_or(0, |settings| settings.revision);
-                (GroupName::new(stream, &options.group_name)?, old_start(first))
-            }
-        };
-        let settings = Settings::try_from(required(options.settings)?)?;
-        let (first, start_from) = (self.first(start, &name).await?, start_text(start, &name));
+        let Group { name, first, start_from, settings, .. } =
+            self.asked(request.into_inner().options).await?;
         config::change(&*self.store, |groups| {
             let found = groups.iter_mut().find(|group| group.name == name);
             let group = found.ok_or_else(|| name.missing())?;
@@ -251,12 +213,12 @@ impl PersistentSubscriptions for PersistentService {
     async fn delete(&self, request: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
         use delete_req::options::StreamOption;
         let options = required(request.into_inner().options)?;
-        let stream = match required(options.stream_option)? {
-            StreamOption::StreamIdentifier(stream) => Some(stream),
-            StreamOption::All(_) => None,
+        let name = match required(options.stream_option)? {
+            StreamOption::StreamIdentifier(stream) => {
+                GroupName::on_stream(Some(&stream), options.group_name)?
+            }
+            StreamOption::All(_) => GroupName::on_all(options.group_name)?,
         };
-        let stream = stream.as_ref().map(Some);
-        let name = GroupName::new(stream, &options.group_name)?;
         config::change(&*self.store, |groups| {
             let before = groups.len();
             groups.retain(|group| group.name != name);
@@ -289,15 +251,11 @@ impl PersistentSubscriptions for PersistentService {
         };
         let name = match required(options.stream_option)? {
             StreamOption::StreamIdentifier(stream) => {
-                GroupName::new(Some(Some(&stream)), &options.group_name)?
+                GroupName::on_stream(Some(&stream), options.group_name)?
             }
-            StreamOption::All(_) => GroupName::new(None, &options.group_name)?,
+            StreamOption::All(_) => GroupName::on_all(options.group_name)?,
         };
-        use read_req::options::{UuidOption, uuid_option};
-        let ids = match options.uuid_option {
-            Some(UuidOption { content: Some(uuid_option::Content::String(_)) }) => Ids::Text,
-            _ => Ids::Structured,
-        };
+        let ids = Ids::asked(options.uuid_option);
         let worker = self.worker(config::group(&*self.store, &name).await?);
         let slots = usize::try_from(options.buffer_size).unwrap_or(1).clamp(1, MOST_SLOTS);
         // One more than it can have: for the error with which it ends.
@@ -311,13 +269,13 @@ impl PersistentSubscriptions for PersistentService {
         let guard = Guard { worker, number, answers };
         // As EventStoreDB has it: one of the clients compares.
         let subscription_id = format!("{}::{}", name.source, name.group);
-        let confirmation = read_resp::SubscriptionConfirmation { subscription_id };
+        let confirmation = SubscriptionConfirmation { subscription_id };
         let first =
             ReadResp { content: Some(read_resp::Content::SubscriptionConfirmation(confirmation)) };
         let events = ReceiverStream::new(given).map(move |event| {
             let _connected = &guard;
             let (found, retries) = event?;
-            let event = group_event(found, ids, retries);
+            let event = read_event(found, ids, Some(retries));
             Ok(ReadResp { content: Some(read_resp::Content::Event(event)) })
         });
         let answers = futures::stream::iter([Ok(first)]).chain(events);
@@ -332,9 +290,9 @@ impl PersistentSubscriptions for PersistentService {
         let options = required(request.into_inner().options)?;
         let name = match required(options.stream_option)? {
             StreamOption::StreamIdentifier(stream) => {
-                GroupName::new(Some(Some(&stream)), &options.group_name)?
+                GroupName::on_stream(Some(&stream), options.group_name)?
             }
-            StreamOption::All(_) => GroupName::new(None, &options.group_name)?,
+            StreamOption::All(_) => GroupName::on_all(options.group_name)?,
         };
         let group = config::group(&*self.store, &name).await?;
         let subscription_info = Some(self.info(&group).await?);
@@ -349,9 +307,9 @@ impl PersistentSubscriptions for PersistentService {
         let options = required(request.into_inner().options)?;
         let name = match required(options.stream_option)? {
             StreamOption::StreamIdentifier(stream) => {
-                GroupName::new(Some(Some(&stream)), &options.group_name)?
+                GroupName::on_stream(Some(&stream), options.group_name)?
             }
-            StreamOption::All(_) => GroupName::new(None, &options.group_name)?,
+            StreamOption::All(_) => GroupName::on_all(options.group_name)?,
         };
         let most = match options.stop_at_option {
             Some(StopAtOption::StopAt(count)) => u64::try_from(count).unwrap_or(0),
