@@ -41,6 +41,7 @@ pub(crate) enum Need {
     Tombstone,
     Snapshots,
     Checkpoints,
+    Leases,
     Durable,
     GuaranteedRecognition,
 }
@@ -55,6 +56,7 @@ impl Need {
             Self::Tombstone => capabilities.tombstone,
             Self::Snapshots => capabilities.snapshots,
             Self::Checkpoints => capabilities.checkpoints,
+            Self::Leases => capabilities.leases,
             Self::Durable => capabilities.durable,
             Self::GuaranteedRecognition => {
                 capabilities.retry_recognition == Recognition::Guaranteed

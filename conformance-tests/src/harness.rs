@@ -61,7 +61,7 @@ pub enum Fault {
     CutConnections,
     /// Stop the server without warning and start it again.
     RestartServer,
-    /// Let the next append be written, and its answer be lost.
+    /// Let the next append, or the next record of a lease, be written, and its answer be lost.
     LoseNextAnswer,
     /// Make the stored event at [`CORRUPT_EVENT`] unreadable.
     CorruptEvent,

@@ -1,10 +1,13 @@
 //! A capability that is not declared is tested to refuse.
 
+use std::time::Duration;
+
 use annals_core::{
-    Append, Error, ErrorKind, ExpectedVersion, Filter, Payload, ReadAll, Snapshot, Start,
-    Subscribe, SubscriberId, Version,
+    Append, Error, ErrorKind, ExpectedVersion, Filter, LeaseName, LeaseRecord, Payload, ReadAll,
+    Snapshot, Start, Subscribe, SubscriberId, Version,
 };
 use futures::TryStreamExt;
+use uuid::Uuid;
 
 use crate::{
     case::{CaseResult, Context, Need},
@@ -43,6 +46,12 @@ pub(crate) async fn check(cx: Context, need: Need) -> CaseResult {
             refused(store.save_checkpoint(&subscriber, 1.into()).await);
             refused(store.load_checkpoint(&subscriber).await);
             refused(store.reset_checkpoint(&subscriber, None).await);
+        }
+        Need::Leases => {
+            let name = LeaseName::new("totals")?;
+            let record = LeaseRecord::new(1, 1, Uuid::nil(), Duration::from_secs(1));
+            refused(store.swap_lease(&name, &record).await);
+            refused(store.load_lease(&name).await);
         }
     }
     assert_eq!(store.stream_info(&id("order-1")).await?.version, Version::FIRST);

@@ -6,6 +6,7 @@ mod expect;
 mod faults;
 mod filter;
 mod keep;
+mod lease;
 mod lifecycle;
 mod live;
 mod manage;
@@ -34,6 +35,7 @@ pub fn cases() -> Vec<Case> {
         live::CASES,
         manage::CASES,
         keep::CASES,
+        lease::CASES,
         lifecycle::CASES,
         faults::CASES,
         random::CASES,

@@ -194,4 +194,24 @@ bugs! {
     OpensNewerSchemas [23] "lifecycle::a_newer_schema_is_refused";
     /// All namespaces are one.
     SharesNamespaces [23] "lifecycle::namespaces_are_kept_apart";
+    /// A record of a lease replaces any other.
+    SwapsCheckNothing [24] "lease::a_record_replaces_only_the_one_before";
+    /// The revision is checked, and then the record is written.
+    SwapsCheckTooEarly [24] "lease::one_of_many_swaps_is_done";
+    /// Where a swap loses, nothing is written, but answered.
+    SwapsLoseSilently [24] "lease::one_of_many_swaps_is_done";
+    /// A record that is there already counts as written.
+    SwapsRepeat [24] "lease::a_record_replaces_only_the_one_before";
+    /// What is given up is forgotten, and its tokens begin again.
+    LeasesAreForgotten [24] "lease::what_was_given_up_is_taken_at_once";
+    /// A lease that was given up looks held until its time is over.
+    LeasesAreNeverGivenUp [24] "lease::what_was_given_up_is_taken_at_once" waiting;
+    /// All leases are one.
+    LeasesAreOne [24] "lease::leases_are_kept_apart";
+    /// Times to live are kept in seconds.
+    LeasesKeepSeconds [24] "lease::a_record_is_kept_as_it_is_written";
+    /// Each handle has leases of its own.
+    LeasesAreOfAHandle [24] "lease::one_candidate_at_a_time_holds_it";
+    /// The error of a swap whose answer was lost says that nothing was written.
+    SwapsDenyTheUnknown [24] "lease::a_lost_answer_is_told_by_the_record";
 }

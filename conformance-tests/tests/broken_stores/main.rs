@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]
 
 mod bug;
+mod lease;
 mod server;
 mod store;
 mod subscription;
@@ -23,7 +24,7 @@ use libtest_mimic::{Failed, Trial};
 use server::Simulated;
 
 /// The last rule of the contract.
-const RULES: u8 = 23;
+const RULES: u8 = 24;
 /// How long a case waits on a broken store for what never comes.
 const SHORT: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use annals_conformance::{BoxError, Fault, Harness};
-use annals_core::{Error, ErrorKind, Position, Store, StreamId, Version};
+use annals_core::{Error, ErrorKind, LeaseName, LeaseRecord, Position, Store, StreamId, Version};
 use annals_memory::MemoryStore;
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -38,6 +38,7 @@ pub(crate) struct Server {
     pub(crate) generations: Mutex<HashMap<StreamId, u64>>,
     pub(crate) truncated: Mutex<HashMap<StreamId, Version>>,
     pub(crate) seen_ids: Mutex<HashSet<uuid::Uuid>>,
+    pub(crate) leases: Mutex<HashMap<LeaseName, LeaseRecord>>,
     /// How many appends there were, and the number of the last one's handle.
     pub(crate) waiters: watch::Sender<(u64, u64)>,
     pub(crate) turn: Notify,
@@ -58,6 +59,7 @@ impl Server {
             generations: Mutex::default(),
             truncated: Mutex::default(),
             seen_ids: Mutex::default(),
+            leases: Mutex::default(),
             waiters: watch::Sender::new((0, 0)),
             turn: Notify::new(),
         }

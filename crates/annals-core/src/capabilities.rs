@@ -54,6 +54,8 @@ pub struct Capabilities {
     pub snapshots: bool,
     /// Whether checkpoints can be kept.
     pub checkpoints: bool,
+    /// Whether leases can be kept.
+    pub leases: bool,
     /// The most bytes that data and metadata of one event may have together; for a snapshot too.
     pub max_event_bytes: usize,
     /// The most events of one append, over all its streams.
@@ -81,6 +83,7 @@ impl Capabilities {
             removal: Removal::AtOnce,
             snapshots: true,
             checkpoints: true,
+            leases: true,
             max_event_bytes: 16 * MIB,
             max_append_events: 10_000,
             max_append_bytes: 64 * MIB,
@@ -104,6 +107,7 @@ impl Capabilities {
             removal,
             snapshots,
             checkpoints,
+            leases,
             max_event_bytes,
             max_append_events,
             max_append_bytes,
@@ -130,6 +134,7 @@ impl Capabilities {
             ("removed events leave reads of all", removal.to_owned()),
             ("snapshots", yes_no(snapshots)),
             ("checkpoints", yes_no(checkpoints)),
+            ("leases", yes_no(leases)),
             ("largest event", bytes(*max_event_bytes)),
             ("most events in an append", max_append_events.to_string()),
             ("largest append", bytes(*max_append_bytes)),

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Incompatible,
     /// Something stored cannot be read back as what it should be.
     Corrupt,
+    /// The data was encrypted with a key that has been forgotten: nothing brings it back.
+    Forgotten,
     /// The database reported something that none of the other kinds says: see `source()`.
     Internal,
 }
@@ -51,6 +53,7 @@ impl ErrorKind {
             Self::Denied => "denied",
             Self::Incompatible => "incompatible",
             Self::Corrupt => "corrupt",
+            Self::Forgotten => "forgotten",
             Self::Internal => "internal error",
         }
     }

@@ -30,21 +30,23 @@
 //! is rolled back. It survives lost connections, and `next` is cancel-safe.
 //!
 //! *Manage.* Streams can be truncated, deleted and tombstoned; a [`SnapshotStore`] keeps the latest
-//! snapshot of a stream, a [`CheckpointStore`] the last position of a subscriber.
+//! snapshot of a stream, a [`CheckpointStore`] the last position of a subscriber, a [`LeaseStore`]
+//! who of several processes has something to itself.
 //!
 //! What a store cannot do, it declares in its [`Capabilities`] and refuses with
 //! [`ErrorKind::Unsupported`]. The crate `annals-conformance` checks all of it.
 //!
 //! # Writing an adapter
 //!
-//! Implement [`EventStore`] (and [`SnapshotStore`] and [`CheckpointStore`], or leave their methods
-//! refusing); [`adapter`] has what every adapter needs. Then run the conformance suite.
+//! Implement [`EventStore`] (and [`SnapshotStore`], [`CheckpointStore`] and [`LeaseStore`], or leave
+//! their methods refusing); [`adapter`] has what every adapter needs. Then run the conformance suite.
 
 pub mod adapter;
 mod append;
 mod capabilities;
 mod error;
 mod event;
+mod lease;
 mod metadata;
 mod name;
 mod number;
@@ -59,7 +61,10 @@ pub use error::{Conflict, Error, ErrorKind, Result};
 pub use event::{NewEvent, RecordedEvent};
 /// What reads an [`EventStream`]: `try_next`, `try_collect` and the like.
 pub use futures::TryStreamExt;
-pub use name::{Category, EventType, MAX_NAME_BYTES, StreamId, StreamPrefix, SubscriberId};
+pub use lease::{Candidate, LeaseRecord, LeaseStore};
+pub use name::{
+    Category, EventType, LeaseName, MAX_NAME_BYTES, StreamId, StreamPrefix, SubscriberId,
+};
 pub use number::{Position, Version};
 pub use payload::{ContentKind, Payload};
 pub use read::{Direction, EventStream, Filter, ReadAll, ReadStream};

@@ -154,6 +154,11 @@ name! {
     SubscriberId, "the subscriber id", check_name
 }
 
+name! {
+    /// The name of a [lease](crate::LeaseStore): what one process at a time has to itself.
+    LeaseName, "the name of the lease", check_name
+}
+
 impl StreamId {
     /// The part before the first `-`; none without a `-`, or where it comes first.
     #[must_use]

@@ -47,6 +47,10 @@ impl Key {
         Self::new(format!("c:{subscriber}"), 0)
     }
 
+    pub(crate) fn lease(name: &str) -> Self {
+        Self::new(format!("h:{name}"), 0)
+    }
+
     pub(crate) fn stream(stream: &StreamId) -> String {
         format!("s:{stream}")
     }

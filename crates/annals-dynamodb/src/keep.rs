@@ -1,7 +1,12 @@
-//! Snapshots and checkpoints.
+//! Snapshots, checkpoints and leases.
 
-use annals_core::{Position, Result, Snapshot, StreamId, SubscriberId};
+use std::time::Duration;
+
+use annals_core::{
+    Error, LeaseName, LeaseRecord, Position, Result, Snapshot, StreamId, SubscriberId,
+};
 use chrono::Utc;
+use uuid::Uuid;
 
 use crate::{
     codec,
@@ -84,6 +89,40 @@ impl Shared {
             None => self.table.delete(&Key::checkpoint(subscriber.as_str())).await,
         }
     }
+
+    pub(crate) async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        self.table.get(&Key::lease(name.as_str())).await?.as_ref().map(lease).transpose()
+    }
+
+    pub(crate) async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+        let [revision, token, ttl] = record.to_stored().map(i64::unsigned_abs);
+        // Tells it from a record of another call, where the answer to a first try was lost.
+        let nonce = fastrand::u64(..);
+        let mut item = Key::lease(name.as_str()).attributes();
+        for (name, value) in [("r", revision), ("t", token), ("l", ttl), ("n", nonce)] {
+            item.insert(name.to_owned(), number(value));
+        }
+        item.insert("h".to_owned(), bytes(*record.holder.as_bytes()));
+        let condition = match revision {
+            1 => Condition::ABSENT,
+            _ => Condition::when("r = :r", [(":r", number(revision.saturating_sub(1)))]),
+        };
+        match self.table.put(&item, &condition).await? {
+            Written::Done => Ok(true),
+            Written::Refused(found) => Ok(get_number(&found, "n")? == Some(nonce)),
+        }
+    }
+}
+
+fn lease(item: &Item) -> Result<LeaseRecord> {
+    let get = |name| get_number(item, name).transpose().ok_or_else(incomplete_lease)?;
+    let holder = get_bytes(item, "h")?.and_then(|holder| Uuid::from_slice(holder).ok());
+    let holder = holder.ok_or_else(incomplete_lease)?;
+    Ok(LeaseRecord::new(get("r")?, get("t")?, holder, Duration::from_millis(get("l")?)))
+}
+
+fn incomplete_lease() -> Error {
+    corrupt("an incomplete lease")
 }
 
 fn checkpoint(subscriber: &SubscriberId, position: Position) -> Item {

@@ -62,6 +62,7 @@
 //! | | -1 | the snapshot |
 //! | `l:` and a stripe | slot | what was written under this number; or `k`, void |
 //! | `c:` and a subscriber | 0 | a checkpoint |
+//! | `h:` and the name of a lease | 0 | who holds it |
 //! | `counter`, `settled` | 0 | the last slot given out; up to where none can be written |
 //! | `meta` | 0 | the layout, and the number of stripes |
 //!

@@ -4,8 +4,9 @@ use std::{fmt, slice, sync::Arc};
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
-    ExpectedVersion, Position, ReadAll, ReadStream, Result, Snapshot, SnapshotStore, StreamId,
-    StreamInfo, Subscribe, SubscriberId, Subscription, Version, adapter,
+    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, Result,
+    Snapshot, SnapshotStore, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription, Version,
+    adapter,
 };
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -249,5 +250,16 @@ impl CheckpointStore for DynamoDbStore {
     ) -> Result<()> {
         let reset = self.shared.reset_checkpoint(subscriber, position).await;
         reset.map_err(context("reset_checkpoint"))
+    }
+}
+
+#[async_trait]
+impl LeaseStore for DynamoDbStore {
+    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        self.shared.load_lease(name).await.map_err(context("load_lease"))
+    }
+
+    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+        self.shared.swap_lease(name, record).await.map_err(context("swap_lease"))
     }
 }

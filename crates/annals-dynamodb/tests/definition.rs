@@ -9,8 +9,9 @@ use std::{
 };
 
 use annals_core::{
-    Append, CheckpointStore, EventStore, ExpectedVersion, NewEvent, Payload, Position, ReadAll,
-    ReadStream, Snapshot, SnapshotStore, StreamId, Subscribe, SubscriberId, TryStreamExt, Version,
+    Append, CheckpointStore, EventStore, ExpectedVersion, LeaseName, LeaseRecord, LeaseStore,
+    NewEvent, Payload, Position, ReadAll, ReadStream, Snapshot, SnapshotStore, StreamId, Subscribe,
+    SubscriberId, TryStreamExt, Version,
 };
 use annals_dynamodb::{
     DynamoDbOptions, DynamoDbStore,
@@ -28,6 +29,7 @@ use annals_test_servers::{
     dynamodb::{DynamoDb, Source},
 };
 use serde_json::Value;
+use uuid::Uuid;
 use yaml_rust2::{Yaml, YamlLoader};
 
 type Tested = Result<(), BoxError>;
@@ -282,6 +284,12 @@ async fn use_all(store: &DynamoDbStore, prefix: &str) -> Tested {
     assert!(store.load_checkpoint(&subscriber).await?.is_some());
     store.reset_checkpoint(&subscriber, Some(Position::new(4_000))).await?;
     store.reset_checkpoint(&subscriber, None).await?;
+    let lease = LeaseName::new(prefix)?;
+    for revision in [1, 2] {
+        let record = LeaseRecord::new(revision, 1, Uuid::nil(), Duration::from_secs(1));
+        assert!(store.swap_lease(&lease, &record).await?);
+        assert_eq!(store.load_lease(&lease).await?, Some(record));
+    }
 
     store.truncate(&large, Version::new(2)).await?;
     store.delete(&one, Any).await?;

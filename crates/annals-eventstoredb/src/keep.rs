@@ -1,4 +1,4 @@
-//! Snapshots and checkpoints: each the last event of a stream's metadata, of which the server keeps
+//! Snapshots, checkpoints and leases: each the last event of a stream's metadata, of which the server keeps
 //! no other. What is forgotten is an event that says so.
 //!
 //! The event's data is the state of a snapshot. Its metadata is a line of JSON, the [`Header`], and
@@ -8,16 +8,19 @@
 use std::sync::Arc;
 
 use annals_core::{
-    ContentKind, Direction, Payload, Position, Result, Snapshot, StreamId, SubscriberId, Version,
+    ContentKind, Direction, Error, LeaseName, LeaseRecord, Payload, Position, Result, Snapshot,
+    StreamId, SubscriberId, Version,
 };
 use bytes::Bytes;
 use kurrentdb::{EventData, StreamState as Expected};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{append::send, error::corrupt, read::one_of, reader::From, store::Shared};
 
 const SNAPSHOT: &str = "annals-snapshot";
 const CHECKPOINT: &str = "annals-checkpoint";
+const LEASE: &str = "annals-lease";
 
 /// What is kept, but for the bytes of a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +40,18 @@ struct Header {
     /// The position of the subscriber.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<Lease>,
+}
+
+/// The record of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Lease {
+    revision: i64,
+    token: i64,
+    holder: Uuid,
+    /// Milliseconds.
+    ttl: i64,
 }
 
 /// What is kept under a name.
@@ -223,4 +238,58 @@ pub(crate) async fn reset_checkpoint(
 
 fn checkpoint(position: Option<Position>) -> Kept {
     Kept::of(Header { position: position.map(Position::get), ..Header::default() })
+}
+
+pub(crate) async fn load_lease(
+    shared: &Arc<Shared>,
+    name: &LeaseName,
+) -> Result<Option<LeaseRecord>> {
+    let (_, kept) = load(shared, &shared.names.lease(name)).await?;
+    let lease = kept.and_then(|kept| kept.header.lease);
+    Ok(lease.map(|Lease { revision, token, holder, ttl }| {
+        LeaseRecord::from_stored([revision, token, ttl], holder)
+    }))
+}
+
+pub(crate) async fn swap_lease(
+    shared: &Arc<Shared>,
+    name: &LeaseName,
+    record: &LeaseRecord,
+) -> Result<bool> {
+    let name = shared.names.lease(name);
+    let [revision, token, ttl] = record.to_stored();
+    let lease = Lease { revision, token, holder: record.holder, ttl };
+    let kept = Kept::of(Header { lease: Some(lease), ..Header::default() });
+    // The same for each try, so that one whose answer was lost is known again.
+    let id = Uuid::now_v7();
+    let mut patience = shared.connection.patience();
+    let mut unknown = false;
+    let in_doubt =
+        |error: Error, unknown| if unknown { error.with_outcome_unknown() } else { error };
+    loop {
+        let last = one_of(shared, name.clone(), Direction::Backwards, From::First).await;
+        let (expected, before) = match last.map_err(|e| in_doubt(e, unknown))? {
+            Some(event) if event.id == id => return Ok(true),
+            Some(event) => {
+                let expected = Expected::StreamRevision(event.revision);
+                let lease = Kept::read(event).map_err(|e| in_doubt(e, unknown))?.header.lease;
+                (expected, lease.map_or(0, |lease| lease.revision))
+            }
+            None => (Expected::NoStream, 0),
+        };
+        if before.checked_add(1) != Some(revision) {
+            return Ok(false);
+        }
+        let event = kept.event(LEASE)?.id(id);
+        let failure = match send(shared, &name, expected, vec![event]).await {
+            Ok(_) => return Ok(true),
+            Err(failure) => failure,
+        };
+        unknown |= failure.may_have_written();
+        if failure.is_failed_precondition() {
+            patience.lost_race().await;
+        } else if !(failure.is_passing() && patience.again(&failure).await) {
+            return Err(in_doubt(failure.into_error(), unknown));
+        }
+    }
 }

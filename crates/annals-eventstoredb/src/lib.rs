@@ -25,9 +25,10 @@
 //! | truncation | the property `$tb` of the stream's metadata; the other properties stay |
 //! | deletion, tombstone | the server's own |
 //! | a snapshot, a checkpoint | one event in `$$annals.snapshot.order-42`, `$$annals.checkpoint.…` |
+//! | a lease | one event in `$$annals.lease.…` |
 //!
-//! Streams whose id begins with `annals.snapshot.` or `annals.checkpoint.` are not written to: the
-//! metadata of those is where snapshots and checkpoints are.
+//! Streams whose id begins with `annals.snapshot.`, `annals.checkpoint.` or `annals.lease.` are not
+//! written to: the metadata of those is where snapshots, checkpoints and leases are.
 //!
 //! # How it works
 //!

@@ -1,6 +1,6 @@
 //! What streams are called here, and on the server.
 
-use annals_core::{Error, ErrorKind, Result, StreamId, SubscriberId};
+use annals_core::{Error, ErrorKind, LeaseName, Result, StreamId, SubscriberId};
 use uuid::Uuid;
 
 /// What stands between the namespace and the stream that has a snapshot. Streams of these names are
@@ -8,6 +8,8 @@ use uuid::Uuid;
 const SNAPSHOT: &str = "annals.snapshot.";
 /// The same of the subscriber that has a checkpoint.
 const CHECKPOINT: &str = "annals.checkpoint.";
+/// The same of a lease.
+const LEASE: &str = "annals.lease.";
 
 /// The most bytes of a name that stand in such a name as they are; of a longer one its digest
 /// stands there, so that the whole stays a name of moderate length.
@@ -56,6 +58,11 @@ impl Names {
     pub(crate) fn checkpoint(&self, subscriber: &SubscriberId) -> String {
         format!("$${}{CHECKPOINT}{}", self.prefix, short(subscriber.as_str()))
     }
+
+    /// Where the record of a lease is.
+    pub(crate) fn lease(&self, name: &LeaseName) -> String {
+        format!("$${}{LEASE}{}", self.prefix, short(name.as_str()))
+    }
 }
 
 fn short(name: &str) -> String {
@@ -68,11 +75,11 @@ fn short(name: &str) -> String {
     }
 }
 
-/// Refuses a stream whose metadata is the snapshot of another.
+/// Refuses a stream whose metadata is the snapshot of another, a checkpoint or a lease.
 pub(crate) fn check(stream: &StreamId) -> Result<()> {
-    if [SNAPSHOT, CHECKPOINT].iter().any(|reserved| stream.as_str().starts_with(reserved)) {
-        let message = "streams whose id begins with `annals.snapshot.` or `annals.checkpoint.` \
-                       are where this store keeps those";
+    if [SNAPSHOT, CHECKPOINT, LEASE].iter().any(|reserved| stream.as_str().starts_with(reserved)) {
+        let message = "streams whose id begins with `annals.snapshot.`, `annals.checkpoint.` or \
+                       `annals.lease.` are where this store keeps those";
         return Err(Error::new(ErrorKind::InvalidInput, message).with_stream(stream));
     }
     Ok(())
@@ -112,6 +119,8 @@ mod tests {
         let kept: std::collections::HashSet<_> = all.iter().map(|id| names.snapshot(id)).collect();
         assert_eq!(kept.len(), all.len());
         assert!(kept.iter().all(|name| name.len() < 200));
-        assert!(check(&StreamId::new("annals.snapshot.order-1").unwrap()).is_err());
+        for reserved in ["annals.snapshot.order-1", "annals.checkpoint.x", "annals.lease.x"] {
+            assert!(check(&StreamId::new(reserved).unwrap()).is_err());
+        }
     }
 }

@@ -4,8 +4,9 @@ use std::{fmt, sync::Arc};
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, EventStore, EventStream,
-    ExpectedVersion, Position, ReadAll, ReadStream, Recognition, Removal, Result, Snapshot,
-    SnapshotStore, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription, Version, adapter,
+    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
+    Recognition, Removal, Result, Snapshot, SnapshotStore, StreamId, StreamInfo, Subscribe,
+    SubscriberId, Subscription, Version, adapter,
 };
 use async_trait::async_trait;
 use futures::TryStreamExt;
@@ -264,5 +265,16 @@ impl CheckpointStore for EventStoreDbStore {
     ) -> Result<()> {
         let reset = keep::reset_checkpoint(&self.shared, subscriber, position).await;
         reset.map_err(context("reset_checkpoint"))
+    }
+}
+
+#[async_trait]
+impl LeaseStore for EventStoreDbStore {
+    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        keep::load_lease(&self.shared, name).await.map_err(context("load_lease"))
+    }
+
+    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+        keep::swap_lease(&self.shared, name, record).await.map_err(context("swap_lease"))
     }
 }

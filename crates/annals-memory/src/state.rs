@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use annals_core::{
     Append, Appended, Error,
     ExpectedVersion::{Any, StreamExists},
-    NewEvent, Position, RecordedEvent, Result, Snapshot, StreamId, StreamInfo, StreamState,
-    SubscriberId, Version,
+    LeaseName, LeaseRecord, NewEvent, Position, RecordedEvent, Result, Snapshot, StreamId,
+    StreamInfo, StreamState, SubscriberId, Version,
     adapter::{StreamHead, Verdict},
 };
 use chrono::{DateTime, SubsecRound, Utc};
@@ -19,6 +19,7 @@ pub(crate) struct State {
     streams: HashMap<StreamId, Stream>,
     pub(crate) snapshots: HashMap<StreamId, Snapshot>,
     pub(crate) checkpoints: HashMap<SubscriberId, Position>,
+    pub(crate) leases: HashMap<LeaseName, LeaseRecord>,
 }
 
 #[derive(Debug)]

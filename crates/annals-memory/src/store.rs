@@ -4,9 +4,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
-    ExpectedVersion, Position, ReadAll, ReadStream, Recognition, Result, Snapshot, SnapshotStore,
-    Source, Start, StreamId, StreamInfo, StreamState, Subscribe, SubscriberId, Subscription,
-    Version, adapter,
+    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
+    Recognition, Result, Snapshot, SnapshotStore, Source, Start, StreamId, StreamInfo, StreamState,
+    Subscribe, SubscriberId, Subscription, Version, adapter,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -212,5 +212,22 @@ impl CheckpointStore for MemoryStore {
             None => state.checkpoints.remove(subscriber),
         };
         Ok(())
+    }
+}
+
+#[async_trait]
+impl LeaseStore for MemoryStore {
+    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        Ok(self.shared.read().leases.get(name).cloned())
+    }
+
+    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+        let mut state = self.shared.write();
+        let kept = state.leases.get(name).map_or(0, |kept| kept.revision);
+        if kept.checked_add(1) != Some(record.revision) {
+            return Ok(false);
+        }
+        state.leases.insert(name.clone(), record.clone());
+        Ok(true)
     }
 }

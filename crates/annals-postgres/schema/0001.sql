@@ -66,6 +66,15 @@ CREATE TABLE {schema}.checkpoints (
     position   bigint NOT NULL
 );
 
+-- A row stays for ever, so that no revision, and so no token, is ever given twice.
+CREATE TABLE {schema}.leases (
+    name     text COLLATE "C" PRIMARY KEY,
+    revision bigint NOT NULL,
+    token    bigint NOT NULL,
+    holder   uuid NOT NULL,
+    ttl      bigint NOT NULL                 -- milliseconds
+);
+
 -- Appends, as many as are given, each judged by itself; or, where `all_or_none`, together.
 --
 -- In this order: (1) an exclusive lock on each stream, held until commit, so that no other append

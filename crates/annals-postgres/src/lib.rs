@@ -53,6 +53,7 @@
 //! GRANT INSERT ON annals.events, annals.streams TO shop;
 //! GRANT USAGE ON SEQUENCE annals.positions TO shop;
 //! GRANT INSERT, UPDATE, DELETE ON annals.checkpoints, annals.snapshots TO shop;
+//! GRANT INSERT, UPDATE ON annals.leases TO shop;
 //! ```
 //!
 //! To remove events, and to append to a stream that was deleted, also:

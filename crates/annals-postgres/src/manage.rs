@@ -1,16 +1,19 @@
 //! Everything that is written besides events.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use annals_core::{
-    ExpectedVersion, Position, Result, Snapshot, StreamId, StreamInfo, StreamState, SubscriberId,
-    Version, adapter::StreamHead,
+    Error, ErrorKind, ExpectedVersion, LeaseName, LeaseRecord, Position, Result, Snapshot,
+    StreamId, StreamInfo, StreamState, SubscriberId, Version, adapter::StreamHead,
 };
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 
 use crate::{
     append::kinds,
-    error::{corrupt, driver, internal, is_race},
+    error::{corrupt, driver, has_lost_connection, internal, is_race},
     rows,
     sql::query,
     store::Shared,
@@ -192,4 +195,45 @@ pub(crate) async fn reset_checkpoint(
         None => query(&sql.delete_checkpoint).bind(subscriber.as_str()),
     };
     shared.connections.rows(statement).await.map(drop).map_err(driver)
+}
+
+pub(crate) async fn load_lease(shared: &Shared, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+    let statement = || query(&shared.sql.load_lease).bind(name.as_str());
+    let rows = shared.connections.rows(statement).await.map_err(driver)?;
+    let record = |row: &PgRow| {
+        let numbers = [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?];
+        Ok(LeaseRecord::from_stored(numbers, row.try_get(3)?))
+    };
+    rows.first().map(record).transpose().map_err(driver)
+}
+
+pub(crate) async fn swap_lease(
+    shared: &Shared,
+    name: &LeaseName,
+    record: &LeaseRecord,
+) -> Result<bool> {
+    let sql = &shared.sql;
+    let text = if record.revision == 1 { &sql.begin_lease } else { &sql.swap_lease };
+    let [revision, token, ttl] = record.to_stored();
+    let tries = AtomicUsize::new(0);
+    let statement = || {
+        tries.fetch_add(1, Relaxed);
+        query(text).bind(name.as_str()).bind(revision).bind(token).bind(ttl).bind(record.holder)
+    };
+    let swapped = shared.connections.rows(statement).await;
+    match (swapped, tries.into_inner()) {
+        (Ok(rows), _) if !rows.is_empty() => Ok(true),
+        (Ok(_), 1) => Ok(false),
+        // What is there instead may be what a first try wrote, whose answer was lost.
+        (Ok(_), _) => {
+            let message = "the connection was lost, and another record is there by now";
+            Err(Error::new(ErrorKind::Unavailable, message).with_outcome_unknown())
+        }
+        (Err(error), tries) => {
+            let was_refused = error.as_database_error().is_some() && !has_lost_connection(&error);
+            let nothing_written = tries == 0 || (tries == 1 && was_refused);
+            let error = driver(error);
+            Err(if nothing_written { error } else { error.with_outcome_unknown() })
+        }
+    }
 }

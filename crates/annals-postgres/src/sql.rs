@@ -206,4 +206,12 @@ statements! {
         ON CONFLICT (subscriber) DO NOTHING";
     advance_checkpoint: "UPDATE {schema}.checkpoints SET position = $2 \
         WHERE subscriber = $1 AND position = $3";
+
+    load_lease: "SELECT revision, token, ttl, holder FROM {schema}.leases WHERE name = $1";
+    /// The first record of a lease, and every later one: only after the one before it.
+    begin_lease: "INSERT INTO {schema}.leases AS kept (name, revision, token, ttl, holder) \
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING RETURNING revision";
+    swap_lease: "UPDATE {schema}.leases AS kept \
+        SET revision = $2, token = $3, ttl = $4, holder = $5 \
+        WHERE name = $1 AND revision = $2 - 1 RETURNING revision";
 }

@@ -4,8 +4,9 @@ use std::{fmt, slice, sync::Arc, time::Duration};
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
-    ExpectedVersion, Position, ReadAll, ReadStream, Recognition, Result, Snapshot, SnapshotStore,
-    StreamId, StreamInfo, StreamState, Subscribe, SubscriberId, Subscription, Version, adapter,
+    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
+    Recognition, Result, Snapshot, SnapshotStore, StreamId, StreamInfo, StreamState, Subscribe,
+    SubscriberId, Subscription, Version, adapter,
 };
 use async_trait::async_trait;
 use sqlx::{
@@ -285,5 +286,16 @@ impl CheckpointStore for PostgresStore {
     ) -> Result<()> {
         let reset = manage::reset_checkpoint(&self.shared, subscriber, position).await;
         reset.map_err(context("reset_checkpoint"))
+    }
+}
+
+#[async_trait]
+impl LeaseStore for PostgresStore {
+    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        manage::load_lease(&self.shared, name).await.map_err(context("load_lease"))
+    }
+
+    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+        manage::swap_lease(&self.shared, name, record).await.map_err(context("swap_lease"))
     }
 }

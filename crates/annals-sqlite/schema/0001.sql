@@ -49,3 +49,12 @@ CREATE TABLE {prefix}_checkpoints (
     subscriber TEXT PRIMARY KEY NOT NULL,
     position   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- A row stays for ever, so that no revision, and so no token, is ever given twice.
+CREATE TABLE {prefix}_leases (
+    name     TEXT PRIMARY KEY NOT NULL,
+    revision INTEGER NOT NULL,
+    token    INTEGER NOT NULL,
+    holder   BLOB NOT NULL,
+    ttl      INTEGER NOT NULL -- milliseconds
+) STRICT, WITHOUT ROWID;

@@ -44,6 +44,21 @@ impl Session<'_> {
                         .execute([subscriber.as_str()])?,
                 };
             }
+            Command::SwapLease { name, record } => {
+                let sql = &self.database.sql;
+                let statement =
+                    if record.revision == 1 { &sql.begin_lease } else { &sql.swap_lease };
+                let [revision, token, ttl] = record.to_stored();
+                let holder = record.holder.as_bytes();
+                let changed = self.connection.prepare_cached(statement)?.execute(params![
+                    name.as_str(),
+                    revision,
+                    token,
+                    holder,
+                    ttl
+                ])?;
+                return Ok(Answer::Swapped(changed > 0));
+            }
         }
         Ok(Answer::Done)
     }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use annals_core::{
-    Append, Appended, Error, ErrorKind, ExpectedVersion, NewEvent, Position, Result, Snapshot,
-    StreamId, StreamState, SubscriberId, Version,
+    Append, Appended, Error, ErrorKind, ExpectedVersion, LeaseName, LeaseRecord, NewEvent,
+    Position, Result, Snapshot, StreamId, StreamState, SubscriberId, Version,
 };
 use tokio::{
     runtime::Handle,
@@ -28,6 +28,7 @@ pub(crate) enum Command {
     DeleteSnapshot { stream: StreamId },
     SaveCheckpoint { subscriber: SubscriberId, position: Position },
     ResetCheckpoint { subscriber: SubscriberId, position: Option<Position> },
+    SwapLease { name: LeaseName, record: LeaseRecord },
 }
 
 /// What a change answers.
@@ -36,6 +37,7 @@ pub(crate) enum Answer {
     Appended(Appended),
     AppendedMulti(Vec<Appended>),
     Kept(Position),
+    Swapped(bool),
     Done,
 }
 

@@ -99,4 +99,11 @@ statements! {
     set_checkpoint: "INSERT INTO {prefix}_checkpoints (subscriber, position) VALUES (?1, ?2) \
         ON CONFLICT (subscriber) DO UPDATE SET position = excluded.position";
     delete_checkpoint: "DELETE FROM {prefix}_checkpoints WHERE subscriber = ?1";
+
+    load_lease: "SELECT revision, token, holder, ttl FROM {prefix}_leases WHERE name = ?1";
+    /// The first record of a lease, and every later one: only after the one before it.
+    begin_lease: "INSERT INTO {prefix}_leases (name, revision, token, holder, ttl) \
+        VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO NOTHING";
+    swap_lease: "UPDATE {prefix}_leases SET revision = ?2, token = ?3, holder = ?4, ttl = ?5 \
+        WHERE name = ?1 AND revision = ?2 - 1";
 }

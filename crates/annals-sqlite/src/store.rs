@@ -4,8 +4,9 @@ use std::{fmt, slice, sync::Arc, thread::JoinHandle};
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
-    ExpectedVersion, Position, ReadAll, ReadStream, Result, Snapshot, SnapshotStore, StreamId,
-    StreamInfo, StreamState, Subscribe, SubscriberId, Subscription, Version, adapter,
+    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, Result,
+    Snapshot, SnapshotStore, StreamId, StreamInfo, StreamState, Subscribe, SubscriberId,
+    Subscription, Version, adapter,
 };
 use async_trait::async_trait;
 use rusqlite::OptionalExtension;
@@ -14,7 +15,7 @@ use tokio::runtime::Handle;
 use crate::{
     config::{Location, SqliteConfig},
     database::Database,
-    error::{BACKEND, context},
+    error::{BACKEND, context, corrupt},
     notify::Notifier,
     queue::{Answer, Command, Queue},
     read::{AllPages, StreamPages, first_version},
@@ -273,5 +274,30 @@ impl CheckpointStore for SqliteStore {
         let command = Command::ResetCheckpoint { subscriber: subscriber.clone(), position };
         self.change("reset_checkpoint", command).await?;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl LeaseStore for SqliteStore {
+    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        let name = name.clone();
+        let found = self.shared.readers.run(move |db, reader| {
+            let mut statement = reader.connection.prepare_cached(&db.sql.load_lease)?;
+            let mut rows = statement.query([name.as_str()])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let holder = rows::uuid(row.get_ref(2)?)
+                .ok_or_else(|| corrupt("the illegal holder of a lease"))?;
+            let numbers = [row.get(0)?, row.get(1)?, row.get(3)?];
+            Ok(Some(LeaseRecord::from_stored(numbers, holder)))
+        });
+        found.await.map_err(context("load_lease"))
+    }
+
+    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+        let command = Command::SwapLease { name: name.clone(), record: record.clone() };
+        match self.change("swap_lease", command).await? {
+            Answer::Swapped(swapped) => Ok(swapped),
+            _ => Err(context("swap_lease")(no_answer())),
+        }
     }
 }

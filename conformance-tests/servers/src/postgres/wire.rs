@@ -14,19 +14,25 @@ use crate::proxy::{Conversation, Fate, Losses, Protocol};
 /// That is a simple query, or a prepared statement each time it is bound; the answer goes up to the
 /// `ReadyForQuery` after it. On an encrypted connection nothing is recognised.
 #[derive(Clone, Debug)]
-pub struct Marked(String);
+pub struct Marked(Vec<String>);
 
 impl Marked {
     /// Requests whose SQL contains `marker`, in its first 64 KiB.
     pub fn new(marker: impl Into<String>) -> Self {
-        Self(marker.into())
+        Self(vec![marker.into()])
+    }
+
+    /// And those whose SQL contains this one.
+    pub fn or(mut self, marker: impl Into<String>) -> Self {
+        self.0.push(marker.into());
+        self
     }
 }
 
 impl Protocol for Marked {
     fn conversation(&self) -> Box<dyn Conversation> {
         Box::new(Session {
-            marker: self.0.clone().into_bytes(),
+            markers: self.0.iter().map(|marker| marker.clone().into_bytes()).collect(),
             client: Messages::new(false),
             server: Messages::new(true),
             encryption_asked: false,
@@ -40,7 +46,7 @@ impl Protocol for Marked {
 }
 
 struct Session {
-    marker: Vec<u8>,
+    markers: Vec<Vec<u8>>,
     client: Messages,
     server: Messages,
     /// The server owes the one byte that answers the question for encryption.
@@ -154,7 +160,10 @@ impl Session {
     }
 
     fn is_marked(&self, sql: &[u8]) -> bool {
-        sql.windows(self.marker.len().max(1)).any(|window| window == self.marker)
+        let has = |marker: &Vec<u8>| {
+            sql.windows(marker.len().max(1)).any(|window| window == marker.as_slice())
+        };
+        self.markers.iter().any(has)
     }
 
     fn claim(&mut self, marked: bool, answer: u64, losses: &Losses) {

@@ -9,8 +9,8 @@ use std::{
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, EventStore, EventStream, ExpectedVersion,
-    Position, ReadAll, ReadStream, Result, Snapshot, SnapshotStore, Store, StreamId, StreamInfo,
-    Subscribe, SubscriberId, Subscription, Version,
+    LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, Result, Snapshot,
+    SnapshotStore, Store, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription, Version,
 };
 use annals_gateway::{Gateway, GatewayOptions, Security};
 use annals_test_servers::{BoxError, Proxy};
@@ -186,5 +186,17 @@ impl CheckpointStore for Lossy {
         at: Option<Position>,
     ) -> Result<()> {
         self.store.reset_checkpoint(subscriber, at).await
+    }
+}
+
+#[async_trait::async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl LeaseStore for Lossy {
+    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        self.store.load_lease(name).await
+    }
+
+    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+        self.store.swap_lease(name, record).await
     }
 }

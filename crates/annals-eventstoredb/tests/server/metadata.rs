@@ -57,9 +57,10 @@ async fn what_cannot_be_read_is_told_apart() {
 async fn names_that_the_store_needs_are_refused() {
     let server = Server::start().await;
     let store = server.open(EventStoreDbOptions::default()).await;
-    let name = "annals.snapshot.order-1";
-    let refused = store.append_to(name, ExpectedVersion::Any, [event(1)]).await.unwrap_err();
-    assert_eq!(refused.kind(), annals_core::ErrorKind::InvalidInput);
-    let refused = store.truncate(&id(name), 2.into()).await.unwrap_err();
-    assert_eq!(refused.kind(), annals_core::ErrorKind::InvalidInput);
+    for name in ["annals.snapshot.order-1", "annals.checkpoint.totals", "annals.lease.totals"] {
+        let refused = store.append_to(name, ExpectedVersion::Any, [event(1)]).await.unwrap_err();
+        assert_eq!(refused.kind(), annals_core::ErrorKind::InvalidInput);
+        let refused = store.truncate(&id(name), 2.into()).await.unwrap_err();
+        assert_eq!(refused.kind(), annals_core::ErrorKind::InvalidInput);
+    }
 }

@@ -7,8 +7,8 @@ use std::sync::{
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, EventStore, EventStream, ExpectedVersion,
-    ReadAll, ReadStream, Result, SnapshotStore, StreamId, StreamInfo, Subscribe, Subscription,
-    Version,
+    LeaseStore, ReadAll, ReadStream, Result, SnapshotStore, StreamId, StreamInfo, Subscribe,
+    Subscription, Version,
 };
 use annals_memory::MemoryStore;
 use async_trait::async_trait;
@@ -95,3 +95,4 @@ impl EventStore for Counting {
 
 impl SnapshotStore for Counting {}
 impl CheckpointStore for Counting {}
+impl LeaseStore for Counting {}

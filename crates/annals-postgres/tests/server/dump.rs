@@ -3,14 +3,16 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use annals_core::{
-    Append, CheckpointStore, EventStore, EventStoreExt, ExpectedVersion, NewEvent, Subscribe,
-    SubscriberId, Version,
+    Append, CheckpointStore, EventStore, EventStoreExt, ExpectedVersion, LeaseName, LeaseRecord,
+    LeaseStore, NewEvent, Subscribe, SubscriberId, Version,
 };
 use annals_postgres::sqlx::postgres::PgConnectOptions;
 use annals_test_servers::{BoxError, postgres::Source};
+use uuid::Uuid;
 
 use crate::{
     beside::{Listener, Raw},
@@ -41,6 +43,9 @@ async fn a_restored_store_goes_on_where_the_first_was() -> Tested {
         checkpoint = live.next().await?;
     }
     store.save_checkpoint(&subscriber, checkpoint.into()).await?;
+    let lease = LeaseName::new("projection")?;
+    let held = LeaseRecord::new(1, 1, Uuid::now_v7(), Duration::from_secs(1));
+    assert!(store.swap_lease(&lease, &held).await?);
     // The newest are removed: their positions are not given again.
     let newest: Vec<NewEvent> = (0..4).map(event).collect();
     let removed = store.append_to("c-1", ExpectedVersion::Any, newest).await?;
@@ -58,6 +63,7 @@ async fn a_restored_store_goes_on_where_the_first_was() -> Tested {
     assert_eq!(everything(&restored).await?, events);
     let kept = restored.load_checkpoint(&subscriber).await?.ok_or("no checkpoint")?;
     assert_eq!(kept.get(), checkpoint);
+    assert_eq!(restored.load_lease(&lease).await?, Some(held));
     let mut live = Listener::on(&restored, Subscribe::default().after(kept)).await?;
     for event in events.iter().filter(|event| event.position > kept) {
         assert_eq!(live.next().await?, event.position.get());

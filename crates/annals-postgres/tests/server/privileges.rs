@@ -1,11 +1,15 @@
 //! A role that has only what the documentation of the crate says it needs.
 
+use std::time::Duration;
+
 use annals_core::{
-    Append, CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, Payload,
-    Result, Snapshot, SnapshotStore, Subscribe, SubscriberId, Version,
+    Append, CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, LeaseName,
+    LeaseRecord, LeaseStore, Payload, Result, Snapshot, SnapshotStore, Subscribe, SubscriberId,
+    Version,
 };
 use annals_postgres::{PostgresConfig, PostgresStore};
 use annals_test_servers::BoxError;
+use uuid::Uuid;
 
 use crate::common::{Place, Tested, event, everything, id, tests};
 
@@ -106,6 +110,12 @@ async fn the_documented_ones_are_enough() -> Tested {
     assert_eq!(store.load_checkpoint(&subscriber).await?, Some(2.into()));
     store.reset_checkpoint(&subscriber, Some(1.into())).await?;
     store.reset_checkpoint(&subscriber, None).await?;
+    let lease = LeaseName::new("projection")?;
+    for revision in [1, 2] {
+        let record = LeaseRecord::new(revision, 1, Uuid::nil(), Duration::from_secs(1));
+        assert!(store.swap_lease(&lease, &record).await?);
+        assert_eq!(store.load_lease(&lease).await?, Some(record));
+    }
     for version in [1, 2] {
         store.save_snapshot(&id("a-1"), Snapshot::new(version, Payload::json(&1)?)).await?;
     }

@@ -7,8 +7,9 @@ use std::{
 
 use annals::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
-    ExpectedVersion, Position, ReadAll, ReadStream, Result, Snapshot, SnapshotStore, Store,
-    StreamId, StreamInfo, Subscribe, SubscriberId, Subscription, Version,
+    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, Result,
+    Snapshot, SnapshotStore, Store, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription,
+    Version,
 };
 use async_trait::async_trait;
 
@@ -154,5 +155,17 @@ impl CheckpointStore for Faulty {
     ) -> Result<()> {
         self.write()?;
         self.inner.reset_checkpoint(subscriber, position).await
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Faulty {
+    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        self.inner.load_lease(name).await
+    }
+
+    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+        self.write()?;
+        self.inner.swap_lease(name, record).await
     }
 }

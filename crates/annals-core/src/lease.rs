@@ -1,0 +1,638 @@
+//! Leases: of several processes one at a time.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::{Error, LeaseName, Result};
+
+/// What a store keeps of a lease. It does not know what time it is: whether the lease has run out
+/// is judged by those who want it, each by its own steady clock (see [`Candidate`]), so that no two
+/// clocks have to agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaseRecord {
+    /// Counts the writes of this record, from 1.
+    pub revision: u64,
+    /// The fencing token: the revision with which the holder took it. Whoever takes it later has a
+    /// greater one, so that whatever the holder writes to can refuse one who has been replaced.
+    pub token: u64,
+    /// Who holds it: one attempt to, which nobody shares.
+    pub holder: Uuid,
+    /// How long after it saw this revision for the first time somebody else may take it. Zero: it
+    /// was given up.
+    pub ttl: Duration,
+}
+
+impl LeaseRecord {
+    /// A record. Of the time to live whole milliseconds count, which is what every store keeps.
+    #[must_use]
+    pub fn new(revision: u64, token: u64, holder: Uuid, ttl: Duration) -> Self {
+        Self { revision, token, holder, ttl: whole_millis(ttl) }
+    }
+
+    /// Its numbers for databases whose integers are signed: revision, token, and the time to live
+    /// in milliseconds. Greater ones than these have become the greatest there is.
+    #[must_use]
+    pub fn to_stored(&self) -> [i64; 3] {
+        let millis = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
+        [self.revision, self.token, millis].map(|number| i64::try_from(number).unwrap_or(i64::MAX))
+    }
+
+    /// The reverse of `to_stored`; negative numbers, which no record has, become 0.
+    #[must_use]
+    pub fn from_stored(numbers: [i64; 3], holder: Uuid) -> Self {
+        let [revision, token, millis] = numbers.map(|number| u64::try_from(number).unwrap_or(0));
+        Self::new(revision, token, holder, Duration::from_millis(millis))
+    }
+}
+
+/// The time that a store keeps.
+fn whole_millis(time: Duration) -> Duration {
+    let most = i64::MAX.unsigned_abs();
+    Duration::from_millis(u64::try_from(time.as_millis()).map_or(most, |millis| millis.min(most)))
+}
+
+/// Keeps the records of leases. What is not implemented refuses. Those who want a lease use a
+/// [`Candidate`].
+#[async_trait]
+pub trait LeaseStore: Send + Sync {
+    /// The newest record; none where nobody ever held it.
+    async fn load_lease(&self, _name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        Err(Error::unsupported("leases"))
+    }
+
+    /// Replaces the record of the revision before, and only that: a record of revision 1 is written
+    /// where there is none. Says whether this call did it; of any number of calls with one
+    /// revision, be the records alike, one at most is told so. Records stay for ever.
+    ///
+    /// # Errors
+    /// Where [`Error::outcome_unknown`], [`LeaseStore::load_lease`] tells.
+    async fn swap_lease(&self, _name: &LeaseName, _record: &LeaseRecord) -> Result<bool> {
+        Err(Error::unsupported("leases"))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: LeaseStore + ?Sized> LeaseStore for Arc<T> {
+    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
+        (**self).load_lease(name).await
+    }
+
+    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+        (**self).swap_lease(name, record).await
+    }
+}
+
+/// One who wants a lease, and renews it while it has it. Its calls go to the store and come back;
+/// when to call them is up to the caller, who needs a timer. They can be cancelled.
+///
+/// Another's lease is taken when its record stood unchanged for its time to live since *this*
+/// candidate first saw it: so a new candidate waits that long even where the holder died long ago,
+/// unless the lease was given up. The holder counts from *before* its last renewal was sent, which
+/// is earlier: while [`Candidate::token`] gives a token, nobody else has the lease. What the holder
+/// began before that moment may arrive anywhere later: that is what the token is for, as it is
+/// where the clock of a machine stood still while the machine slept.
+///
+/// ```
+/// # use std::{sync::Arc, time::Duration};
+/// # use annals_core::{Candidate, LeaseName, LeaseStore, Result};
+/// # async fn lead(store: Arc<dyn LeaseStore>) -> Result<()> {
+/// let mut candidate = Candidate::new(store, LeaseName::new("totals")?, Duration::from_secs(10));
+/// while !candidate.acquire().await? { /* wait a second */ }
+/// while candidate.acquire().await? { /* work for three seconds with candidate.token() */ }
+/// # Ok(()) }
+/// ```
+pub struct Candidate {
+    store: Arc<dyn LeaseStore>,
+    name: LeaseName,
+    holder: Uuid,
+    ttl: Duration,
+    /// The newest record that is known of, and since when.
+    seen: Option<(LeaseRecord, Instant)>,
+    /// The last record that was sent to take or keep the lease, and when it was for the first time.
+    sent: Option<(LeaseRecord, Instant)>,
+    /// Until when the lease is held.
+    until: Option<Instant>,
+    /// Whether a call may have changed the record, or not.
+    unsure: bool,
+}
+
+impl Candidate {
+    /// One who does not have the lease yet. Of the time to live whole milliseconds count, one at
+    /// least.
+    #[must_use]
+    pub fn new(store: Arc<dyn LeaseStore>, name: LeaseName, ttl: Duration) -> Self {
+        // What others judge by.
+        let ttl = whole_millis(ttl).max(Duration::from_millis(1));
+        let holder = Uuid::now_v7();
+        Self { store, name, holder, ttl, seen: None, sent: None, until: None, unsure: false }
+    }
+
+    /// The token of the lease, while it is held.
+    #[must_use]
+    pub fn token(&self) -> Option<u64> {
+        let (record, _) = self.seen.as_ref()?;
+        self.until.filter(|until| Instant::now() < *until).map(|_| record.token)
+    }
+
+    /// How long the lease is still held unless it is renewed; zero where it is not held.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Takes the lease where it can be had, or renews it. Says whether it is held now, which it is
+    /// not where the store took longer than the time to live to answer. One who was late to renew,
+    /// and whom nobody replaced, goes on with the token it had.
+    ///
+    /// # Errors
+    /// Those of the store. A lease that was held is held until its time is over; call again.
+    pub async fn acquire(&mut self) -> Result<bool> {
+        // Of one's own record it is known that it is the newest: a renewal is one call.
+        if self.until.is_none() || self.unsure {
+            self.look().await?;
+        }
+        let Some(record) = self.next() else { return Ok(false) };
+        let now = Instant::now();
+        // One like it that seemed lost may arrive any time after it was sent; the others count
+        // from when they see that.
+        let first = match &self.sent {
+            Some((sent, first)) if *sent == record => *first,
+            _ => now,
+        };
+        self.sent = Some((record.clone(), first));
+        self.unsure = true;
+        let swapped = self.store.swap_lease(&self.name, &record).await;
+        if let Ok(true) = swapped {
+            self.until = now.checked_add(self.ttl);
+            self.seen = Some((record, now));
+            self.unsure = false;
+            return Ok(self.token().is_some());
+        }
+        if let Err(error) = self.look().await {
+            return Err(swapped.err().unwrap_or(error));
+        }
+        // It may be there although the answer was another, or was lost.
+        if self.seen.as_ref().is_some_and(|(seen, _)| *seen == record) {
+            self.until = first.checked_add(self.ttl);
+            return Ok(self.token().is_some());
+        }
+        swapped.map(|_| self.token().is_some())
+    }
+
+    /// Gives the lease up, so that the next one need not wait; also where it is not known whether
+    /// it is held. From now on it is not.
+    ///
+    /// # Errors
+    /// Those of the store; then it runs out, unless this is called again.
+    pub async fn release(&mut self) -> Result<()> {
+        self.until = None;
+        // Once more where it was refused because of something that had seemed lost, of which there
+        // can be one: after that the revision is another.
+        for _ in 0..2 {
+            if self.unsure {
+                self.look().await?;
+            }
+            let Some(seen) = self.mine() else { return Ok(()) };
+            let revision = seen.revision.saturating_add(1);
+            let record = LeaseRecord::new(revision, seen.token, self.holder, Duration::ZERO);
+            self.unsure = true;
+            if self.store.swap_lease(&self.name, &record).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest record, where it says that this candidate has the lease.
+    fn mine(&self) -> Option<&LeaseRecord> {
+        let (seen, _) = self.seen.as_ref()?;
+        (seen.holder == self.holder && !seen.ttl.is_zero()).then_some(seen)
+    }
+
+    /// The record that takes or keeps the lease; none while somebody else has it.
+    fn next(&self) -> Option<LeaseRecord> {
+        let Some((seen, since)) = &self.seen else {
+            return Some(LeaseRecord::new(1, 1, self.holder, self.ttl));
+        };
+        let revision = seen.revision.saturating_add(1);
+        let token = match self.mine() {
+            Some(mine) => mine.token,
+            None if since.elapsed() < seen.ttl => return None,
+            None => revision,
+        };
+        Some(LeaseRecord::new(revision, token, self.holder, self.ttl))
+    }
+
+    /// Learns the newest record.
+    async fn look(&mut self) -> Result<()> {
+        let newest = self.store.load_lease(&self.name).await?;
+        let known = self.seen.as_ref().map(|(record, _)| record);
+        if known != newest.as_ref() {
+            self.seen = newest.map(|record| (record, Instant::now()));
+        }
+        if self.mine().is_none() {
+            self.until = None;
+        }
+        self.unsure = false;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, holder, ttl, seen, .. } = self;
+        f.debug_struct("Candidate")
+            .field("name", name)
+            .field("holder", holder)
+            .field("ttl", ttl)
+            .field("seen", seen)
+            .field("token", &self.token())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Mutex, MutexGuard},
+    };
+
+    use futures::{FutureExt, future};
+
+    use super::*;
+    use crate::ErrorKind;
+
+    /// Longer than any test, and as short as a test waits for.
+    const LONG: Duration = Duration::from_secs(600);
+    const SHORT: Duration = Duration::from_millis(100);
+
+    /// What becomes of the next write.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Swap {
+        /// It is done, and the answer is lost.
+        LosesAnswer,
+        /// It is done, and the answer denies it.
+        Denies,
+        /// It is done, and there is no answer.
+        Hangs,
+        /// It is done, and the answer takes longer than [`SHORT`].
+        Dawdles,
+        /// It is not done.
+        Fails,
+        /// It is not done before [`Fake::arrive`].
+        Lags,
+        /// Those arrive just before it.
+        IsOvertaken,
+    }
+
+    #[derive(Default)]
+    struct Fake(Mutex<State>);
+
+    #[derive(Default)]
+    struct State {
+        kept: Option<LeaseRecord>,
+        swaps: VecDeque<Swap>,
+        late: Vec<LeaseRecord>,
+        /// Which of the next loads fail.
+        failing: VecDeque<bool>,
+        calls: usize,
+    }
+
+    impl Fake {
+        fn state(&self) -> MutexGuard<'_, State> {
+            self.0.lock().unwrap()
+        }
+
+        fn next(&self, swaps: impl IntoIterator<Item = Swap>) {
+            self.state().swaps.extend(swaps);
+        }
+
+        fn kept(&self) -> LeaseRecord {
+            self.state().kept.clone().unwrap()
+        }
+
+        fn arrive(&self) {
+            let mut state = self.state();
+            for record in std::mem::take(&mut state.late) {
+                state.swap(&record);
+            }
+        }
+    }
+
+    impl State {
+        fn swap(&mut self, record: &LeaseRecord) -> bool {
+            let is_next = self.kept.as_ref().map_or(0, |kept| kept.revision) + 1 == record.revision;
+            if is_next {
+                self.kept = Some(record.clone());
+            }
+            is_next
+        }
+    }
+
+    fn lost() -> Error {
+        Error::new(ErrorKind::Unavailable, "no answer").with_outcome_unknown()
+    }
+
+    #[async_trait]
+    impl LeaseStore for Fake {
+        async fn load_lease(&self, _: &LeaseName) -> Result<Option<LeaseRecord>> {
+            let mut state = self.state();
+            state.calls += 1;
+            if state.failing.pop_front().unwrap_or(false) {
+                return Err(Error::new(ErrorKind::Busy, "a load failed"));
+            }
+            Ok(state.kept.clone())
+        }
+
+        async fn swap_lease(&self, _: &LeaseName, record: &LeaseRecord) -> Result<bool> {
+            let next = {
+                let mut state = self.state();
+                state.calls += 1;
+                state.swaps.pop_front()
+            };
+            match next {
+                Some(Swap::Fails) => return Err(Error::new(ErrorKind::Busy, "a swap failed")),
+                Some(Swap::Lags) => {
+                    self.state().late.push(record.clone());
+                    return Err(lost());
+                }
+                Some(Swap::IsOvertaken) => self.arrive(),
+                _ => {}
+            }
+            let swapped = self.state().swap(record);
+            match next {
+                Some(Swap::LosesAnswer) => Err(lost()),
+                Some(Swap::Denies) => Ok(false),
+                Some(Swap::Hangs) => future::pending().await,
+                Some(Swap::Dawdles) => {
+                    spin(SHORT);
+                    Ok(swapped)
+                }
+                _ => Ok(swapped),
+            }
+        }
+    }
+
+    fn candidate(store: &Arc<Fake>, ttl: Duration) -> Candidate {
+        Candidate::new(store.clone(), LeaseName::new("totals").unwrap(), ttl)
+    }
+
+    fn acquire(candidate: &mut Candidate) -> Result<bool> {
+        let held = candidate.acquire().now_or_never().unwrap();
+        if let Ok(held) = held {
+            assert_eq!(held, candidate.token().is_some());
+            assert_eq!(held, !candidate.remaining().is_zero());
+        }
+        held
+    }
+
+    fn release(candidate: &mut Candidate) -> Result<()> {
+        let released = candidate.release().now_or_never().unwrap();
+        assert_eq!(candidate.token(), None);
+        released
+    }
+
+    fn spin(time: Duration) {
+        let began = Instant::now();
+        while began.elapsed() <= time {
+            std::hint::spin_loop();
+        }
+    }
+
+    #[test]
+    fn a_holder_keeps_its_token_in_one_call() {
+        let store = Arc::new(Fake::default());
+        let (mut holder, mut other) = (candidate(&store, LONG), candidate(&store, LONG));
+        for revision in 1..=5 {
+            let before = store.state().calls;
+            assert!(acquire(&mut holder).unwrap());
+            assert_eq!(holder.token(), Some(1));
+            assert_eq!(store.kept(), LeaseRecord::new(revision, 1, holder.holder, LONG));
+            assert!(revision == 1 || store.state().calls == before + 1);
+            assert!(!acquire(&mut other).unwrap());
+        }
+        assert_eq!(store.kept().revision, 5, "one who waits wrote");
+    }
+
+    #[test]
+    fn one_who_stopped_is_replaced_after_its_time_and_not_before() {
+        let store = Arc::new(Fake::default());
+        let (mut holder, mut other) = (candidate(&store, SHORT), candidate(&store, LONG));
+        assert!(acquire(&mut holder).unwrap());
+        let seen = Instant::now();
+        while !acquire(&mut other).unwrap() {
+            assert!(seen.elapsed() < LONG);
+        }
+        assert!(seen.elapsed() >= SHORT);
+        assert_eq!((holder.token(), other.token()), (None, Some(2)));
+        assert!(!acquire(&mut holder).unwrap());
+        // What it would give up is not its own any more.
+        release(&mut holder).unwrap();
+        assert_eq!(store.kept(), LeaseRecord::new(2, 2, other.holder, LONG));
+    }
+
+    #[test]
+    fn one_who_was_late_and_not_replaced_goes_on() {
+        let store = Arc::new(Fake::default());
+        let mut holder = candidate(&store, SHORT);
+        assert!(acquire(&mut holder).unwrap());
+        spin(SHORT);
+        assert_eq!((holder.token(), holder.remaining()), (None, Duration::ZERO));
+        assert!(acquire(&mut holder).unwrap());
+        assert_eq!(holder.token(), Some(1));
+    }
+
+    #[test]
+    fn what_was_given_up_is_taken_at_once() {
+        let store = Arc::new(Fake::default());
+        let (mut one, mut other) = (candidate(&store, LONG), candidate(&store, LONG));
+        release(&mut one).unwrap();
+        assert_eq!(store.state().calls, 0, "there is nothing to give up");
+        let mut last = 0;
+        for _ in 0..5 {
+            // The second time by the one who gave it up: it is no renewal.
+            for candidate in [&mut one, &mut other] {
+                for _ in 0..2 {
+                    assert!(acquire(candidate).unwrap());
+                    let token = candidate.token().unwrap();
+                    assert!(token > last, "{token} after {last}");
+                    last = token;
+                    release(candidate).unwrap();
+                    assert_eq!(store.kept().ttl, Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_adopted_whatever_the_answer() {
+        for first in [Swap::LosesAnswer, Swap::Denies] {
+            let store = Arc::new(Fake::default());
+            let mut holder = candidate(&store, LONG);
+            for revision in 1..=3 {
+                store.next([first]);
+                assert!(acquire(&mut holder).unwrap(), "{first:?}");
+                assert_eq!(holder.token(), Some(1));
+                assert_eq!(store.kept().revision, revision);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_answer_that_nothing_tells_is_told_next_time() {
+        for first in [Swap::LosesAnswer, Swap::Denies] {
+            let store = Arc::new(Fake::default());
+            let mut holder = candidate(&store, LONG);
+            store.next([first]);
+            // One looks before it writes, and after.
+            store.state().failing.extend([false, true]);
+            acquire(&mut holder).unwrap_err();
+            assert_eq!((holder.token(), store.kept().revision), (None, 1));
+            assert!(acquire(&mut holder).unwrap());
+            assert_eq!(holder.token(), Some(1), "not the token under which it was written");
+
+            // One who holds it does not look before, and goes on holding it.
+            store.next([first]);
+            store.state().failing.extend([true, true]);
+            for _ in 0..2 {
+                acquire(&mut holder).unwrap_err();
+                assert_eq!(holder.token(), Some(1));
+            }
+            assert!(acquire(&mut holder).unwrap());
+            assert_eq!((holder.token(), store.kept().revision), (Some(1), 4));
+        }
+    }
+
+    #[test]
+    fn what_was_not_written_is_not_held() {
+        let store = Arc::new(Fake::default());
+        let mut holder = candidate(&store, LONG);
+        store.state().failing.push_back(true);
+        acquire(&mut holder).unwrap_err();
+        store.next([Swap::Fails]);
+        acquire(&mut holder).unwrap_err();
+        assert_eq!((holder.token(), store.state().kept.clone()), (None, None));
+        assert!(acquire(&mut holder).unwrap());
+        // What fails later takes nothing away.
+        store.next([Swap::Fails]);
+        acquire(&mut holder).unwrap_err();
+        assert_eq!(holder.token(), Some(1));
+    }
+
+    #[test]
+    fn an_answer_that_takes_too_long_is_none() {
+        let store = Arc::new(Fake::default());
+        let mut holder = candidate(&store, SHORT);
+        store.next([Swap::Dawdles]);
+        assert!(!acquire(&mut holder).unwrap());
+        assert!(acquire(&mut holder).unwrap());
+        assert_eq!(holder.token(), Some(1));
+    }
+
+    #[test]
+    fn what_arrives_late_counts_from_when_it_was_sent() {
+        let store = Arc::new(Fake::default());
+        let mut holder = candidate(&store, LONG);
+        // Once to take it, and once to renew it.
+        for revision in [1, 3] {
+            store.next([Swap::Lags, Swap::IsOvertaken]);
+            acquire(&mut holder).unwrap_err();
+            // The others may see it from here on, and do not see that it was sent again.
+            let sent = Instant::now();
+            spin(SHORT);
+            assert!(acquire(&mut holder).unwrap());
+            assert!(Instant::now() + holder.remaining() <= sent + LONG);
+            assert_eq!((holder.token(), store.kept().revision), (Some(1), revision));
+            assert!(acquire(&mut holder).unwrap());
+            assert!(Instant::now() + holder.remaining() > sent + LONG, "this is another record");
+        }
+        // What was sent once more and did not arrive before is as good as new.
+        store.next([Swap::Lags]);
+        acquire(&mut holder).unwrap_err();
+        let sent = Instant::now();
+        spin(SHORT);
+        assert!(acquire(&mut holder).unwrap());
+        assert!(Instant::now() + holder.remaining() > sent + LONG);
+    }
+
+    #[test]
+    fn a_call_that_was_cancelled_leaves_no_doubt() {
+        let store = Arc::new(Fake::default());
+        let mut holder = candidate(&store, LONG);
+        for _ in 0..3 {
+            store.next([Swap::Hangs]);
+            assert!(holder.acquire().now_or_never().is_none());
+            assert!(acquire(&mut holder).unwrap());
+            assert_eq!(holder.token(), Some(1));
+        }
+        store.next([Swap::Hangs]);
+        assert!(holder.release().now_or_never().is_none());
+        assert_eq!((holder.token(), store.kept().ttl), (None, Duration::ZERO));
+        release(&mut holder).unwrap();
+        let revision = store.kept().revision;
+        assert!(acquire(&mut holder).unwrap());
+        assert_eq!(holder.token(), Some(revision + 1), "a lease that was given up is another");
+    }
+
+    #[test]
+    fn what_may_be_held_is_given_up() {
+        for swaps in [&[Swap::LosesAnswer][..], &[Swap::Denies], &[Swap::Lags]] {
+            let store = Arc::new(Fake::default());
+            let mut holder = candidate(&store, LONG);
+            assert!(acquire(&mut holder).unwrap());
+            store.next(swaps.iter().copied());
+            store.state().failing.push_back(true);
+            acquire(&mut holder).unwrap_err();
+            store.arrive();
+            release(&mut holder).unwrap();
+            assert_eq!(store.kept(), LeaseRecord::new(3, 1, holder.holder, Duration::ZERO));
+        }
+        // One that comes between the look and the write.
+        let store = Arc::new(Fake::default());
+        let mut holder = candidate(&store, LONG);
+        assert!(acquire(&mut holder).unwrap());
+        store.next([Swap::Lags]);
+        acquire(&mut holder).unwrap_err();
+        store.arrive();
+        release(&mut holder).unwrap();
+        assert_eq!(store.kept().ttl, Duration::ZERO);
+        // And one that was lost itself.
+        assert!(acquire(&mut holder).unwrap());
+        store.next([Swap::Fails]);
+        release(&mut holder).unwrap_err();
+        assert_eq!(store.kept().ttl, LONG);
+        release(&mut holder).unwrap();
+        assert_eq!(store.kept().ttl, Duration::ZERO);
+    }
+
+    #[test]
+    fn times_are_those_that_a_store_keeps() {
+        let holder = Uuid::now_v7();
+        let all = [
+            (Duration::from_micros(1_999), 1),
+            (Duration::from_millis(u64::from(u32::MAX)), i64::from(u32::MAX)),
+            (Duration::MAX, i64::MAX),
+        ];
+        for (ttl, millis) in all {
+            let record = LeaseRecord::new(7, 5, holder, ttl);
+            assert_eq!(record.to_stored(), [7, 5, millis]);
+            assert_eq!(LeaseRecord::from_stored(record.to_stored(), holder), record);
+
+            let store = Arc::new(Fake::default());
+            let mut candidate = candidate(&store, ttl);
+            store.next([Swap::LosesAnswer]);
+            let held = candidate.acquire().now_or_never().unwrap();
+            assert!(held.is_ok(), "what was kept is not what was sent: {held:?}");
+            assert!(candidate.remaining() <= Duration::from_millis(millis.unsigned_abs()));
+        }
+    }
+}
