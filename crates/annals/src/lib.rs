@@ -2,7 +2,7 @@
 //!
 //! [`connect`] opens any backend by its URL. What it returns is a [`Store`]: the
 //! [`EventStore`] trait to append, read and subscribe, [`EventStoreExt`] for the conveniences, and
-//! [`SnapshotStore`] and [`CheckpointStore`] beside it. An application that holds an
+//! [`SnapshotStore`], [`CheckpointStore`] and [`LeaseStore`] beside it. An application that holds an
 //! `Arc<dyn Store>` names its database in one place only, and that is a string.
 //!
 //! ```
@@ -39,6 +39,8 @@
 //! | read one stream, or all | [`EventStore::read_stream`], [`EventStore::read_all`], [`Filter`] |
 //! | follow what happens | [`EventStore::subscribe`], [`Subscription`], [`Message`] |
 //! | keep derived state | [`Snapshot`], [`SnapshotStore`], [`CheckpointStore`] |
+//! | let one of several processes work at a time | [`Candidate`], [`LeaseStore`] |
+//! | decide, evolve, project: what stands on top of a store | the module `domain` |
 //! | know what to do after a failure | [`Error`], [`ErrorKind`] |
 //! | know what a store can do | [`Capabilities`] |
 //!
@@ -48,13 +50,22 @@
 //! # Features
 //!
 //! Each backend is a feature: `memory` and `sqlite`, both on by default, `postgres`, `dynamodb` and
-//! `eventstoredb`. A feature only adds. The typed configuration of a backend, which says all that
+//! `eventstoredb`. `domain`, on by default, is the typed layer; `personal` adds data that can be
+//! forgotten to it, `opentelemetry` traces. A feature only adds. The typed configuration of a backend, which says all that
 //! its URL can say, is in the module of its name.
 
+#[cfg(all(doctest, feature = "domain", feature = "memory", feature = "sqlite"))]
+mod book;
 mod connect;
 
 pub use annals_core::*;
 pub use connect::connect;
+
+/// Deciders, typed events, snapshots and projections, on any store: the feature `domain`.
+#[cfg(feature = "domain")]
+pub mod domain {
+    pub use annals_domain::*;
+}
 
 /// The backend in memory: the feature `memory`.
 #[cfg(feature = "memory")]

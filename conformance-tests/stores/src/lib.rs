@@ -1,0 +1,150 @@
+//! A fresh store of every kind, and trials of a test on each: in memory, on SQLite, on PostgreSQL and
+//! DynamoDB where a server can be had, on the gateway of EventStoreDB, and on those whose URLs
+//! stand, parted by commas, in `ANNALS_STORE_URLS`. In each, `{}` stands for a name of the test's
+//! own.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it is part of tests")]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use annals::Store;
+use annals_gateway::{Gateway, GatewayOptions, Security};
+use annals_test_servers::{dynamodb, postgres};
+use libtest_mimic::{Completion, Failed, Trial};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, runtime::Runtime};
+
+/// A kind of store that the tests run on.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// By its URL, in which `{file}` and `{}` stand for what is each test's own.
+    At(String),
+    /// On a server that the tests start, or that is there: or why there is none.
+    Postgres(Result<postgres::Source, String>),
+    /// As for PostgreSQL.
+    DynamoDb(Result<dynamodb::Source, String>),
+    /// On the gateway, in this process.
+    EventStoreDb,
+}
+
+/// Every kind of store.
+pub fn kinds() -> Vec<Kind> {
+    let more = std::env::var("ANNALS_STORE_URLS").unwrap_or_default();
+    let urls = ["memory:", "sqlite://{file}"].into_iter().chain(more.split(',').map(str::trim));
+    let at = urls.filter(|url| !url.is_empty()).map(|url| Kind::At(url.to_owned()));
+    let postgres = Kind::Postgres(postgres::Source::find());
+    let dynamodb = Kind::DynamoDb(dynamodb::Source::find());
+    at.chain([postgres, dynamodb, Kind::EventStoreDb]).collect()
+}
+
+impl Kind {
+    /// Its name, as in `ANNALS_REQUIRE`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::At(url) => url.split(':').next().unwrap(),
+            Self::Postgres(_) => "postgres",
+            Self::DynamoDb(_) => "dynamodb",
+            Self::EventStoreDb => "eventstoredb",
+        }
+    }
+
+    /// Whether other processes can open it.
+    pub fn is_shared(&self) -> bool {
+        self.name() != "memory"
+    }
+
+    /// Why there is none.
+    fn unavailable(&self) -> Option<String> {
+        match self {
+            Self::At(_) | Self::EventStoreDb => None,
+            Self::Postgres(source) => source.clone().err(),
+            Self::DynamoDb(source) => source.clone().err(),
+        }
+    }
+
+    fn is_required(&self) -> bool {
+        let required = std::env::var("ANNALS_REQUIRE").unwrap_or_default();
+        required.split(',').any(|name| name.trim() == self.name())
+    }
+
+    async fn url(&self) -> String {
+        match self {
+            Self::At(url) => url.clone(),
+            Self::Postgres(_) => {
+                let url = postgres::shared().await.unwrap().url();
+                format!("{url}{}schema={{}}", if url.contains('?') { '&' } else { '?' })
+            }
+            Self::DynamoDb(_) => dynamodb::shared().await.unwrap().url("{}"),
+            Self::EventStoreDb => format!("esdb://{}?tls=false&namespace={{}}", gateway()),
+        }
+    }
+}
+
+/// Where a gateway serves all tests of this process, which have a namespace each. It has threads of
+/// its own: a test may wait for another process that talks to it.
+fn gateway() -> SocketAddr {
+    static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| {
+        let (sender, address) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            tokio::runtime::Runtime::new().unwrap().block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                sender.send(listener.local_addr().unwrap()).unwrap();
+                let store = annals::connect("memory:").await.unwrap();
+                let gateway = Gateway::new(store, GatewayOptions::default());
+                gateway.serve(listener, Security::Insecure, std::future::pending()).await.unwrap();
+            });
+        });
+        address.recv().unwrap()
+    });
+    *ADDRESS
+}
+
+/// A store that no other test has.
+#[derive(Debug)]
+pub struct Fresh {
+    /// Where others can open it.
+    pub url: String,
+    /// The same on every call: in memory, every connection is a store of its own.
+    pub store: Arc<dyn Store>,
+    _dir: TempDir,
+}
+
+impl Fresh {
+    /// A store of this kind.
+    pub async fn open(kind: &Kind) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        let file = dir.path().join("events.db");
+        let url = kind.url().await.replace("{file}", file.to_str().unwrap()).replace("{}", &name);
+        let store = annals::connect(&url).await.expect(&url);
+        Self { url, store, _dir: dir }
+    }
+
+    /// One in memory.
+    pub async fn memory() -> Self {
+        Self::open(&Kind::At("memory:".to_owned())).await
+    }
+}
+
+/// A test on one kind of store: ignored, or failed where it is required, where there is none.
+pub fn trial<F>(kind: &Kind, runtime: &Arc<Runtime>, name: &str, test: fn(Kind) -> F) -> Trial
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (kind, runtime) = (kind.clone(), runtime.clone());
+    Trial::ignorable_test(format!("{}::{name}", kind.name()), move || match kind.unavailable() {
+        Some(reason) if kind.is_required() => Err(Failed::from(reason)),
+        Some(reason) => Ok(Completion::ignored_with(reason)),
+        None => {
+            runtime.block_on(runtime.spawn(test(kind)))?;
+            Ok(Completion::Completed)
+        }
+    })
+}

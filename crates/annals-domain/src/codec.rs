@@ -1,0 +1,255 @@
+//! Between an enum of events and what is stored of it: the variant's name is the event's type, and
+//! what the variant holds is its data, as JSON.
+//!
+//! This is how `serde` itself sees an enum: a name, and content. Nothing is written around the
+//! content, and no macro is needed beside `serde`'s own.
+
+use annals_core::{ContentKind, Payload};
+use bytes::Bytes;
+use serde::{
+    Deserializer, Serialize,
+    de::{
+        self, DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, VariantAccess,
+        Visitor, value::StrDeserializer,
+    },
+    forward_to_deserialize_any,
+};
+use serde_json::{Error, de::SliceRead, error::Result};
+
+/// What a variant without content is stored as: one that gets content later can read it, where the
+/// fields of that have defaults.
+const NOTHING: &[u8] = b"{}";
+
+/// The name of the variant, and its content.
+pub(crate) fn encode<E: Serialize>(event: &E) -> Result<(String, Payload)> {
+    // `{"name":content}`, or `"name"`: nobody writes this but `serde_json`, without a space.
+    let text = Bytes::from(serde_json::to_vec(event)?);
+    let parts = match *text {
+        [b'"', ..] => Some((0..text.len(), Bytes::from_static(NOTHING))),
+        [b'{', b'"', ..] => end_of_string(&text, 2).and_then(|end| {
+            let content = (end + 1)..text.len().checked_sub(1)?;
+            (content.start < content.end).then(|| (1..end, text.slice(content)))
+        }),
+        _ => None,
+    };
+    let Some((name, content)) = parts else { return Err(de::Error::custom(NO_ENUM)) };
+    let name = serde_json::from_slice(text.get(name).unwrap_or_default())?;
+    Ok((name, Payload::from_stored(ContentKind::Json, content)))
+}
+
+/// Behind the quote that ends the string whose content begins at `start`.
+fn end_of_string(text: &[u8], start: usize) -> Option<usize> {
+    let mut escaped = false;
+    let mut rest = text.get(start..)?.iter();
+    let length = rest.position(|byte| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    })?;
+    Some(start + length + 1)
+}
+
+/// The variant of that name with that content.
+pub(crate) fn decode<E: DeserializeOwned>(name: &str, data: &[u8]) -> Result<E> {
+    E::deserialize(Variant { name, data })
+}
+
+/// The names of all variants, those that are only read (`#[serde(alias)]`) too; none where the type
+/// is no such enum.
+pub(crate) fn names<E: DeserializeOwned>() -> Option<&'static [&'static str]> {
+    let mut names = None;
+    // It always fails, having said what it would have accepted.
+    drop(E::deserialize(Probe { names: &mut names }));
+    names
+}
+
+/// Why a type cannot be written, or read.
+pub(crate) const NO_ENUM: &str = "events must be an enum that derives `Serialize` and \
+    `Deserialize` without `tag`, `content` or `untagged`: its variants are the types of events";
+
+struct Variant<'de> {
+    name: &'de str,
+    data: &'de [u8],
+}
+
+impl<'de> Deserializer<'de> for Variant<'de> {
+    type Error = Error;
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_enum(self)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        Err(de::Error::custom(NO_ENUM))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+impl<'de> EnumAccess<'de> for Variant<'de> {
+    type Error = Error;
+    type Variant = Content<'de>;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Content<'de>)> {
+        let name: StrDeserializer<'de, Error> = self.name.into_deserializer();
+        Ok((seed.deserialize(name)?, Content { data: self.data }))
+    }
+}
+
+struct Content<'de> {
+    data: &'de [u8],
+}
+
+impl<'de> Content<'de> {
+    fn read<T>(
+        self,
+        read: impl FnOnce(&mut serde_json::Deserializer<SliceRead<'de>>) -> Result<T>,
+    ) -> Result<T> {
+        let mut json = serde_json::Deserializer::from_slice(self.data);
+        let value = read(&mut json)?;
+        json.end()?;
+        Ok(value)
+    }
+}
+
+impl<'de> VariantAccess<'de> for Content<'de> {
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<()> {
+        // Whatever an older version of it held.
+        Ok(())
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value> {
+        self.read(|json| seed.deserialize(json))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.read(|json| json.deserialize_tuple(len, visitor))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.read(|json| json.deserialize_struct("", fields, visitor))
+    }
+}
+
+/// Learns what an enum is called inside.
+struct Probe<'a> {
+    names: &'a mut Option<&'static [&'static str]>,
+}
+
+impl<'de> Deserializer<'de> for Probe<'_> {
+    type Error = Error;
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        names: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value> {
+        *self.names = Some(names);
+        Err(de::Error::custom(NO_ENUM))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        Err(de::Error::custom(NO_ENUM))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Event {
+        #[serde(rename = "opened")]
+        Opened {
+            by: String,
+            #[serde(default)]
+            cents: u64,
+        },
+        #[serde(rename = "quo\"ted \\ ü")]
+        Quoted(Vec<u8>),
+        Two(i8, Option<i8>),
+        #[serde(alias = "ended")]
+        Closed,
+    }
+
+    #[test]
+    fn the_name_is_the_type_and_the_content_is_the_data() {
+        for (event, name, data) in [
+            (Event::Opened { by: "}\"{".into(), cents: 3 }, "opened", r#"{"by":"}\"{","cents":3}"#),
+            (Event::Quoted(vec![1, 2]), "quo\"ted \\ ü", "[1,2]"),
+            (Event::Two(-1, None), "Two", "[-1,null]"),
+            (Event::Closed, "Closed", "{}"),
+        ] {
+            let (found, payload) = encode(&event).unwrap();
+            assert_eq!((found.as_str(), payload.bytes().as_ref()), (name, data.as_bytes()));
+            assert_eq!(decode::<Event>(name, data.as_bytes()).unwrap(), event);
+        }
+    }
+
+    #[test]
+    fn older_content_is_read() {
+        let opened = decode::<Event>("opened", br#" {"by":"me","gone":1} "#).unwrap();
+        assert_eq!(opened, Event::Opened { by: "me".into(), cents: 0 });
+        assert_eq!(decode::<Event>("ended", br#"{"was":"more"}"#).unwrap(), Event::Closed);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for (name, data) in [
+            ("Opened", r#"{"by":"me"}"#),
+            ("opened", r#"{}"#),
+            ("opened", r#"{"by":"me"} 1"#),
+            ("Two", "[1]"),
+            ("Two", "[1,2,3]"),
+            ("Two", ""),
+        ] {
+            assert!(decode::<Event>(name, data.as_bytes()).is_err(), "{name} {data}");
+        }
+    }
+
+    #[test]
+    fn only_plain_enums_have_names() {
+        #[derive(Deserialize)]
+        #[serde(tag = "type")]
+        enum Internal {
+            #[expect(dead_code)]
+            A { a: u8 },
+        }
+        #[derive(Deserialize)]
+        #[serde(tag = "type", content = "data")]
+        enum Adjacent {
+            #[expect(dead_code)]
+            A { a: u8 },
+        }
+        let found = names::<Event>().unwrap();
+        for name in ["opened", "quo\"ted \\ ü", "Two", "Closed", "ended"] {
+            assert!(found.contains(&name), "{name}");
+        }
+        assert_eq!(names::<Internal>(), None);
+        assert_eq!(names::<Adjacent>(), None);
+        assert_eq!(names::<Vec<u8>>(), None);
+        assert!(encode(&5).is_err() && encode(&[1]).is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! Commands to several aggregates that are executed together, or not at all.
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+use annals_core::{Append, Appended, Error, Result, Store};
+use async_trait::async_trait;
+
+use crate::{
+    CommandHandler, Context, Decider, ExecuteError, RetryPolicy, execute::size, load::Loaded,
+};
+
+/// Executes commands to several aggregates, of any kinds, with one append to all their streams:
+/// all of them happen, or none.
+///
+/// ```
+/// # use annals_domain::{CommandHandler, Context, Decider, Together};
+/// # use std::{convert::Infallible, sync::Arc};
+/// # #[derive(serde::Serialize, serde::Deserialize)] enum Counted { #[serde(rename = "counted")] By(i64) }
+/// # struct Account;
+/// # impl Decider for Account {
+/// #     const CATEGORY: &'static str = "account";
+/// #     type State = i64; type Command = i64; type Event = Counted; type Rejection = Infallible;
+/// #     fn initial(&self) -> i64 { 0 }
+/// #     fn decide(&self, by: &i64, _: &i64) -> Result<Vec<Counted>, Infallible> { Ok(vec![Counted::By(*by)]) }
+/// #     fn evolve(&self, state: &mut i64, Counted::By(by): &Counted) { *state += by; }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = Arc::new(annals_memory::MemoryStore::new());
+/// let accounts = CommandHandler::new(store.clone(), Account)?;
+/// let together = Together::new(store)?;
+/// let transfer = vec![accounts.step("a", -100), accounts.step("b", 100)];
+/// together.execute(transfer, &Context::new()).await?;
+/// assert_eq!(accounts.load("b").await?.state, 100);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Together {
+    store: Arc<dyn Store>,
+    retry: RetryPolicy,
+}
+
+/// What commands that are executed together fail with. A rejection is that of the first command
+/// that is rejected.
+pub type TogetherError = ExecuteError<AnyRejection>;
+
+/// The rejection of any decider.
+#[derive(Debug)]
+pub struct AnyRejection(Box<dyn StdError + Send + Sync>);
+
+impl AnyRejection {
+    /// The rejection, where it is this decider's.
+    #[must_use]
+    pub fn of<D: Decider>(&self) -> Option<&D::Rejection> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Display for AnyRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for AnyRejection {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+/// A command to one of several aggregates: [`CommandHandler::step`].
+#[async_trait]
+pub trait Step: Send {
+    /// Loads and decides: what is to be appended, if anything.
+    #[doc(hidden)]
+    async fn prepare(&mut self, context: &Context) -> Result<Option<Append>, TogetherError>;
+
+    /// It was appended.
+    #[doc(hidden)]
+    async fn appended(&mut self, appended: &Appended);
+}
+
+impl Together {
+    /// On a store that can append to several streams at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](annals_core::ErrorKind::Unsupported) where it cannot: now, and
+    /// not with the first command.
+    pub fn new(store: Arc<dyn Store>) -> Result<Self> {
+        if !store.capabilities().multi_stream_append {
+            return Err(Error::unsupported("append to several streams at once"));
+        }
+        Ok(Self { store, retry: RetryPolicy::default() })
+    }
+
+    /// Sets what is tried again, and how often.
+    #[must_use]
+    pub fn with_retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Executes the commands, each to another aggregate of this store. The answers come in their
+    /// order; none for a command that had nothing to do.
+    ///
+    /// What one aggregate decides is appended only where nobody else has written to any of those
+    /// that are changed. One that decides that there is nothing to do is not part of the append, so
+    /// that it may change meanwhile.
+    ///
+    /// # Errors
+    /// [`ExecuteError`];
+    /// [`ErrorKind::InvalidInput`](annals_core::ErrorKind::InvalidInput) for two commands to one
+    /// aggregate.
+    pub async fn execute(
+        &self,
+        mut steps: Vec<Box<dyn Step + '_>>,
+        context: &Context,
+    ) -> Result<Vec<Option<Appended>>, TogetherError> {
+        let mut conflicts = 0;
+        loop {
+            let (mut appends, mut places) = (Vec::new(), Vec::new());
+            for (place, step) in steps.iter_mut().enumerate() {
+                if let Some(append) = step.prepare(context).await? {
+                    appends.push(append);
+                    places.push(place);
+                }
+            }
+            let mut answers = vec![None; steps.len()];
+            if appends.is_empty() {
+                return Ok(answers);
+            }
+            let append = || self.store.append_multi(appends.clone());
+            match self.retry.run(append).await {
+                Ok(appended) => {
+                    for (place, appended) in places.into_iter().zip(appended) {
+                        if let (Some(step), Some(answer)) =
+                            (steps.get_mut(place), answers.get_mut(place))
+                        {
+                            step.appended(&appended).await;
+                            *answer = Some(appended);
+                        }
+                    }
+                    return Ok(answers);
+                }
+                Err(error)
+                    if error.conflict().is_some() && conflicts < self.retry.max_conflicts =>
+                {
+                    metrics::counter!("annals.command.conflicts").increment(1);
+                    self.retry.after_conflict(conflicts).await;
+                    conflicts += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl<D: Decider<Command: Send>> CommandHandler<D> {
+    /// A command that is to be executed [together](Together) with others.
+    pub fn step<'a>(&'a self, id: &str, command: D::Command) -> Box<dyn Step + 'a>
+    where
+        D::Command: 'a,
+    {
+        Box::new(Prepared { handler: self, id: id.to_owned(), command, decided: None })
+    }
+}
+
+struct Prepared<'a, D: Decider> {
+    handler: &'a CommandHandler<D>,
+    id: String,
+    command: D::Command,
+    decided: Option<Decided<D>>,
+}
+
+/// A state, and what was decided on it.
+struct Decided<D: Decider> {
+    loaded: Loaded<D::State>,
+    events: Vec<D::Event>,
+    /// Of the events, once stored.
+    bytes: u64,
+}
+
+#[async_trait]
+impl<D: Decider<Command: Send>> Step for Prepared<'_, D> {
+    async fn prepare(&mut self, context: &Context) -> Result<Option<Append>, TogetherError> {
+        let handler = self.handler;
+        let stream = handler.stream(&self.id)?;
+        let loaded = match self.decided.take() {
+            Some(Decided { mut loaded, .. }) => {
+                handler.catch_up(&stream, &mut loaded, false).await?;
+                loaded
+            }
+            None => handler.load_stream(&stream).await?,
+        };
+        let events = handler
+            .decider
+            .decide(&self.command, &loaded.state)
+            .map_err(|rejection| ExecuteError::Rejected(AnyRejection(Box::new(rejection))))?;
+        let append = if events.is_empty() {
+            None
+        } else {
+            Some(handler.prepare(&stream, loaded.version, &events, context).await?)
+        };
+        let bytes = append.as_ref().map_or(0, size);
+        self.decided = Some(Decided { loaded, events, bytes });
+        Ok(append)
+    }
+
+    async fn appended(&mut self, appended: &Appended) {
+        let Some(Decided { mut loaded, events, bytes }) = self.decided.take() else { return };
+        let Ok(stream) = self.handler.stream(&self.id) else { return };
+        self.handler.appended(&stream, &mut loaded, &events, bytes, appended).await;
+    }
+}
+
+impl fmt::Debug for dyn Step + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Step")
+    }
+}

@@ -1,0 +1,29 @@
+//! Futures that are dropped where they wait, as if their process had died there.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
+
+/// Polls a future at most so often, and drops it. Says what it came to, if it did.
+pub(crate) async fn dropped_after<T>(polls: u32, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(move |cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+/// A seed that a failure prints and `ANNALS_SEED` sets.
+pub(crate) fn rng(test: &str) -> fastrand::Rng {
+    let seed = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("{test}: ANNALS_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}

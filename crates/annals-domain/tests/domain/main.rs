@@ -1,0 +1,60 @@
+//! The typed layer, each test on every kind of store.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod account;
+mod crash;
+mod execute;
+mod faulty;
+mod killed;
+mod lead;
+mod projection;
+mod snapshot;
+
+use std::{process::ExitCode, sync::Arc};
+
+use annals_test_stores::{kinds, trial};
+use libtest_mimic::Arguments;
+use tokio::runtime::Runtime;
+
+fn main() -> ExitCode {
+    if killed::is_child() {
+        return killed::child();
+    }
+    let runtime = Arc::new(Runtime::new().unwrap());
+    let mut trials = Vec::new();
+    for kind in kinds() {
+        macro_rules! trials {
+            ($($theme:ident: $($test:ident)*;)*) => {
+                $($(trials.push(trial(
+                    &kind,
+                    &runtime,
+                    concat!(stringify!($theme), "::", stringify!($test)),
+                    $theme::$test,
+                ));)*)*
+            };
+        }
+        trials! {
+            execute: commands_lead_to_events many_at_once_lose_nothing
+                a_cache_notices_what_others_wrote a_lost_answer_is_asked_for_again
+                events_say_what_caused_them several_change_together
+                an_event_that_cannot_be_read_is_an_error;
+            snapshot: state_is_the_fold_at_every_boundary one_that_does_not_fit_is_made_anew
+                one_that_stood_for_truncated_events_is_missed one_ahead_of_its_stream_is_ignored
+                limits_of_size_and_age;
+            projection: each_event_in_order a_poisonous_event_stops_it
+                a_poisonous_event_is_parked_and_handled_later
+                a_generation_is_built_beside_and_takes_over
+                dropped_at_random_points_nothing_is_lost
+                dropped_at_random_points_nothing_is_applied_twice
+                two_at_once_apply_nothing_twice failing_stores_are_tried_again progress_is_told;
+            lead: one_leads_and_another_follows who_stops_hands_over_at_once
+                workers_share_the_streams;
+        }
+        // What other processes cannot open, they cannot be killed over.
+        if kind.is_shared() {
+            trials! { killed: processes_killed_at_random_apply_each_event_once; }
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
