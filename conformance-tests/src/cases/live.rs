@@ -17,6 +17,7 @@ cases! { "live":
     a_waiting_subscriber_of_a_stream_is_woken [17];
     another_handle_wakes_a_subscriber [17] GlobalOrder;
     every_waiting_subscriber_is_woken [17] GlobalOrder;
+    one_that_is_not_polled_holds_up_nobody [17] GlobalOrder;
     a_slow_consumer_misses_nothing [18] GlobalOrder;
     a_consumer_that_falls_behind_catches_up_again [16, 18] GlobalOrder;
     a_cancelled_next_loses_nothing [20] GlobalOrder;
@@ -89,6 +90,30 @@ async fn every_waiting_subscriber_is_woken(cx: Context) -> CaseResult {
 }
 
 /// Nobody polls while more is appended than any buffer may hold.
+async fn one_that_is_not_polled_holds_up_nobody(cx: Context) -> CaseResult {
+    let (store, other) = (cx.open().await, cx.open().await);
+    let mut abandoned = Vec::new();
+    for handle in [&store, &other, &store] {
+        let mut live = handle.subscribe(Subscribe::default()).await?;
+        catch_up(&cx, &mut live).await;
+        let mut waiting = Box::pin(async move { live.next_event().await });
+        assert!(poll!(&mut waiting).is_pending(), "an event before it was appended");
+        abandoned.push(waiting);
+    }
+    for handle in [&store, &other] {
+        let mut live = handle.subscribe(Subscribe::default().with_start(Start::End)).await?;
+        catch_up(&cx, &mut live).await;
+        for _ in 0..5 {
+            let mut waiting = Box::pin(live.next_event());
+            assert!(poll!(&mut waiting).is_pending(), "an event before it was appended");
+            store.append_to(id("order-1"), ExpectedVersion::Any, [event(1)]).await?;
+            cx.within("a subscriber beside others that are not polled", waiting).await?;
+        }
+    }
+    drop(abandoned);
+    Ok(())
+}
+
 async fn a_slow_consumer_misses_nothing(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     let mut all = store.subscribe(Subscribe::default()).await?;

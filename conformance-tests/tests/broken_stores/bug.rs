@@ -158,6 +158,8 @@ bugs! {
     WakesOnlyItself [17] "live::another_handle_wakes_a_subscriber" waiting;
     /// Only one of those who wait is woken.
     WakesOnlyOne [17] "live::every_waiting_subscriber_is_woken" waiting;
+    /// One that waits keeps the others from waiting until it is polled.
+    WaitsInTurn [17] "live::one_that_is_not_polled_holds_up_nobody" waiting;
     /// A full buffer drops events.
     DropsForTheSlow [18] "live::a_slow_consumer_misses_nothing";
     /// A lost connection ends the subscription.

@@ -162,6 +162,10 @@ impl Connection {
                 }
             },
             Some(Bug::WakesOnlyOne) => self.handle.server.turn.notified().await,
+            Some(Bug::WaitsInTurn) => {
+                let _turn = self.handle.server.lock.acquire().await;
+                let _ = self.appends.changed().await;
+            }
             _ => {}
         }
     }

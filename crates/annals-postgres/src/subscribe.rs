@@ -8,7 +8,7 @@ use annals_core::{
 };
 use async_trait::async_trait;
 use sqlx::Row;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     error::driver,
@@ -65,9 +65,12 @@ async fn version_at(
     }
 }
 
-/// The pages of a subscription.
+/// The pages of a subscription. Each is read by a task, which has its connection for as long as the
+/// server takes: a subscriber that is not polled any more would keep it for ever.
 struct Live<P> {
-    pages: P,
+    /// None while a page is read.
+    pages: Option<P>,
+    reading: JoinSet<(P, Result<Page>)>,
     commits: watch::Receiver<u64>,
     /// Keeps the store open for as long as somebody is subscribed to it.
     shared: Arc<Shared>,
@@ -75,30 +78,49 @@ struct Live<P> {
 
 impl<P: Pages> Live<P> {
     fn new(shared: Arc<Shared>, pages: P) -> Self {
-        Self { pages, commits: shared.notifier.subscribe(), shared }
+        let commits = shared.notifier.subscribe();
+        Self { pages: Some(pages), reading: JoinSet::new(), commits, shared }
     }
 }
 
 #[async_trait]
 impl<P: Pages> Pages for Live<P> {
     async fn next_page(&mut self) -> Result<Page> {
-        let mut pause = RETRY.0;
-        loop {
+        if let Some(pages) = self.pages.take() {
             // Marked as seen before the page is read: what comes in between wakes the next call.
             self.commits.borrow_and_update();
-            match self.pages.next_page().await {
-                // A subscriber has nothing better to do than to wait for the server. A pool that
-                // was closed does not come back.
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable)
-                        && !self.shared.connections.pool.is_closed() =>
-                {
-                    tracing::debug!(%error, "a subscription waits for the server");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY.1);
-                }
-                page => return page,
+            self.reading.spawn(read(pages, self.shared.clone()));
+        }
+        match self.reading.join_next().await {
+            Some(Ok((pages, page))) => {
+                self.pages = Some(pages);
+                page
             }
+            Some(Err(error)) if error.is_panic() => {
+                let message = "the task that reads for a subscription panicked";
+                Err(Error::new(ErrorKind::Internal, message).with_source(error))
+            }
+            _ => Err(Error::new(ErrorKind::Unavailable, "the runtime shuts down")),
+        }
+    }
+}
+
+/// The next page, whenever the server gives it.
+async fn read<P: Pages>(mut pages: P, shared: Arc<Shared>) -> (P, Result<Page>) {
+    let mut pause = RETRY.0;
+    loop {
+        match pages.next_page().await {
+            // A subscriber has nothing better to do than to wait for the server. A pool that was
+            // closed does not come back.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable)
+                    && !shared.connections.pool.is_closed() =>
+            {
+                tracing::debug!(%error, "a subscription waits for the server");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY.1);
+            }
+            page => return (pages, page),
         }
     }
 }
