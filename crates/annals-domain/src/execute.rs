@@ -5,10 +5,12 @@ use std::{error::Error as StdError, fmt, num::NonZeroUsize, sync::Arc};
 use annals_core::{
     Append, Appended, Category, Error, NewEvent, Position, Result, Store, StreamId, Version,
 };
+use chrono::Utc;
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::Instrument;
 
 use crate::{
-    Context, Decider, RetryPolicy, Schema, SnapshotPolicy, cache::Cache, load::Loaded,
+    Context, Decider, RetryPolicy, Schema, SnapshotPolicy, cache::Cache, load::Loaded, observe,
     snapshot::Snapshots,
 };
 
@@ -201,6 +203,21 @@ impl<D: Decider> CommandHandler<D> {
         context: &Context,
     ) -> Result<Executed<D::Event>, ExecuteError<D::Rejection>> {
         let stream = self.stream(id)?;
+        let span = tracing::debug_span!(
+            "execute",
+            otel.name = %format_args!("execute {}", D::CATEGORY),
+            annals.stream = %stream,
+            annals.correlation_id = context.correlation_id,
+        );
+        self.execute_on(stream, command, context).instrument(span).await
+    }
+
+    async fn execute_on(
+        &self,
+        stream: StreamId,
+        command: &D::Command,
+        context: &Context,
+    ) -> Result<Executed<D::Event>, ExecuteError<D::Rejection>> {
         let Some(cache) = &self.cache else {
             let mut loaded = self.load_stream(&stream).await?;
             return self.decide_and_append(stream, &mut loaded, true, command, context).await;
@@ -253,7 +270,7 @@ impl<D: Decider> CommandHandler<D> {
                     if error.conflict().is_some() && conflicts < self.retry.max_conflicts =>
                 {
                     tracing::debug!(%stream, conflicts, "another writer was faster");
-                    metrics::counter!("annals.command.conflicts").increment(1);
+                    metrics::counter!(observe::COMMAND_CONFLICTS).increment(1);
                     self.retry.after_conflict(conflicts).await;
                     conflicts += 1;
                     self.catch_up(&stream, loaded, false).await?;
@@ -294,6 +311,7 @@ impl<D: Decider> CommandHandler<D> {
     ) {
         events.iter().for_each(|event| self.decider.evolve(&mut loaded.state, event));
         loaded.version = appended.last_version;
+        loaded.since.began.get_or_insert_with(Utc::now);
         loaded.since.events += events.len() as u64;
         loaded.since.bytes += bytes;
         self.snapshot_if_due(stream, loaded).await;

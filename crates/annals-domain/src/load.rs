@@ -48,7 +48,11 @@ impl<D: Decider> CommandHandler<D> {
             // of which the snapshot was taken, restored from a backup, say.
             let info = self.retry.run(|| self.store.stream_info(stream)).await?;
             if info.version > start {
-                return Err(lost(stream));
+                // It may have been written just now.
+                self.catch_up(stream, &mut loaded, true).await?;
+                if loaded.version == start {
+                    return Err(lost(stream));
+                }
             }
             if info.version < start {
                 tracing::warn!(%stream, "the snapshot is of a later version than the stream");
@@ -77,7 +81,7 @@ impl<D: Decider> CommandHandler<D> {
         let kept = self.retry.run(|| self.store.load_snapshot(stream)).await?;
         Ok(kept.map(|kept| {
             let (state, taken_at) = snapshots.state(&kept)?;
-            let since = Since { taken_at: Some(taken_at), ..Since::default() };
+            let since = Since { began: Some(taken_at), ..Since::default() };
             Ok(Loaded { state, version: kept.version, since })
         }))
     }
@@ -134,6 +138,7 @@ impl<D: Decider> CommandHandler<D> {
             }
         }
         loaded.version = event.version;
+        loaded.since.began.get_or_insert(event.recorded_at);
         loaded.since.events += 1;
         loaded.since.bytes += (event.data.len() + event.metadata.len()) as u64;
         Ok(())
@@ -156,7 +161,7 @@ impl<D: Decider> CommandHandler<D> {
         };
         match saved.await {
             Ok(taken_at) => {
-                loaded.since = Since { taken_at: Some(taken_at), ..Since::default() };
+                loaded.since = Since { began: Some(taken_at), ..Since::default() };
             }
             Err(error) => tracing::warn!(%stream, %error, "a snapshot could not be kept"),
         }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use annals_core::{Error, Result};
 
+use crate::observe;
+
 /// How a call that failed is made again. The default: up to 100 lost races, and 12 failures in a
 /// row, which with their pauses are about ten seconds.
 #[derive(Clone, Debug)]
@@ -52,16 +54,24 @@ impl RetryPolicy {
         self
     }
 
-    /// Does the work until it succeeds, or fails for good.
+    /// Does the work until it succeeds, or fails for good. Where a try may have been written, so it
+    /// may have been in the end, whatever the last one says; but for a conflict, which is what comes
+    /// where it was not.
     pub(crate) async fn run<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
         let mut patience = self.patience();
+        let mut unknown = false;
         loop {
-            match work().await {
+            let error = match work().await {
                 Ok(done) => return Ok(done),
-                Err(error) => patience.wait(error).await?,
+                Err(error) => error,
+            };
+            unknown |= error.outcome_unknown();
+            if let Err(error) = patience.wait(error).await {
+                let unknown = unknown && error.conflict().is_none();
+                return Err(if unknown { error.with_outcome_unknown() } else { error });
             }
         }
     }
@@ -101,7 +111,7 @@ impl Patience<'_> {
             return Err(error);
         }
         tracing::debug!(%error, failures = self.failures, "trying again");
-        metrics::counter!("annals.retries").increment(1);
+        metrics::counter!(observe::RETRIES).increment(1);
         self.policy.pause(self.failures).await;
         self.failures += 1;
         Ok(())

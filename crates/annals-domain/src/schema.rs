@@ -16,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 #[cfg(feature = "personal")]
 use crate::personal::{Opened, PersonalData, Subject};
-use crate::{Context, Upcasters, codec};
+use crate::{Context, Upcasters, codec, observe};
 
 /// How the events of an enum are stored: the name of the variant is the event's type, its content
 /// the data, as JSON. So `#[serde(rename = "…")]` gives a type that is stable whatever the variant
@@ -52,7 +52,7 @@ struct Personal<E> {
 }
 
 #[cfg(feature = "personal")]
-type SubjectOf<E> = Box<dyn Fn(&E) -> Option<Subject> + Send + Sync>;
+type SubjectOf<E> = Box<dyn Fn(&E) -> Result<Option<Subject>> + Send + Sync>;
 
 /// What a stored event says.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,13 +115,14 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         Ok(self)
     }
 
-    /// Encrypts the events that are about somebody, so that they can be forgotten.
+    /// Encrypts the events that are about somebody, so that they can be forgotten. Where it fails to
+    /// say about whom, the event is not written.
     #[cfg(feature = "personal")]
     #[must_use]
     pub fn with_personal_data(
         mut self,
         data: PersonalData,
-        subject: impl Fn(&E) -> Option<Subject> + Send + Sync + 'static,
+        subject: impl Fn(&E) -> Result<Option<Subject>> + Send + Sync + 'static,
     ) -> Self {
         self.personal = Some(Arc::new(Personal { data, subject: Box::new(subject) }));
         self
@@ -181,7 +182,7 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         let new = context.attach(NewEvent::new(EventType::new(name)?, data))?;
         #[cfg(feature = "personal")]
         if let Some(personal) = &self.personal
-            && let Some(subject) = (personal.subject)(event)
+            && let Some(subject) = (personal.subject)(event)?
         {
             return personal.data.seal(stream, new, &subject).await;
         }
@@ -218,7 +219,7 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
                 skipped.fetch_add(1, Relaxed);
                 let (stream, version) = (&event.stream, event.version.get());
                 tracing::warn!(%stream, version, event_type = name, %why, "an event was skipped");
-                metrics::counter!("annals.events.skipped").increment(1);
+                metrics::counter!(observe::EVENTS_SKIPPED).increment(1);
                 Ok(Decoded::Skipped)
             }
             (Err(why), None) => {

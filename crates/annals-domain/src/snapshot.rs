@@ -18,7 +18,8 @@ pub struct SnapshotPolicy {
     pub events: u64,
     /// The most bytes of events (data and metadata) without a snapshot.
     pub bytes: u64,
-    /// How old a snapshot may get while there are newer events.
+    /// How old a snapshot may get while there are newer events; or where there is none, the first
+    /// event.
     pub age: Option<Duration>,
 }
 
@@ -57,7 +58,8 @@ impl SnapshotPolicy {
 pub(crate) struct Since {
     pub(crate) events: u64,
     pub(crate) bytes: u64,
-    pub(crate) taken_at: Option<DateTime<Utc>>,
+    /// When that was taken, or where there is none, the first event was written.
+    pub(crate) began: Option<DateTime<Utc>>,
 }
 
 /// A policy, and how a state is written and read.
@@ -85,7 +87,7 @@ impl<S> Snapshots<S> {
     pub(crate) fn is_due(&self, since: &Since) -> bool {
         let SnapshotPolicy { events, bytes, age, .. } = self.policy;
         let is_old = |age: Duration| {
-            let taken = since.taken_at.map(|at| Utc::now().signed_duration_since(at).to_std());
+            let taken = since.began.map(|at| Utc::now().signed_duration_since(at).to_std());
             taken.is_some_and(|passed| passed.is_ok_and(|passed| passed >= age))
         };
         since.events > 0

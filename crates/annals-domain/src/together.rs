@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::{
     CommandHandler, Context, Decider, ExecuteError, RetryPolicy, execute::size, load::Loaded,
+    observe,
 };
 
 /// Executes commands to several aggregates, of any kinds, with one append to all their streams:
@@ -144,7 +145,7 @@ impl Together {
                 Err(error)
                     if error.conflict().is_some() && conflicts < self.retry.max_conflicts =>
                 {
-                    metrics::counter!("annals.command.conflicts").increment(1);
+                    metrics::counter!(observe::COMMAND_CONFLICTS).increment(1);
                     self.retry.after_conflict(conflicts).await;
                     conflicts += 1;
                 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use annals_core::{Appended, Result};
-use metrics::{Counter, Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram,
+};
 
 /// Counts the appends that were answered without an error, retries among them.
 pub const APPENDS: &str = "annals.appends";
@@ -18,6 +20,19 @@ pub const ERRORS: &str = "annals.errors";
 /// How long appends took, in seconds, whatever they were answered.
 pub const APPEND_DURATION: &str = "annals.append.duration";
 
+/// Counts the calls that failed and were made again.
+pub const RETRIES: &str = "annals.retries";
+/// Counts the races that commands lost, and were decided again after.
+pub const COMMAND_CONFLICTS: &str = "annals.command.conflicts";
+/// Counts the events that could not be read and were to be skipped.
+pub const EVENTS_SKIPPED: &str = "annals.events.skipped";
+/// Counts the events that projections handled.
+pub const PROJECTION_EVENTS: &str = "annals.projection.events";
+/// Counts the events that projections parked.
+pub const PROJECTION_PARKED: &str = "annals.projection.parked";
+/// How many positions projections are behind the end of the store.
+pub const PROJECTION_LAG: &str = "annals.projection.lag";
+
 /// Tells the recorder what the metrics are. [`Observed::new`](super::Observed::new) does so; to be
 /// called again where the recorder is installed later than that.
 pub fn describe() {
@@ -27,6 +42,12 @@ pub fn describe() {
     describe_counter!(CONFLICTS, Unit::Count, "Lost races for a version");
     describe_counter!(ERRORS, Unit::Count, "Calls and streams that failed, but for conflicts");
     describe_histogram!(APPEND_DURATION, Unit::Seconds, "How long appends took");
+    describe_counter!(RETRIES, Unit::Count, "Calls that failed and were made again");
+    describe_counter!(COMMAND_CONFLICTS, Unit::Count, "Races that commands lost");
+    describe_counter!(EVENTS_SKIPPED, Unit::Count, "Events that could not be read");
+    describe_counter!(PROJECTION_EVENTS, Unit::Count, "Events that projections handled");
+    describe_counter!(PROJECTION_PARKED, Unit::Count, "Events that projections parked");
+    describe_gauge!(PROJECTION_LAG, Unit::Count, "Positions behind the end of the store");
 }
 
 /// Finds the metrics of one backend with each use, so that a recorder may be installed any time.

@@ -41,7 +41,7 @@
 //!
 //! # Metrics
 //!
-//! All have the label `backend`, as in [`Capabilities::backend`](annals_core::Capabilities).
+//! Those of [`Observed`] have the label `backend`, as in [`Capabilities::backend`](annals_core::Capabilities).
 //!
 //! | name | is |
 //! |---|---|
@@ -51,6 +51,18 @@
 //! | [`CONFLICTS`] | counter: lost races, of appends and of what else expects a version |
 //! | [`ERRORS`] | counter: calls and streams that failed otherwise; label `kind`, as `error.type` |
 //! | [`APPEND_DURATION`] | histogram, seconds: appends, whatever they were answered |
+//!
+//! What command handlers and projections tell by themselves, the latter with the label
+//! `projection`:
+//!
+//! | name | is |
+//! |---|---|
+//! | [`RETRIES`] | counter: calls to a store that failed and were made again |
+//! | [`COMMAND_CONFLICTS`] | counter: lost races after which a command was decided again |
+//! | [`EVENTS_SKIPPED`] | counter: events that could not be read and [were to be skipped](crate::Schema::skip_unreadable) |
+//! | [`PROJECTION_EVENTS`] | counter: events that were handled |
+//! | [`PROJECTION_PARKED`] | counter: events that were [parked](crate::projection::OnPoison::Park) |
+//! | [`PROJECTION_LAG`] | gauge: positions up to the end of the store; of a filtered source up to a thousand may be others' events |
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -71,7 +83,8 @@ use tracing::{Instrument, Span};
 
 use self::meter::Meter;
 pub use self::meter::{
-    APPEND_DURATION, APPENDS, CONFLICTS, ERRORS, EVENTS_APPENDED, EVENTS_READ, describe,
+    APPEND_DURATION, APPENDS, COMMAND_CONFLICTS, CONFLICTS, ERRORS, EVENTS_APPENDED, EVENTS_READ,
+    EVENTS_SKIPPED, PROJECTION_EVENTS, PROJECTION_LAG, PROJECTION_PARKED, RETRIES, describe,
 };
 
 /// A store, with a span and metrics for every call: see the [module](self).

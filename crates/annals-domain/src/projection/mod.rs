@@ -199,8 +199,8 @@ impl<D: Delivery> Projection<D> {
         self
     }
 
-    /// Tells how far it is: every second while it catches up, when it has, and when it stops. With
-    /// or without this it is logged, too.
+    /// Tells how far it is: every second while it catches up, and when it has. With or without this
+    /// it is logged, too, and how far it lags behind is a [metric](crate::observe).
     #[must_use]
     pub fn with_progress(mut self, tell: impl FnMut(&Progress) + Send + 'static) -> Self {
         self.on_progress = Some(Box::new(tell));

@@ -2,13 +2,13 @@
 
 use annals_core::{
     Append, ExpectedVersion, NewEvent, Position, ReadStream, RecordedEvent, Result, Store,
-    StreamId, TryStreamExt, Version,
+    StreamId, SubscriberId, TryStreamExt, Version,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::BoxError;
-use crate::RetryPolicy;
+use crate::{RetryPolicy, observe};
 
 /// What becomes of an event on which the handler fails for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ const PARKED: &str = "annals.parked";
 #[non_exhaustive]
 #[serde(rename_all = "camelCase")]
 pub struct Poison {
-    /// Which projection it was.
+    /// Which projection it was: the name of its checkpoint.
     pub projection: String,
     /// The stream of the event.
     pub stream: String,
@@ -45,9 +45,9 @@ pub struct Poison {
 }
 
 impl Poison {
-    pub(super) fn new(projection: &str, event: &RecordedEvent, error: &BoxError) -> Self {
+    pub(super) fn new(projection: &SubscriberId, event: &RecordedEvent, error: &BoxError) -> Self {
         Self {
-            projection: projection.to_owned(),
+            projection: projection.to_string(),
             stream: event.stream.to_string(),
             version: event.version,
             position: event.position,
@@ -89,7 +89,7 @@ impl Poison {
         let event = NewEvent::json(PARKED, self)?.with_id(id);
         let append = Append::new(parking.clone(), ExpectedVersion::Any, [event]);
         retry.run(|| store.append(append.clone())).await?;
-        metrics::counter!("annals.projection.parked", "projection" => self.projection.clone())
+        metrics::counter!(observe::PROJECTION_PARKED, "projection" => self.projection.clone())
             .increment(1);
         tracing::error!(
             projection = self.projection,

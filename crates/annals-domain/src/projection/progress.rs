@@ -5,6 +5,8 @@ use std::time::Duration;
 use annals_core::{Position, SubscriberId};
 use tokio::time::Instant;
 
+use crate::observe;
+
 /// How far a projection is, and how fast.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -48,8 +50,8 @@ impl Meter {
     pub(super) fn new(subscriber: SubscriberId) -> Self {
         let name = subscriber.to_string();
         Self {
-            counter: metrics::counter!("annals.projection.events", "projection" => name.clone()),
-            lag: metrics::gauge!("annals.projection.lag", "projection" => name),
+            counter: metrics::counter!(observe::PROJECTION_EVENTS, "projection" => name.clone()),
+            lag: metrics::gauge!(observe::PROJECTION_LAG, "projection" => name),
             subscriber,
             events: 0,
             is_live: false,
@@ -73,11 +75,18 @@ impl Meter {
         self.told.elapsed() >= EVERY
     }
 
+    /// How far it is behind `end`.
+    pub(super) fn lags(&self, position: Position, end: Position) -> u64 {
+        let lag = end.get().saturating_sub(position.get());
+        self.lag.set(lag as f64);
+        lag
+    }
+
     /// How far it is, on the way to `end`.
     pub(super) fn tell(&mut self, position: Position, end: Position, tell: Option<&mut Callback>) {
         let seconds = self.told.elapsed().as_secs_f64();
         let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-        let lag = end.get().saturating_sub(position.get());
+        let lag = self.lags(position, end);
         let positions = rate(position.get().saturating_sub(self.told_position.get()));
         let time_left = Duration::try_from_secs_f64(lag as f64 / positions).ok();
         let progress = Progress {
@@ -90,7 +99,6 @@ impl Meter {
             is_live: self.is_live,
         };
         (self.told, self.told_events, self.told_position) = (Instant::now(), self.events, position);
-        self.lag.set(lag as f64);
         tracing::info!(
             projection = %progress.subscriber,
             position = position.get(),

@@ -152,7 +152,7 @@ impl<D: Delivery> Projection<D> {
                     run.done = None;
                 }
                 Err(End::Failed(ProjectionError::Store(error))) => {
-                    if run.meter.events > before {
+                    if run.meter.events > before || run.meter.is_live {
                         patience = policy.patience();
                     }
                     patience.wait(error).await?;
@@ -273,7 +273,8 @@ impl<'a, D: Delivery> Run<'a, D> {
         reader: &mut Reader,
         next: &mut Pack,
     ) -> Result<Option<Stopped>, End> {
-        if self.is_ahead {
+        // Before it is live it only waits for a page: to save after each would cost half of the time.
+        if self.is_ahead && self.meter.is_live {
             self.save().await?;
         }
         loop {
@@ -326,7 +327,7 @@ impl<'a, D: Delivery> Run<'a, D> {
                 Err(other) => return Err(other.into()),
             }
         };
-        let poison = Poison::new(&self.projection.name, event, &error);
+        let poison = Poison::new(&self.subscriber, event, &error);
         let OnPoison::Park(parking) = self.projection.on_poison.clone() else {
             let event = Box::new(poison);
             return Err(ProjectionError::Poison { event, source: error }.into());
@@ -389,6 +390,10 @@ impl<'a, D: Delivery> Run<'a, D> {
     async fn look(&mut self) -> Result<Option<Stopped>, End> {
         self.save().await?;
         self.looked = Instant::now();
+        if self.meter.is_live {
+            let end = self.projection.store.last_position().await?;
+            self.meter.lags(self.done.unwrap_or_default(), end);
+        }
         Ok(self.is_superseded().await?.then_some(Stopped::Superseded))
     }
 
@@ -404,12 +409,8 @@ impl<'a, D: Delivery> Run<'a, D> {
         let before = self.projection.live_position().await?;
         if generation > before.map_or(1, Position::get) {
             let live = self.projection.live_id()?;
-            let switched = self.projection.delivery.switch(&live, before, generation.into()).await;
-            match switched {
-                Ok(()) => tracing::info!(projection = %self.subscriber, "has taken over"),
-                Err(Failure::Handler(error)) => return Err(ProjectionError::Switch(error).into()),
-                Err(other) => return Err(other.into()),
-            }
+            self.projection.delivery.switch(&live, before, generation.into()).await?;
+            tracing::info!(projection = %self.subscriber, "has taken over");
         }
         self.meter.is_live = true;
         self.meter.tell(at, at, self.projection.on_progress.as_mut());
@@ -422,7 +423,7 @@ impl From<Failure> for End {
         match failure {
             Failure::Moved => Self::Moved,
             Failure::Store(error) => Self::Failed(error.into()),
-            // Handled where handlers are called.
+            // Where events are handed over it is dealt with.
             Failure::Handler(error) => Self::Failed(ProjectionError::Switch(error)),
         }
     }

@@ -105,6 +105,18 @@ pub(crate) async fn a_lost_answer_is_asked_for_again(kind: Kind) {
         let state = accounts.load(id).await.unwrap().state;
         assert_eq!((state.cents, state.folded), (5, 6), "each was written once");
     }
+    let dying: Arc<dyn Store> = Faulty::dying(&fresh.store);
+    let policy =
+        RetryPolicy::default().with_max_failures(2).with_pauses(Duration::ZERO, Duration::ZERO);
+    let accounts_there = accounts(&dying).with_retry(policy);
+    let Err(ExecuteError::Store(error)) =
+        accounts_there.execute("d", &open(), &Context::default()).await
+    else {
+        panic!("nobody answers");
+    };
+    assert!(error.outcome_unknown(), "the first try was written: {error}");
+    assert_eq!(accounts_there.load("d").await.unwrap().version.get(), 1);
+
     let faulty: Arc<dyn Store> = Faulty::new(&fresh.store);
     let once = accounts(&faulty).with_retry(RetryPolicy::default().with_max_failures(0));
     let Err(ExecuteError::Store(error)) = once.execute("c", &open(), &Context::default()).await

@@ -13,20 +13,36 @@ use annals_core::{
 };
 use async_trait::async_trait;
 
-/// Of three calls that write, the first is not made, and the answer to the second is lost.
+/// Of three calls that write, the first is not made, and the answer to the second is lost. Or the
+/// answer to the first is lost, and no other is made.
 #[derive(Debug)]
 pub(crate) struct Faulty {
     inner: Arc<dyn Store>,
     calls: AtomicU32,
+    dies: bool,
 }
 
 impl Faulty {
     pub(crate) fn new(inner: &Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { inner: inner.clone(), calls: AtomicU32::new(0) })
+        Arc::new(Self { inner: inner.clone(), calls: AtomicU32::new(0), dies: false })
+    }
+
+    /// The server dies while it answers the first call.
+    pub(crate) fn dying(inner: &Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self { inner: inner.clone(), calls: AtomicU32::new(1), dies: true })
     }
 
     async fn write<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.calls.fetch_add(1, Relaxed) % 3 {
+        match self.calls.fetch_add(1, Relaxed) {
+            calls if self.dies && calls > 1 => {
+                Err(Error::new(ErrorKind::Unavailable, "connection refused"))
+            }
+            calls => self.in_turn(calls % 3, call).await,
+        }
+    }
+
+    async fn in_turn<T>(&self, turn: u32, call: impl Future<Output = Result<T>>) -> Result<T> {
+        match turn {
             0 => Err(Error::new(ErrorKind::Busy, "try again")),
             1 => {
                 call.await?;

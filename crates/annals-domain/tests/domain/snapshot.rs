@@ -123,6 +123,25 @@ pub(crate) async fn one_that_stood_for_truncated_events_is_missed(kind: Kind) {
     }
 }
 
+pub(crate) async fn loads_beside_a_writer_see_no_gap(kind: Kind) {
+    let fresh = Fresh::open(&kind).await;
+    let policy = SnapshotPolicy::every(1);
+    let writer = with_snapshots(&fresh.store, policy.clone());
+    run(&writer, &deposits(1)).await;
+    let writing = tokio::spawn(async move {
+        for _ in 0..40 {
+            run(&writer, &[Command::Deposit(1)]).await;
+        }
+    });
+    let reader = with_snapshots(&fresh.store, policy);
+    while !writing.is_finished() {
+        let loaded = reader.load("a").await.unwrap();
+        assert_eq!(loaded.state.folded, loaded.version.get());
+        tokio::task::yield_now().await;
+    }
+    writing.await.unwrap();
+}
+
 /// As after a restore of the events from an older backup.
 pub(crate) async fn one_ahead_of_its_stream_is_ignored(kind: Kind) {
     let (fresh, other) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
