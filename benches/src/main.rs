@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
 
 mod bare;
+mod domain;
 mod dynamodb;
 mod gateway;
 mod latency;
@@ -40,6 +41,7 @@ Sections, all but those with a star unless some are named:
   postgres-latency  from an append to its subscriber
   dynamodb          capacity units of appends and reads, and a model of the limits
   gateway           the adapter of EventStoreDB beside the bare client, on the gateway
+  domain            commands beside appends, projections beside reads, and snapshots
   postgres-scale *  ten million events in the store, and none: takes some minutes
   peers *           appends of other crates on SQLite; needs --peers
   postgres-peers *  appends and reads of other crates on PostgreSQL; needs --peers
@@ -53,7 +55,7 @@ Options:
 
 type Section = (&'static str, fn(&Plan));
 
-const SECTIONS: [Section; 13] = [
+const SECTIONS: [Section; 14] = [
     ("sqlite-append", sqlite_append::run),
     ("sqlite-read", sqlite_read::run),
     ("memory", memory::run),
@@ -64,6 +66,7 @@ const SECTIONS: [Section; 13] = [
     ("postgres-latency", postgres::latency::run),
     ("dynamodb", dynamodb::run),
     ("gateway", gateway::run),
+    ("domain", domain::run),
     (LONG, postgres::scale::run),
     ("peers", peers::run),
     ("postgres-peers", postgres::peers::run),

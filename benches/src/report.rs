@@ -55,6 +55,12 @@ impl Figures {
         }
     }
 
+    /// How much more one takes than another, round by round.
+    pub(crate) fn difference(&mut self, of: &str, to: &str, target: Target) {
+        let values = self.of(of).iter().zip(self.of(to)).map(|(of, to)| of - to).collect();
+        self.ratios.push(Line { name: format!("{of} − {to}"), values, target });
+    }
+
     /// Judges a figure by itself.
     pub(crate) fn target(&mut self, name: &str, target: Target) {
         let values = self.of(name);

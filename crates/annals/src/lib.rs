@@ -50,9 +50,9 @@
 //! # Features
 //!
 //! Each backend is a feature: `memory` and `sqlite`, both on by default, `postgres`, `dynamodb` and
-//! `eventstoredb`. `domain`, on by default, is the typed layer; `personal` adds data that can be
-//! forgotten to it, `opentelemetry` traces. A feature only adds. The typed configuration of a backend, which says all that
-//! its URL can say, is in the module of its name.
+//! `eventstoredb`. `domain`, on by default too, is the typed layer, to which `personal` adds data that
+//! can be forgotten, and `opentelemetry` traces. A feature only adds. The typed configuration of a
+//! backend, which says all that its URL can say, is in the module of its name.
 
 #[cfg(all(doctest, feature = "domain", feature = "memory", feature = "sqlite"))]
 mod book;
@@ -97,6 +97,6 @@ pub mod eventstoredb {
     pub use annals_eventstoredb::*;
 }
 
-#[cfg(all(doctest, feature = "memory", feature = "sqlite"))]
+#[cfg(all(doctest, feature = "domain", feature = "memory", feature = "sqlite"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

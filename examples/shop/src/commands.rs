@@ -1,8 +1,8 @@
 //! Commands as text, one a line: `place o-17 mug 2 1800`.
 
-use annals::StreamId;
+use annals::{StreamId, domain::Decider};
 
-use crate::domain::{Aggregate, Order, Stock};
+use crate::domain::{Order, Stock};
 
 /// As much of a bad line as helps to recognise it.
 const SHOWN: usize = 60;
@@ -102,13 +102,9 @@ fn expected(verb: &str) -> &'static str {
     }
 }
 
-/// The stream of one aggregate. Refuses a name that is too long, or holds control characters.
-pub(crate) fn stream<A: Aggregate>(name: &str) -> annals::Result<StreamId> {
-    StreamId::new(format!("{}-{name}", A::CATEGORY))
-}
-
-fn name<A: Aggregate>(what: &str, word: &str) -> Result<String, String> {
-    match stream::<A>(word) {
+/// Refuses a name that is too long for a stream id, or holds control characters.
+fn name<D: Decider>(what: &str, word: &str) -> Result<String, String> {
+    match StreamId::new(format!("{}-{word}", D::CATEGORY)) {
         Ok(_) => Ok(word.to_owned()),
         Err(error) => Err(format!("expected {what} to be part of a stream id: {error}")),
     }

@@ -5,9 +5,13 @@
 //!
 //! 1. [`domain`]: what orders and stock decide, as pure functions on events.
 //! 2. [`commands`]: what the shop can be told, as lines of text.
-//! 3. [`execute`]: load, decide, append, and what to do when another writer was faster.
-//! 4. [`report`]: totals over all streams, kept up to date by a subscription.
+//! 3. [`execute`]: commands on streams, and those that span two.
+//! 4. [`report`]: totals over all streams, kept up to date by a projection; in [`sink`].
 //! 5. This file, which runs the commands concurrently with the report beside them.
+//!
+//! And then, each for itself: [`fulfilment`], which cancels what is not paid in time; [`view`], a
+//! table of the orders in a database; [`schema`], which reads what older shops have stored;
+//! [`metrics`].
 //!
 //! None of it names a database: [`run`] takes whatever [`annals::connect`] returns.
 
@@ -17,17 +21,27 @@
 pub mod commands;
 pub mod domain;
 pub mod execute;
+pub mod fulfilment;
+pub mod metrics;
 pub mod report;
+pub mod schema;
+pub mod sink;
 mod summary;
+pub mod view;
 
 use std::{
+    convert::Infallible,
     error::Error,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::Instant,
 };
 
-use annals::Store;
+use annals::{
+    Store,
+    domain::projection::{Delivery, Projection, ProjectionError},
+};
+use chrono::{TimeDelta, Utc};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt},
     sync::{mpsc, watch},
@@ -35,8 +49,10 @@ use tokio::{
 };
 
 use commands::{BadLine, Command};
-use execute::{Counters, Executor, Outcome};
-use report::ReadModel;
+use execute::{Counters, Executor, Outcome, Stop};
+use fulfilment::Fulfilment;
+use view::View;
+
 pub use summary::{Summary, Tally};
 
 pub type AnyError = Box<dyn Error + Send + Sync>;
@@ -51,17 +67,19 @@ const QUEUE: usize = 32;
 pub struct Options {
     /// How many commands run at the same time; at least one does.
     pub workers: usize,
-    /// The read model is stored with every this many events.
-    pub save_every: u64,
+    /// Orders that are not paid in this time are cancelled.
+    pub payment_within: Option<TimeDelta>,
+    /// Where to keep a table of all orders: [`View::open`].
+    pub view: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 16, save_every: 1_000 }
+        Self { workers: 16, payment_within: None, view: None }
     }
 }
 
-/// Runs every command of the input, and returns when the read model includes what they did. Where
+/// Runs every command of the input, and returns when the read models include what they did. Where
 /// it fails, running the same commands again goes on where it was.
 pub async fn run(
     store: Arc<dyn Store>,
@@ -70,22 +88,65 @@ pub async fn run(
     counters: Arc<Counters>,
 ) -> Result<Summary, AnyError> {
     let started = Instant::now();
-    let (tell, told) = watch::channel(None);
-    let read_model = ReadModel::load(store.clone(), counters.clone(), options.save_every).await?;
-    let read_model = tokio::spawn(read_model.follow(told));
+    let (tell, told) = watch::channel(false);
+    let (mut report, kept) = report::report(store.clone()).await?;
+    let resumed_after = kept.now().position;
+    let view = match &options.view {
+        Some(place) => Some(View::open(store.clone(), place).await?),
+        None => None,
+    };
+    let executor = Executor::new(store.clone(), counters.clone())?;
+    let fulfilment = options
+        .payment_within
+        .map(|within| Fulfilment::new(store.clone(), executor.clone(), within));
+    let mut fulfilment = fulfilment.transpose()?;
 
-    let executor = Executor::new(store, counters.clone());
-    let (tally, bad_lines) = run_all(executor, input, options.workers).await?;
+    let report_told = told.clone();
+    let report = tokio::spawn(async move {
+        follow(&mut report, report_told).await?;
+        Ok::<_, ProjectionError>(report.handler().read)
+    });
+    let view = tokio::spawn(async move {
+        match view {
+            Some(mut view) => view.follow(told).await,
+            None => Ok(()),
+        }
+    });
+
+    let (tally, bad_lines) = tokio::select! {
+        tallied = run_all(executor, input, options.workers) => tallied?,
+        Some(Err(error)) = look_after(&mut fulfilment) => return Err(error),
+    };
     let elapsed = started.elapsed();
-
-    tell.send_replace(Some(counters.last_position.load(Relaxed)));
-    let read_model = read_model.await??;
-    let (model, events) = read_model.from_the_beginning().await?;
-    if model != *read_model.model() {
+    if let Some(fulfilment) = &mut fulfilment {
+        fulfilment.round(Utc::now()).await?;
+    }
+    tell.send_replace(true);
+    view.await??;
+    let events_read = report.await??;
+    let kept = kept.now();
+    let (model, events) = report::from_the_beginning(&*store, kept.position).await?;
+    if model != kept.model {
         return Err("the read model is not what the events say".into());
     }
-    let (events_read, resumed_after) = (read_model.events_read, read_model.resumed_after);
+    let resumed_after = resumed_after.get();
     Ok(Summary { tally, bad_lines, counters, elapsed, model, events, events_read, resumed_after })
+}
+
+/// What there is no end to; nothing where there is nothing to do.
+async fn look_after(fulfilment: &mut Option<Fulfilment>) -> Option<Result<Infallible, AnyError>> {
+    Some(fulfilment.as_mut()?.run().await)
+}
+
+/// Runs a projection until it is told that no more will happen, and then to the end.
+async fn follow<D: Delivery>(
+    projection: &mut Projection<D>,
+    mut done: watch::Receiver<bool>,
+) -> Result<(), ProjectionError> {
+    // Where nobody is left who could tell, whoever would have has failed.
+    projection.run(async { drop(done.wait_for(|done| *done).await) }).await?;
+    projection.catch_up().await?;
+    Ok(())
 }
 
 /// Deals the commands out to the workers. The commands to one order go to one worker, and so stay
@@ -139,7 +200,7 @@ async fn run_all(
 async fn work(
     executor: Executor,
     mut commands: mpsc::Receiver<Command>,
-) -> annals::Result<Vec<Outcome>> {
+) -> Result<Vec<Outcome>, Stop> {
     let mut outcomes = Vec::new();
     while let Some(command) = commands.recv().await {
         outcomes.push(executor.run(&command).await?);

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use lexopt::prelude::*;
 use shop::{AnyError, COMMANDS, Options, Summary, execute::Counters};
 use tokio::io::{AsyncBufRead, BufReader};
@@ -16,11 +17,16 @@ use tokio::io::{AsyncBufRead, BufReader};
 const HELP: &str = "\
 Runs a shop's commands, from a file with one on each line, and prints what became of them.
 
-Usage: shop [--store URL] [--workers N] [FILE]
+Usage: shop [OPTIONS] [FILE]
 
   FILE           the commands; `-` for standard input; without it a file that comes with the shop
   --store URL    where the events are kept, or `memory:` [default: sqlite://shop.db]
   --workers N    how many commands run at the same time, from 1 to 1024 [default: 16]
+  --payment-within SECONDS
+                 cancels orders that are not paid in this time, also those of earlier runs
+  --view URL|FILE
+                 keeps a table of this store's orders, shop_orders, in the PostgreSQL database of
+                 that URL (postgres://…) or in that SQLite file
 
 Commands, `#` begins a comment:
 
@@ -73,6 +79,11 @@ fn arguments() -> Result<Option<Arguments>, AnyError> {
                     return Err(format!("--workers takes 1 to {MAX_WORKERS}").into());
                 }
             }
+            Long("payment-within") => {
+                let seconds: u32 = parser.value()?.parse()?;
+                arguments.options.payment_within = Some(TimeDelta::seconds(seconds.into()));
+            }
+            Long("view") => arguments.options.view = Some(parser.value()?.string()?),
             Value(file) if arguments.file.is_none() => arguments.file = Some(file),
             other => return Err(format!("{}; see --help", other.unexpected()).into()),
         }
@@ -100,6 +111,7 @@ async fn run(arguments: Arguments) -> Result<Summary, AnyError> {
     };
     let store = annals::connect(&arguments.store).await?;
     let counters = Arc::new(Counters::default());
+    metrics::set_global_recorder(counters.retries.clone())?;
     let progress = tokio::spawn(progress(counters.clone()));
     let result = shop::run(store, input, &arguments.options, counters).await;
     progress.abort();

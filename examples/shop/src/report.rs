@@ -1,22 +1,21 @@
-//! The read model: totals over all streams, kept up to date by a subscription.
+//! The read model: totals over all streams, kept up to date by a projection.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use annals::{
-    EventStore, EventType, Filter, Message, Payload, ReadAll, RecordedEvent, Result, Snapshot,
-    SnapshotStore, Store, StreamId, Subscribe, Version,
+    Position, ReadAll, Result, Store, TryStreamExt,
+    domain::projection::{Batch, BoxError, ExactlyOnce, Projection, TransactionalHandler},
 };
-use futures::TryStreamExt;
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use crate::{
-    domain::{Aggregate, DomainEvent, Order, OrderEvent, Stock, StockEvent},
-    execute::{Counters, Patience},
+    domain::{OrderEvent, StockEvent},
+    schema::{ShopEvent, ShopSchema},
+    sink::{Kept, SnapshotSink},
 };
 
-/// The stream whose snapshot the read model is. It has no events.
-const SAVED_AS: &str = "shopreport";
+const NAME: &str = "shopreport";
 
 /// Totals over all orders and all stock. Signed, so that a model that counts something twice shows
 /// it rather than wraps.
@@ -49,15 +48,11 @@ pub struct OrderTotals {
 
 impl Model {
     /// Counts an event, which must not have been counted before.
-    fn apply(&mut self, event: &RecordedEvent) -> Result<()> {
-        match event.stream.as_str().split_once('-') {
-            Some((Stock::CATEGORY, sku)) => {
-                self.stock.entry(sku.to_owned()).or_default().apply(&event.json()?);
-            }
-            Some((Order::CATEGORY, _)) => self.orders.apply(&event.json()?),
-            _ => {}
+    fn apply(&mut self, event: ShopEvent) {
+        match event {
+            ShopEvent::Stock(sku, event) => self.stock.entry(sku).or_default().apply(&event),
+            ShopEvent::Order(_, event) => self.orders.apply(&event),
         }
-        Ok(())
     }
 }
 
@@ -103,125 +98,50 @@ impl OrderTotals {
     }
 }
 
-/// Stored in one piece: a model with the position that it includes, so that no crash can part
-/// them, and no event is counted twice or left out.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Saved {
-    position: u64,
-    model: Model,
-}
+/// The projection that counts.
+pub type Report = Projection<ExactlyOnce<SnapshotSink<Model>, Count>>;
 
-/// Keeps the model up to date, and stores it.
+/// Counts each event once, into a model that is kept with the position it includes.
 #[derive(Debug)]
-pub struct ReadModel {
-    store: Arc<dyn Store>,
-    counters: Arc<Counters>,
-    now: Saved,
-    /// The position it went on from.
-    pub resumed_after: u64,
-    /// The events it read since.
-    pub events_read: u64,
-    save_every: u64,
-    unsaved: u64,
+pub struct Count {
+    schema: ShopSchema,
+    /// The events it was given.
+    pub read: u64,
 }
 
-impl ReadModel {
-    /// The model as it was stored last, or an empty one. It is stored again with every
-    /// `save_every` events.
-    pub async fn load(
-        store: Arc<dyn Store>,
-        counters: Arc<Counters>,
-        save_every: u64,
-    ) -> Result<Self> {
-        let now = match store.load_snapshot(&StreamId::new(SAVED_AS)?).await? {
-            Some(snapshot) => snapshot.data.decode::<Saved>()?,
-            None => Saved::default(),
-        };
-        let resumed_after = now.position;
-        Ok(Self { store, counters, now, resumed_after, events_read: 0, save_every, unsaved: 0 })
-    }
-
-    /// The totals.
-    pub fn model(&self) -> &Model {
-        &self.now.model
-    }
-
-    /// Follows all events until the model includes everything that was there at the beginning, and
-    /// the position that it is told of.
-    pub async fn follow(mut self, mut until: watch::Receiver<Option<u64>>) -> Result<Self> {
-        let source = Subscribe::to(events()?).after(self.now.position);
-        let mut subscription = self.store.subscribe(source).await?;
-        let mut caught_up = false;
-        loop {
-            let told = *until.borrow_and_update();
-            if caught_up && told.is_some_and(|position| position <= self.now.position) {
-                break;
-            }
-            let message = tokio::select! {
-                message = subscription.next() => message?,
-                changed = until.changed() => match changed {
-                    Ok(()) => continue,
-                    Err(_) => break, // Whoever would have told has failed.
-                },
-            };
-            self.now.position = message.position().get();
-            let save = match message {
-                Message::Event(event) => {
-                    self.now.model.apply(&event)?;
-                    self.events_read += 1;
-                    self.unsaved += 1;
-                    self.unsaved >= self.save_every
-                }
-                Message::CaughtUp(_) => {
-                    caught_up = true;
-                    true
-                }
-                _ => false,
-            };
-            if save {
-                self.save().await?;
-            }
+#[async_trait]
+impl TransactionalHandler<Kept<Model>> for Count {
+    async fn handle(&mut self, kept: &mut Kept<Model>, batch: &Batch<'_>) -> Result<(), BoxError> {
+        for event in batch.events {
+            self.schema.decode(event).await?.into_iter().for_each(|event| kept.model.apply(event));
         }
-        self.save().await?;
-        Ok(self)
-    }
-
-    async fn save(&mut self) -> Result<()> {
-        if self.unsaved == 0 {
-            return Ok(());
-        }
-        // A store keeps the snapshot with the greatest version: with the position for it, a
-        // program that lags behind cannot undo what another has stored.
-        let version = Version::new(self.now.position);
-        let snapshot = Snapshot::new(version, Payload::json(&self.now)?);
-        let stream = StreamId::new(SAVED_AS)?;
-        let mut patience = Patience::default();
-        while let Err(error) = self.store.save_snapshot(&stream, snapshot.clone()).await {
-            patience.wait(error, &self.counters).await?;
-        }
-        self.unsaved = 0;
+        self.read += batch.events.len() as u64;
         Ok(())
     }
-
-    /// The model as it is when every event is counted from the beginning, up to the same position;
-    /// and how many there are.
-    pub async fn from_the_beginning(&self) -> Result<(Model, u64)> {
-        let (mut model, mut count) = (Model::default(), 0);
-        let mut all = self.store.read_all(ReadAll::default().with_filter(events()?));
-        while let Some(event) = all.try_next().await? {
-            if event.position.get() > self.now.position {
-                break;
-            }
-            model.apply(&event)?;
-            count += 1;
-        }
-        Ok((model, count))
-    }
 }
 
-/// The events of both categories. The store does the filtering.
-fn events() -> Result<Filter> {
-    let types = StockEvent::TYPES.iter().chain(OrderEvent::TYPES);
-    let types = types.map(EventType::new).collect::<Result<Vec<_>>>()?;
-    Ok(Filter::default().with_event_types(types))
+/// The projection, and the model as it is kept.
+pub async fn report(store: Arc<dyn Store>) -> Result<(Report, SnapshotSink<Model>)> {
+    let sink = SnapshotSink::load(store.clone(), NAME).await?;
+    let schema = ShopSchema::new()?;
+    let source = schema.filter();
+    let count = Count { schema, read: 0 };
+    let report = Projection::exactly_once(store, NAME, sink.clone(), count)?.with_source(source);
+    Ok((report, sink))
+}
+
+/// The model as it is when every event is counted from the beginning, up to a position; and how
+/// many there are.
+pub async fn from_the_beginning(store: &dyn Store, to: Position) -> Result<(Model, u64)> {
+    let schema = ShopSchema::new()?;
+    let (mut model, mut count) = (Model::default(), 0);
+    let mut all = store.read_all(ReadAll::default().with_filter(schema.filter()));
+    while let Some(event) = all.try_next().await? {
+        if event.position > to {
+            break;
+        }
+        schema.decode(&event).await?.into_iter().for_each(|event| model.apply(event));
+        count += 1;
+    }
+    Ok((model, count))
 }

@@ -60,7 +60,7 @@ impl Display for Summary {
         count("malformed lines", self.bad_lines.len() as u64)?;
         count("appends", counters.appends.load(Relaxed))?;
         count("conflicts retried", counters.conflicts.load(Relaxed))?;
-        count("failed calls retried", counters.retries.load(Relaxed))?;
+        count("failed calls retried", counters.retries.0.load(Relaxed))?;
         let seconds = self.elapsed.as_secs_f64();
         let rate = self.commands() as f64 / seconds.max(f64::EPSILON);
         writeln!(f, "{seconds:.2} seconds, {} commands a second\n", grouped(rate as u64))?;

@@ -7,6 +7,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use annals::domain::projection::sqlite::rusqlite::Connection;
+
 fn shop(arguments: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_shop"))
         .args(arguments)
@@ -71,6 +73,24 @@ fn the_shipped_commands_run_by_default() {
 }
 
 #[test]
+fn what_is_not_paid_in_time_is_cancelled_and_a_table_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let view = dir.path().join("view.db");
+    let arguments =
+        ["--store=memory:", "--payment-within=0", "--view", view.to_str().unwrap(), "-"];
+    let output = shop(&arguments, b"receive d1 mug 5\nplace o1 mug 2 900\n");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report = text(&output.stdout);
+    let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["commands 2 done 2", "mug 5 5 0 0", "cancelled 0 0 0 1 revenue 0.00"] {
+        assert!(report.contains(part), "{part} in {report}");
+    }
+    let view = Connection::open(view).unwrap();
+    let state = view.query_row("SELECT state FROM shop_orders", [], |row| row.get::<_, String>(0));
+    assert_eq!(state.unwrap(), "cancelled");
+}
+
+#[test]
 fn what_cannot_run_says_why_in_one_line() {
     for (arguments, reason) in [
         (
@@ -86,6 +106,9 @@ fn what_cannot_run_says_why_in_one_line() {
         (["--workers", "0"], "--workers takes 1 to 1024"),
         (["--workers", "many"], "many"),
         (["--wrokers", "1"], "--wrokers"),
+        (["--payment-within", "soon"], "soon"),
+        (["--store=memory:", "--view=/no/such/directory/view.db"], "sqlite"),
+        (["--store=memory:", "--view=postgres://shop:hunter2@127.0.0.1:1/shop"], ""),
         (["/no/such/file", "--store=memory:"], "/no/such/file: "),
     ] {
         let output = shop(&arguments, b"");

@@ -13,31 +13,35 @@ use annals_core::{
 };
 use async_trait::async_trait;
 
-/// Of three calls that write, the first is not made, and the answer to the second is lost. Or the
-/// answer to the first is lost, and no other is made.
 #[derive(Debug)]
 pub(crate) struct Faulty {
     inner: Arc<dyn Store>,
+    fault: Fault,
     calls: AtomicU32,
-    dies: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// Of three calls that write, the first is not made, and the answer to the second is lost.
+    InTurn,
+    /// The answer to the first call that writes is lost, and no other is made.
+    Dies,
+    /// Somebody else appends this just before it answers for the first time what a stream is.
+    IsOvertaken(Append),
 }
 
 impl Faulty {
-    pub(crate) fn new(inner: &Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { inner: inner.clone(), calls: AtomicU32::new(0), dies: false })
-    }
-
-    /// The server dies while it answers the first call.
-    pub(crate) fn dying(inner: &Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { inner: inner.clone(), calls: AtomicU32::new(1), dies: true })
+    pub(crate) fn new(inner: &Arc<dyn Store>, fault: Fault) -> Arc<dyn Store> {
+        Arc::new(Self { inner: inner.clone(), fault, calls: AtomicU32::new(0) })
     }
 
     async fn write<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.calls.fetch_add(1, Relaxed) {
-            calls if self.dies && calls > 1 => {
-                Err(Error::new(ErrorKind::Unavailable, "connection refused"))
-            }
-            calls => self.in_turn(calls % 3, call).await,
+        let calls = self.calls.fetch_add(1, Relaxed);
+        match self.fault {
+            Fault::InTurn => self.in_turn(calls % 3, call).await,
+            Fault::Dies if calls == 0 => self.in_turn(1, call).await,
+            Fault::Dies => Err(Error::new(ErrorKind::Unavailable, "connection refused")),
+            Fault::IsOvertaken(_) => call.await,
         }
     }
 
@@ -80,6 +84,11 @@ impl EventStore for Faulty {
     }
 
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
+        if let Fault::IsOvertaken(append) = &self.fault
+            && self.calls.fetch_add(1, Relaxed) == 0
+        {
+            self.inner.append(append.clone()).await?;
+        }
         self.inner.stream_info(stream).await
     }
 

@@ -10,8 +10,13 @@ use std::{
 
 use annals_domain::projection::{
     Batch, BoxError, Projection, Sink, TransactionalHandler,
-    sqlite::{SqliteSink, SqliteTransaction},
+    postgres::{
+        PostgresSink,
+        sqlx::{self, AssertSqlSafe, PgPool, Postgres, Row, Transaction},
+    },
+    sqlite::SqliteSink,
 };
+use annals_test_servers::postgres;
 use annals_test_stores::{Fresh, Kind};
 use async_trait::async_trait;
 
@@ -22,25 +27,50 @@ use crate::{
 
 /// The URL of the store, for a child.
 const STORE: &str = "ANNALS_DOMAIN_CHILD_STORE";
-/// The file of the rows, for a child.
+/// The file of the rows, or the URL of their server, for a child.
 const ROWS: &str = "ANNALS_DOMAIN_CHILD_ROWS";
+/// What the tables of a server begin with, for a child.
+const PREFIX: &str = "ANNALS_DOMAIN_CHILD_PREFIX";
 
 pub(crate) fn is_child() -> bool {
     env::var_os(STORE).is_some()
 }
 
-/// Says when it begins with a batch, and when it has written its rows.
-struct Saying;
+/// Writes down what it handles, in a table of PostgreSQL.
+struct PgRows(String);
+
+impl PgRows {
+    fn sql(&self, text: &str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(text.replace("{}", &self.0))
+    }
+}
 
 #[async_trait]
-impl TransactionalHandler<SqliteTransaction> for Saying {
+impl TransactionalHandler<Transaction<'static, Postgres>> for PgRows {
     async fn handle(
         &mut self,
-        transaction: &mut SqliteTransaction,
+        transaction: &mut Transaction<'static, Postgres>,
         batch: &Batch<'_>,
     ) -> Result<(), BoxError> {
+        for event in batch.events {
+            sqlx::query(self.sql("INSERT INTO {}_handled (stream, version) VALUES ($1, $2)"))
+                .bind(event.stream.as_str())
+                .bind(event.version.to_i64())
+                .execute(&mut **transaction)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Says when it begins with a batch, and when it has written its rows.
+struct Saying<H>(H);
+
+#[async_trait]
+impl<T: Send, H: TransactionalHandler<T>> TransactionalHandler<T> for Saying<H> {
+    async fn handle(&mut self, transaction: &mut T, batch: &Batch<'_>) -> Result<(), BoxError> {
         say()?;
-        Rows.handle(transaction, batch).await?;
+        self.0.handle(transaction, batch).await?;
         Ok(say()?)
     }
 }
@@ -57,17 +87,29 @@ const BATCH: usize = 3;
 /// Runs the projection until it is killed.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn child() -> ExitCode {
-    let store = annals::connect(&env::var(STORE).unwrap()).await.unwrap();
-    let sink = SqliteSink::open(env::var(ROWS).unwrap()).unwrap();
-    let projection = Projection::exactly_once(store, "rows", sink, Saying).unwrap();
-    projection.with_batch(BATCH).with_retry(quick()).run(pending()).await.unwrap();
+    let place = env::var(ROWS).unwrap();
+    match env::var(PREFIX) {
+        Ok(prefix) => project(postgres_sink(&place, &prefix).await, PgRows(prefix)).await,
+        Err(_) => project(SqliteSink::open(place).unwrap(), Rows).await,
+    }
     ExitCode::SUCCESS
 }
 
-/// A few hundred in all, over the kinds of stores.
+async fn project<S: Sink, H: TransactionalHandler<S::Transaction>>(sink: S, handler: H) {
+    let store = annals::connect(&env::var(STORE).unwrap()).await.unwrap();
+    let projection = Projection::exactly_once(store, "rows", sink, Saying(handler)).unwrap();
+    projection.with_batch(BATCH).with_retry(quick()).run(pending()).await.unwrap();
+}
+
+async fn postgres_sink(url: &str, prefix: &str) -> PostgresSink {
+    let sink = PostgresSink::new(PgPool::connect(url).await.unwrap());
+    let sink = sink.with_table(&format!("{prefix}_checkpoints")).unwrap();
+    sink.prepare().await.unwrap();
+    sink
+}
+
+/// A few hundred in all, over the kinds of stores, with rows in SQLite.
 pub(crate) async fn processes_killed_at_random_apply_each_event_once(kind: Kind) {
-    const MOST_BATCHES: usize = 4;
-    let mut rng = rng("processes_killed_at_random_apply_each_event_once");
     let fresh = Fresh::open(&kind).await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("rows.db");
@@ -75,11 +117,55 @@ pub(crate) async fn processes_killed_at_random_apply_each_event_once(kind: Kind)
     let transaction = sink.begin().await.unwrap();
     transaction.execute_batch(TABLE).unwrap();
     sink.commit(transaction).await.unwrap();
+
     let kills = if kind.name() == "sqlite" { 200 } else { 40 };
+    let place = [(ROWS, file.to_str().unwrap().to_owned())];
+    kill(&fresh, kills, &place, || rows(&sink)).await;
+    let rest = Projection::exactly_once(fresh.store.clone(), "rows", sink.clone(), Rows);
+    rest.unwrap().catch_up().await.unwrap();
+    assert_eq!(rows(&sink).await, all(&*fresh.store).await);
+}
+
+/// With rows in PostgreSQL.
+pub(crate) async fn processes_killed_at_random_write_each_row_once(kind: Kind) {
+    let fresh = Fresh::open(&kind).await;
+    let server = postgres::shared().await.unwrap();
+    let (url, prefix) = (server.url(), format!("killed_{}", std::process::id()));
+    let pool = PgPool::connect(&url).await.unwrap();
+    let handler = PgRows(prefix.clone());
+    let table = "CREATE TABLE {}_handled (n bigserial, stream text, version bigint)";
+    sqlx::query(handler.sql(table)).execute(&pool).await.unwrap();
+    let rows = || {
+        let query = sqlx::query(handler.sql("SELECT stream, version FROM {}_handled ORDER BY n"));
+        let rows = query.fetch_all(&pool);
+        async {
+            let rows = rows.await.unwrap();
+            rows.iter().map(|row| (row.get(0), row.get::<i64, _>(1) as u64)).collect::<Vec<_>>()
+        }
+    };
+
+    kill(&fresh, 100, &[(ROWS, url.clone()), (PREFIX, prefix.clone())], rows).await;
+    let sink = postgres_sink(&url, &prefix).await;
+    let rest = Projection::exactly_once(fresh.store.clone(), "rows", sink, PgRows(prefix.clone()));
+    rest.unwrap().catch_up().await.unwrap();
+    assert_eq!(rows().await, all(&*fresh.store).await);
+    let drop_tables = "DROP TABLE {}_handled, {}_checkpoints";
+    sqlx::query(handler.sql(drop_tables)).execute(&pool).await.unwrap();
+}
+
+/// Kills one child after the other, each in the middle of its work.
+async fn kill<F: Future<Output = Vec<(String, u64)>>>(
+    fresh: &Fresh,
+    kills: u32,
+    place: &[(&str, String)],
+    rows: impl Fn() -> F,
+) {
+    const MOST_BATCHES: usize = 4;
+    let mut rng = rng("killed");
     let (mut written, mut handled, mut undone) = (0, 0, 0);
     for _ in 0..kills {
         // Always more than it will live to see.
-        if written < handled + (MOST_BATCHES + 1) * BATCH {
+        if written < handled + (2 * MOST_BATCHES) * BATCH {
             fill(&*fresh.store, 3, 20).await;
             written += 60;
         }
@@ -87,7 +173,7 @@ pub(crate) async fn processes_killed_at_random_apply_each_event_once(kind: Kind)
         let after = Duration::from_micros(rng.u64(0..500));
         let mut child = Command::new(env::current_exe().unwrap())
             .env(STORE, &fresh.url)
-            .env(ROWS, &file)
+            .envs(place.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -100,14 +186,10 @@ pub(crate) async fn processes_killed_at_random_apply_each_event_once(kind: Kind)
         })
         .await
         .unwrap();
-        let now = rows(&sink).await.len();
+        let now = rows().await.len();
         undone += u32::from(now < handled + says.div_ceil(2) * BATCH);
         handled = now;
     }
     println!("{undone} of {kills} were killed in the middle of a transaction");
     assert!(undone > 0, "this shows nothing");
-    let mut rest =
-        Projection::exactly_once(fresh.store.clone(), "rows", sink.clone(), Rows).unwrap();
-    rest.catch_up().await.unwrap();
-    assert_eq!(rows(&sink).await, all(&*fresh.store).await);
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use annals::domain::Decider;
 use serde::{Deserialize, Serialize};
 
-use super::{Aggregate, DomainEvent, Rejection};
+use super::Rejection;
 
 #[derive(Clone, Debug)]
 pub enum StockCommand {
@@ -30,7 +31,6 @@ pub enum StockCommand {
 /// The quantity stands in each event, so that who follows the stock need not remember every
 /// reservation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type")]
 pub enum StockEvent {
     #[serde(rename = "StockReceived")]
     Received { delivery: String, quantity: u32 },
@@ -42,23 +42,13 @@ pub enum StockEvent {
     Shipped { order: String, quantity: u32 },
 }
 
-impl DomainEvent for StockEvent {
-    const TYPES: &'static [&'static str] =
-        &["StockReceived", "StockReserved", "StockReleased", "StockShipped"];
+/// Decides for the stock of one sku.
+#[derive(Clone, Copy, Debug)]
+pub struct Stock;
 
-    fn event_type(&self) -> &'static str {
-        match self {
-            Self::Received { .. } => "StockReceived",
-            Self::Reserved { .. } => "StockReserved",
-            Self::Released { .. } => "StockReleased",
-            Self::Shipped { .. } => "StockShipped",
-        }
-    }
-}
-
-/// The state of the stock of one sku; by default there is none.
+/// The stock of one sku; by default there is none.
 #[derive(Clone, Debug, Default)]
-pub struct Stock {
+pub struct StockState {
     /// What can be reserved.
     on_hand: u64,
     /// The quantity of each delivery.
@@ -74,26 +64,36 @@ enum Reservation {
     Shipped,
 }
 
-impl Aggregate for Stock {
+impl Decider for Stock {
     const CATEGORY: &'static str = "stock";
+    type State = StockState;
     type Command = StockCommand;
     type Event = StockEvent;
+    type Rejection = Rejection;
 
-    fn decide(&self, command: &StockCommand) -> Result<Vec<StockEvent>, Rejection> {
+    fn initial(&self) -> StockState {
+        StockState::default()
+    }
+
+    fn decide(
+        &self,
+        command: &StockCommand,
+        stock: &StockState,
+    ) -> Result<Vec<StockEvent>, Rejection> {
         use Reservation::{Held, Released, Shipped};
         let reservation = |order: &String| {
-            self.reservations.get(order).copied().ok_or(Rejection::NothingReserved)
+            stock.reservations.get(order).copied().ok_or(Rejection::NothingReserved)
         };
         match command.clone() {
-            StockCommand::Receive { delivery, quantity } => match self.deliveries.get(&delivery) {
+            StockCommand::Receive { delivery, quantity } => match stock.deliveries.get(&delivery) {
                 None => Ok(vec![StockEvent::Received { delivery, quantity }]),
                 Some(received) if *received == quantity => Ok(vec![]),
                 Some(_) => Err(Rejection::DifferentDelivery),
             },
-            StockCommand::Reserve { order, quantity } => match self.reservations.get(&order) {
+            StockCommand::Reserve { order, quantity } => match stock.reservations.get(&order) {
                 Some((reserved, _)) if *reserved == quantity => Ok(vec![]),
                 Some(_) => Err(Rejection::DifferentOrder),
-                None if self.on_hand < u64::from(quantity) => Err(Rejection::TooLittleStock),
+                None if stock.on_hand < u64::from(quantity) => Err(Rejection::TooLittleStock),
                 None => Ok(vec![StockEvent::Reserved { order, quantity }]),
             },
             StockCommand::Release { order } => match reservation(&order)? {
@@ -109,30 +109,32 @@ impl Aggregate for Stock {
         }
     }
 
-    fn evolve(&mut self, event: StockEvent) {
-        match event {
+    fn evolve(&self, stock: &mut StockState, event: &StockEvent) {
+        let (order, quantity, reservation) = match event {
             StockEvent::Received { delivery, quantity } => {
-                self.on_hand += u64::from(quantity);
-                self.deliveries.insert(delivery, quantity);
+                stock.on_hand += u64::from(*quantity);
+                stock.deliveries.insert(delivery.clone(), *quantity);
+                return;
             }
             StockEvent::Reserved { order, quantity } => {
-                self.on_hand = self.on_hand.saturating_sub(quantity.into());
-                self.reservations.insert(order, (quantity, Reservation::Held));
+                stock.on_hand = stock.on_hand.saturating_sub((*quantity).into());
+                (order, *quantity, Reservation::Held)
             }
             StockEvent::Released { order, quantity } => {
-                self.on_hand += u64::from(quantity);
-                self.reservations.insert(order, (quantity, Reservation::Released));
+                stock.on_hand += u64::from(*quantity);
+                (order, *quantity, Reservation::Released)
             }
-            StockEvent::Shipped { order, quantity } => {
-                self.reservations.insert(order, (quantity, Reservation::Shipped));
-            }
-        }
+            StockEvent::Shipped { order, quantity } => (order, *quantity, Reservation::Shipped),
+        };
+        stock.reservations.insert(order.clone(), (quantity, reservation));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::*, StockEvent::*, *};
+    use annals::domain::testing::given;
+
+    use super::{StockEvent::*, *};
 
     fn received(quantity: u32) -> StockEvent {
         Received { delivery: "d1".into(), quantity }
@@ -142,60 +144,64 @@ mod tests {
         Reserved { order: order.into(), quantity }
     }
 
+    fn released(order: &str, quantity: u32) -> StockEvent {
+        Released { order: order.into(), quantity }
+    }
+
     fn reserve(order: &str, quantity: u32) -> StockCommand {
         StockCommand::Reserve { order: order.into(), quantity }
     }
 
     #[test]
-    fn names() {
-        let (released, shipped) = (
-            Released { order: "o1".into(), quantity: 1 },
-            Shipped { order: "o1".into(), quantity: 1 },
-        );
-        check_names(&[received(1), reserved("o1", 1), released, shipped]);
-    }
-
-    #[test]
     fn no_more_is_reserved_than_is_there() {
-        let stock = after::<Stock>([received(5), reserved("o1", 3)]);
-        assert_eq!(stock.decide(&reserve("o2", 2)), Ok(vec![reserved("o2", 2)]));
-        assert_eq!(stock.decide(&reserve("o2", 3)), Err(Rejection::TooLittleStock));
-        let released = Released { order: "o1".into(), quantity: 3 };
-        let stock = after::<Stock>([received(5), reserved("o1", 3), released]);
-        assert_eq!(stock.decide(&reserve("o2", 5)), Ok(vec![reserved("o2", 5)]));
+        let held = [received(5), reserved("o1", 3)];
+        given(Stock, held.clone()).when(reserve("o2", 2)).then([reserved("o2", 2)]);
+        given(Stock, held.clone())
+            .when(reserve("o2", 3))
+            .then_rejected(Rejection::TooLittleStock)
+            .when(StockCommand::Release { order: "o1".into() })
+            .then([released("o1", 3)])
+            .when(reserve("o2", 5))
+            .then([reserved("o2", 5)]);
     }
 
     #[test]
     fn a_reservation_is_shipped_or_released_once() {
-        let order = || "o1".to_owned();
-        let (ship, release) =
-            (StockCommand::Ship { order: order() }, StockCommand::Release { order: order() });
-        let shipped = Shipped { order: order(), quantity: 3 };
-        let released = Released { order: order(), quantity: 3 };
-
-        let none = after::<Stock>([received(5)]);
-        assert_eq!(none.decide(&ship), Err(Rejection::NothingReserved));
-        assert_eq!(none.decide(&release), Err(Rejection::NothingReserved));
-
-        let held = || vec![received(5), reserved("o1", 3)];
-        assert_eq!(after::<Stock>(held()).decide(&ship), Ok(vec![shipped.clone()]));
-        assert_eq!(after::<Stock>(held()).decide(&release), Ok(vec![released.clone()]));
-
-        let gone = after::<Stock>([held(), vec![shipped]].concat());
-        assert_eq!(gone.decide(&ship), Ok(vec![]));
-        assert_eq!(gone.decide(&release), Err(Rejection::Shipped));
-        let back = after::<Stock>([held(), vec![released]].concat());
-        assert_eq!(back.decide(&release), Ok(vec![]));
-        assert_eq!(back.decide(&ship), Err(Rejection::Cancelled));
+        let ship = || StockCommand::Ship { order: "o1".into() };
+        let release = || StockCommand::Release { order: "o1".into() };
+        let shipped = Shipped { order: "o1".into(), quantity: 3 };
+        given(Stock, [received(5)])
+            .when(ship())
+            .then_rejected(Rejection::NothingReserved)
+            .when(release())
+            .then_rejected(Rejection::NothingReserved);
+        given(Stock, [received(5), reserved("o1", 3)])
+            .when(ship())
+            .then([shipped])
+            .when(ship())
+            .then_nothing()
+            .when(release())
+            .then_rejected(Rejection::Shipped);
+        given(Stock, [received(5), reserved("o1", 3)])
+            .when(release())
+            .then([released("o1", 3)])
+            .when(release())
+            .then_nothing()
+            .when(ship())
+            .then_rejected(Rejection::Cancelled);
     }
 
     #[test]
     fn what_was_done_is_not_done_again() {
-        let stock = after::<Stock>([received(5), reserved("o1", 5)]);
         let receive = |quantity| StockCommand::Receive { delivery: "d1".into(), quantity };
-        assert_eq!(stock.decide(&receive(5)), Ok(vec![]));
-        assert_eq!(stock.decide(&receive(6)), Err(Rejection::DifferentDelivery));
-        assert_eq!(stock.decide(&reserve("o1", 5)), Ok(vec![]), "with nothing left on hand");
-        assert_eq!(stock.decide(&reserve("o1", 4)), Err(Rejection::DifferentOrder));
+        given(Stock, [received(5), reserved("o1", 5)])
+            .when(receive(5))
+            .then_nothing()
+            .when(receive(6))
+            .then_rejected(Rejection::DifferentDelivery)
+            .when(reserve("o1", 5))
+            .then_nothing()
+            .when(reserve("o1", 4))
+            .then_rejected(Rejection::DifferentOrder);
     }
 }

@@ -38,6 +38,11 @@ impl Faulty {
         Arc::new(Self { inner: inner.clone(), fault: fault.into(), tried: Mutex::default() })
     }
 
+    /// How many appends were tried, each counted once.
+    pub(crate) fn tried(&self) -> usize {
+        self.tried.lock().unwrap().len()
+    }
+
     /// Counts a write, and fails it where the program has been stopped.
     fn write(&self) -> Result<()> {
         match &mut *self.fault.lock().unwrap() {
