@@ -236,12 +236,14 @@ pub fn subscribe(tail: impl Tail, from: Position) -> Subscription {
     let tailing = Tailing { tail, told: from, live: false, waiting: false };
     let messages = stream::unfold(Some(tailing), |tailing| async {
         let mut tailing = tailing?;
-        Some(match tailing.step().await {
-            Ok(messages) => (messages, Some(tailing)),
-            Err(error) => (vec![Err(error)], None),
-        })
+        let (events, last, rest) = match tailing.step().await {
+            Ok((events, last)) => (events, last.map(Ok), Some(tailing)),
+            Err(error) => (Vec::new(), Some(Err(error)), None),
+        };
+        let events = events.into_iter().map(|event| Ok(Message::Event(event)));
+        Some((stream::iter(events.chain(last)), rest))
     });
-    Subscription::new(messages.map(stream::iter).flatten())
+    Subscription::new(messages.flatten())
 }
 
 struct Tailing<T> {
@@ -255,28 +257,27 @@ struct Tailing<T> {
 }
 
 impl<T: Tail> Tailing<T> {
-    async fn step(&mut self) -> Result<Vec<Result<Message>>> {
+    /// The events of a page, and what there is to say after them.
+    async fn step(&mut self) -> Result<(Vec<RecordedEvent>, Option<Message>)> {
         if self.waiting {
             self.tail.changed().await?;
         }
         let Page { events, considered, more } = self.tail.next_page().await?;
         self.waiting = !more;
-        let mut messages = Vec::with_capacity(events.len() + 1);
-        messages.extend(events.into_iter().map(|event| {
-            self.told = event.position;
-            Ok(Message::Event(event))
-        }));
+        if let Some(last) = events.last() {
+            self.told = last.position;
+        }
         let caught_up = !more && !self.live;
         self.live = !more;
-        if caught_up {
-            messages.push(Ok(Message::CaughtUp(considered)));
+        let last = if caught_up {
+            Message::CaughtUp(considered)
         } else if considered >= self.told.plus(CHECKPOINT_EVERY) {
-            messages.push(Ok(Message::Checkpoint(considered)));
+            Message::Checkpoint(considered)
         } else {
-            return Ok(messages);
-        }
+            return Ok((events, None));
+        };
         self.told = considered;
-        Ok(messages)
+        Ok((events, Some(last)))
     }
 }
 
