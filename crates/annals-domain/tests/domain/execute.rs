@@ -95,7 +95,7 @@ pub(crate) async fn a_cache_notices_what_others_wrote(kind: Kind) {
 
 pub(crate) async fn a_lost_answer_is_asked_for_again(kind: Kind) {
     let fresh = Fresh::open(&kind).await;
-    let faulty = Faulty::new(&fresh.store, Fault::InTurn);
+    let faulty = Faulty::on(&fresh.store, Fault::InTurn);
     for (accounts, id) in [(accounts(&faulty), "a"), (cached(&faulty), "b")] {
         let none = Context::default();
         accounts.execute(id, &open(), &none).await.unwrap();
@@ -105,7 +105,7 @@ pub(crate) async fn a_lost_answer_is_asked_for_again(kind: Kind) {
         let state = accounts.load(id).await.unwrap().state;
         assert_eq!((state.cents, state.folded), (5, 6), "each was written once");
     }
-    let dying = Faulty::new(&fresh.store, Fault::Dies);
+    let dying = Faulty::on(&fresh.store, Fault::Dies);
     let policy =
         RetryPolicy::default().with_max_failures(2).with_pauses(Duration::ZERO, Duration::ZERO);
     let accounts_there = accounts(&dying).with_retry(policy);
@@ -117,7 +117,7 @@ pub(crate) async fn a_lost_answer_is_asked_for_again(kind: Kind) {
     assert!(error.outcome_unknown(), "the first try was written: {error}");
     assert_eq!(accounts_there.load("d").await.unwrap().version.get(), 1);
 
-    let faulty = Faulty::new(&fresh.store, Fault::InTurn);
+    let faulty = Faulty::on(&fresh.store, Fault::InTurn);
     let once = accounts(&faulty).with_retry(RetryPolicy::default().with_max_failures(0));
     let Err(ExecuteError::Store(error)) = once.execute("c", &open(), &Context::default()).await
     else {
@@ -164,7 +164,7 @@ pub(crate) async fn several_change_together(kind: Kind) {
         accounts.execute(id, &Command::Deposit(100), &none).await.unwrap();
     }
     // Transfers both ways, and deposits between.
-    let faulty = Faulty::new(&fresh.store, Fault::InTurn);
+    let faulty = Faulty::on(&fresh.store, Fault::InTurn);
     let quick = Duration::from_millis(1);
     let policy = RetryPolicy::default().with_max_conflicts(1_000).with_pauses(quick, 5 * quick);
     let together = Arc::new(Together::new(faulty).unwrap().with_retry(policy));

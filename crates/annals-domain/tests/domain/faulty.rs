@@ -31,7 +31,7 @@ pub(crate) enum Fault {
 }
 
 impl Faulty {
-    pub(crate) fn new(inner: &Arc<dyn Store>, fault: Fault) -> Arc<dyn Store> {
+    pub(crate) fn on(inner: &Arc<dyn Store>, fault: Fault) -> Arc<dyn Store> {
         Arc::new(Self { inner: inner.clone(), fault, calls: AtomicU32::new(0) })
     }
 

@@ -336,7 +336,7 @@ pub(crate) async fn failing_stores_are_tried_again(kind: Kind) {
     let fresh = Fresh::open(&kind).await;
     fill(&*fresh.store, 2, 10).await;
     let log = Log::default();
-    let faulty = Faulty::new(&fresh.store, Fault::InTurn);
+    let faulty = Faulty::on(&fresh.store, Fault::InTurn);
     let projection = Projection::at_least_once(faulty, "log", log.clone()).unwrap();
     let mut projection =
         projection.with_retry(quick()).with_batch(3).with_save_every(Duration::ZERO);

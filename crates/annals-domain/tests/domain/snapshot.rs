@@ -132,7 +132,7 @@ pub(crate) async fn one_that_is_overtaken_is_read_on(kind: Kind) {
     let stream = accounts(&fresh.store).stream("a").unwrap();
     let event = NewEvent::json("deposited", &serde_json::json!({ "cents": 1 })).unwrap();
     let append = Append::new(stream, ExpectedVersion::Any, [event]);
-    let store = Faulty::new(&fresh.store, Fault::IsOvertaken(append));
+    let store = Faulty::on(&fresh.store, Fault::IsOvertaken(append));
     let loaded = with_snapshots(&store, SnapshotPolicy::every(3)).load("a").await.unwrap();
     assert_eq!((loaded.version.get(), loaded.state.folded), (4, 4));
 }
