@@ -68,7 +68,7 @@ impl View {
         Ok(Self::Sqlite(projection(store, sink)?))
     }
 
-    /// See [`follow`].
+    /// Keeps the table up to date until what is done is in it.
     pub async fn follow(&mut self, done: watch::Receiver<bool>) -> Result<(), ProjectionError> {
         match self {
             Self::Sqlite(projection) => follow(projection, done).await,
