@@ -234,16 +234,14 @@ pub const CHECKPOINT_EVERY: u64 = 1_000;
 /// the rest where it is, in the store.
 pub fn subscribe(tail: impl Tail, from: Position) -> Subscription {
     let tailing = Tailing { tail, told: from, live: false, waiting: false };
-    let messages = stream::unfold(Some(tailing), |tailing| async {
+    let pages = stream::unfold(Some(tailing), |tailing| async {
         let mut tailing = tailing?;
-        let (events, last, rest) = match tailing.step().await {
-            Ok((events, last)) => (events, last.map(Ok), Some(tailing)),
-            Err(error) => (Vec::new(), Some(Err(error)), None),
-        };
-        let events = events.into_iter().map(|event| Ok(Message::Event(event)));
-        Some((stream::iter(events.chain(last)), rest))
+        Some(match tailing.step().await {
+            Ok((events, last)) => ((events, last.map(Ok)), Some(tailing)),
+            Err(error) => ((Vec::new(), Some(Err(error))), None),
+        })
     });
-    Subscription::new(messages.flatten())
+    Subscription::in_pages(pages)
 }
 
 struct Tailing<T> {

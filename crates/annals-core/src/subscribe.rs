@@ -4,6 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll},
+    vec,
 };
 
 use futures::{Stream, StreamExt, stream::BoxStream};
@@ -137,15 +138,27 @@ impl Message {
 /// Every matching event exactly once, in order: first those already there, then live ones
 /// (contract, rules 15 to 20). Dropping it ends it. It is also a [`Stream`].
 pub struct Subscription {
-    messages: BoxStream<'static, Result<Message>>,
+    pages: BoxStream<'static, Told>,
+    /// What is left of the last one.
+    events: vec::IntoIter<RecordedEvent>,
+    then: Option<Result<Message>>,
     ended: bool,
 }
+
+/// Events, and what there is to say after them.
+pub(crate) type Told = (Vec<RecordedEvent>, Option<Result<Message>>);
 
 impl Subscription {
     /// For adapters: a subscription from its messages. What the stream does between two polls, it
     /// must keep inside itself, which makes [`Subscription::next`] cancel-safe.
     pub fn new(messages: impl Stream<Item = Result<Message>> + Send + 'static) -> Self {
-        Self { messages: messages.boxed(), ended: false }
+        Self::in_pages(messages.map(|message| (Vec::new(), Some(message))))
+    }
+
+    /// From pages, whose events are moved but once.
+    pub(crate) fn in_pages(pages: impl Stream<Item = Told> + Send + 'static) -> Self {
+        let events = Vec::new().into_iter();
+        Self { pages: pages.boxed(), events, then: None, ended: false }
     }
 
     /// The next message. Cancel-safe: a call that is dropped loses nothing.
@@ -178,14 +191,22 @@ impl Stream for Subscription {
     type Item = Result<Message>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended {
-            return Poll::Ready(None);
+        loop {
+            if let Some(event) = self.events.next() {
+                return Poll::Ready(Some(Ok(Message::Event(event))));
+            }
+            if let Some(message) = self.then.take() {
+                self.ended = message.is_err();
+                return Poll::Ready(Some(message));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            // It ends only with an error that says why (contract, rule 19).
+            let page = std::task::ready!(self.pages.poll_next_unpin(cx));
+            let (events, then) = page.unwrap_or_else(|| (Vec::new(), Some(Err(ended()))));
+            (self.events, self.then) = (events.into_iter(), then);
         }
-        let next = std::task::ready!(self.messages.poll_next_unpin(cx));
-        // It ends only with an error that says why (contract, rule 19).
-        let next = next.unwrap_or_else(|| Err(ended()));
-        self.ended = next.is_err();
-        Poll::Ready(Some(next))
     }
 }
 

@@ -1,7 +1,14 @@
 //! Takes events from a subscription, as many as there are.
 
-use annals_core::{Message, Position, RecordedEvent, Result, StreamId, Subscription};
-use futures::FutureExt;
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
+
+use annals_core::{
+    Error, ErrorKind, Message, Position, RecordedEvent, Result, StreamId, Subscription,
+};
+use futures::StreamExt;
 
 use super::Partition;
 
@@ -23,6 +30,14 @@ pub(super) struct Pack {
     pub(super) caught_up: bool,
 }
 
+impl Pack {
+    /// Takes everything out, and keeps the room for as much.
+    pub(super) fn clear(&mut self) {
+        self.events.clear();
+        (self.to, self.caught_up) = (None, false);
+    }
+}
+
 impl Reader {
     pub(super) fn new(
         subscription: Subscription,
@@ -35,24 +50,30 @@ impl Reader {
 
     /// Puts what comes next into the pack, until it is full. Cancel-safe.
     pub(super) async fn fill(&mut self, pack: &mut Pack) -> Result<()> {
-        while !self.is_full(pack) {
-            let message = self.subscription.next().await?;
-            self.put(message, pack);
-        }
-        Ok(())
+        poll_fn(|cx| self.poll(pack, cx)).await
     }
 
     /// Puts into the pack what is there already, at least one message. Cancel-safe.
     pub(super) async fn take(&mut self, pack: &mut Pack) -> Result<()> {
-        if pack.to.is_none() {
-            let message = self.subscription.next().await?;
-            self.put(message, pack);
-        }
+        poll_fn(|cx| match self.poll(pack, cx) {
+            Poll::Pending if pack.to.is_some() => Poll::Ready(Ok(())),
+            polled => polled,
+        })
+        .await
+    }
+
+    fn poll(&mut self, pack: &mut Pack, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while !self.is_full(pack) {
-            let Some(message) = self.subscription.next().now_or_never() else { break };
-            self.put(message?, pack);
+            match ready!(self.subscription.poll_next_unpin(cx)) {
+                Some(message) => self.put(message?, pack),
+                // It has said before why.
+                None => {
+                    let message = "the subscription has ended";
+                    return Poll::Ready(Err(Error::new(ErrorKind::Unavailable, message)));
+                }
+            }
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     fn is_full(&self, pack: &Pack) -> bool {

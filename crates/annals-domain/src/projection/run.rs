@@ -206,7 +206,7 @@ impl<'a, D: Delivery> Run<'a, D> {
             return Ok(Stopped::Superseded);
         }
         let mut reader = self.reader().await?;
-        let mut next = Pack::default();
+        let (mut pack, mut next) = (Pack::default(), Pack::default());
         loop {
             // What is there is taken at once; while there is nothing, there is time for the rest.
             match reader.take(&mut next).now_or_never() {
@@ -218,7 +218,8 @@ impl<'a, D: Delivery> Run<'a, D> {
                     }
                 }
             }
-            let pack = std::mem::take(&mut next);
+            std::mem::swap(&mut pack, &mut next);
+            next.clear();
             let Some(to) = pack.to else { continue };
             if !pack.events.is_empty() {
                 // Reads ahead while the handler works.
