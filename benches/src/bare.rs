@@ -8,9 +8,9 @@ use rusqlite::{Connection, Statement, params};
 use crate::plan::Plan;
 
 /// The options that annals-sqlite writes with.
-const WRITER: &str = "PRAGMA journal_mode = wal; PRAGMA synchronous = full; \
+pub(crate) const WRITER: &str = "PRAGMA journal_mode = wal; PRAGMA synchronous = full; \
                       PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16384";
-const INSERT: &str = "INSERT INTO annals_events \
+pub(crate) const INSERT: &str = "INSERT INTO annals_events \
     (position, stream, version, id, type, recorded_at, kinds, data, metadata) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const COLUMNS: &str = "SELECT position, stream, version, id, type, recorded_at, kinds, data, \

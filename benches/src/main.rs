@@ -9,6 +9,7 @@ mod bare;
 mod domain;
 mod dynamodb;
 mod gateway;
+mod import;
 mod latency;
 mod load;
 mod memory;
@@ -39,6 +40,7 @@ Sections, all but those with a star unless some are named:
   postgres-append   appends of 1 to 128 writers, beside pgbench and bare sqlx
   postgres-read     a stream, and all, beside bare sqlx and tokio-postgres
   postgres-latency  from an append to its subscriber
+  import            events of another store, beside bare inserts of rusqlite and a COPY
   dynamodb          capacity units of appends and reads, and a model of the limits
   gateway           the adapter of EventStoreDB beside the bare client, on the gateway
   domain            commands beside appends, projections beside reads, and snapshots
@@ -55,7 +57,7 @@ Options:
 
 type Section = (&'static str, fn(&Plan));
 
-const SECTIONS: [Section; 14] = [
+const SECTIONS: [Section; 15] = [
     ("sqlite-append", sqlite_append::run),
     ("sqlite-read", sqlite_read::run),
     ("memory", memory::run),
@@ -64,6 +66,7 @@ const SECTIONS: [Section; 14] = [
     ("postgres-append", postgres::append::run),
     ("postgres-read", postgres::read::run),
     ("postgres-latency", postgres::latency::run),
+    ("import", import::run),
     ("dynamodb", dynamodb::run),
     ("gateway", gateway::run),
     ("domain", domain::run),

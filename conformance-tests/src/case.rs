@@ -42,6 +42,8 @@ pub(crate) enum Need {
     Snapshots,
     Checkpoints,
     Leases,
+    ListStreams,
+    ExactImport,
     Durable,
     GuaranteedRecognition,
 }
@@ -57,6 +59,8 @@ impl Need {
             Self::Snapshots => capabilities.snapshots,
             Self::Checkpoints => capabilities.checkpoints,
             Self::Leases => capabilities.leases,
+            Self::ListStreams => capabilities.list_streams,
+            Self::ExactImport => capabilities.exact_import,
             Self::Durable => capabilities.durable,
             Self::GuaranteedRecognition => {
                 capabilities.retry_recognition == Recognition::Guaranteed

@@ -7,6 +7,7 @@ mod cases;
 mod harness;
 mod refuse;
 mod run;
+mod table;
 mod tools;
 
 pub use case::Case;
@@ -14,3 +15,4 @@ pub use cases::cases;
 pub use harness::{BoxError, CORRUPT_EVENT, Fault, Harness};
 pub use libtest_mimic::Arguments;
 pub use run::{Outcome, main, run, run_case};
+pub use table::Table;

@@ -21,7 +21,7 @@ pub(crate) async fn check(cx: Context, need: Need) -> CaseResult {
     store.append(append("order-1")).await?;
     match need {
         // Nothing to refuse: these only say how well something is done.
-        Need::Durable | Need::GuaranteedRecognition => {}
+        Need::Durable | Need::GuaranteedRecognition | Need::ExactImport => {}
         Need::GlobalOrder => {
             refused(store.read_all(ReadAll::default()).try_next().await);
             refused(store.subscribe(Subscribe::default()).await);
@@ -47,6 +47,7 @@ pub(crate) async fn check(cx: Context, need: Need) -> CaseResult {
             refused(store.load_checkpoint(&subscriber).await);
             refused(store.reset_checkpoint(&subscriber, None).await);
         }
+        Need::ListStreams => refused(store.list_streams(None, 1).await),
         Need::Leases => {
             let name = LeaseName::new("totals")?;
             let record = LeaseRecord::new(1, 1, Uuid::nil(), Duration::from_secs(1));

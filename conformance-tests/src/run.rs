@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -11,7 +10,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
 
 use crate::{
-    Case, Harness,
+    Case, Harness, Table,
     case::{Context, Stop},
     cases, refuse,
 };
@@ -69,7 +68,7 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
                     None => runtime.block_on(run_case(harness.clone(), case, seed)),
                 };
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-                table.add(harness.name(), case.theme, &outcome);
+                table.add(harness.name(), &case, &outcome);
                 match outcome {
                     Outcome::Passed | Outcome::Declared => Ok(Completion::Completed),
                     Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
@@ -83,7 +82,9 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
         }
     }
     let conclusion = libtest_mimic::run(arguments, trials);
-    table.lock().unwrap_or_else(PoisonError::into_inner).print();
+    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+    table.forget_single_cases();
+    print!("{table}");
     conclusion.exit_code()
 }
 
@@ -164,46 +165,5 @@ fn panic_text(error: tokio::task::JoinError) -> String {
     match error.try_into_panic() {
         Ok(payload) => text(&*payload).unwrap_or_else(|| "panicked".to_owned()),
         Err(error) => error.to_string(),
-    }
-}
-
-/// How many cases of each theme ended how.
-#[derive(Default)]
-struct Table(BTreeMap<String, BTreeMap<&'static str, [usize; 4]>>);
-
-impl Table {
-    fn add(&mut self, harness: &str, theme: &'static str, outcome: &Outcome) {
-        let counts = self.0.entry(harness.to_owned()).or_default().entry(theme).or_default();
-        let column = match outcome {
-            Outcome::Passed => 0,
-            Outcome::Declared => 1,
-            Outcome::Ignored(_) => 2,
-            Outcome::Failed(_) => 3,
-        };
-        counts[column] += 1;
-    }
-
-    fn print(&self) {
-        for (harness, themes) in &self.0 {
-            if themes.values().flatten().sum::<usize>() < 2 {
-                // One case on request, or one process a case: a table would say nothing.
-                continue;
-            }
-            println!(
-                "{:14} {:>8} {:>20} {:>8} {:>8}",
-                harness, "passed", "refused as declared", "ignored", "failed"
-            );
-            let mut total = [0; 4];
-            let row = |name: &str, counts: &[usize; 4]| {
-                let [passed, declared, ignored, failed] = counts;
-                println!("  {name:12} {passed:>8} {declared:>20} {ignored:>8} {failed:>8}");
-            };
-            for (theme, counts) in themes {
-                row(theme, counts);
-                total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
-            }
-            row("all", &total);
-            println!();
-        }
     }
 }

@@ -16,6 +16,7 @@ mod random;
 mod read;
 mod retry;
 mod subscribe;
+mod transfer;
 
 use crate::Case;
 
@@ -36,6 +37,7 @@ pub fn cases() -> Vec<Case> {
         manage::CASES,
         keep::CASES,
         lease::CASES,
+        transfer::CASES,
         lifecycle::CASES,
         faults::CASES,
         random::CASES,

@@ -216,4 +216,32 @@ bugs! {
     LeasesAreOfAHandle [24] "lease::one_candidate_at_a_time_holds_it";
     /// The error of a swap whose answer was lost says that nothing was written.
     SwapsDenyTheUnknown [24] "lease::a_lost_answer_is_told_by_the_record";
+    /// What is imported gets the time of the import.
+    ImportsNow [25] "transfer::an_import_keeps_the_times";
+    /// What is imported is appended, whatever stands there.
+    ImportsAppend [25] "transfer::an_import_can_be_repeated";
+    /// What stands at a version is taken for what is imported.
+    ImportsCompareNothing [25] "transfer::an_import_replaces_nothing";
+    /// What would leave a gap is appended.
+    ImportsCloseGaps [25] "transfer::an_import_leaves_no_gap";
+    /// Streams always begin at 1.
+    ImportsRenumber [25] "transfer::a_stream_may_begin_at_any_version";
+    /// Events are imported stream by stream.
+    ImportsSort [25] "transfer::an_import_has_the_order_given";
+    /// What a closed stream does not take is dropped.
+    ImportsDropTheClosed [25] "transfer::a_closed_stream_takes_no_import";
+    /// Events that are too large for the store are left out.
+    ImportsDropTheLarge [25] "transfer::an_import_refuses_what_an_append_refuses";
+    /// Half of what is imported is written before a check fails.
+    ImportsCheckLate [7] "transfer::an_import_refuses_what_an_append_refuses";
+    /// A dropped import has been noted as done.
+    ImportsForgetTheDropped [25] "transfer::a_dropped_import_can_be_finished";
+    /// What is imported wakes nobody.
+    ImportsWakeNobody [17] "transfer::a_subscriber_sees_an_import" waiting;
+    /// Only streams with events are listed.
+    ListsTheLiving [25] "transfer::removed_streams_are_listed";
+    /// A page of the list begins one too late.
+    ListsSkip [25] "transfer::streams_are_listed_a_page_at_a_time";
+    /// Streams are listed without regard to case.
+    ListsFoldCase [25] "transfer::streams_are_listed_a_page_at_a_time";
 }

@@ -10,6 +10,7 @@ mod lease;
 mod server;
 mod store;
 mod subscription;
+mod transfer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,7 @@ use libtest_mimic::{Failed, Trial};
 use server::Simulated;
 
 /// The last rule of the contract.
-const RULES: u8 = 24;
+const RULES: u8 = 25;
 /// How long a case waits on a broken store for what never comes.
 const SHORT: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);

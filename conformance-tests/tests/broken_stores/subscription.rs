@@ -22,6 +22,9 @@ use crate::{bug::Bug, store::Handle};
 /// Tells those who wait for a handle, or for a turn, that something was appended.
 pub(crate) fn wake(handle: &Handle) {
     handle.server.waiters.send_modify(|appends| *appends = (appends.0 + 1, handle.number));
+    if handle.has(Bug::ImportsWakeNobody) {
+        handle.server.in_flight.store(0, Ordering::SeqCst);
+    }
     if handle.has(Bug::WakesOnlyOne) {
         handle.server.turn.notify_one();
     }
@@ -161,6 +164,12 @@ impl Connection {
                     return;
                 }
             },
+            // Until an append comes that wakes.
+            Some(Bug::ImportsWakeNobody) => {
+                while self.handle.server.in_flight.load(Ordering::SeqCst) > 0 {
+                    let _ = self.appends.changed().await;
+                }
+            }
             Some(Bug::WakesOnlyOne) => self.handle.server.turn.notified().await,
             Some(Bug::WaitsInTurn) => {
                 let _turn = self.handle.server.lock.acquire().await;

@@ -16,6 +16,8 @@ use crate::{
     Subscription, Version,
 };
 
+pub use crate::transfer::{ImportVerdict, check_import, import_by_appends, import_conflict};
+
 /// Refuses an append that is empty, too large, or names something that begins with `$`; and, where
 /// there are several, none at all or two to one stream.
 ///

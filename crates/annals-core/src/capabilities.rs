@@ -56,6 +56,11 @@ pub struct Capabilities {
     pub checkpoints: bool,
     /// Whether leases can be kept.
     pub leases: bool,
+    /// Whether its streams can be listed.
+    pub list_streams: bool,
+    /// Whether an [import](crate::TransferStore::import) keeps the record times, and begins a stream
+    /// at any version without traces. Without it, an import goes by appends.
+    pub exact_import: bool,
     /// The most bytes that data and metadata of one event may have together; for a snapshot too.
     pub max_event_bytes: usize,
     /// The most events of one append, over all its streams.
@@ -66,7 +71,7 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// A store that can do everything, except what cannot be said without knowing it: it is not
-    /// durable, and recognises retries by best effort.
+    /// durable, recognises retries by best effort, lists no streams and imports by appends.
     #[must_use]
     pub const fn new(backend: &'static str) -> Self {
         const MIB: usize = 1024 * 1024;
@@ -84,6 +89,8 @@ impl Capabilities {
             snapshots: true,
             checkpoints: true,
             leases: true,
+            list_streams: false,
+            exact_import: false,
             max_event_bytes: 16 * MIB,
             max_append_events: 10_000,
             max_append_bytes: 64 * MIB,
@@ -108,6 +115,8 @@ impl Capabilities {
             snapshots,
             checkpoints,
             leases,
+            list_streams,
+            exact_import,
             max_event_bytes,
             max_append_events,
             max_append_bytes,
@@ -135,6 +144,8 @@ impl Capabilities {
             ("snapshots", yes_no(snapshots)),
             ("checkpoints", yes_no(checkpoints)),
             ("leases", yes_no(leases)),
+            ("list of streams", yes_no(list_streams)),
+            ("imports with their record times", yes_no(exact_import)),
             ("largest event", bytes(*max_event_bytes)),
             ("most events in an append", max_append_events.to_string()),
             ("largest append", bytes(*max_append_bytes)),

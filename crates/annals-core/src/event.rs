@@ -186,6 +186,12 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
+    /// The bytes of data and metadata.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.data.len() + self.metadata.len()
+    }
+
     /// The value that the data, a JSON text, stands for.
     ///
     /// # Errors

@@ -33,13 +33,16 @@
 //! snapshot of a stream, a [`CheckpointStore`] the last position of a subscriber, a [`LeaseStore`]
 //! who of several processes has something to itself.
 //!
+//! *Move.* What one store recorded another takes as it is, at the same versions: a [`TransferStore`]
+//! lists the streams that there are, and imports events, again as often as one likes.
+//!
 //! What a store cannot do, it declares in its [`Capabilities`] and refuses with
 //! [`ErrorKind::Unsupported`]. The crate `annals-conformance` checks all of it.
 //!
 //! # Writing an adapter
 //!
-//! Implement [`EventStore`] (and [`SnapshotStore`], [`CheckpointStore`] and [`LeaseStore`], or leave
-//! their methods refusing); [`adapter`] has what every adapter needs. Then run the conformance suite.
+//! Implement [`EventStore`] (and [`SnapshotStore`], [`CheckpointStore`], [`LeaseStore`] and
+//! [`TransferStore`], or leave their methods as they are); [`adapter`] has what every adapter needs. Then run the conformance suite.
 
 pub mod adapter;
 mod append;
@@ -54,6 +57,7 @@ mod payload;
 mod read;
 mod store;
 mod subscribe;
+mod transfer;
 
 pub use append::{Append, Appended, ExpectedVersion};
 pub use capabilities::{Capabilities, Recognition, Removal};
@@ -73,3 +77,4 @@ pub use store::{
     StreamState,
 };
 pub use subscribe::{Message, Source, Start, Subscribe, Subscription};
+pub use transfer::{PLACEHOLDER, TransferStore};

@@ -8,7 +8,7 @@ use futures::{TryFutureExt, TryStreamExt};
 use crate::{
     Append, Appended, Capabilities, Error, EventStream, ExpectedVersion, LeaseStore, NewEvent,
     Payload, Position, ReadAll, ReadStream, RecordedEvent, Result, StreamId, Subscribe,
-    SubscriberId, Subscription, Version,
+    SubscriberId, Subscription, TransferStore, Version,
 };
 
 /// An event store. The crate's documentation says what every one promises; conveniences are in
@@ -214,9 +214,9 @@ pub trait CheckpointStore: Send + Sync {
 }
 
 /// All that a backend of annals gives: what `annals::connect` returns, as an `Arc<dyn Store>`.
-pub trait Store: EventStore + SnapshotStore + CheckpointStore + LeaseStore {}
+pub trait Store: TransferStore + SnapshotStore + CheckpointStore + LeaseStore {}
 
-impl<T: EventStore + SnapshotStore + CheckpointStore + LeaseStore + ?Sized> Store for T {}
+impl<T: TransferStore + SnapshotStore + CheckpointStore + LeaseStore + ?Sized> Store for T {}
 
 /// Conveniences on every [`EventStore`].
 #[async_trait]

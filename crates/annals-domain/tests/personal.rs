@@ -12,7 +12,7 @@ use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, ErrorKind, EventStore, EventStoreExt,
     EventStream, ExpectedVersion, LeaseStore, NewEvent, Payload, Position, ReadAll, ReadStream,
     RecordedEvent, Result, SnapshotStore, StreamId, StreamInfo, Subscribe, Subscription,
-    TryStreamExt, Version,
+    TransferStore, TryStreamExt, Version,
 };
 use annals_domain::personal::{
     Key, KeyStore, MemoryKeys, Opened, PersonalData, StoreKeys, Subject,
@@ -583,3 +583,5 @@ impl EventStore for Scripted {
 impl SnapshotStore for Scripted {}
 impl CheckpointStore for Scripted {}
 impl LeaseStore for Scripted {}
+
+impl TransferStore for Scripted {}

@@ -270,7 +270,9 @@ impl DynamoDbConfig {
         })
     }
 
-    pub(crate) async fn client(&self) -> Client {
+    /// The client that a store opened with this has, for what a store does not do: to delete its
+    /// table, to read what the service measures.
+    pub async fn client(&self) -> Client {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let region = match &self.region {

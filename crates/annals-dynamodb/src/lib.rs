@@ -84,6 +84,7 @@ mod commit;
 mod config;
 mod error;
 mod head;
+mod inspect;
 mod item;
 mod keep;
 mod locks;
@@ -101,4 +102,5 @@ mod url;
 /// The driver, in the version whose types this crate's interface has.
 pub use aws_sdk_dynamodb;
 pub use config::{DynamoDbConfig, DynamoDbOptions};
+pub use inspect::Inspection;
 pub use store::DynamoDbStore;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The layout that this version writes and reads.
-const LAYOUT: u64 = 1;
+pub(crate) const LAYOUT: u64 = 1;
 /// Over how many partitions the log of a new store spreads: as much as 500 slots a second each that
 /// are not shared, of which the counter gives out 1,000; or what 1,500 small appends fill that are.
 const STRIPES: u64 = 8;
@@ -67,7 +67,7 @@ fn incompatible<T>(message: String) -> Result<T> {
     Err(Error::new(ErrorKind::Incompatible, message))
 }
 
-fn check_keys(table: &Table, found: &TableDescription) -> Result<()> {
+pub(crate) fn check_keys(table: &Table, found: &TableDescription) -> Result<()> {
     let schema = found.key_schema();
     let attributes = found.attribute_definitions();
     let is_there = |(name, key_type, scalar): &(&str, KeyType, ScalarAttributeType)| {
@@ -123,7 +123,7 @@ fn check_meta(meta: &Item, options: &DynamoDbOptions) -> Result<u64> {
 }
 
 impl Table {
-    async fn describe(&self) -> Result<Option<TableDescription>> {
+    pub(crate) async fn describe(&self) -> Result<Option<TableDescription>> {
         let request = || self.client.describe_table().table_name(&self.name).send();
         match self.call(request, fault).await {
             Ok(answer) => Ok(answer.table),

@@ -5,8 +5,8 @@ use std::{fmt, slice, sync::Arc};
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
     ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, Result,
-    Snapshot, SnapshotStore, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription, Version,
-    adapter,
+    Snapshot, SnapshotStore, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription,
+    TransferStore, Version, adapter,
 };
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -263,3 +263,6 @@ impl LeaseStore for DynamoDbStore {
         self.shared.swap_lease(name, record).await.map_err(context("swap_lease"))
     }
 }
+
+/// By appends: an item has one record time, and nothing says which streams there are.
+impl TransferStore for DynamoDbStore {}

@@ -6,7 +6,7 @@ use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, EventStore, EventStream,
     ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
     Recognition, Removal, Result, Snapshot, SnapshotStore, StreamId, StreamInfo, Subscribe,
-    SubscriberId, Subscription, Version, adapter,
+    SubscriberId, Subscription, TransferStore, Version, adapter,
 };
 use async_trait::async_trait;
 use futures::TryStreamExt;
@@ -102,6 +102,20 @@ impl EventStoreDbStore {
     #[must_use]
     pub fn options(&self) -> &EventStoreDbOptions {
         &self.shared.options
+    }
+
+    /// The version of the server that the client talks to, as in `24.10.0`; none where the server
+    /// does not tell.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](annals_core::ErrorKind::Unavailable) where it cannot be reached.
+    pub async fn server_version(&self) -> Result<Option<String>> {
+        let asked = self.shared.connection.once(|client| async move { client.server_info().await });
+        let info =
+            asked.await.map_err(|failure| context("server_version")(failure.into_error()))?;
+        let version = info.version();
+        let (major, minor, patch) = (version.major(), version.minor(), version.patch());
+        Ok((major > 0).then(|| format!("{major}.{minor}.{patch}")))
     }
 
     async fn remove(
@@ -278,3 +292,6 @@ impl LeaseStore for EventStoreDbStore {
         keep::swap_lease(&self.shared, name, record).await.map_err(context("swap_lease"))
     }
 }
+
+/// By appends: the protocol has no record times to set, and no list of streams.
+impl TransferStore for EventStoreDbStore {}

@@ -1,13 +1,13 @@
 //! The events, and every change to them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use annals_core::{
     Append, Appended, Error,
     ExpectedVersion::{Any, StreamExists},
     LeaseName, LeaseRecord, NewEvent, Position, RecordedEvent, Result, Snapshot, StreamId,
     StreamInfo, StreamState, SubscriberId, Version,
-    adapter::{StreamHead, Verdict},
+    adapter::{self, ImportVerdict, StreamHead, Verdict},
 };
 use chrono::{DateTime, SubsecRound, Utc};
 use uuid::Uuid;
@@ -119,6 +119,53 @@ impl State {
         stream.head.version = base.plus(count);
         stream.head.state = StreamState::Live;
         Appended::after(base, count, self.last_position(), false)
+    }
+
+    /// Writes events of another store, or nothing.
+    pub(crate) fn import(&mut self, events: Vec<RecordedEvent>) -> Result<()> {
+        let mut new = Vec::with_capacity(events.len());
+        // The streams to which events before have been found to be written.
+        let mut written = HashSet::new();
+        for event in events {
+            if written.contains(&event.stream) {
+                new.push(event);
+                continue;
+            }
+            let is_empty = self.info(&event.stream).first_version.is_none();
+            let head = self.head(&event.stream);
+            match head.judge_import(&event, is_empty)? {
+                ImportVerdict::Write => {
+                    written.insert(event.stream.clone());
+                    new.push(event);
+                }
+                ImportVerdict::Compare => match self.event(&event.stream, event.version) {
+                    Some(found) if found.id == event.id => {}
+                    _ => return Err(adapter::import_conflict(&event, head.version)),
+                },
+            }
+        }
+        for mut event in new {
+            event.position = Position::new(self.log.len() as u64 + 1);
+            let stream = self.streams.entry(event.stream.clone()).or_default();
+            stream.positions.push_back(event.position);
+            stream.ids.insert(event.id, event.version);
+            stream.head.version = event.version;
+            stream.head.state = StreamState::Live;
+            self.log.push(Some(event));
+        }
+        Ok(())
+    }
+
+    /// The streams after an id, in the order of their ids.
+    pub(crate) fn list(
+        &self,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Vec<(StreamId, StreamInfo)> {
+        let after = after.map_or("", StreamId::as_str);
+        let mut ids: Vec<_> = self.streams.keys().filter(|id| id.as_str() > after).collect();
+        ids.sort_unstable_by_key(|id| id.as_str());
+        ids.into_iter().take(limit).map(|id| (id.clone(), self.info(id))).collect()
     }
 
     /// Removes what stands before a version; all of it where that is beyond the last.

@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
     ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
-    Recognition, Result, Snapshot, SnapshotStore, Source, Start, StreamId, StreamInfo, StreamState,
-    Subscribe, SubscriberId, Subscription, Version, adapter,
+    Recognition, RecordedEvent, Result, Snapshot, SnapshotStore, Source, Start, StreamId,
+    StreamInfo, StreamState, Subscribe, SubscriberId, Subscription, TransferStore, Version,
+    adapter,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -50,6 +51,7 @@ impl MemoryStore {
     pub fn new() -> Self {
         let mut capabilities = Capabilities::new(BACKEND);
         capabilities.retry_recognition = Recognition::Guaranteed;
+        (capabilities.list_streams, capabilities.exact_import) = (true, true);
         let appended = watch::Sender::new(Position::START);
         Self { shared: Arc::new(Shared { state: RwLock::default(), appended }), capabilities }
     }
@@ -229,5 +231,27 @@ impl LeaseStore for MemoryStore {
         }
         state.leases.insert(name.clone(), record.clone());
         Ok(true)
+    }
+}
+
+#[async_trait]
+impl TransferStore for MemoryStore {
+    async fn list_streams(
+        &self,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<(StreamId, StreamInfo)>> {
+        Ok(self.shared.read().list(after, limit))
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
+        adapter::check_import(&events, &self.capabilities)
+            .and_then(|()| {
+                let mut state = self.shared.write();
+                state.import(events)?;
+                self.shared.appended.send_replace(state.last_position());
+                Ok(())
+            })
+            .map_err(context("import"))
     }
 }

@@ -256,6 +256,81 @@ BEGIN
 END
 $$;
 
+-- Events that another store recorded, as they are: all of them, or nothing where a stream is not as
+-- it must be for that. In the same order as in `append`: locks, judgement, positions.
+--
+-- Each stream is named once; `firsts` are the versions at which its events begin, which go up by 1.
+-- They are written where the stream is at the version before, or where nothing of it can be read and
+-- it has not come so far: then what is missing counts as removed. For each stream it says how it was
+-- found: state (NULL where there is none), version, and up to which version events were removed.
+CREATE FUNCTION {schema}.import(
+    lock_key integer, names text[], categories text[], firsts bigint[],
+    owners integer[], event_versions bigint[], event_times timestamptz[], event_ids uuid[],
+    event_types text[], event_flags smallint[], event_data bytea[], event_metadata bytea[],
+    OUT written boolean, OUT states smallint[], OUT versions bigint[], OUT removals bigint[]
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+DECLARE
+    stream_ids bigint[];
+    amends boolean;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'an import needs the isolation level READ COMMITTED'
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    PERFORM pg_advisory_xact_lock(lock_key, hash)
+    FROM (SELECT DISTINCT hashtext(name) AS hash FROM unnest(names) AS name ORDER BY 1) AS hashes;
+    SELECT array_agg(head.id), array_agg(head.state), array_agg(head.version),
+        array_agg(head.removed_to),
+        bool_and(head.state IS DISTINCT FROM 2 AND (head.first - 1 = head.version
+            OR head.first > head.version AND head.version = head.removed_to)),
+        bool_or(head.id IS NOT NULL AND (head.state <> 0 OR head.first - 1 <> head.version))
+    INTO stream_ids, states, versions, removals, written, amends
+    FROM (
+        SELECT stream.id, stream.state, asked.first, coalesce(stream.removed_to, 0) AS removed_to,
+            greatest(stream.removed_to, 0, (
+                SELECT event.version FROM {schema}.events AS event
+                WHERE event.stream = stream.id ORDER BY event.version DESC LIMIT 1
+            )) AS version
+        FROM unnest(names, firsts) WITH ORDINALITY AS asked (name, first, number)
+        LEFT JOIN LATERAL (
+            SELECT * FROM {schema}.streams WHERE streams.name = asked.name OFFSET 0
+        ) AS stream ON true
+        ORDER BY asked.number
+    ) AS head;
+    IF NOT written THEN
+        RETURN;
+    END IF;
+    IF array_position(stream_ids, NULL) IS NOT NULL THEN
+        INSERT INTO {schema}.streams (name, category, removed_to)
+        SELECT asked.name, asked.category, asked.first - 1
+        FROM unnest(names, categories, firsts, stream_ids) AS asked (name, category, first, id)
+        WHERE asked.id IS NULL;
+        -- To look for each of many new ones in the answer of the insert would take longer.
+        SELECT array_agg(found.id) INTO stream_ids FROM (
+            SELECT (SELECT streams.id FROM {schema}.streams WHERE streams.name = asked.name) AS id
+            FROM unnest(names) WITH ORDINALITY AS asked (name, number) ORDER BY asked.number
+        ) AS found;
+    END IF;
+    IF amends THEN
+        UPDATE {schema}.streams SET state = 0,
+            removed_to = CASE WHEN found.first - 1 = found.version THEN streams.removed_to
+                ELSE found.first - 1 END
+        FROM unnest(stream_ids, states, firsts, versions) AS found (id, state, first, version)
+        WHERE streams.id = found.id
+            AND (found.state = 1 OR found.state = 0 AND found.first - 1 <> found.version);
+    END IF;
+    INSERT INTO {schema}.events
+    SELECT nextval('{schema}.positions'), stream_ids[event.owner], event.version,
+        event.recorded_at, event.id, event.flags, categories[event.owner], event.type, event.data,
+        event.metadata
+    FROM unnest(owners, event_versions, event_times, event_ids, event_types, event_flags,
+        event_data, event_metadata) WITH ORDINALITY
+        AS event (owner, version, recorded_at, id, type, flags, data, metadata, number)
+    ORDER BY event.number;
+END
+$$;
+
 -- How far the order of positions is settled: `settled` says up to which position every append has
 -- either become visible or come to nothing; a reader that stays below it skips no event. `visible`
 -- is the greatest position that can be seen; where it is beyond `settled`, some append that may

@@ -179,7 +179,11 @@ fn decode(row: &PgRow, asked: &[Asked<'_>]) -> Result<Vec<Answer>, Failure> {
     Ok(answers)
 }
 
-fn head(state: Option<i16>, version: Version, deleted_at: Option<i64>) -> Result<StreamHead> {
+pub(crate) fn head(
+    state: Option<i16>,
+    version: Version,
+    deleted_at: Option<i64>,
+) -> Result<StreamHead> {
     let Some(state) = state else { return Ok(StreamHead::MISSING) };
     let state = rows::state(state).ok_or_else(|| corrupt("unknown state of a stream"))?;
     let deleted_at = Version::from_i64(deleted_at.unwrap_or(0));

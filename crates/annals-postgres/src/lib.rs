@@ -31,6 +31,8 @@
 //! * Reads are pages, one statement each: an open read keeps no connection and no transaction.
 //! * When a connection is lost, an append is sent once more, since a retry is always recognised; a
 //!   subscription goes on where it was for as long as it takes.
+//! * An import is a statement for every few thousand events: it takes the locks and judges the
+//!   streams as an append does, once for each stream, and may be repeated.
 //!
 //! # The schema
 //!
@@ -56,7 +58,8 @@
 //! GRANT INSERT, UPDATE ON annals.leases TO shop;
 //! ```
 //!
-//! To remove events, and to append to a stream that was deleted, also:
+//! To remove events, to append to a stream that was deleted, and to import into one that has no
+//! events left, also:
 //!
 //! ```sql
 //! GRANT UPDATE ON annals.streams TO shop;
@@ -81,6 +84,7 @@ mod config;
 mod connections;
 mod error;
 mod horizon;
+mod import;
 mod manage;
 mod migrate;
 mod notify;

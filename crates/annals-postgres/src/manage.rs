@@ -37,8 +37,13 @@ impl Head {
         let Some(row) = rows.first() else {
             return Ok(Self { head: StreamHead::MISSING, removed_to: Version::NONE });
         };
-        let number = |column| row.try_get(column).map(Version::from_i64).map_err(driver);
-        let state = rows::state(row.try_get(0).map_err(driver)?);
+        Self::decode(row, 0)
+    }
+
+    /// Of state, version, `removed_to` and `deleted_at`, in the columns from one on.
+    fn decode(row: &PgRow, first: usize) -> Result<Self> {
+        let number = |column| row.try_get(first + column).map(Version::from_i64).map_err(driver);
+        let state = rows::state(row.try_get(first).map_err(driver)?);
         let state = state.ok_or_else(|| corrupt("unknown state of a stream"))?;
         let head = StreamHead { state, version: number(1)?, deleted_at: number(3)? };
         Ok(Self { head, removed_to: number(2)? })
@@ -48,6 +53,27 @@ impl Head {
         let first = self.removed_to.plus(1);
         self.head.info((first <= self.head.version).then_some(first))
     }
+}
+
+/// The streams after an id, in the order of the bytes of their ids.
+pub(crate) async fn list_streams(
+    shared: &Shared,
+    after: Option<&StreamId>,
+    limit: usize,
+) -> Result<Vec<(StreamId, StreamInfo)>> {
+    // No id is empty.
+    let after = after.map_or("", StreamId::as_str);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let statement = || query(&shared.sql.list_streams).bind(after).bind(limit);
+    let rows = shared.connections.rows(statement).await.map_err(driver)?;
+    let stream = |row: &PgRow| {
+        let name: &str = row.try_get(0).map_err(driver)?;
+        let stream = StreamId::new(name)
+            .map_err(|e| corrupt("a stream has an illegal name").with_source(e))?;
+        let head = Head::decode(row, 1).map_err(|e| e.with_stream(&stream))?;
+        Ok((stream, head.info()))
+    };
+    rows.iter().map(stream).collect()
 }
 
 /// What becomes of a stream.

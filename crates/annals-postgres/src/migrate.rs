@@ -4,6 +4,7 @@ use annals_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use crate::{
+    PostgresStore,
     error::{code, driver},
     sql::quoted,
 };
@@ -13,6 +14,12 @@ const MIGRATIONS: &[&str] = &[include_str!("../schema/0001.sql")];
 
 /// The version that this build knows.
 const CURRENT: i32 = MIGRATIONS.len() as i32;
+
+impl PostgresStore {
+    /// The version of the schema that this build reads and writes. The one that is there is the
+    /// greatest in the table `migrations` of the schema.
+    pub const SCHEMA_VERSION: i32 = CURRENT;
+}
 
 /// Looks whether the schema is that of this build, and brings it there where `migrate` allows it.
 /// Safe when several processes do so at once.

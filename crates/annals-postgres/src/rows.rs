@@ -18,7 +18,7 @@ use crate::{
 /// How many types are remembered: far more than most stores have.
 const REMEMBERED: usize = 4_096;
 /// PostgreSQL counts microseconds from the beginning of 2000.
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
+pub(crate) const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// Makes events of rows. Remembers names, so that a name that comes again is neither checked nor
 /// copied.

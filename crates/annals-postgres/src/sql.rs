@@ -144,6 +144,16 @@ statements! {
         FROM {schema}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
     append_one: "SELECT written, stream_state, stream_version, deletion, seen, event_position \
         FROM {schema}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    import: "SELECT written, states, versions, removals \
+        FROM {schema}.import($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    /// The events of several streams between two versions: by the number of the stream.
+    ids_between: "SELECT a.number, f.version, f.id \
+        FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY \
+            AS a (name, first, last, number) \
+        CROSS JOIN LATERAL (SELECT e.version, e.id FROM {schema}.events AS e \
+            JOIN {schema}.streams AS s ON s.id = e.stream \
+            WHERE s.name = a.name AND e.version BETWEEN a.first AND a.last \
+                AND e.version > s.removed_to OFFSET 0) AS f";
     horizon: "SELECT settled, visible, in_flight FROM {schema}.horizon($1, $2)";
     remove: "SELECT {schema}.remove($1, $2, $3, $4, $5, $6, $7)";
     /// Some of what was removed.
@@ -156,6 +166,9 @@ statements! {
     head: "SELECT s.state, greatest(s.removed_to, (SELECT max(e.version) \
         FROM {schema}.events AS e WHERE e.stream = s.id)), s.removed_to, s.deleted_at \
         FROM {schema}.streams AS s WHERE s.name = $1";
+    list_streams: "SELECT s.name, s.state, greatest(s.removed_to, (SELECT max(e.version) \
+        FROM {schema}.events AS e WHERE e.stream = s.id)), s.removed_to, s.deleted_at \
+        FROM {schema}.streams AS s WHERE s.name > $1 ORDER BY s.name LIMIT $2";
     /// What is needed to answer a retry.
     ids_after: "SELECT e.version, e.id, e.position FROM {schema}.events AS e \
         JOIN {schema}.streams AS s ON s.id = e.stream \

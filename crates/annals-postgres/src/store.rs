@@ -5,8 +5,8 @@ use std::{fmt, slice, sync::Arc, time::Duration};
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
     ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
-    Recognition, Result, Snapshot, SnapshotStore, StreamId, StreamInfo, StreamState, Subscribe,
-    SubscriberId, Subscription, Version, adapter,
+    Recognition, RecordedEvent, Result, Snapshot, SnapshotStore, StreamId, StreamInfo, StreamState,
+    Subscribe, SubscriberId, Subscription, TransferStore, Version, adapter,
 };
 use async_trait::async_trait;
 use sqlx::{
@@ -19,6 +19,7 @@ use crate::{
     connections::Connections,
     error::{BACKEND, POOLER, context, driver, internal},
     horizon::Horizon,
+    import,
     manage::{self, Head, Removal},
     migrate,
     notify::Notifier,
@@ -53,6 +54,7 @@ static CAPABILITIES: Capabilities = {
     let mut capabilities = Capabilities::new(BACKEND);
     capabilities.durable = true;
     capabilities.retry_recognition = Recognition::Guaranteed;
+    (capabilities.list_streams, capabilities.exact_import) = (true, true);
     capabilities
 };
 
@@ -297,5 +299,22 @@ impl LeaseStore for PostgresStore {
 
     async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
         manage::swap_lease(&self.shared, name, record).await.map_err(context("swap_lease"))
+    }
+}
+
+#[async_trait]
+impl TransferStore for PostgresStore {
+    async fn list_streams(
+        &self,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<(StreamId, StreamInfo)>> {
+        let found = manage::list_streams(&self.shared, after, limit).await;
+        found.map_err(context("list_streams"))
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
+        adapter::check_import(&events, self.capabilities()).map_err(context("import"))?;
+        import::import(&self.shared, events).await.map_err(context("import"))
     }
 }

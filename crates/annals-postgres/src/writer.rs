@@ -37,7 +37,7 @@ const SHARE: usize = 48;
 /// a transaction takes, unless it waits for a lock.
 const STUCK: Duration = Duration::from_millis(10);
 /// How often a transaction is sent again that met another in the database.
-const RACES: usize = 10;
+pub(crate) const RACES: usize = 10;
 
 #[derive(Debug)]
 pub(crate) struct Writers {
@@ -115,9 +115,7 @@ impl Writers {
     /// Writes appends, one or several all or none. Goes on when what this returns is dropped, unless
     /// nothing was begun.
     pub(crate) async fn append(self: &Arc<Self>, appends: Vec<Append>) -> Result<Vec<Appended>> {
-        let runtime = Handle::try_current().map_err(|e| {
-            Error::new(ErrorKind::InvalidInput, "this needs a Tokio runtime").with_source(e)
-        })?;
+        let runtime = runtime()?;
         let (answer, answered) = oneshot::channel();
         self.queue().jobs.push_back(Job { appends, answer });
         self.begin(&runtime);
@@ -137,7 +135,13 @@ impl Writers {
     }
 }
 
-fn ended() -> Error {
+pub(crate) fn runtime() -> Result<Handle> {
+    Handle::try_current().map_err(|e| {
+        Error::new(ErrorKind::InvalidInput, "this needs a Tokio runtime").with_source(e)
+    })
+}
+
+pub(crate) fn ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the runtime shuts down")
 }
 

@@ -68,8 +68,8 @@ impl Harness for Server {
         } else {
             postgres::shared().await?
         };
-        let proxy =
-            Proxy::between(server.addr(), Marked::new(".append").or(".leases AS kept")).await?;
+        let marked = Marked::new(".append").or(".import").or(".leases AS kept");
+        let proxy = Proxy::between(server.addr(), marked).await?;
         self.places().insert(namespace.to_owned(), Place { server, proxy: Arc::new(proxy) });
         Ok(())
     }

@@ -3,7 +3,7 @@
 use annals_core::{
     Append, Appended, Error,
     ExpectedVersion::{Any, StreamExists},
-    NewEvent, Position, StreamState, Version,
+    NewEvent, Position, StreamId, StreamState, Version,
     adapter::Verdict,
 };
 use rusqlite::params;
@@ -100,7 +100,7 @@ impl Session<'_> {
         let appended = |last| Appended::after(base, append.count(), last, false);
         // An append that has no answer must not be begun.
         appended(self.last)?;
-        let stream = self.writable(append, &head)?;
+        let stream = self.writable(&append.stream, &head)?;
         for (version, event) in (base.get() + 1..).zip(&append.events) {
             self.last = self.last.plus(1);
             self.insert_event.execute(params![
@@ -125,7 +125,7 @@ impl Session<'_> {
     }
 
     /// The row of a stream that is live from now on.
-    fn writable(&self, append: &Append, head: &Head) -> Result<i64, Failure> {
+    pub(crate) fn writable(&self, stream: &StreamId, head: &Head) -> Result<i64, Failure> {
         let sql = &self.database.sql;
         match (head.row, head.head.state) {
             (Some(row), StreamState::Live) => Ok(row),
@@ -133,7 +133,7 @@ impl Session<'_> {
                 self.connection.prepare_cached(&sql.revive_stream)?.execute([row])?;
                 Ok(row)
             }
-            (None, _) => self.insert_stream(&append.stream),
+            (None, _) => self.insert_stream(stream),
             (Some(_), _) => Err(corrupt("a closed stream was judged open").into()),
         }
     }

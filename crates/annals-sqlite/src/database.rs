@@ -152,7 +152,11 @@ impl Database {
     }
 }
 
-fn connect(path: impl AsRef<Path>, flags: OpenFlags, create: bool) -> rusqlite::Result<Connection> {
+pub(crate) fn connect(
+    path: impl AsRef<Path>,
+    flags: OpenFlags,
+    create: bool,
+) -> rusqlite::Result<Connection> {
     let mut flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
     let connection = Connection::open_with_flags(path, flags)?;
@@ -163,7 +167,7 @@ fn connect(path: impl AsRef<Path>, flags: OpenFlags, create: bool) -> rusqlite::
 }
 
 /// The path, made absolute: readers are opened later, when the working directory may be another.
-fn check_path(path: &Path, create: bool) -> Result<PathBuf> {
+pub(crate) fn check_path(path: &Path, create: bool) -> Result<PathBuf> {
     let invalid = |message: String| Error::new(ErrorKind::InvalidInput, message);
     let path = std::path::absolute(path)
         .map_err(|e| invalid("the database needs a path".to_owned()).with_source(e))?;

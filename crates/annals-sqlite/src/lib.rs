@@ -42,6 +42,8 @@ mod config;
 mod database;
 mod error;
 mod heads;
+mod import;
+mod inspect;
 mod manage;
 mod migrate;
 mod notify;
@@ -59,4 +61,5 @@ mod url;
 mod writer;
 
 pub use config::{Location, SqliteConfig, Synchronous};
+pub use inspect::Inspection;
 pub use store::SqliteStore;

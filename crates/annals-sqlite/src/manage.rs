@@ -18,6 +18,7 @@ impl Session<'_> {
             Command::AppendMulti(appends) => {
                 return self.append_multi(appends).map(Answer::AppendedMulti);
             }
+            Command::Import(events) => self.import(events)?,
             Command::Truncate { stream, before } => self.truncate(stream, *before)?,
             Command::Delete { stream, expected, state } => {
                 self.delete(stream, *expected, *state)?;

@@ -12,13 +12,26 @@ use crate::{busy::Patience, error::Failure, sql::Sql};
 const MIGRATIONS: &[&str] = &[include_str!("../schema/0001.sql")];
 
 /// The version that this build knows.
-const CURRENT: i64 = MIGRATIONS.len() as i64;
+pub(crate) const CURRENT: i64 = MIGRATIONS.len() as i64;
 
 /// The version of the tables that are there; 0 where there are none.
 ///
 /// # Errors
 /// [`ErrorKind::Incompatible`] where they are newer than this build, or not those of a store.
 pub(crate) fn version(connection: &Connection, sql: &Sql, prefix: &str) -> Result<i64, Failure> {
+    let version = found(connection, sql, prefix)?;
+    if version > CURRENT {
+        let message = format!(
+            "the store has schema version {version}, and this version of annals knows none beyond \
+             {CURRENT}; upgrade annals"
+        );
+        return Err(Error::new(ErrorKind::Incompatible, message).into());
+    }
+    Ok(version)
+}
+
+/// [`version`], be it newer than this build or not.
+pub(crate) fn found(connection: &Connection, sql: &Sql, prefix: &str) -> Result<i64, Failure> {
     let found: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE",
         [format!("{prefix}_meta")],
@@ -29,13 +42,6 @@ pub(crate) fn version(connection: &Connection, sql: &Sql, prefix: &str) -> Resul
     }
     let version = connection.query_row(&sql.schema_version, [], |row| row.get(0)).optional();
     match version {
-        Ok(Some(version)) if version > CURRENT => {
-            let message = format!(
-                "the store has schema version {version}, and this version of annals knows none \
-                 beyond {CURRENT}; upgrade annals"
-            );
-            Err(Error::new(ErrorKind::Incompatible, message).into())
-        }
         Ok(Some(version)) if version > 0 => Ok(version),
         Ok(_) => Err(foreign(prefix).into()),
         Err(error) if is_foreign(&error) => Err(foreign(prefix).with_source(error).into()),

@@ -10,7 +10,7 @@ use std::{
 
 use annals_core::{
     Append, Appended, Error, ErrorKind, ExpectedVersion, LeaseName, LeaseRecord, NewEvent,
-    Position, Result, Snapshot, StreamId, StreamState, SubscriberId, Version,
+    Position, RecordedEvent, Result, Snapshot, StreamId, StreamState, SubscriberId, Version,
 };
 use tokio::{
     runtime::Handle,
@@ -22,6 +22,7 @@ use tokio::{
 pub(crate) enum Command {
     Append(Append),
     AppendMulti(Vec<Append>),
+    Import(Vec<RecordedEvent>),
     Truncate { stream: StreamId, before: Version },
     Delete { stream: StreamId, expected: ExpectedVersion, state: StreamState },
     SaveSnapshot { stream: StreamId, snapshot: Snapshot },
@@ -211,6 +212,7 @@ impl Command {
         let bytes = match self {
             Self::Append(append) => events(append),
             Self::AppendMulti(appends) => appends.iter().map(events).sum(),
+            Self::Import(imported) => imported.iter().map(|event| event.size() + EVENT_BYTES).sum(),
             Self::SaveSnapshot { snapshot, .. } => snapshot.size(),
             _ => 0,
         };

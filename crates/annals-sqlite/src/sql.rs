@@ -57,6 +57,12 @@ statements! {
     stream_name: "SELECT name FROM {prefix}_streams WHERE id = ?1";
     first_version: "SELECT min(version) FROM {prefix}_events WHERE stream = ?1";
     position_of: "SELECT position FROM {prefix}_events WHERE stream = ?1 AND version = ?2";
+    id_at: "SELECT id FROM {prefix}_events WHERE stream = ?1 AND version = ?2";
+    /// Streams, with the first and the last version that can be read.
+    list_streams: "SELECT s.name, s.state, s.removed_to, \
+        (SELECT min(version) FROM {prefix}_events WHERE stream = s.id), \
+        (SELECT max(version) FROM {prefix}_events WHERE stream = s.id) \
+        FROM {prefix}_streams s WHERE s.name > ?1 ORDER BY s.name LIMIT ?2";
     ids_after: "SELECT version, position, id FROM {prefix}_events \
         WHERE stream = ?1 AND version > ?2 ORDER BY version LIMIT ?3";
 

@@ -4,9 +4,9 @@ use std::{fmt, slice, sync::Arc, thread::JoinHandle};
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
-    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, Result,
-    Snapshot, SnapshotStore, StreamId, StreamInfo, StreamState, Subscribe, SubscriberId,
-    Subscription, Version, adapter,
+    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
+    RecordedEvent, Result, Snapshot, SnapshotStore, StreamId, StreamInfo, StreamState, Subscribe,
+    SubscriberId, Subscription, TransferStore, Version, adapter,
 };
 use async_trait::async_trait;
 use rusqlite::OptionalExtension;
@@ -16,6 +16,7 @@ use crate::{
     config::{Location, SqliteConfig},
     database::Database,
     error::{BACKEND, context, corrupt},
+    import,
     notify::Notifier,
     queue::{Answer, Command, Queue},
     read::{AllPages, StreamPages, first_version},
@@ -69,6 +70,7 @@ impl SqliteStore {
         let (database, notifier, (queue, writer)) = opened.await.map_err(context("open"))?;
         let mut capabilities = Capabilities::new(BACKEND);
         capabilities.durable = durable;
+        (capabilities.list_streams, capabilities.exact_import) = (true, true);
         let readers = Arc::new(Readers::new(database.clone()));
         let writer = Some(writer);
         let shared = Shared { database, readers, notifier, queue, writer, capabilities };
@@ -125,7 +127,7 @@ fn no_answer() -> Error {
 }
 
 /// Does what may block, off the runtime's threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let runtime = Handle::try_current().map_err(|e| {
@@ -299,5 +301,24 @@ impl LeaseStore for SqliteStore {
             Answer::Swapped(swapped) => Ok(swapped),
             _ => Err(context("swap_lease")(no_answer())),
         }
+    }
+}
+
+#[async_trait]
+impl TransferStore for SqliteStore {
+    async fn list_streams(
+        &self,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<(StreamId, StreamInfo)>> {
+        let after = after.map(|id| id.as_str().to_owned()).unwrap_or_default();
+        let found =
+            self.shared.readers.run(move |db, reader| import::list(db, reader, &after, limit));
+        found.await.map_err(context("list_streams"))
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
+        adapter::check_import(&events, self.capabilities()).map_err(context("import"))?;
+        self.change("import", Command::Import(events)).await.map(|_| ())
     }
 }

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, EventStore, EventStream, ExpectedVersion,
-    LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, Result, Snapshot,
-    SnapshotStore, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription, Version,
+    LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, RecordedEvent, Result,
+    Snapshot, SnapshotStore, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription,
+    TransferStore, Version,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -199,5 +200,28 @@ impl LeaseStore for Observed {
     async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
         let span = name_span!(self.watch, "swap_lease", "annals.lease" = name);
         self.call(span, self.store().swap_lease(name, record)).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl TransferStore for Observed {
+    async fn list_streams(
+        &self,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<(StreamId, StreamInfo)>> {
+        let span = span!(self.watch, "list_streams", Subject::default());
+        self.call(span, self.store().list_streams(after, limit)).await
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
+        let span = span!(
+            self.watch,
+            "import",
+            Subject::default(),
+            "messaging.batch.message_count" = count(events.len()),
+        );
+        self.call(span, self.store().import(events)).await
     }
 }

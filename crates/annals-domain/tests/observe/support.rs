@@ -9,7 +9,7 @@ use std::{
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
     ExpectedVersion, LeaseStore, ReadAll, ReadStream, Result, SnapshotStore, StreamId, StreamInfo,
-    Subscribe, Subscription, Version,
+    Subscribe, Subscription, TransferStore, Version,
 };
 use futures::{StreamExt, stream};
 use tracing::{
@@ -160,3 +160,4 @@ impl EventStore for Failing {
 impl SnapshotStore for Failing {}
 impl CheckpointStore for Failing {}
 impl LeaseStore for Failing {}
+impl TransferStore for Failing {}

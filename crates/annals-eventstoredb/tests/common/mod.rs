@@ -9,8 +9,9 @@ use std::{
 
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, EventStore, EventStream, ExpectedVersion,
-    LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, Result, Snapshot,
-    SnapshotStore, Store, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription, Version,
+    LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, RecordedEvent, Result,
+    Snapshot, SnapshotStore, Store, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription,
+    TransferStore, Version,
 };
 use annals_gateway::{Gateway, GatewayOptions, Security};
 use annals_test_servers::{BoxError, Proxy};
@@ -198,5 +199,21 @@ impl LeaseStore for Lossy {
 
     async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
         self.store.swap_lease(name, record).await
+    }
+}
+
+#[async_trait::async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl TransferStore for Lossy {
+    async fn list_streams(
+        &self,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<(StreamId, StreamInfo)>> {
+        self.store.list_streams(after, limit).await
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
+        self.store.import(events).await
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, EventStore, EventStream, ExpectedVersion,
     LeaseStore, ReadAll, ReadStream, Result, SnapshotStore, StreamId, StreamInfo, Subscribe,
-    Subscription, Version,
+    Subscription, TransferStore, Version,
 };
 use annals_memory::MemoryStore;
 use async_trait::async_trait;
@@ -96,3 +96,5 @@ impl EventStore for Counting {
 impl SnapshotStore for Counting {}
 impl CheckpointStore for Counting {}
 impl LeaseStore for Counting {}
+
+impl TransferStore for Counting {}

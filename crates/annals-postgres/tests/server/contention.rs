@@ -82,7 +82,7 @@ async fn locked_streams_hold_up_no_other() -> Tested {
 
 /// Lets inserts of events fail where a condition holds. Attempts are counted in a sequence, which
 /// no rollback takes back.
-async fn fail_inserts(place: &Place, condition: &str, code: &str) -> Tested {
+pub(crate) async fn fail_inserts(place: &Place, condition: &str, code: &str) -> Tested {
     for statement in [
         "DROP SEQUENCE IF EXISTS {schema}.attempts",
         "CREATE SEQUENCE {schema}.attempts",
@@ -99,7 +99,7 @@ async fn fail_inserts(place: &Place, condition: &str, code: &str) -> Tested {
 }
 
 /// What [`fail_inserts`] does, at the commit: the answer is complete by then, but for its end.
-async fn fail_commits(place: &Place, condition: &str, code: &str) -> Tested {
+pub(crate) async fn fail_commits(place: &Place, condition: &str, code: &str) -> Tested {
     fail_inserts(place, condition, code).await?;
     place.execute("DROP TRIGGER fail ON {schema}.events").await?;
     let trigger = "CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON {schema}.events DEFERRABLE \
@@ -127,7 +127,7 @@ async fn commits_that_fail_are_no_success() -> Tested {
 }
 
 /// Serialization failure, deadlock, unique violation.
-const RACES: [&str; 3] = ["40001", "40P01", "23505"];
+pub(crate) const RACES: [&str; 3] = ["40001", "40P01", "23505"];
 
 async fn lost_races_are_tried_again() -> Tested {
     let place = Place::shared().await?;

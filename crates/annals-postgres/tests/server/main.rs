@@ -14,6 +14,7 @@ mod common;
 mod contention;
 mod dump;
 mod faults;
+mod import;
 mod live;
 mod load;
 mod lock;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         dump::TESTS,
         contention::TESTS,
         faults::TESTS,
+        import::TESTS,
         live::TESTS,
         order::TESTS,
         plans::TESTS,

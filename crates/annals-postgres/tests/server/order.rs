@@ -163,7 +163,7 @@ async fn plain_reader(mut connection: PgConnection, schema: String) -> Result<us
 }
 
 /// A store whose questions can be told from those of others.
-async fn named_store(place: &Place) -> Result<PostgresStore, BoxError> {
+pub(crate) async fn named_store(place: &Place) -> Result<PostgresStore, BoxError> {
     let mut config = place.config();
     config.connect = config.connect.application_name(&place.schema);
     Ok(PostgresStore::open(config).await?)
@@ -171,7 +171,7 @@ async fn named_store(place: &Place) -> Result<PostgresStore, BoxError> {
 
 /// Waits until such a store has asked several times how far the order is settled: whoever waits for
 /// that has had the answers, and acted on them.
-async fn asked(place: &Place) -> Tested {
+pub(crate) async fn asked(place: &Place) -> Tested {
     let mut connection = place.connect().await?;
     for _ in 0..3 {
         let now = query_scalar("SELECT clock_timestamp()::text");

@@ -4,8 +4,9 @@
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use annals_core::{
-    Append, Category, EventStore, EventStoreExt, EventType, ExpectedVersion, Filter, ReadAll,
-    ReadStream, Result, Start, StreamPrefix, Subscribe, TryStreamExt, Version,
+    Append, Category, EventStore, EventStoreExt, EventType, ExpectedVersion, Filter, Position,
+    ReadAll, ReadStream, Result, Start, StreamPrefix, Subscribe, TransferStore, TryStreamExt,
+    Version,
 };
 use annals_postgres::PostgresStore;
 use annals_test_servers::{
@@ -172,6 +173,18 @@ async fn check(store: &PostgresStore, log: &Log) -> Tested {
     let conflict = store.append_to("c3-3", Version::new(1), [event(1)]).await;
     assert!(conflict.is_err());
     expect("a conflict", &[NAME, VERSION])?;
+
+    let mut read: Vec<_> = store.load_stream(&id("c5-5")).await?;
+    expect("a stream", &[VERSION, NAME])?;
+    let next = read.len() as u64 + 1;
+    let new = event(next).recorded(id("c5-5"), next.into(), Position::START, read[0].recorded_at);
+    let other = event(1).recorded(id("c-new"), next.into(), Position::START, read[0].recorded_at);
+    read.extend([new, other]);
+    store.import(read).await?;
+    expect("an import", &[NAME, VERSION])?;
+    assert_eq!(store.list_streams(Some(&id("c5")), 3).await?.len(), 3);
+    expect("a list of streams", &[NAME, VERSION])?;
+
     store.truncate(&stream, Version::new(3)).await?;
     expect("a removal", &[NAME, VERSION])?;
     assert!(log.plans(begin..from)?.len() > 50, "the server does not say what it does");

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use annals_core::{
     Append, CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, LeaseName,
-    LeaseRecord, LeaseStore, Payload, Result, Snapshot, SnapshotStore, Subscribe, SubscriberId,
-    Version,
+    LeaseRecord, LeaseStore, Payload, RecordedEvent, Result, Snapshot, SnapshotStore, Subscribe,
+    SubscriberId, TransferStore, Version,
 };
 use annals_postgres::{PostgresConfig, PostgresStore};
 use annals_test_servers::BoxError;
@@ -127,6 +127,15 @@ async fn the_documented_ones_are_enough() -> Tested {
     assert_eq!(kind(store.truncate(&stream, Version::new(3)).await), Some(ErrorKind::Denied));
     assert_eq!(kind(store.tombstone(&stream, any).await), Some(ErrorKind::Denied));
     assert_eq!(everything(&store).await?.len(), 8);
+
+    let copied = store.load_stream(&id("a-2")).await?;
+    let copied = |stream: &str, version: u64| {
+        let RecordedEvent { position, recorded_at, .. } = copied[0];
+        vec![event(version).recorded(id(stream), version.into(), position, recorded_at)]
+    };
+    store.import(copied("c-1", 7)).await?;
+    assert_eq!(store.list_streams(None, 9).await?.len(), 4);
+
     stranger.grant(to_remove).await?;
     store.truncate(&stream, Version::new(3)).await?;
     assert_eq!(store.load_stream(&stream).await?.len(), 4);
@@ -134,6 +143,8 @@ async fn the_documented_ones_are_enough() -> Tested {
     let next = store.append_to("a-1", ExpectedVersion::NoStream, [event(1)]).await?;
     assert_eq!(next.last_version, Version::new(7));
     store.tombstone(&stream, any).await?;
+    store.delete(&id("c-1"), any).await?;
+    store.import(copied("c-1", 9)).await?;
     let closed = store.append_to("a-1", any, [event(1)]).await;
     assert_eq!(kind(closed), Some(ErrorKind::StreamClosed));
     assert_eq!(store.load_stream(&stream).await?.len(), 0);

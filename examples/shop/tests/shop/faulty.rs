@@ -7,9 +7,9 @@ use std::{
 
 use annals::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
-    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, Result,
-    Snapshot, SnapshotStore, Store, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription,
-    Version,
+    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
+    RecordedEvent, Result, Snapshot, SnapshotStore, Store, StreamId, StreamInfo, Subscribe,
+    SubscriberId, Subscription, TransferStore, Version,
 };
 use async_trait::async_trait;
 
@@ -172,5 +172,21 @@ impl LeaseStore for Faulty {
     async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
         self.write()?;
         self.inner.swap_lease(name, record).await
+    }
+}
+
+#[async_trait]
+impl TransferStore for Faulty {
+    async fn list_streams(
+        &self,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<(StreamId, StreamInfo)>> {
+        self.inner.list_streams(after, limit).await
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
+        self.write()?;
+        self.inner.import(events).await
     }
 }

@@ -1,0 +1,71 @@
+//! The table of themes at the end of a run.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{Case, Outcome};
+
+/// How many cases of each theme ended how, for each harness that ran some. Shown as a table.
+#[derive(Clone, Debug, Default)]
+pub struct Table(BTreeMap<String, BTreeMap<&'static str, Counts>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    passed: usize,
+    declared: usize,
+    ignored: usize,
+    failed: usize,
+}
+
+impl Table {
+    /// Counts a case.
+    pub fn add(&mut self, harness: &str, case: &Case, outcome: &Outcome) {
+        let themes = self.0.entry(harness.to_owned()).or_default();
+        let counts = themes.entry(case.theme).or_default();
+        *match outcome {
+            Outcome::Passed => &mut counts.passed,
+            Outcome::Declared => &mut counts.declared,
+            Outcome::Ignored(_) => &mut counts.ignored,
+            Outcome::Failed(_) => &mut counts.failed,
+        } += 1;
+    }
+
+    /// Forgets the harnesses of which one case ran only: one on request, or one process a case, where
+    /// a table would say nothing.
+    pub(crate) fn forget_single_cases(&mut self) {
+        self.0.retain(|_, themes| themes.values().map(Counts::sum).sum::<usize>() > 1);
+    }
+}
+
+impl Counts {
+    fn sum(&self) -> usize {
+        self.passed + self.declared + self.ignored + self.failed
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        let Self { passed, declared, ignored, failed } = self;
+        writeln!(f, "  {name:12} {passed:>8} {declared:>20} {ignored:>8} {failed:>8}")
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (harness, themes) in &self.0 {
+            writeln!(
+                f,
+                "{harness:14} {:>8} {:>20} {:>8} {:>8}",
+                "passed", "refused as declared", "ignored", "failed"
+            )?;
+            let mut all = Counts::default();
+            for (theme, counts) in themes {
+                counts.write(f, theme)?;
+                all.passed += counts.passed;
+                all.declared += counts.declared;
+                all.ignored += counts.ignored;
+                all.failed += counts.failed;
+            }
+            all.write(f, "all")?;
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
