@@ -1,0 +1,132 @@
+//! How far a copy has come: a bar on a terminal, a line now and then elsewhere.
+
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+use annals::Position;
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+
+use crate::output;
+
+/// How often a line is printed where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    began: Instant,
+    line: Instant,
+    events: u64,
+    bytes: u64,
+    /// The position at which the bar begins.
+    from: u64,
+    following: bool,
+    told_in_step: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(quiet: bool, from: &str, to: &str) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let bar = (is_terminal && !quiet).then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        let now = Instant::now();
+        let progress = Self {
+            bar,
+            quiet,
+            began: now,
+            line: now,
+            events: 0,
+            bytes: 0,
+            from: 0,
+            following: false,
+            told_in_step: false,
+        };
+        progress.say(&format!("{} to {}", bold(from), bold(to)));
+        progress
+    }
+
+    /// What may have an end: positions stand for events, as long as it is not known how many there
+    /// are.
+    pub(crate) fn until(&mut self, from: Position, last: Position) {
+        self.from = from.get();
+        let Some(bar) = &self.bar else { return };
+        bar.set_length(last.get().saturating_sub(from.get()));
+        bar.set_style(style("{bar:30.cyan/dim} {percent:>3}%  {msg}  {eta} left"));
+    }
+
+    pub(crate) fn follow(&mut self) {
+        self.following = true;
+        self.told_in_step = false;
+        if let Some(bar) = &self.bar {
+            bar.set_style(style("{spinner} {msg}"));
+        }
+    }
+
+    pub(crate) fn is_following(&self) -> bool {
+        self.following
+    }
+
+    /// Says once that the target has all that the source has.
+    pub(crate) fn in_step(&mut self) {
+        if !std::mem::replace(&mut self.told_in_step, true) {
+            self.say("in step: what comes is copied as it comes; Ctrl-C copies the rest, and ends");
+        }
+    }
+
+    pub(crate) fn copied(&mut self, events: usize, bytes: usize, at: Position) {
+        self.events += events as u64;
+        self.bytes += bytes as u64;
+        if let Some(bar) = &self.bar {
+            bar.set_position(at.get().saturating_sub(self.from));
+            bar.set_message(self.figures());
+        } else if !self.following && self.line.elapsed() >= LINE_EVERY {
+            self.line = Instant::now();
+            self.say(&self.figures());
+        }
+    }
+
+    pub(crate) fn say(&self, text: &str) {
+        match &self.bar {
+            _ if self.quiet => {}
+            Some(bar) => bar.suspend(|| anstream::eprintln!("{text}")),
+            None => anstream::eprintln!("{text}"),
+        }
+    }
+
+    pub(crate) fn end(&self, how: &str) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.say(&format!("{how}: {}", self.figures()));
+    }
+
+    fn figures(&self) -> String {
+        let seconds = self.began.elapsed().as_secs_f64().max(0.001);
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
+            reason = "a rate for people"
+        )]
+        let rate = (self.events as f64 / seconds) as u64;
+        format!(
+            "{} events, {}, {}/s",
+            HumanCount(self.events),
+            HumanBytes(self.bytes),
+            HumanCount(rate)
+        )
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn bold(text: &str) -> String {
+    output::styled(output::BOLD, text)
+}

@@ -1,0 +1,266 @@
+//! Events as JSON lines: one event, whole, on each line.
+//!
+//! A payload that is JSON stands in the line as it is, byte for byte, where that fits into a line; as
+//! a string where it has line breaks, or blanks around it. Binary stands in Base64. So what is read
+//! back is what was written.
+
+use std::borrow::Cow;
+
+use annals::{
+    ContentKind, EventType, NewEvent, Payload, Position, RecordedEvent, StreamId, Version,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// An event as it stands in a file. What is missing is for whoever reads it to make up.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) stream: Option<StreamId>,
+    pub(crate) version: Option<Version>,
+    pub(crate) position: Option<Position>,
+    pub(crate) recorded_at: Option<DateTime<Utc>>,
+    pub(crate) id: Option<Uuid>,
+    pub(crate) event_type: EventType,
+    pub(crate) data: Payload,
+    pub(crate) metadata: Payload,
+}
+
+impl Entry {
+    pub(crate) fn into_new(self) -> NewEvent {
+        let id = self.id.unwrap_or_else(Uuid::now_v7);
+        NewEvent::from_stored(id, self.event_type, self.data, self.metadata)
+    }
+
+    /// The event as it was recorded; the name of what is missing where it is not all there.
+    pub(crate) fn into_recorded(self) -> Result<RecordedEvent, &'static str> {
+        let (stream, version) =
+            (self.stream.clone().ok_or("stream")?, self.version.ok_or("version")?);
+        let (position, at) = (self.position.ok_or("position")?, self.recorded_at.ok_or("time")?);
+        self.id.ok_or("id")?;
+        Ok(self.into_new().recorded(stream, version, position, at))
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    stream: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded_at: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Uuid>,
+    #[serde(rename = "type", borrow)]
+    event_type: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    data_text: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    metadata_text: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata_base64: Option<Cow<'a, str>>,
+}
+
+/// What is there, also where it is `null`, which is a payload like any other.
+pub(crate) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
+}
+
+/// A payload in one of three ways; nothing at all is no bytes.
+pub(crate) enum Written<'a> {
+    Nothing,
+    Raw(&'a RawValue),
+    Text(&'a str),
+    Base64(String),
+}
+
+impl<'a> Written<'a> {
+    /// What is wrong with it where it is no payload that annals could have written.
+    pub(crate) fn of(payload: &'a Payload) -> Result<Self, String> {
+        let bytes = payload.bytes();
+        Ok(match payload.kind() {
+            ContentKind::Json => {
+                let text = std::str::from_utf8(bytes).map_err(|e| format!("no JSON: {e}"))?;
+                raw(text).map_or(Self::Text(text), Self::Raw)
+            }
+            ContentKind::Binary if bytes.is_empty() => Self::Nothing,
+            ContentKind::Binary => Self::Base64(BASE64_STANDARD.encode(bytes)),
+        })
+    }
+}
+
+/// A JSON text that can stand inside a line as it is.
+fn raw(text: &str) -> Option<&RawValue> {
+    // A value keeps neither line breaks on one line nor blanks around itself.
+    if text.contains(['\n', '\r']) || text.trim() != text {
+        return None;
+    }
+    serde_json::from_str(text).ok()
+}
+
+/// A line, with its end.
+pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), String> {
+    let (mut data, mut data_text, mut data_base64) = (None, None, None);
+    match Written::of(&event.data)? {
+        Written::Nothing => {}
+        Written::Raw(raw) => data = Some(raw),
+        Written::Text(text) => data_text = Some(text.into()),
+        Written::Base64(text) => data_base64 = Some(text.into()),
+    }
+    let (mut metadata, mut metadata_text, mut metadata_base64) = (None, None, None);
+    match Written::of(&event.metadata)? {
+        Written::Nothing => {}
+        Written::Raw(raw) => metadata = Some(raw),
+        Written::Text(text) => metadata_text = Some(text.into()),
+        Written::Base64(text) => metadata_base64 = Some(text.into()),
+    }
+    let line = Line {
+        stream: Some(event.stream.as_str().into()),
+        version: Some(event.version.get()),
+        position: Some(event.position.get()),
+        recorded_at: Some(time(event.recorded_at).into()),
+        id: Some(event.id),
+        event_type: event.event_type.as_str().into(),
+        data,
+        data_text,
+        data_base64,
+        metadata,
+        metadata_text,
+        metadata_base64,
+    };
+    serde_json::to_writer(&mut *out, &line).map_err(|e| e.to_string())?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// A time as files have it: RFC 3339, UTC, whole microseconds.
+pub(crate) fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+pub(crate) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+    let time = DateTime::parse_from_rfc3339(text)
+        .map_err(|e| format!("{text:?} is no time as in 2026-01-31T12:00:00Z: {e}"))?;
+    Ok(time.to_utc().trunc_subsecs(6))
+}
+
+/// Reads a line; what is wrong with it where it is no event.
+pub(crate) fn parse(line: &str) -> Result<Entry, String> {
+    let line: Line<'_> = serde_json::from_str(line).map_err(|e| e.to_string())?;
+    let data = payload("data", line.data, line.data_text, line.data_base64)?;
+    let metadata = payload("metadata", line.metadata, line.metadata_text, line.metadata_base64)?;
+    Ok(Entry {
+        stream: line.stream.map(StreamId::new).transpose().map_err(|e| e.to_string())?,
+        version: line.version.map(Version::new),
+        position: line.position.map(Position::new),
+        recorded_at: line.recorded_at.map(|time| parse_time(&time)).transpose()?,
+        id: line.id,
+        event_type: EventType::new(line.event_type).map_err(|e| e.to_string())?,
+        data,
+        metadata,
+    })
+}
+
+fn payload(
+    name: &str,
+    raw: Option<&RawValue>,
+    text: Option<Cow<'_, str>>,
+    base64: Option<Cow<'_, str>>,
+) -> Result<Payload, String> {
+    match (raw, text, base64) {
+        (None, None, None) => Ok(Payload::empty()),
+        (Some(raw), None, None) => {
+            Ok(Payload::from_stored(ContentKind::Json, raw.get().as_bytes().to_vec()))
+        }
+        (None, Some(text), None) => {
+            Payload::json_text(text.into_owned()).map_err(|e| format!("{name}_text: {e}"))
+        }
+        (None, None, Some(base64)) => {
+            decode(&base64).map(Payload::binary).map_err(|e| format!("{name}_base64: {e}"))
+        }
+        _ => Err(format!("more than one of {name}, {name}_text and {name}_base64")),
+    }
+}
+
+pub(crate) fn decode(base64: &str) -> Result<Vec<u8>, String> {
+    BASE64_STANDARD.decode(base64).map_err(|e| format!("no Base64: {e}"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn odd() -> Vec<RecordedEvent> {
+        let json = |text: &str| Payload::json_text(text.to_owned()).unwrap();
+        let payloads = [
+            json("null"),
+            json("{ \"b\" : 1.50e+2, \"a\":\"\\u0000\\ud800 \", \"a\": null }"),
+            json(" 7"),
+            json("[1,\n 2]\r\n"),
+            json("\"\u{2028}\""),
+            Payload::binary("{}"),
+            Payload::binary(vec![0, 255, 10]),
+            Payload::empty(),
+        ];
+        let at = DateTime::from_timestamp_micros(1_600_000_000_123_456).unwrap();
+        let mut events = Vec::new();
+        for data in &payloads {
+            for metadata in &payloads {
+                let version = Version::new(events.len() as u64 + 1);
+                let event_type = EventType::new("a \"type\"").unwrap();
+                let event = NewEvent::from_stored(
+                    Uuid::now_v7(),
+                    event_type,
+                    data.clone(),
+                    metadata.clone(),
+                );
+                let stream = StreamId::new(" ä\\-1").unwrap();
+                events.push(event.recorded(stream, version, version.get().into(), at));
+            }
+        }
+        events
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        for event in odd() {
+            let mut line = Vec::new();
+            write(&event, &mut line).unwrap();
+            let line = String::from_utf8(line).unwrap();
+            assert_eq!(line.lines().count(), 1, "{line}");
+            let read = parse(line.trim_end_matches('\n')).unwrap().into_recorded().unwrap();
+            assert_eq!(read, event, "{line}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        for (line, due) in [
+            ("{}", "missing field `type`"),
+            ("{\"type\":\"a\",\"dat\":1}", "unknown field `dat`"),
+            ("{\"type\":\"a\",\"data\":1,\"data_base64\":\"\"}", "more than one of data"),
+            ("{\"type\":\"a\",\"data_base64\":\"*\"}", "no Base64"),
+            ("{\"type\":\"a\",\"data_text\":\"{\"}", "data_text"),
+            ("{\"type\":\"a\",\"recorded_at\":\"noon\"}", "is no time"),
+            ("{\"type\":\"a\",\"stream\":\"\"}", "stream id"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(due), "{line}: {error}");
+        }
+        let error =
+            parse("{\"type\":\"a\",\"stream\":\"b\"}").unwrap().into_recorded().unwrap_err();
+        assert_eq!(error, "version");
+    }
+}

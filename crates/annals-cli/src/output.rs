@@ -1,0 +1,46 @@
+//! What is printed: aligned and coloured for people on a terminal, plain in a pipe.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::failure::Failure;
+
+pub(crate) const BOLD: Style = Style::new().bold();
+pub(crate) const DIM: Style = Style::new().dimmed();
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const NAME: Style = AnsiColor::Cyan.on_default();
+
+/// A text in a style. `anstream` takes the style away where there is no terminal, or `NO_COLOR`.
+pub(crate) fn styled(style: Style, text: impl std::fmt::Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Standard output, written a block at a time, with colours where they are seen.
+pub(crate) fn stdout() -> io::BufWriter<anstream::AutoStream<io::Stdout>> {
+    io::BufWriter::new(anstream::AutoStream::auto(io::stdout()))
+}
+
+/// Whoever reads may have enough: that is no failure.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// What was written, unless it could not be; whoever reads may have enough.
+pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if !is_closed(&error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Names and values, the values aligned.
+pub(crate) fn pairs(out: &mut impl Write, rows: &[(&str, String)]) -> io::Result<()> {
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (name, value) in rows {
+        let pad = " ".repeat(width - name.chars().count());
+        writeln!(out, "{}{pad}  {value}", styled(NAME, name))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Events, as people see them: one on a line.
+
+use std::io::{self, Write};
+
+use annals::{ContentKind, Payload, RecordedEvent};
+
+use crate::{
+    failure::Failure,
+    lines,
+    output::{DIM, NAME, styled},
+};
+
+/// How events are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Text,
+    Json,
+}
+
+impl Shape {
+    pub(crate) fn of(json: bool) -> Self {
+        if json { Self::Json } else { Self::Text }
+    }
+}
+
+/// Prints events. False where whoever reads has had enough.
+pub(crate) fn print(
+    out: &mut impl Write,
+    shape: Shape,
+    events: &[RecordedEvent],
+) -> Result<bool, Failure> {
+    let mut buffer = Vec::new();
+    for event in events {
+        match shape {
+            Shape::Json => lines::write(event, &mut buffer).map_err(|e| {
+                Failure::new(format!("version {} of {}: {e}", event.version, event.stream))
+            })?,
+            Shape::Text => buffer.extend_from_slice(text(event).as_bytes()),
+        }
+    }
+    match out.write_all(&buffer).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Columns are as wide as most of what stands in them; what is wider moves the rest of its line.
+fn text(event: &RecordedEvent) -> String {
+    let time = event.recorded_at.format("%Y-%m-%d %H:%M:%S%.6f");
+    let position = format!("{:>8}", event.position.get());
+    let version = format!("{:<5}", event.version.get());
+    let stream = format!("{:<24}", printable(event.stream.as_str()));
+    let event_type = format!("{:<20}", printable(event.event_type.as_str()));
+    let mut line = format!(
+        "{} {time} {} {version} {} {}",
+        styled(DIM, position),
+        styled(NAME, stream),
+        styled(anstyle::Style::new().bold(), event_type),
+        payload(&event.data)
+    );
+    if !event.metadata.is_empty() {
+        line.push_str(&styled(DIM, format!("  {}", payload(&event.metadata))));
+    }
+    line.push('\n');
+    line
+}
+
+fn payload(payload: &Payload) -> String {
+    match (payload.kind(), std::str::from_utf8(payload.bytes())) {
+        (ContentKind::Json, Ok(text)) => printable(text),
+        _ if payload.is_empty() => String::new(),
+        _ => format!("({} bytes)", payload.len()),
+    }
+}
+
+/// Without what would move a terminal's cursor, or colour it.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,192 @@
+//! `annals streams` and `annals info`.
+
+use std::{collections::BTreeMap, io::Write, process::ExitCode, sync::Arc};
+
+use annals::{
+    EventStoreExt, Position, ReadAll, RecordedEvent, Store, StreamId, StreamInfo, TryStreamExt,
+};
+use clap::Args;
+use indicatif::HumanCount;
+use serde_json::json;
+
+use crate::{
+    failure::Failure,
+    lines, output,
+    place::{Source, open_existing},
+    select::{Select, Streams as Selected, stream},
+    show::printable,
+    url::shown,
+    verify::said,
+};
+
+/// How many streams are listed at once.
+const PAGE: usize = 1_000;
+
+/// Lists streams, with their state and versions, by the bytes of their ids.
+///
+/// A store that cannot list its streams is read whole; those of which no event is left are not seen
+/// then, and memory is taken for each stream.
+#[derive(Args, Debug)]
+pub(crate) struct Streams {
+    /// A store, or a file: jsonl:FILE, cloudevents:FILE.
+    #[arg(env = "ANNALS_URL", hide_env_values = true)]
+    url: String,
+    #[command(flatten)]
+    streams: Selected,
+    /// A JSON object on each line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Streams {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let source = Source::open(&self.url).await?;
+        let mut out = output::stdout();
+        match source.store() {
+            Some(store) if store.capabilities().list_streams => {
+                let mut after: Option<StreamId> = None;
+                loop {
+                    let page = store.list_streams(after.as_ref(), PAGE).await?;
+                    let Some((last, _)) = page.last() else { break };
+                    after = Some(last.clone());
+                    for (stream, info) in &page {
+                        if self.streams.matches(stream) {
+                            self.print(&mut out, stream, info)?;
+                        }
+                    }
+                }
+            }
+            _ => {
+                for (stream, info) in read(&source, &self.streams).await? {
+                    self.print(&mut out, &stream, &info)?;
+                }
+            }
+        }
+        match out.flush() {
+            Err(error) if !output::is_closed(&error) => Err(error.into()),
+            _ => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    fn print(
+        &self,
+        out: &mut impl Write,
+        stream: &StreamId,
+        info: &StreamInfo,
+    ) -> Result<(), Failure> {
+        let printed = if self.json {
+            writeln!(out, "{}", as_json(stream, info))
+        } else {
+            let name = format!("{:<40}", printable(stream.as_str()));
+            writeln!(out, "{}  {}", output::styled(output::NAME, name), said(info))
+        };
+        match printed {
+            Err(error) if output::is_closed(&error) => Ok(()),
+            printed => Ok(printed?),
+        }
+    }
+}
+
+fn as_json(stream: &StreamId, info: &StreamInfo) -> serde_json::Value {
+    json!({
+        "stream": stream.as_str(),
+        "state": format!("{:?}", info.state).to_lowercase(),
+        "version": info.version.get(),
+        "first_version": info.first_version.map(annals::Version::get),
+    })
+}
+
+/// The streams of which there are events.
+async fn read(source: &Source, streams: &Selected) -> Result<Vec<(StreamId, StreamInfo)>, Failure> {
+    let select = Select { streams: streams.clone(), ..Select::default() };
+    let mut found: BTreeMap<String, (StreamId, StreamInfo)> = BTreeMap::new();
+    let mut batches = source.read(Position::START, &select);
+    while let Some(batch) = batches.recv().await {
+        for event in batch? {
+            let live = annals::StreamState::Live;
+            let info = StreamInfo::new(live, event.version, Some(event.version));
+            let entry = found.entry(event.stream.as_str().to_owned());
+            entry.or_insert((event.stream, info)).1.version = event.version;
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Says what a store, or a stream, holds.
+#[derive(Args, Debug)]
+pub(crate) struct Info {
+    /// The store.
+    #[arg(env = "ANNALS_URL", hide_env_values = true)]
+    url: String,
+    /// A stream of it.
+    #[arg(long, value_name = "ID", value_parser = stream)]
+    stream: Option<StreamId>,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Info {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let store = open_existing(&self.url).await?;
+        let rows = match &self.stream {
+            Some(stream) => of_stream(&store, stream).await?,
+            None => of_store(&self.url, &store).await?,
+        };
+        let mut out = output::stdout();
+        if self.json {
+            let object: serde_json::Map<_, _> =
+                rows.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+            writeln!(out, "{}", serde_json::Value::Object(object))?;
+        } else {
+            output::pairs(&mut out, &rows)?;
+        }
+        out.flush()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+type Rows = Vec<(&'static str, String)>;
+
+async fn of_store(url: &str, store: &Arc<dyn Store>) -> Result<Rows, Failure> {
+    let mut rows =
+        vec![("store", shown(url)), ("backend", store.capabilities().backend.to_owned())];
+    if store.capabilities().global_order {
+        let first = store.read_all(ReadAll::default().with_limit(1)).try_next().await?;
+        let last = store.read_all(ReadAll::default().backwards().with_limit(1)).try_next().await?;
+        rows.push(("first event", told(first.as_ref())));
+        rows.push(("last event", told(last.as_ref())));
+        rows.push(("last position", store.last_position().await?.to_string()));
+    }
+    if store.capabilities().list_streams {
+        let (mut count, mut after) = (0_u64, None);
+        loop {
+            let page = store.list_streams(after.as_ref(), PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            (count, after) = (count + page.len() as u64, Some(last.clone()));
+        }
+        rows.push(("streams", HumanCount(count).to_string()));
+    }
+    Ok(rows)
+}
+
+async fn of_stream(store: &Arc<dyn Store>, stream: &StreamId) -> Result<Rows, Failure> {
+    let info = store.stream_info(stream).await?;
+    let options = annals::ReadStream::default().backwards().with_limit(1);
+    let last = store.read_stream(stream, options).try_next().await?;
+    let mut rows = vec![("stream", stream.to_string()), ("state", said(&info))];
+    rows.push(("version", info.version.to_string()));
+    rows.push(("last event", told(last.as_ref())));
+    if store.capabilities().snapshots {
+        let snapshot = store.load_snapshot(stream).await?;
+        let told = snapshot.map(|snapshot| format!("of version {}", snapshot.version));
+        rows.push(("snapshot", told.unwrap_or_else(|| "none".to_owned())));
+    }
+    Ok(rows)
+}
+
+fn told(event: Option<&RecordedEvent>) -> String {
+    let Some(event) = event else { return "none".to_owned() };
+    let (time, at) = (lines::time(event.recorded_at), event.position);
+    format!("{time}, position {at}, {} of {}", event.event_type, event.stream)
+}

@@ -1,0 +1,76 @@
+//! One store against itself: what reads of its streams say, beside a read of all.
+
+use std::sync::Arc;
+
+use annals::{Position, ReadStream, Store, StreamId};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{
+    census::{Census, Digest, Tally, chain},
+    findings::Findings,
+};
+use crate::failure::Failure;
+
+/// How many streams are read at the same time.
+const AT_ONCE: usize = 4;
+
+/// Reads every stream, and compares it with what the read of all gave. Calls with the events of each
+/// as it is done.
+pub(crate) async fn compare(
+    store: &Arc<dyn Store>,
+    census: &Census,
+    findings: &Findings,
+    mut progress: impl FnMut(u64),
+) -> Result<(), Failure> {
+    let mut read = stream::iter(census.sorted())
+        .map(|(id, tally)| one(store, id, tally, findings))
+        .buffer_unordered(AT_ONCE);
+    while let Some(events) = read.try_next().await? {
+        progress(events);
+    }
+    Ok(())
+}
+
+async fn one(
+    store: &Arc<dyn Store>,
+    id: &StreamId,
+    tally: &Tally,
+    findings: &Findings,
+) -> Result<u64, Failure> {
+    // Only what was there when all was read.
+    let count = tally.last.get() + 1 - tally.first.get();
+    let options = ReadStream::default().with_from(tally.first).with_limit(count);
+    let mut events = store.read_stream(id, options);
+    let (mut digest, mut position, mut read) = (Digest::default(), Position::START, 0);
+    let ordered = store.capabilities().global_order;
+    while let Some(event) = events.try_next().await? {
+        digest = chain(&digest, &event);
+        read += 1;
+        if ordered && event.position <= position {
+            findings.broken(|| {
+                format!(
+                    "version {} of {id}: its position is not after the one before",
+                    event.version
+                )
+            });
+        }
+        position = event.position;
+    }
+    let info = store.stream_info(id).await?;
+    if info.first_version.is_none_or(|first| first > tally.first) {
+        findings.note(|| format!("{id} was truncated, or deleted, meanwhile"));
+    } else if digest != tally.digest {
+        findings.broken(|| {
+            format!(
+                "{id}: a read of the stream gives {read} events, or other ones, where a read of all \
+                 gave versions {} to {}",
+                tally.first, tally.last
+            )
+        });
+    } else if info.version < tally.last {
+        findings.broken(|| {
+            format!("{id}: said to be at version {}, yet has {}", info.version, tally.last)
+        });
+    }
+    Ok(read)
+}

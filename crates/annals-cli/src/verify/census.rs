@@ -1,0 +1,153 @@
+//! Reads a store once, and takes down what each stream holds.
+
+use std::collections::HashMap;
+
+use annals::{ContentKind, Payload, Position, RecordedEvent, StreamId, Version};
+use serde::de::IgnoredAny;
+
+use super::{findings::Findings, ids::Ids};
+use crate::{failure::Failure, interrupt::Interrupt, place::Source, select::Select};
+
+/// 32 bytes that stand for events and their order (BLAKE3).
+pub(crate) type Digest = [u8; 32];
+
+/// What was read of one stream: about 150 bytes for each, however many events it has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tally {
+    pub(crate) first: Version,
+    pub(crate) last: Version,
+    pub(crate) digest: Digest,
+    /// Stands for the record times, which not every store can be given.
+    pub(crate) times: u64,
+}
+
+/// What was read of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) streams: HashMap<StreamId, Tally>,
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+    /// Stands for the order over all streams.
+    pub(crate) order: Digest,
+    position: Position,
+}
+
+/// The digest of events up to this one, given that of those before it. Every field is preceded by
+/// its length, or has a fixed one.
+pub(crate) fn chain(before: &Digest, event: &RecordedEvent) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before);
+    hasher.update(&event.version.get().to_le_bytes());
+    hasher.update(event.id.as_bytes());
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    field(event.event_type.as_str().as_bytes());
+    for payload in [&event.data, &event.metadata] {
+        field(&[u8::from(payload.kind() == ContentKind::Json)]);
+        field(payload.bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+impl Tally {
+    pub(crate) fn begin(event: &RecordedEvent) -> Self {
+        Self {
+            first: event.version,
+            last: event.version.minus(1),
+            digest: Digest::default(),
+            times: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, event: &RecordedEvent) {
+        self.digest = chain(&self.digest, event);
+        let micros = event.recorded_at.timestamp_micros().cast_unsigned();
+        self.times = self.times.wrapping_add(micros.wrapping_mul(2 * event.version.get() + 1));
+        self.last = event.version;
+    }
+}
+
+impl Census {
+    /// Takes down all that is selected. What breaks the contract goes to `findings`.
+    pub(crate) async fn take(
+        source: &Source,
+        select: &Select,
+        interrupt: &Interrupt,
+        findings: &Findings,
+        mut progress: impl FnMut(&Census),
+    ) -> Result<Self, Failure> {
+        let mut census = Self::default();
+        let mut ids = Ids::default();
+        let mut batches = source.read(Position::START, select);
+        let ordered = source.store().is_none_or(|store| store.capabilities().global_order);
+        while let Some(batch) = batches.recv().await {
+            if interrupt.is_set() {
+                return Err(Failure::interrupted());
+            }
+            let batch = batch.map_err(|e| e.at(source.shown()))?;
+            for event in &batch {
+                census.add(event, ordered, findings);
+                ids.add(event)?;
+            }
+            progress(&census);
+        }
+        ids.report(findings)?;
+        Ok(census)
+    }
+
+    fn add(&mut self, event: &RecordedEvent, ordered: bool, findings: &Findings) {
+        let at = || format!("version {} of {}", event.version, event.stream);
+        if ordered && event.position <= self.position {
+            let (is, before) = (event.position, self.position);
+            findings.broken(|| format!("{}: position {is} comes after {before}", at()));
+        }
+        self.position = event.position;
+        self.events += 1;
+        self.bytes += event.size() as u64;
+        let tally = self.streams.entry(event.stream.clone()).or_insert_with(|| Tally::begin(event));
+        if event.version != tally.last.plus(1) {
+            let before = tally.last;
+            findings.broken(|| format!("{}: comes after version {before}", at()));
+        }
+        tally.add(event);
+        for (name, payload) in [("data", &event.data), ("metadata", &event.metadata)] {
+            if !decodes(payload) {
+                findings.broken(|| format!("{}: its {name} is no JSON, as it should be", at()));
+            }
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.order);
+        hasher.update(event.stream.as_str().as_bytes());
+        hasher.update(&event.version.get().to_le_bytes());
+        self.order = *hasher.finalize().as_bytes();
+    }
+
+    /// The streams in the order of their ids.
+    pub(crate) fn sorted(&self) -> Vec<(&StreamId, &Tally)> {
+        let mut streams: Vec<_> = self.streams.iter().collect();
+        streams.sort_unstable_by_key(|(stream, _)| stream.as_str());
+        streams
+    }
+
+    /// Stands for all streams, whatever the order over them.
+    pub(crate) fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        for (stream, tally) in self.sorted() {
+            hasher.update(&(stream.as_str().len() as u64).to_le_bytes());
+            hasher.update(stream.as_str().as_bytes());
+            hasher.update(&tally.digest);
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+fn decodes(payload: &Payload) -> bool {
+    payload.kind() == ContentKind::Binary || payload.decode::<IgnoredAny>().is_ok()
+}
+
+/// As people, and other tools, see a digest.
+pub(crate) fn hex(digest: &Digest) -> String {
+    blake3::Hash::from_bytes(*digest).to_hex().to_string()
+}

@@ -1,0 +1,48 @@
+//! What was found to be wrong.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How many of a sort are shown; all are counted.
+const SHOWN: usize = 10;
+
+/// What is wrong, and what is only worth knowing. Shared by those who look.
+#[derive(Debug, Default)]
+pub(crate) struct Findings(Mutex<Found>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    /// What breaks the contract, or is different: the first ones, and how many there are.
+    pub(crate) broken: Vec<String>,
+    pub(crate) broken_count: u64,
+    pub(crate) notes: Vec<String>,
+    pub(crate) notes_count: u64,
+}
+
+impl Findings {
+    /// Takes down what must not be.
+    pub(crate) fn broken(&self, text: impl FnOnce() -> String) {
+        let mut found = self.lock();
+        found.broken_count += 1;
+        if found.broken.len() < SHOWN {
+            found.broken.push(text());
+        }
+    }
+
+    /// Takes down what may be.
+    pub(crate) fn note(&self, text: impl FnOnce() -> String) {
+        let mut found = self.lock();
+        found.notes_count += 1;
+        if found.notes.len() < SHOWN {
+            found.notes.push(text());
+        }
+    }
+
+    pub(crate) fn into_inner(self) -> Found {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        // Each change is one step, so a poisoned lock is sound.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,247 @@
+//! `annals verify`: one store against the contract, or two against each other.
+
+mod alone;
+mod census;
+mod findings;
+mod ids;
+mod pair;
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use serde_json::json;
+
+pub(crate) use self::pair::said;
+use self::{
+    census::{Census, hex},
+    findings::{Findings, Found},
+    pair::Strictness,
+};
+use crate::{
+    failure::{Code, Failure},
+    interrupt::Interrupt,
+    output::{self, BAD, DIM, GOOD, styled},
+    place::Source,
+    select::{Select, Streams, Times},
+};
+
+/// Verifies that one store keeps the contract, or that two hold the same.
+///
+/// One: versions are gapless, positions rise, a read of each stream gives what a read of all gave,
+/// and JSON is JSON; ids that occur twice are reported. Two: the same events in the same streams,
+/// byte for byte, and in the same order; the first difference is shown. URLs name stores, or exports:
+/// jsonl:FILE, cloudevents:FILE.
+///
+/// Takes memory for each stream, about 150 bytes, not for each event.
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// A store, or a file.
+    one: String,
+    /// Another, to be compared with it.
+    other: Option<String>,
+    #[command(flatten)]
+    streams: Streams,
+    #[command(flatten)]
+    times: Times,
+    /// Two stores may have different orders over all streams, as after a copy by several lanes.
+    #[arg(long)]
+    any_order: bool,
+    /// Show the digest of each stream.
+    #[arg(long)]
+    digests: bool,
+    /// Show the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let one = Source::open(&self.one).await?;
+        let other = match &self.other {
+            Some(url) => Some(Source::open(url).await?),
+            None => None,
+        };
+        let select = Select::of(self.streams.clone(), self.times.clone());
+        let (interrupt, findings, began) =
+            (Interrupt::listen(), Findings::default(), Instant::now());
+        let bars = Bars::default();
+        let first = Census::take(&one, &select, &interrupt, &findings, bars.reading(&one));
+        let (first, second) = match &other {
+            Some(other) => {
+                let second =
+                    Census::take(other, &select, &interrupt, &findings, bars.reading(other));
+                let (first, second) = futures::try_join!(first, second)?;
+                (first, Some(second))
+            }
+            None => (first.await?, None),
+        };
+        let mut read = first.events;
+        match (&other, &second) {
+            (Some(other), Some(second)) => {
+                read += second.events;
+                self.compare((&one, &first), (other, second), &findings).await?;
+            }
+            _ => {
+                if let (Some(store), true) = (one.store(), self.times.is_everything()) {
+                    let reading = bars.streams(first.events);
+                    alone::compare(store, &first, &findings, |events| {
+                        read += events;
+                        reading.inc(events);
+                    })
+                    .await?;
+                }
+            }
+        }
+        bars.clear();
+        let sides: Vec<_> = [Some((&one, &first)), other.as_ref().zip(second.as_ref())]
+            .into_iter()
+            .flatten()
+            .collect();
+        self.report(&sides, &findings.into_inner(), read, began.elapsed())
+    }
+
+    async fn compare(
+        &self,
+        one: (&Source, &Census),
+        other: (&Source, &Census),
+        findings: &Findings,
+    ) -> Result<(), Failure> {
+        let sources = [one.0, other.0];
+        let keeps =
+            |source: &&Source| source.store().is_none_or(|store| store.capabilities().exact_import);
+        let orders =
+            |source: &&Source| source.store().is_none_or(|store| store.capabilities().global_order);
+        let strictness = Strictness {
+            order: !self.any_order && sources.iter().all(orders),
+            times: sources.iter().all(keeps),
+        };
+        pair::compare(one, other, strictness, &self.times, findings).await?;
+        let lists = |store: &annals::Capabilities| store.list_streams;
+        match (one.0.store(), other.0.store()) {
+            (Some(a), Some(b)) if lists(a.capabilities()) && lists(b.capabilities()) => {
+                pair::compare_states(a, b, &self.streams, findings).await
+            }
+            _ => {
+                findings.note(|| {
+                    "streams without events were not compared: not both can list them".to_owned()
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn report(
+        &self,
+        sides: &[(&Source, &Census)],
+        found: &Found,
+        read: u64,
+        took: Duration,
+    ) -> Result<ExitCode, Failure> {
+        let mut out = output::stdout();
+        if self.json {
+            let stores = sides.iter().map(|(source, census)| {
+                let digests = self.digests.then(|| {
+                    let streams = census.sorted();
+                    streams
+                        .iter()
+                        .map(|(id, tally)| (id.to_string(), hex(&tally.digest).into()))
+                        .collect::<serde_json::Map<_, _>>()
+                });
+                json!({
+                    "store": source.shown(), "events": census.events, "bytes": census.bytes,
+                    "streams": census.streams.len(), "digest": hex(&census.digest()),
+                    "digests": digests,
+                })
+            });
+            let report = json!({
+                "ok": found.broken_count == 0, "stores": stores.collect::<Vec<_>>(),
+                "broken": found.broken, "broken_count": found.broken_count,
+                "notes": found.notes, "notes_count": found.notes_count,
+                "events_read": read, "seconds": took.as_secs_f64(),
+            });
+            writeln!(out, "{report}")?;
+        } else {
+            for (source, census) in sides {
+                if self.digests {
+                    for (id, tally) in census.sorted() {
+                        let versions = format!("{}-{}", tally.first, tally.last);
+                        writeln!(out, "{}  {versions:>12}  {id}", hex(&tally.digest))?;
+                    }
+                }
+                writeln!(
+                    out,
+                    "{}  {}: {} events in {} streams, {}",
+                    hex(&census.digest()),
+                    source.shown(),
+                    HumanCount(census.events),
+                    HumanCount(census.streams.len() as u64),
+                    HumanBytes(census.bytes)
+                )?;
+            }
+            show(&mut out, BAD, &found.broken, found.broken_count)?;
+            show(&mut out, DIM, &found.notes, found.notes_count)?;
+            let verdict = match (found.broken_count, sides) {
+                (0, [_]) => styled(GOOD, "the contract is kept"),
+                (0, _) => styled(GOOD, "the same"),
+                (count, [_]) => styled(BAD, format!("{count} breaches of the contract")),
+                (count, _) => styled(BAD, format!("{count} differences")),
+            };
+            writeln!(out, "{verdict}  ({} events read in {took:.1?})", HumanCount(read))?;
+        }
+        out.flush()?;
+        Ok(if found.broken_count == 0 { ExitCode::SUCCESS } else { Code::Found.into() })
+    }
+}
+
+fn show(
+    out: &mut impl Write,
+    style: anstyle::Style,
+    shown: &[String],
+    count: u64,
+) -> std::io::Result<()> {
+    for text in shown {
+        writeln!(out, "{}", styled(style, text))?;
+    }
+    match count - shown.len() as u64 {
+        0 => Ok(()),
+        more => writeln!(out, "{}", styled(style, format!("and {} more", HumanCount(more)))),
+    }
+}
+
+/// What is read, on a terminal.
+#[derive(Default)]
+struct Bars(indicatif::MultiProgress);
+
+impl Bars {
+    fn add(&self, bar: ProgressBar, template: &str) -> ProgressBar {
+        if !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template(template);
+        self.0.add(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+    }
+
+    fn reading(&self, source: &Source) -> impl FnMut(&Census) + use<> {
+        let bar =
+            self.add(ProgressBar::new_spinner(), "{spinner} {human_pos} events, {per_sec}  {msg}");
+        bar.set_message(source.shown());
+        move |census| bar.set_position(census.events)
+    }
+
+    fn streams(&self, events: u64) -> ProgressBar {
+        self.add(
+            ProgressBar::new(events),
+            "{bar:30.cyan/dim} {percent:>3}%  each stream  {per_sec}  {eta} left",
+        )
+    }
+
+    fn clear(&self) {
+        // Nothing can be done about a terminal that is gone.
+        let _ = self.0.clear();
+    }
+}

@@ -1,0 +1,213 @@
+//! Two stores against each other.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use annals::{Position, RecordedEvent, Store, StreamId, StreamInfo};
+
+use super::{
+    census::{Census, Tally},
+    findings::Findings,
+};
+use crate::{
+    failure::Failure,
+    place::{Batches, Source},
+    select::{Select, Streams, Times},
+};
+
+/// How many streams are listed at once.
+const PAGE: usize = 1_000;
+
+/// What is to be compared besides the events.
+#[derive(Clone, Copy)]
+pub(crate) struct Strictness {
+    /// The order over all streams.
+    pub(crate) order: bool,
+    /// The record times.
+    pub(crate) times: bool,
+}
+
+pub(crate) async fn compare(
+    (one, first): (&Source, &Census),
+    (other, second): (&Source, &Census),
+    strictness: Strictness,
+    times: &Times,
+    findings: &Findings,
+) -> Result<(), Failure> {
+    let mut streams: BTreeMap<&str, (&StreamId, [Option<&Tally>; 2])> = BTreeMap::new();
+    for (side, census) in [first, second].into_iter().enumerate() {
+        for (stream, tally) in &census.streams {
+            let (_, tallies) = streams.entry(stream.as_str()).or_insert((stream, [None, None]));
+            if let Some(place) = tallies.get_mut(side) {
+                *place = Some(tally);
+            }
+        }
+    }
+    let (mut explained, mut other_times) = (false, 0_u64);
+    for (stream, tallies) in streams.into_values() {
+        match tallies {
+            [Some(tally), Some(other_tally)] if tally.digest == other_tally.digest => {
+                other_times += u64::from(tally.times != other_tally.times);
+            }
+            [Some(_), Some(_)] => {
+                // The first is shown in full; to look for each would be to read it all again.
+                if explained {
+                    findings.broken(|| format!("{stream}: other events"));
+                } else {
+                    let difference = first_difference(one, other, stream, times).await?;
+                    findings.broken(|| format!("{stream}: {difference}"));
+                    explained = true;
+                }
+            }
+            [tally, _] => {
+                let there = if tally.is_some() { one } else { other };
+                findings.broken(|| format!("{stream}: only in {}", there.shown()));
+            }
+        }
+    }
+    if other_times > 0 {
+        let text = || format!("{other_times} streams have other record times");
+        if strictness.times { findings.broken(text) } else { findings.note(text) }
+    }
+    if strictness.order && first.order != second.order && first.digest() == second.digest() {
+        findings.broken(|| "the same events, in another order over all streams".to_owned());
+    }
+    Ok(())
+}
+
+async fn first_difference(
+    one: &Source,
+    other: &Source,
+    stream: &StreamId,
+    times: &Times,
+) -> Result<String, Failure> {
+    let streams = Streams { ids: vec![stream.clone()], ..Streams::default() };
+    let select = Select::of(streams, times.clone());
+    let (mut here, mut there) = (
+        Events::new(one.read(Position::START, &select)),
+        Events::new(other.read(Position::START, &select)),
+    );
+    loop {
+        let version = match (here.next().await?, there.next().await?) {
+            (Some(a), Some(b)) => match differs(&a, &b) {
+                Some(what) => return Ok(format!("version {}: another {what}", a.version)),
+                None => continue,
+            },
+            (Some(event), None) => (event.version, one),
+            (None, Some(event)) => (event.version, other),
+            (None, None) => return Ok("changed while it was read".to_owned()),
+        };
+        return Ok(format!("version {}: only in {}", version.0, version.1.shown()));
+    }
+}
+
+fn differs(one: &RecordedEvent, other: &RecordedEvent) -> Option<&'static str> {
+    [
+        ("version", one.version != other.version),
+        ("id", one.id != other.id),
+        ("type", one.event_type != other.event_type),
+        ("data", one.data != other.data),
+        ("metadata", one.metadata != other.metadata),
+    ]
+    .into_iter()
+    .find_map(|(what, differs)| differs.then_some(what))
+}
+
+struct Events {
+    batches: Batches,
+    batch: std::vec::IntoIter<RecordedEvent>,
+}
+
+impl Events {
+    fn new(batches: Batches) -> Self {
+        Self { batches, batch: Vec::new().into_iter() }
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordedEvent>, Failure> {
+        loop {
+            if let Some(event) = self.batch.next() {
+                return Ok(Some(event));
+            }
+            match self.batches.recv().await.transpose()? {
+                Some(batch) => self.batch = batch.into_iter(),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Whether streams of which there may be no event left are the same: truncated, deleted and
+/// tombstoned ones.
+pub(crate) async fn compare_states(
+    one: &Arc<dyn Store>,
+    other: &Arc<dyn Store>,
+    streams: &Streams,
+    findings: &Findings,
+) -> Result<(), Failure> {
+    let (mut here, mut there) = (Listed::new(one), Listed::new(other));
+    let (mut a, mut b) = (here.next(streams).await?, there.next(streams).await?);
+    loop {
+        let order = match (&a, &b) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some((a, _)), Some((b, _))) => a.as_str().cmp(b.as_str()),
+        };
+        match (order, &a, &b) {
+            (std::cmp::Ordering::Equal, Some((stream, a)), Some((_, b))) if a != b => {
+                findings.broken(|| format!("{stream}: {} here, {} there", said(a), said(b)));
+            }
+            (std::cmp::Ordering::Less, Some((stream, a)), _) => {
+                findings.broken(|| format!("{stream}: {} here, unknown there", said(a)));
+            }
+            (std::cmp::Ordering::Greater, _, Some((stream, b))) => {
+                findings.broken(|| format!("{stream}: unknown here, {} there", said(b)));
+            }
+            _ => {}
+        }
+        if order.is_le() {
+            a = here.next(streams).await?;
+        }
+        if order.is_ge() {
+            b = there.next(streams).await?;
+        }
+    }
+}
+
+/// What a stream is, in words.
+pub(crate) fn said(info: &StreamInfo) -> String {
+    let state = format!("{:?}", info.state).to_lowercase();
+    match info.first_version {
+        Some(first) => format!("{state} with versions {first} to {}", info.version),
+        None => format!("{state} at version {} without events", info.version),
+    }
+}
+
+/// A list of streams, a page at a time.
+struct Listed<'a> {
+    store: &'a Arc<dyn Store>,
+    page: std::vec::IntoIter<(StreamId, StreamInfo)>,
+    last: Option<StreamId>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(store: &'a Arc<dyn Store>) -> Self {
+        Self { store, page: Vec::new().into_iter(), last: None }
+    }
+
+    async fn next(&mut self, streams: &Streams) -> Result<Option<(StreamId, StreamInfo)>, Failure> {
+        loop {
+            if let Some((stream, info)) = self.page.next() {
+                self.last = Some(stream.clone());
+                if streams.matches(&stream) {
+                    return Ok(Some((stream, info)));
+                }
+                continue;
+            }
+            let page = self.store.list_streams(self.last.as_ref(), PAGE).await?;
+            if page.is_empty() {
+                return Ok(None);
+            }
+            self.page = page.into_iter();
+        }
+    }
+}

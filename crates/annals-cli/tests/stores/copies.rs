@@ -1,0 +1,197 @@
+//! Copies that come to their end.
+
+use annals::{
+    EventStore, EventStoreExt, ExpectedVersion, Position, StreamState, SubscriberId, Version,
+};
+use annals_test_stores::{Fresh, Kind};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::command::{all, ends, fill, interrupt, kept, ok, piped, run, url_of};
+
+pub(crate) async fn a_copy_follows_until_told_to_stop(kind: Kind) {
+    let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
+    fill(&from.store, 0, 30).await;
+    let mut copy = piped(&["copy", "--follow", &from.url, &to.url]);
+    let mut lines = BufReader::new(copy.stderr.take().unwrap()).lines();
+    loop {
+        let line = lines.next_line().await.unwrap().expect("it ended before it was in step");
+        if line.starts_with("in step") {
+            break;
+        }
+    }
+    fill(&from.store, 30, 20).await;
+    interrupt(&copy).await;
+    // What had been appended before it was told to stop comes along.
+    assert!(copy.wait().await.unwrap().success());
+    assert_eq!(kept(&all(&to.store).await), kept(&all(&from.store).await));
+    ok(&["verify", &from.url, &to.url]).await;
+}
+
+pub(crate) async fn streams_are_left_as_they_were(kind: Kind) {
+    let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
+    fill(&from.store, 0, 40).await;
+    let id = |text: &str| text.try_into().unwrap();
+    let (truncated, deleted): (annals::StreamId, annals::StreamId) =
+        (id("order-1"), id("stock ä-7"));
+    let deleted_at = from.store.stream_info(&deleted).await.unwrap().version;
+    if from.store.capabilities().list_streams {
+        // Removed after it was copied: the target follows.
+        ok(&["copy", &from.url, &to.url]).await;
+    }
+    from.store.truncate(&truncated, Version::new(3)).await.unwrap();
+    from.store.delete(&deleted, ExpectedVersion::Any).await.unwrap();
+    from.store.append_to("gone-1", ExpectedVersion::Any, [crate::command::event(1)]).await.unwrap();
+    from.store.tombstone(&id("gone-1"), ExpectedVersion::Any).await.unwrap();
+    ok(&["copy", &from.url, &to.url]).await;
+    ok(&["copy", &from.url, &to.url]).await;
+    let info = to.store.stream_info(&truncated).await.unwrap();
+    assert_eq!(info.first_version, Some(Version::new(3)));
+    assert_eq!(info, from.store.stream_info(&truncated).await.unwrap());
+    assert!(!to.store.stream_info(&deleted).await.unwrap().exists());
+    if from.store.capabilities().list_streams {
+        let info = to.store.stream_info(&deleted).await.unwrap();
+        assert_eq!((info.state, info.version), (StreamState::Deleted, deleted_at));
+        let gone = to.store.stream_info(&id("gone-1")).await.unwrap();
+        assert_eq!(gone.state, StreamState::Tombstoned);
+    }
+    ok(&["verify", &from.url, &to.url]).await;
+}
+
+pub(crate) async fn what_is_truncated_before_it_is_copied_stays_away(kind: Kind) {
+    let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
+    let stream: annals::StreamId = "order-1".try_into().unwrap();
+    let more = |from: u64| (from..from + 4).map(crate::command::event);
+    from.store.append_to(&stream, ExpectedVersion::Any, more(0)).await.unwrap();
+    ok(&["copy", &from.url, &to.url]).await;
+    from.store.append_to(&stream, ExpectedVersion::Any, more(4)).await.unwrap();
+    // The target has versions 1 to 4, and 5 and 6 will never come.
+    from.store.truncate(&stream, Version::new(7)).await.unwrap();
+    ok(&["copy", &from.url, &to.url]).await;
+    let info = to.store.stream_info(&stream).await.unwrap();
+    assert_eq!(info, from.store.stream_info(&stream).await.unwrap());
+    assert_eq!(info.first_version, Some(Version::new(7)));
+    ok(&["verify", &from.url, &to.url]).await;
+}
+
+pub(crate) async fn a_subscriber_is_carried_over(kind: Kind) {
+    let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
+    // So that positions cannot be the same by chance.
+    to.store.append_to("before-1", ExpectedVersion::Any, [crate::command::event(1)]).await.unwrap();
+    fill(&from.store, 0, 20).await;
+    let reader = SubscriberId::new("invoices").unwrap();
+    let events = all(&from.store).await;
+    from.store.save_checkpoint(&reader, events[7].position).await.unwrap();
+    ok(&["copy", &from.url, &to.url, "--checkpoint", "invoices"]).await;
+    let position = to.store.load_checkpoint(&reader).await.unwrap().unwrap();
+    let there = all(&to.store).await;
+    let found = there.iter().find(|event| event.position == position).unwrap();
+    assert_eq!(found.id, events[7].id);
+    let said = ends(&["copy", &from.url, &to.url, "--checkpoint", "nobody"], 2).await;
+    assert!(said.contains("no checkpoint of nobody"), "{said}");
+}
+
+pub(crate) async fn a_target_with_other_events_is_left_alone(kind: Kind) {
+    let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
+    fill(&from.store, 0, 10).await;
+    fill(&to.store, 0, 10).await;
+    let before = all(&to.store).await;
+    let said = ends(&["copy", &from.url, &to.url], 4).await;
+    assert!(said.contains("the target has other events in"), "{said}");
+    assert_eq!(all(&to.store).await, before);
+    let said = ends(&["verify", &from.url, &to.url], 3).await;
+    assert!(said.contains("version 1: another id"), "{said}");
+}
+
+pub(crate) async fn an_export_is_a_source(kind: Kind) {
+    let fresh = Fresh::open(&kind).await;
+    let dir = tempfile::tempdir().unwrap();
+    fill(&fresh.store, 0, 40).await;
+    for scheme in ["jsonl", "cloudevents"] {
+        let file = url_of(scheme, &dir, scheme);
+        ok(&["copy", &fresh.url, &file]).await;
+        fill(&fresh.store, 40, 5).await;
+        // Goes on where the file ends.
+        ok(&["copy", &fresh.url, &file]).await;
+        ok(&["verify", &fresh.url, &file]).await;
+        ok(&["verify", &file]).await;
+        let restored = Fresh::open(&kind).await;
+        ok(&["copy", &file, &restored.url]).await;
+        ok(&["verify", &file, &restored.url]).await;
+        assert_eq!(kept(&all(&restored.store).await), kept(&all(&fresh.store).await));
+        let other = Fresh::open(&kind).await;
+        fill(&other.store, 0, 40).await;
+        let said = ends(&["copy", &other.url, &file], 2).await;
+        assert!(said.contains("holds events of another source"), "{said}");
+    }
+}
+
+pub(crate) async fn what_a_copy_loses_is_said_before() {
+    let kind = annals_test_stores::kinds().into_iter().find(|kind| kind.name() == "eventstoredb");
+    let (from, to) = (Fresh::open(&sqlite()).await, Fresh::open(&kind.unwrap()).await);
+    fill(&from.store, 0, 10).await;
+    let large = annals::NewEvent::binary("Large", vec![0; 2_000_000]).unwrap();
+    from.store.append_to("large-1", ExpectedVersion::Any, [large]).await.unwrap();
+    let said = ends(&["copy", "--dry-run", &from.url, &to.url], 3).await;
+    for due in ["record times are not kept", "version 1 of large-1", "1 events would be refused"] {
+        assert!(said.contains(due), "{said}");
+    }
+    assert!(all(&to.store).await.is_empty(), "a dry run wrote");
+    let said = ends(&["copy", &from.url, &to.url], 2).await;
+    assert!(said.contains("large-1") && said.contains("limit exceeded"), "{said}");
+}
+
+pub(crate) async fn a_part_can_be_copied() {
+    let from = Fresh::open(&sqlite()).await;
+    fill(&from.store, 0, 60).await;
+    let middle = all(&from.store).await[50].recorded_at;
+    let time = middle.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    for (selection, holds) in [
+        (vec!["--stream", "order-1", "--stream", "order-2"], 0),
+        (vec!["--category", "order"], 1),
+        (vec!["--prefix", "stock ä"], 2),
+        (vec!["--since", &time], 3),
+        (vec!["--until", &time, "--category", "order", "--category", "Order"], 4),
+    ] {
+        let to = Fresh::open(&sqlite()).await;
+        let both = [from.url.as_str(), to.url.as_str()];
+        ok(&[&["copy"], &both[..], &selection].concat()).await;
+        let due = all(&from.store).await.into_iter().filter(|event| {
+            let stream = event.stream.as_str();
+            match holds {
+                0 => ["order-1", "order-2"].contains(&stream),
+                1 => stream.starts_with("order-"),
+                2 => stream.starts_with("stock ä"),
+                3 => event.recorded_at >= middle,
+                _ => event.recorded_at < middle && stream.to_lowercase().starts_with("order-"),
+            }
+        });
+        let there = all(&to.store).await;
+        assert_eq!(kept(&there), kept(&due.collect::<Vec<_>>()), "{selection:?}");
+        assert!(there.iter().all(|event| event.position > Position::START) && !there.is_empty());
+        let verified = run(&[&["verify"], &both[..], &selection].concat()).await;
+        // A part of a stream is another state than the whole of it.
+        assert!(verified.status.success() || holds > 2, "{selection:?} {verified:?}");
+    }
+}
+
+pub(crate) async fn another_source_of_the_same_name_is_noticed() {
+    let (from, other) = (Fresh::open(&sqlite()).await, Fresh::open(&sqlite()).await);
+    let to = Fresh::open(&sqlite()).await;
+    fill(&from.store, 0, 20).await;
+    fill(&other.store, 0, 40).await;
+    ok(&["copy", &from.url, &to.url]).await;
+    // What is noted in the target speaks of a file that is gone.
+    let path = |url: &str| url.strip_prefix("sqlite://").unwrap().to_owned();
+    let (from_path, other_path) = (path(&from.url), path(&other.url));
+    drop((from.store, other.store));
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{from_path}{end}"));
+        let _ = std::fs::rename(format!("{other_path}{end}"), format!("{from_path}{end}"));
+    }
+    let said = ends(&["copy", &from.url, &to.url], 4).await;
+    assert!(said.contains("the target has other events in"), "{said}");
+}
+
+fn sqlite() -> Kind {
+    annals_test_stores::kinds().into_iter().find(|kind| kind.name() == "sqlite").unwrap()
+}

@@ -1,0 +1,184 @@
+//! Files of events, whole, torn and broken.
+
+use std::fs;
+
+use annals::{EventStore, EventStoreExt};
+use annals_test_stores::{Fresh, Kind, kinds};
+
+use crate::command::{all, ends, fill, kept, ok, ok_with, url_of};
+
+fn sqlite() -> Kind {
+    kinds().into_iter().find(|kind| kind.name() == "sqlite").unwrap()
+}
+
+/// An export of a store, as lines.
+async fn export(dir: &tempfile::TempDir) -> (Fresh, Vec<String>) {
+    let fresh = Fresh::open(&sqlite()).await;
+    fill(&fresh.store, 0, 30).await;
+    ok(&["copy", &fresh.url, &url_of("jsonl", dir, "export")]).await;
+    let text = fs::read_to_string(dir.path().join("export")).unwrap();
+    (fresh, text.lines().map(str::to_owned).collect())
+}
+
+pub(crate) async fn what_breaks_the_contract_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_fresh, lines) = export(&dir).await;
+    let url = url_of("jsonl", &dir, "broken");
+    for (name, due) in [
+        ("missing", "comes after version"),
+        ("swapped", "comes after"),
+        ("json", "its data is no JSON"),
+    ] {
+        let mut broken = lines.clone();
+        match name {
+            "missing" => drop(broken.remove(10)),
+            "swapped" => broken.swap(10, 11),
+            // What can only be in a store stands in the unit tests of what reads it.
+            _ => continue,
+        }
+        fs::write(dir.path().join("broken"), broken.join("\n")).unwrap();
+        let said = ends(&["verify", &url], 3).await;
+        assert!(said.contains(due) && said.contains("of the contract"), "{name}: {said}");
+    }
+}
+
+pub(crate) async fn ids_seen_twice_are_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let fresh = Fresh::open(&sqlite()).await;
+    let event = crate::command::event(1);
+    for stream in ["a", "b"] {
+        let none = annals::ExpectedVersion::NoStream;
+        fresh.store.append_to(stream, none, [event.clone()]).await.unwrap();
+    }
+    let said = ok(&["verify", &fresh.url]).await;
+    assert!(said.contains(&format!("id {} stands at position 1 and at 2", event.id())), "{said}");
+    drop(dir);
+}
+
+pub(crate) async fn the_first_difference_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fresh, lines) = export(&dir).await;
+    let url = url_of("jsonl", &dir, "other");
+    let place = lines.iter().rposition(|line| line.contains("\"data\":null")).unwrap();
+    for (change, due) in [
+        ("data", "another data"),
+        ("metadata", "another metadata"),
+        ("id", "another id"),
+        ("last", "only in sqlite://"),
+        ("time", "other record times"),
+        ("order", "another order over all streams"),
+        ("stream", "new-1: only in "),
+    ] {
+        let mut other = lines.clone();
+        match change {
+            "data" => other[place] = other[place].replace("\"data\":null", "\"data\": 0"),
+            "metadata" => {
+                let with = other.iter().rposition(|line| line.contains("\"c-")).unwrap();
+                other[with] = other[with].replace("\"c-", "\"d-");
+            }
+            "id" => {
+                let id = uuid::Uuid::now_v7().to_string();
+                let at = other[place].find("\"id\":\"").unwrap() + 6;
+                other[place].replace_range(at..at + 36, &id);
+            }
+            "last" => drop(other.pop()),
+            "time" => {
+                other[place] =
+                    other[place].replacen("\"recorded_at\":\"20", "\"recorded_at\":\"19", 1)
+            }
+            "order" => swap_streams(&mut other),
+            _ => {
+                let mut line = other[0].replacen("\"position\":1,", "\"position\":99999,", 1);
+                let from = line.find("\"stream\":\"").unwrap() + 10;
+                let to = from + line[from..].find('"').unwrap();
+                line.replace_range(from..to, "new-1");
+                other.push(line);
+            }
+        }
+        fs::write(dir.path().join("other"), other.join("\n")).unwrap();
+        let said = ends(&["verify", &fresh.url, &url], 3).await;
+        assert!(said.contains(due), "{change}: {said}");
+    }
+    fs::write(dir.path().join("other"), lines.join("\n")).unwrap();
+    ok(&["verify", &fresh.url, &url]).await;
+}
+
+/// Exchanges two neighbours of different streams, with their positions as they were.
+fn swap_streams(lines: &mut [String]) {
+    let field = |line: &str, name: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        value[name].to_string()
+    };
+    let at = (0..lines.len() - 1)
+        .find(|&n| field(&lines[n], "stream") != field(&lines[n + 1], "stream"))
+        .unwrap();
+    let positions = [field(&lines[at], "position"), field(&lines[at + 1], "position")];
+    lines.swap(at, at + 1);
+    for (line, (is, due)) in lines[at..at + 2]
+        .iter_mut()
+        .zip([(&positions[1], &positions[0]), (&positions[0], &positions[1])])
+    {
+        *line = line.replacen(&format!("\"position\":{is},"), &format!("\"position\":{due},"), 1);
+    }
+}
+
+pub(crate) async fn a_torn_export_is_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fresh, lines) = export(&dir).await;
+    let file = dir.path().join("export");
+    let whole = fs::read(&file).unwrap();
+    let url = url_of("jsonl", &dir, "export");
+    for cut in [0, 1, lines[0].len(), lines[0].len() + 1, lines[0].len() + 20, whole.len() - 1] {
+        fs::write(&file, &whole[..cut]).unwrap();
+        ok(&["copy", &fresh.url, &url]).await;
+        assert!(fs::read(&file).unwrap() == whole, "cut off at {cut}");
+    }
+    // What is no export stays as it is.
+    fs::write(&file, "something\nelse\n").unwrap();
+    let said = ends(&["copy", &fresh.url, &url], 2).await;
+    assert!(said.contains("line 1"), "{said}");
+    assert_eq!(fs::read(&file).unwrap(), b"something\nelse\n");
+}
+
+pub(crate) async fn a_file_of_others_is_no_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = url_of("jsonl", &dir, "others");
+    for (text, due) in [
+        ("{\"type\":\"A\",\"stream\":\"a-1\"}", "line 1: the version is missing"),
+        ("\n\n{\"type\":1}", "line 3: "),
+        ("{", "line 1: "),
+    ] {
+        fs::write(dir.path().join("others"), text).unwrap();
+        for arguments in [["verify", &url, "--json"], ["read", &url, "--json"]] {
+            let said = ends(&arguments, 2).await;
+            assert!(said.contains(due), "{said}");
+        }
+    }
+}
+
+pub(crate) async fn cloudevents_of_others_can_be_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let fresh = Fresh::open(&sqlite()).await;
+    let line = r#"{"specversion":"1.0","id":"A-1","source":"/shop","type":"com.shop.placed","subject":"order-1","data":{"total":4.50}}"#;
+    let other = line.replace("A-1", "A-2").replace(",\"subject\":\"order-1\"", "");
+    fs::write(dir.path().join("in"), format!("{line}\n{other}\n")).unwrap();
+    let file = url_of("cloudevents", &dir, "in");
+    ok(&["append", &fresh.url, "--file", &file, "--stream", "rest-1"]).await;
+    let events = all(&fresh.store).await;
+    let places: Vec<_> =
+        events.iter().map(|e| (e.stream.as_str(), e.event_type.as_str())).collect();
+    assert_eq!(places, [("order-1", "com.shop.placed"), ("rest-1", "com.shop.placed")]);
+    assert_eq!(&**events[0].data.bytes(), br#"{"total":4.50}"#);
+    assert_eq!(fresh.store.load_stream(&"order-1".try_into().unwrap()).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn standard_input_and_output_are_files() {
+    let (from, to) = (Fresh::open(&sqlite()).await, Fresh::open(&sqlite()).await);
+    fill(&from.store, 0, 20).await;
+    for scheme in ["jsonl:-", "cloudevents:-"] {
+        let exported = ok(&["copy", &from.url, scheme]).await;
+        ok_with(&["copy", scheme, &to.url], &exported).await;
+        assert_eq!(kept(&all(&to.store).await), kept(&all(&from.store).await));
+    }
+    assert!(from.store.capabilities().durable);
+}

@@ -1,0 +1,61 @@
+//! The command, end to end: each test on every kind of store that another process can open.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod command;
+mod copies;
+mod events;
+mod files;
+mod kills;
+mod verify;
+
+use std::{process::ExitCode, sync::Arc};
+
+use annals_test_stores::{Kind, kinds, trial};
+use libtest_mimic::{Arguments, Trial};
+use tokio::runtime::Runtime;
+
+fn main() -> ExitCode {
+    let runtime = Arc::new(Runtime::new().unwrap());
+    let mut trials = Vec::new();
+    macro_rules! alone {
+        ($($theme:ident: $($test:ident)*;)*) => {
+            $($(trials.push(Trial::test(stringify!($test), {
+                let runtime = runtime.clone();
+                move || {
+                    runtime.block_on(runtime.spawn($theme::$test()))?;
+                    Ok(())
+                }
+            }));)*)*
+        };
+    }
+    alone! {
+        events: what_cannot_work_is_said no_secret_is_shown;
+        files: what_breaks_the_contract_is_found ids_seen_twice_are_reported
+            the_first_difference_is_shown a_torn_export_is_completed
+            a_file_of_others_is_no_source cloudevents_of_others_can_be_appended
+            standard_input_and_output_are_files;
+        copies: what_a_copy_loses_is_said_before a_part_can_be_copied
+            another_source_of_the_same_name_is_noticed;
+    }
+    for kind in kinds().into_iter().filter(Kind::is_shared) {
+        macro_rules! trials {
+            ($($theme:ident: $($test:ident)*;)*) => {
+                $($(trials.push(trial(&kind, &runtime, stringify!($test), $theme::$test));)*)*
+            };
+        }
+        trials! {
+            events: what_is_appended_is_read what_is_printed_can_be_appended
+                an_expectation_that_fails_has_its_own_status a_tail_follows
+                streams_and_stores_are_described;
+            copies: a_copy_follows_until_told_to_stop streams_are_left_as_they_were
+                what_is_truncated_before_it_is_copied_stays_away
+                a_subscriber_is_carried_over a_target_with_other_events_is_left_alone
+                an_export_is_a_source;
+            verify: a_store_is_verified_alone;
+        }
+        // Each goes to every kind, so that all pairs are gone through.
+        trials! { kills: copies_are_killed_and_end_complete; }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
