@@ -13,11 +13,14 @@ impl Interrupt {
     /// noted.
     pub(crate) fn listen() -> Self {
         let (sender, receiver) = watch::channel(false);
+        // Made here, so that no signal is missed that comes before the task has begun.
+        let signals = Signals::new();
         tokio::spawn(async move {
-            if signal().await {
+            let Ok(mut signals) = signals else { return };
+            if signals.next().await {
                 sender.send_replace(true);
             }
-            if signal().await {
+            if signals.next().await {
                 std::process::exit(Code::Interrupted as i32);
             }
         });
@@ -37,20 +40,39 @@ impl Interrupt {
     }
 }
 
-/// Waits for a signal; false where none can be heard.
 #[cfg(unix)]
-async fn signal() -> bool {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return tokio::signal::ctrl_c().await.is_ok();
-    };
-    tokio::select! {
-        heard = tokio::signal::ctrl_c() => heard.is_ok(),
-        heard = terminate.recv() => heard.is_some(),
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for a signal; false where none can be heard any more.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            heard = self.interrupt.recv() => heard.is_some(),
+            heard = self.terminate.recv() => heard.is_some(),
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn signal() -> bool {
-    tokio::signal::ctrl_c().await.is_ok()
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> bool {
+        tokio::signal::ctrl_c().await.is_ok()
+    }
 }

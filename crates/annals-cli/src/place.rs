@@ -313,3 +313,35 @@ pub(crate) async fn open_existing(url: &str) -> Result<Arc<dyn Store>, Failure> 
     };
     Ok(annals::connect(&url).await?)
 }
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use annals::{EventStore, EventStoreExt, ExpectedVersion, NewEvent, ReadAll};
+
+    use super::*;
+
+    /// What a store shows in reads of all until it has cleaned up.
+    #[tokio::test]
+    async fn what_was_removed_is_not_seen() {
+        let store = annals::connect("memory:").await.unwrap();
+        for stream in ["live-1", "truncated-1", "emptied-1", "deleted-1", "revived-1", "closed-1"] {
+            let events = (0..4).map(|n| NewEvent::json("Numbered", &n).unwrap());
+            store.append_to(stream, ExpectedVersion::Any, events).await.unwrap();
+        }
+        let before: Vec<_> = store.read_all(ReadAll::default()).try_collect().await.unwrap();
+        let id = |text: &str| StreamId::new(text).unwrap();
+        store.truncate(&id("truncated-1"), Version::new(3)).await.unwrap();
+        store.truncate(&id("emptied-1"), Version::new(9)).await.unwrap();
+        store.delete(&id("deleted-1"), ExpectedVersion::Any).await.unwrap();
+        store.delete(&id("revived-1"), ExpectedVersion::Any).await.unwrap();
+        let again = NewEvent::json("Numbered", &5).unwrap();
+        store.append_to("revived-1", ExpectedVersion::Any, [again]).await.unwrap();
+        store.tombstone(&id("closed-1"), ExpectedVersion::Any).await.unwrap();
+        let after: Vec<_> = store.read_all(ReadAll::default()).try_collect().await.unwrap();
+
+        let shown: Vec<_> = before.into_iter().chain(after.iter().skip(6).cloned()).collect();
+        let mut visible = Visible { store: Some(store), begins: HashMap::new() };
+        let seen = visible.filter(shown, &Select::default()).await.unwrap();
+        assert_eq!(seen, after);
+    }
+}

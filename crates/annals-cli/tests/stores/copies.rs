@@ -73,6 +73,41 @@ pub(crate) async fn what_is_truncated_before_it_is_copied_stays_away(kind: Kind)
     ok(&["verify", &from.url, &to.url]).await;
 }
 
+pub(crate) async fn several_lanes_keep_the_order_of_each_stream(kind: Kind) {
+    let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
+    fill(&from.store, 0, 80).await;
+    ok(&["copy", &from.url, &to.url, "--lanes", "8"]).await;
+    ok(&["verify", &from.url, &to.url, "--any-order"]).await;
+    let said = ends(&["copy", &from.url, &to.url, "--lanes", "2", "--checkpoint", "a"], 2).await;
+    assert!(said.contains("--lanes 1"), "{said}");
+}
+
+pub(crate) async fn a_copy_that_is_told_to_stop_goes_on_later(kind: Kind) {
+    let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
+    fill(&from.store, 0, 600).await;
+    let mut copy = piped(&["copy", &from.url, &to.url]);
+    let mut said = BufReader::new(copy.stderr.take().unwrap()).lines();
+    // It listens by the time that it speaks.
+    said.next_line().await.unwrap().unwrap();
+    interrupt(&copy).await;
+    let mut last = String::new();
+    while let Some(line) = said.next_line().await.unwrap() {
+        last = line;
+    }
+    // A fast one may have been done before.
+    let slow = !to.store.capabilities().exact_import;
+    match copy.wait().await.unwrap().code() {
+        Some(130) => assert!(last.starts_with("stopped; the same command goes on"), "{last}"),
+        Some(0) if !slow => assert!(last.starts_with("done"), "{last}"),
+        other => panic!("{other:?}: {last}"),
+    }
+    let there = kept(&all(&to.store).await);
+    let due = kept(&all(&from.store).await);
+    assert!(due.starts_with(&there), "something else than the beginning was copied");
+    ok(&["copy", &from.url, &to.url]).await;
+    ok(&["verify", &from.url, &to.url]).await;
+}
+
 pub(crate) async fn a_subscriber_is_carried_over(kind: Kind) {
     let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
     // So that positions cannot be the same by chance.

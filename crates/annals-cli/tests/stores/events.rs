@@ -118,6 +118,9 @@ pub(crate) async fn what_cannot_work_is_said() {
     ] {
         let said = ends(&arguments, status).await;
         assert!(said.contains(due), "{arguments:?}: {said}");
+        // What clap says of a command line has several.
+        let of_clap = said.starts_with("error: ");
+        assert!(of_clap || said.lines().count() == 1, "{said}");
     }
     assert!(!dir.path().join("missing.db").exists(), "a store was created to be read");
 }

@@ -50,6 +50,8 @@ fn main() -> ExitCode {
                 streams_and_stores_are_described;
             copies: a_copy_follows_until_told_to_stop streams_are_left_as_they_were
                 what_is_truncated_before_it_is_copied_stays_away
+                several_lanes_keep_the_order_of_each_stream
+                a_copy_that_is_told_to_stop_goes_on_later
                 a_subscriber_is_carried_over a_target_with_other_events_is_left_alone
                 an_export_is_a_source;
             verify: a_store_is_verified_alone;
