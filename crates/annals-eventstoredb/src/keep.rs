@@ -1,5 +1,5 @@
-//! Snapshots, checkpoints and leases: each the last event of a stream's metadata, of which the server keeps
-//! no other. What is forgotten is an event that says so.
+//! Snapshots, checkpoints and leases: each the last event of a stream's metadata, of which the server
+//! keeps no other. What is forgotten is an event that says so.
 //!
 //! The event's data is the state of a snapshot. Its metadata is a line of JSON, the [`Header`], and
 //! after it the metadata of the snapshot. Nothing of it is marked as JSON, which the server would

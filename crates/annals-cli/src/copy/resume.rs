@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use annals::{Position, ReadAll, ReadStream, RecordedEvent, Store, SubscriberId};
 use futures::TryStreamExt;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::target::Target;
 use crate::{failure::Failure, place::Source, select::Select};
 
 /// The name under which the target keeps how far a copy has come: one for each source and selection.
 pub(crate) fn name(source: &str, selection: &str) -> Result<SubscriberId, Failure> {
-    let digest = blake3::hash(format!("{source}\n{selection}").as_bytes()).to_hex();
-    let short: String = digest.chars().take(16).collect();
-    Ok(SubscriberId::new(format!("annals.copy.{short}"))?)
+    let digest = xxh3_64(format!("{source}\n{selection}").as_bytes());
+    Ok(SubscriberId::new(format!("annals.copy.{digest:016x}"))?)
 }
 
 /// The position after which there is something left to copy. What is noted is believed only where

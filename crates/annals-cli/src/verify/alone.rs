@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals::{Position, ReadStream, Store, StreamId};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::{
     census::{Census, Digest, Tally, chain},
@@ -19,11 +19,17 @@ const AT_ONCE: usize = 4;
 pub(crate) async fn compare(
     store: &Arc<dyn Store>,
     census: &Census,
-    findings: &Findings,
+    findings: Findings,
     mut progress: impl FnMut(u64),
 ) -> Result<(), Failure> {
     let mut read = stream::iter(census.sorted())
-        .map(|(id, tally)| one(store, id, tally, findings))
+        .map(|(id, tally)| {
+            let one = one(store.clone(), id.clone(), *tally, findings.clone());
+            tokio::spawn(one).map(|read| match read {
+                Ok(read) => read,
+                Err(error) => Err(Failure::new("a task has panicked").because(&error)),
+            })
+        })
         .buffer_unordered(AT_ONCE);
     while let Some(events) = read.try_next().await? {
         progress(events);
@@ -32,19 +38,20 @@ pub(crate) async fn compare(
 }
 
 async fn one(
-    store: &Arc<dyn Store>,
-    id: &StreamId,
-    tally: &Tally,
-    findings: &Findings,
+    store: Arc<dyn Store>,
+    id: StreamId,
+    tally: Tally,
+    findings: Findings,
 ) -> Result<u64, Failure> {
     // Only what was there when all was read.
     let count = tally.last.get() + 1 - tally.first.get();
     let options = ReadStream::default().with_from(tally.first).with_limit(count);
-    let mut events = store.read_stream(id, options);
-    let (mut digest, mut position, mut read) = (Digest::default(), Position::START, 0);
+    let mut events = store.read_stream(&id, options);
+    let (mut digest, mut position, mut read): (Digest, _, _) = (0, Position::START, 0);
+    let mut buffer = Vec::new();
     let ordered = store.capabilities().global_order;
     while let Some(event) = events.try_next().await? {
-        digest = chain(&digest, &event);
+        digest = chain(digest, &event, &mut buffer);
         read += 1;
         if ordered && event.position <= position {
             findings.broken(|| {
@@ -56,7 +63,7 @@ async fn one(
         }
         position = event.position;
     }
-    let info = store.stream_info(id).await?;
+    let info = store.stream_info(&id).await?;
     if info.first_version.is_none_or(|first| first > tally.first) {
         findings.note(|| format!("{id} was truncated, or deleted, meanwhile"));
     } else if digest != tally.digest {

@@ -1,13 +1,13 @@
 //! What was found to be wrong.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many of a sort are shown; all are counted.
 const SHOWN: usize = 10;
 
-/// What is wrong, and what is only worth knowing. Shared by those who look.
-#[derive(Debug, Default)]
-pub(crate) struct Findings(Mutex<Found>);
+/// What is wrong, and what is only worth knowing. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Findings(Arc<Mutex<Found>>);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
@@ -37,8 +37,8 @@ impl Findings {
         }
     }
 
-    pub(crate) fn into_inner(self) -> Found {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn found(&self) -> Found {
+        self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Found> {

@@ -355,7 +355,7 @@ impl<'a, D: Delivery> Run<'a, D> {
             messaging.batch.message_count = events.len(),
         );
         #[cfg(feature = "opentelemetry")]
-        {
+        if !span.is_disabled() {
             // A span that was entered has its parent: then they are links.
             if events.len() > 1 {
                 span.in_scope(|| ());
