@@ -103,7 +103,7 @@ impl Append {
         // A thread of its own: standard input cannot be waited for in any other way, and a runtime
         // would wait for it at the end.
         std::thread::spawn(move || {
-            let read = file.for_each_line(|text, number, _| {
+            let read = file.for_each_line(None, |text, number| {
                 let entry = file.format.parse(text).map_err(|e| file.bad_line(number, &e))?;
                 let Some(stream) = entry.stream.clone().or_else(|| default.clone()) else {
                     let what = "no stream; name one by --stream";

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     path::PathBuf,
     sync::Arc,
 };
@@ -37,6 +37,14 @@ impl Format {
         };
         written
             .map_err(|e| Failure::new(format!("event {} of {}: {e}", event.version, event.stream)))
+    }
+
+    /// What every line begins with that annals writes.
+    pub(crate) fn begin(self) -> &'static str {
+        match self {
+            Self::Lines => "{\"stream\":\"",
+            Self::CloudEvents => "{\"specversion\":\"1.0\"",
+        }
     }
 
     pub(crate) fn parse(self, line: &str) -> Result<Entry, String> {
@@ -83,24 +91,25 @@ impl EventFile {
         Ok(Box::new(BufReader::with_capacity(1 << 18, file)))
     }
 
-    /// Calls with every line, its number and the byte at which it ends, until it is told `false`.
+    /// Calls with every line up to a length, and its number, until it is told `false`.
     pub(crate) fn for_each_line(
         &self,
-        mut each: impl FnMut(&str, u64, u64) -> Result<bool, Failure>,
+        length: Option<u64>,
+        mut each: impl FnMut(&str, u64) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let mut file = self.open()?;
-        let (mut line, mut number, mut end) = (Vec::new(), 0, 0);
+        let mut file = self.open()?.take(length.unwrap_or(u64::MAX));
+        let (mut line, mut number) = (Vec::new(), 0);
         loop {
             line.clear();
             let read = file.read_until(b'\n', &mut line).map_err(|e| self.failure(&e))?;
             if read == 0 {
                 return Ok(());
             }
-            (number, end) = (number + 1, end + read as u64);
+            number += 1;
             let text = std::str::from_utf8(&line)
                 .map_err(|e| self.bad_line(number, &format!("no UTF-8: {e}")))?;
             let text = text.trim_end_matches(['\n', '\r']);
-            if !text.trim().is_empty() && !each(text, number, end)? {
+            if !text.trim().is_empty() && !each(text, number)? {
                 return Ok(());
             }
         }
@@ -110,12 +119,16 @@ impl EventFile {
         Failure::usage(format!("{}, line {number}: {error}", self.path.display()))
     }
 
+    pub(crate) fn bad_end(&self, error: &str) -> Failure {
+        Failure::usage(format!("{}, at its end: {error}", self.path.display()))
+    }
+
     /// Calls with every event, until it is told `false`.
     pub(crate) fn for_each_event(
         &self,
         mut each: impl FnMut(RecordedEvent) -> bool,
     ) -> Result<(), Failure> {
-        self.for_each_line(|text, number, _| {
+        self.for_each_line(None, |text, number| {
             let entry = self.format.parse(text).map_err(|e| self.bad_line(number, &e))?;
             let event = entry.into_recorded().map_err(|missing| {
                 let what = format!(
@@ -183,7 +196,9 @@ impl Source {
             }
             Self::File(file) => {
                 let select = select.clone();
-                tokio::task::spawn_blocking(move || read_file(&file, after, &select, &sender));
+                // A thread of its own: at the end a runtime would wait for one that waits for
+                // standard input.
+                std::thread::spawn(move || read_file(&file, after, &select, &sender));
             }
         }
         batches

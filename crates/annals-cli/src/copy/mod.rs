@@ -30,6 +30,9 @@ use target::Target;
 /// FROM and TO are URLs of stores, or files of events: jsonl:FILE, cloudevents:FILE, with - for
 /// standard input and output. Stopped, or killed, at any point, the same command goes on where it
 /// was.
+///
+/// Streams that the source has truncated, deleted or tombstoned become so in the target, too, at the
+/// end of each run; only where the target was empty when the copy began.
 #[derive(Args, Debug)]
 pub(crate) struct Copy {
     /// Where the events are. Others may go on writing there.
@@ -101,7 +104,11 @@ impl Copy {
             progress.say(&format!("note: {loss}"));
         }
         let name = resume::name(&crate::url::shown(&self.from), &format!("{select:?}"))?;
-        let done = resume::position(&source, &mut target, &name, &select).await?;
+        let start = resume::start(&source, &mut target, name, &select).await?;
+        if let Target::Store(target) = &mut target {
+            target.is_ours = start.is_ours;
+        }
+        let resume::Start { after: done, name, .. } = start;
         if done > Position::START {
             progress.say(&format!("going on after position {done}"));
         }
@@ -224,7 +231,7 @@ impl Run {
         }
         if let (Some(from), Target::Store(to)) = (self.source.store(), &self.target) {
             if from.capabilities().list_streams && copy.times.is_everything() {
-                let changed = states::follow(from, &to.store, &copy.streams).await?;
+                let changed = states::follow(from, to, &copy.streams).await?;
                 if changed > 0 {
                     self.progress.say(&format!(
                         "{changed} streams truncated, deleted or tombstoned as in the source"
@@ -270,7 +277,7 @@ impl Batch {
     }
 }
 
-/// Sets a subscriber's checkpoint to where its last event stands in the target.
+/// Sets a subscriber's checkpoint to where the last event that it has handled stands in the target.
 async fn carry(
     from: &Arc<dyn Store>,
     to: &Arc<dyn Store>,
@@ -279,14 +286,11 @@ async fn carry(
     let Some(position) = from.load_checkpoint(subscriber).await? else {
         return Err(Failure::usage(format!("the source has no checkpoint of {subscriber}")));
     };
-    let Some(event) = resume::last_until(from, position, &Select::default()).await? else {
+    if position == Position::START {
         return Ok(format!("{subscriber} has handled no event: it begins at the beginning"));
-    };
-    let Some(found) = resume::find(to, &event).await? else {
-        let what = format!(
-            "the last event that {subscriber} has handled, version {} of {}, is not in the target",
-            event.version, event.stream
-        );
+    }
+    let Some(found) = resume::last_of_both(from, to, position).await? else {
+        let what = format!("no event that {subscriber} has handled last is in the target");
         return Err(Failure::usage(what));
     };
     let kept = to.save_checkpoint(subscriber, found.position).await?;

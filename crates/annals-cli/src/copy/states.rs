@@ -8,6 +8,7 @@ use annals::{
 };
 use chrono::Utc;
 
+use super::target::StoreTarget;
 use crate::{failure::Failure, select::Streams};
 
 /// How many streams are listed at once.
@@ -17,7 +18,7 @@ const PAGE: usize = 1_000;
 /// streams that it changed.
 pub(crate) async fn follow(
     from: &Arc<dyn Store>,
-    to: &Arc<dyn Store>,
+    to: &StoreTarget,
     streams: &Streams,
 ) -> Result<u64, Failure> {
     let (mut after, mut changed) = (None, 0);
@@ -39,11 +40,15 @@ fn is_unusual(info: &StreamInfo) -> bool {
 }
 
 /// Makes a stream what it is in the source; false where it was.
-async fn apply(to: &Arc<dyn Store>, stream: &StreamId, due: StreamInfo) -> Result<bool, Failure> {
+async fn apply(target: &StoreTarget, stream: &StreamId, due: StreamInfo) -> Result<bool, Failure> {
+    let to = &target.store;
     let is = to.stream_info(stream).await?;
     let alike = (is.state, is.version) == (due.state, due.version);
     if alike && is.first_version == due.first_version || is.state == StreamState::Tombstoned {
         return Ok(false);
+    }
+    if is.first_version.is_some_and(|is| due.first_version.is_none_or(|due| is < due)) {
+        target.check_ours(stream)?;
     }
     if due.first_version.is_none() && is.version < due.version {
         raise(to, stream, is, due.version).await?;

@@ -3,7 +3,6 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -13,6 +12,7 @@ use futures::future::try_join_all;
 
 use crate::{
     failure::Failure,
+    lines::Entry,
     place::{EventFile, Source},
     url::shown,
 };
@@ -36,6 +36,8 @@ pub(crate) enum Target {
 pub(crate) struct StoreTarget {
     url: String,
     pub(crate) store: Arc<dyn Store>,
+    /// Whether what is there comes from the source, and may be removed as it was there.
+    pub(crate) is_ours: bool,
     /// How many streams are written at once.
     lanes: usize,
     most_events: usize,
@@ -110,7 +112,7 @@ impl StoreTarget {
         let most = if capabilities.exact_import { MOST_EVENTS } else { MOST_APPENDS };
         let most_events = capabilities.max_append_events.min(most);
         let most_bytes = capabilities.max_append_bytes.min(MOST_BYTES);
-        Self { url: url.to_owned(), store, lanes, most_events, most_bytes }
+        Self { url: url.to_owned(), store, is_ours: false, lanes, most_events, most_bytes }
     }
 
     async fn write(&self, source: &Source, events: Vec<RecordedEvent>) -> Result<(), Failure> {
@@ -157,9 +159,23 @@ impl StoreTarget {
         let begins = there.first_version.unwrap_or(there.version.plus(1));
         let behind = here.first_version.is_some() && begins > here.version.plus(1);
         if behind {
+            self.check_ours(stream)?;
             self.store.truncate(stream, begins).await?;
         }
         Ok(behind)
+    }
+}
+
+impl StoreTarget {
+    /// Refuses to remove what may be somebody else's.
+    pub(crate) fn check_ours(&self, stream: &StreamId) -> Result<()> {
+        if self.is_ours {
+            return Ok(());
+        }
+        Err(Failure::conflict(format!(
+            "the target has events in {stream} that the source has removed, or never had: copy into \
+             an empty store, or leave this stream out"
+        )))
     }
 }
 
@@ -180,36 +196,36 @@ fn lane(stream: &StreamId, lanes: usize) -> usize {
 }
 
 impl FileTarget {
-    /// Where a file that is there ends: the position and the id of its last event. What a copy that
-    /// was killed has left of a line is cut off.
+    /// The last event of a file that is there. What a copy that was killed has left of a line is cut
+    /// off; a file that is no export stays as it is.
     pub(crate) fn resume(&mut self) -> Result<Option<RecordedEvent>> {
         if self.file.is_stdio() {
             return Ok(None);
         }
         let path = self.file.path.clone();
-        let failure = |e: &io::Error| Failure::new(format!("{}: {e}", path.display()));
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let mut file = file.map_err(|e| failure(&e))?;
-        let (mut last, mut whole) = (None, 0);
-        let length = file.metadata().map_err(|e| failure(&e))?.len();
-        let torn = length > 0 && !ends_with_newline(&path, length).map_err(|e| failure(&e))?;
-        if length > 0 {
-            let format = self.file.format;
-            self.file.for_each_line(|text, number, end| {
-                let is_torn = torn && end == length;
-                match format.parse(text).map(crate::lines::Entry::into_recorded) {
-                    Ok(Ok(event)) if !is_torn => {
-                        (last, whole) = (Some(event), end);
-                        Ok(true)
-                    }
-                    // The last line was cut off.
-                    _ if is_torn => Ok(false),
-                    _ => Err(self.file.bad_line(number, "no event: this is no export of annals")),
+        let failure = |e: io::Error| Failure::new(format!("{}: {e}", path.display()));
+        let mut options = OpenOptions::new();
+        let options = options.create(true).truncate(false).read(true).write(true);
+        let mut file = options.open(&path).map_err(failure)?;
+        let (whole, rest) = split_last_line(&mut file).map_err(failure)?;
+        let mut last = None;
+        let format = self.file.format;
+        self.file.for_each_line(Some(whole), |text, number| {
+            match format.parse(text).map(Entry::into_recorded) {
+                Ok(Ok(event)) => last = Some(event),
+                _ => {
+                    return Err(self
+                        .file
+                        .bad_line(number, "no event: this is no export of annals"));
                 }
-            })?;
+            }
+            Ok(true)
+        })?;
+        let begin = format.begin().as_bytes();
+        if !rest.starts_with(begin) && !begin.starts_with(&rest) {
+            return Err(self.file.bad_end("no event: this is no export of annals"));
         }
-        file.set_len(whole).map_err(|e| failure(&e))?;
-        file.seek(SeekFrom::End(0)).map_err(|e| failure(&e))?;
+        file.set_len(whole).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failure)?;
         self.open = Some(file);
         Ok(last)
     }
@@ -234,10 +250,26 @@ impl FileTarget {
     }
 }
 
-fn ends_with_newline(path: &Path, length: u64) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(length - 1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last == [b'\n'])
+/// The length of all whole lines, and the beginning of the one that has no end.
+fn split_last_line(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
+    /// More than any line begins with that has to be recognised.
+    const SHOWN: u64 = 64;
+    const BLOCK: u64 = 64 * 1024;
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let mut block = Vec::new();
+    let whole = loop {
+        let begin = end.saturating_sub(BLOCK);
+        file.seek(SeekFrom::Start(begin))?;
+        block.clear();
+        Read::by_ref(file).take(end - begin).read_to_end(&mut block)?;
+        match block.iter().rposition(|byte| *byte == b'\n') {
+            Some(at) => break begin + at as u64 + 1,
+            None if begin == 0 => break 0,
+            None => end = begin,
+        }
+    };
+    file.seek(SeekFrom::Start(whole))?;
+    let mut rest = Vec::new();
+    Read::by_ref(file).take(SHOWN).read_to_end(&mut rest)?;
+    Ok((whole, rest))
 }

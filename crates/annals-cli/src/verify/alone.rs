@@ -9,7 +9,7 @@ use super::{
     census::{Census, Digest, Tally, chain},
     findings::Findings,
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, interrupt::Interrupt};
 
 /// How many streams are read at the same time.
 const AT_ONCE: usize = 4;
@@ -19,7 +19,8 @@ const AT_ONCE: usize = 4;
 pub(crate) async fn compare(
     store: &Arc<dyn Store>,
     census: &Census,
-    findings: Findings,
+    interrupt: &Interrupt,
+    findings: &Findings,
     mut progress: impl FnMut(u64),
 ) -> Result<(), Failure> {
     let mut read = stream::iter(census.sorted())
@@ -32,6 +33,9 @@ pub(crate) async fn compare(
         })
         .buffer_unordered(AT_ONCE);
     while let Some(events) = read.try_next().await? {
+        if interrupt.is_set() {
+            return Err(Failure::interrupted());
+        }
         progress(events);
     }
     Ok(())

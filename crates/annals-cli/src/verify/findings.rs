@@ -7,7 +7,11 @@ const SHOWN: usize = 10;
 
 /// What is wrong, and what is only worth knowing. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Findings(Arc<Mutex<Found>>);
+pub(crate) struct Findings {
+    found: Arc<Mutex<Found>>,
+    /// Where it is found, where that has to be said.
+    place: Option<String>,
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
@@ -19,12 +23,24 @@ pub(crate) struct Found {
 }
 
 impl Findings {
+    /// The same, of one of several stores.
+    pub(crate) fn at(&self, place: String) -> Self {
+        Self { found: self.found.clone(), place: Some(place) }
+    }
+
+    fn said(&self, text: String) -> String {
+        match &self.place {
+            Some(place) => format!("{place}: {text}"),
+            None => text,
+        }
+    }
+
     /// Takes down what must not be.
     pub(crate) fn broken(&self, text: impl FnOnce() -> String) {
         let mut found = self.lock();
         found.broken_count += 1;
         if found.broken.len() < SHOWN {
-            found.broken.push(text());
+            found.broken.push(self.said(text()));
         }
     }
 
@@ -33,7 +49,7 @@ impl Findings {
         let mut found = self.lock();
         found.notes_count += 1;
         if found.notes.len() < SHOWN {
-            found.notes.push(text());
+            found.notes.push(self.said(text()));
         }
     }
 
@@ -43,6 +59,6 @@ impl Findings {
 
     fn lock(&self) -> MutexGuard<'_, Found> {
         // Each change is one step, so a poisoned lock is sound.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

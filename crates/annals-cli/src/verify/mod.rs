@@ -70,15 +70,17 @@ impl Verify {
         let (interrupt, findings, began) =
             (Interrupt::listen(), Findings::default(), Instant::now());
         let bars = Bars::default();
-        let first = Census::take(&one, &select, &interrupt, &findings, bars.reading(&one));
+        let take = async |source: &Source, findings: Findings| {
+            Census::take(source, &select, &interrupt, &findings, bars.reading(source)).await
+        };
         let (first, second) = match &other {
             Some(other) => {
-                let second =
-                    Census::take(other, &select, &interrupt, &findings, bars.reading(other));
+                let first = take(&one, findings.at(one.shown()));
+                let second = take(other, findings.at(other.shown()));
                 let (first, second) = futures::try_join!(first, second)?;
                 (first, Some(second))
             }
-            None => (first.await?, None),
+            None => (take(&one, findings.clone()).await?, None),
         };
         let mut read = first.events;
         match (&other, &second) {
@@ -89,7 +91,7 @@ impl Verify {
             _ => {
                 if let (Some(store), true) = (one.store(), self.times.is_everything()) {
                     let reading = bars.streams(first.events);
-                    alone::compare(store, &first, findings.clone(), |events| {
+                    alone::compare(store, &first, &interrupt, &findings, |events| {
                         read += events;
                         reading.inc(events);
                     })

@@ -137,6 +137,31 @@ pub(crate) async fn a_target_with_other_events_is_left_alone(kind: Kind) {
     assert!(said.contains("version 1: another id"), "{said}");
 }
 
+pub(crate) async fn what_is_not_of_the_source_is_not_removed(kind: Kind) {
+    let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
+    fill(&from.store, 0, 10).await;
+    let own: annals::StreamId = "own-1".try_into().unwrap();
+    for store in [&from.store, &to.store] {
+        let events = [crate::command::event(1), crate::command::event(2)];
+        store.append_to(&own, ExpectedVersion::Any, events).await.unwrap();
+    }
+    let before = all(&to.store).await;
+    // Deleted, and truncated whole.
+    from.store.delete(&own, ExpectedVersion::Any).await.unwrap();
+    for _ in 0..2 {
+        let output = run(&["copy", &from.url, &to.url]).await;
+        let refused = from.store.capabilities().list_streams;
+        assert_eq!(output.status.code(), Some(if refused { 4 } else { 0 }), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            said.contains("has events in own-1 that the source has removed"),
+            refused,
+            "{said}"
+        );
+        assert_eq!(to.store.load_stream(&own).await.unwrap(), before);
+    }
+}
+
 pub(crate) async fn an_export_is_a_source(kind: Kind) {
     let fresh = Fresh::open(&kind).await;
     let dir = tempfile::tempdir().unwrap();

@@ -22,23 +22,31 @@ async fn export(dir: &tempfile::TempDir) -> (Fresh, Vec<String>) {
 
 pub(crate) async fn what_breaks_the_contract_is_found() {
     let dir = tempfile::tempdir().unwrap();
-    let (_fresh, lines) = export(&dir).await;
+    let (fresh, lines) = export(&dir).await;
     let url = url_of("jsonl", &dir, "broken");
-    for (name, due) in [
-        ("missing", "comes after version"),
-        ("swapped", "comes after"),
-        ("json", "its data is no JSON"),
-    ] {
+    for (name, due) in [("missing", "comes after version"), ("swapped", "comes after")] {
         let mut broken = lines.clone();
         match name {
             "missing" => drop(broken.remove(10)),
-            "swapped" => broken.swap(10, 11),
-            // What can only be in a store stands in the unit tests of what reads it.
-            _ => continue,
+            _ => broken.swap(10, 11),
         }
         fs::write(dir.path().join("broken"), broken.join("\n")).unwrap();
         let said = ends(&["verify", &url], 3).await;
         assert!(said.contains(due) && said.contains("of the contract"), "{name}: {said}");
+        // Of two, it is said which.
+        let said = ends(&["verify", &fresh.url, &url], 3).await;
+        assert!(said.contains("/broken: version "), "{name}: {said}");
+    }
+    // As by somebody who goes past the store.
+    let path = fresh.url.strip_prefix("sqlite://").unwrap();
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let json = "UPDATE annals_events SET data = x'7b' WHERE position = \
+                (SELECT min(position) FROM annals_events WHERE kinds & 1)";
+    let gap = "DELETE FROM annals_events WHERE position = 10";
+    for (harm, due) in [(json, "its data is no JSON"), (gap, "comes after version")] {
+        assert_eq!(connection.execute(harm, []).unwrap(), 1);
+        let said = ends(&["verify", &fresh.url], 3).await;
+        assert!(said.contains(due), "{said}");
     }
 }
 
@@ -128,16 +136,31 @@ pub(crate) async fn a_torn_export_is_completed() {
     let file = dir.path().join("export");
     let whole = fs::read(&file).unwrap();
     let url = url_of("jsonl", &dir, "export");
-    for cut in [0, 1, lines[0].len(), lines[0].len() + 1, lines[0].len() + 20, whole.len() - 1] {
+    let inside_a_character = 1 + whole.iter().position(|byte| *byte > 0x7f).unwrap();
+    for cut in [
+        0,
+        1,
+        inside_a_character,
+        lines[0].len(),
+        lines[0].len() + 1,
+        lines[0].len() + 20,
+        whole.len() - 1,
+    ] {
         fs::write(&file, &whole[..cut]).unwrap();
         ok(&["copy", &fresh.url, &url]).await;
         assert!(fs::read(&file).unwrap() == whole, "cut off at {cut}");
     }
     // What is no export stays as it is.
-    fs::write(&file, "something\nelse\n").unwrap();
-    let said = ends(&["copy", &fresh.url, &url], 2).await;
-    assert!(said.contains("line 1"), "{said}");
-    assert_eq!(fs::read(&file).unwrap(), b"something\nelse\n");
+    for (text, due) in [
+        ("something\nelse\n", "line 1"),
+        ("one line, and no end to it", "at its end"),
+        ("{\"stream\": 1}", "at its end"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let said = ends(&["copy", &fresh.url, &url], 2).await;
+        assert!(said.contains(due), "{said}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    }
 }
 
 pub(crate) async fn a_file_of_others_is_no_source() {

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
                 what_is_truncated_before_it_is_copied_stays_away
                 several_lanes_keep_the_order_of_each_stream
                 a_copy_that_is_told_to_stop_goes_on_later
+                what_is_not_of_the_source_is_not_removed
                 a_subscriber_is_carried_over a_target_with_other_events_is_left_alone
                 an_export_is_a_source;
             verify: a_store_is_verified_alone;
