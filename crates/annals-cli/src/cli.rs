@@ -21,8 +21,8 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit status: 0 done; 1 a store, a file or the machine failed; 2 what was asked for cannot work; \
-3 something was found to be wrong (verify, conformance, check); 4 the stream was not at the version \
-expected (append); 130 stopped by Ctrl-C.
+3 something was found to be wrong (verify, conformance, check, copy --dry-run); 4 a stream was not at \
+the version expected (append), or holds something else in the target (copy); 130 stopped by Ctrl-C.
 
 Passwords in URLs are shown nowhere. To keep them from the list of processes, too, put the URL into \
 ANNALS_URL and leave it out, or use PGPASSWORD, ~/.pgpass and the AWS profiles.";

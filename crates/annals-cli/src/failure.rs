@@ -11,9 +11,9 @@ pub(crate) enum Code {
     Failed = 1,
     /// What was asked for cannot work as it was asked.
     Usage = 2,
-    /// Something was found to be wrong: by `verify`, `conformance` and `check`.
+    /// Something was found to be wrong: by `verify`, `conformance`, `check` and `copy --dry-run`.
     Found = 3,
-    /// The stream was not at the version expected.
+    /// The stream was not at the version expected, or holds something else.
     Conflict = 4,
     /// Stopped by Ctrl-C before the end, as shells say it.
     Interrupted = 130,
