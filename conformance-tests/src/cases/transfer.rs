@@ -241,6 +241,14 @@ async fn an_import_refuses_what_an_append_refuses(cx: Context) -> CaseResult {
         assert_kind(store.import(vec![good.clone(), bad]).await, kind);
         assert!(!store.stream_info(&good.stream).await?.exists(), "refused, yet written");
     }
+    // One buffer for all of them.
+    let most = Payload::binary(vec![7; store.capabilities().max_event_bytes]);
+    let count = store.capabilities().max_append_bytes / store.capabilities().max_event_bytes + 1;
+    let large = (1..=count as u64).map(|version| {
+        recorded("order-1", version, NewEvent::new(EventType::new("Large").unwrap(), most.clone()))
+    });
+    assert_kind(store.import(large.collect()).await, ErrorKind::LimitExceeded);
+    assert!(!store.stream_info(&id("order-1")).await?.exists(), "refused, yet written");
     let most = store.capabilities().max_append_events as u64;
     let many: Vec<_> = (0..=most).map(|n| recorded(format!("order-{n}"), 1, event(n))).collect();
     assert_kind(store.import(many).await, ErrorKind::LimitExceeded);

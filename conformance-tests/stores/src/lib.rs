@@ -5,6 +5,8 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it is part of tests")]
 
+mod hooked;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -19,6 +21,8 @@ use annals_test_servers::{dynamodb, postgres};
 use libtest_mimic::{Completion, Failed, Trial};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
+
+pub use crate::hooked::{Hook, Hooked};
 
 /// A kind of store that the tests run on.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ mod copy;
 mod failure;
 mod interrupt;
 mod lines;
+mod listing;
 mod namespace;
 mod output;
 mod place;

@@ -101,6 +101,20 @@ impl<'a> Written<'a> {
     }
 }
 
+/// A payload as members of a line: itself, as a text, or in Base64.
+type Members<'a> = (Option<&'a RawValue>, Option<Cow<'a, str>>, Option<Cow<'a, str>>);
+
+impl<'a> Written<'a> {
+    fn members(self) -> Members<'a> {
+        match self {
+            Self::Nothing => (None, None, None),
+            Self::Raw(raw) => (Some(raw), None, None),
+            Self::Text(text) => (None, Some(text.into()), None),
+            Self::Base64(text) => (None, None, Some(text.into())),
+        }
+    }
+}
+
 /// A JSON text that can stand inside a line as it is.
 fn raw(text: &str) -> Option<&RawValue> {
     // A value keeps neither line breaks on one line nor blanks around itself.
@@ -112,20 +126,8 @@ fn raw(text: &str) -> Option<&RawValue> {
 
 /// A line, with its end.
 pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), String> {
-    let (mut data, mut data_text, mut data_base64) = (None, None, None);
-    match Written::of(&event.data)? {
-        Written::Nothing => {}
-        Written::Raw(raw) => data = Some(raw),
-        Written::Text(text) => data_text = Some(text.into()),
-        Written::Base64(text) => data_base64 = Some(text.into()),
-    }
-    let (mut metadata, mut metadata_text, mut metadata_base64) = (None, None, None);
-    match Written::of(&event.metadata)? {
-        Written::Nothing => {}
-        Written::Raw(raw) => metadata = Some(raw),
-        Written::Text(text) => metadata_text = Some(text.into()),
-        Written::Base64(text) => metadata_base64 = Some(text.into()),
-    }
+    let (data, data_text, data_base64) = Written::of(&event.data)?.members();
+    let (metadata, metadata_text, metadata_base64) = Written::of(&event.metadata)?.members();
     let line = Line {
         stream: Some(event.stream.as_str().into()),
         version: Some(event.version.get()),
@@ -159,8 +161,8 @@ pub(crate) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
 /// Reads a line; what is wrong with it where it is no event.
 pub(crate) fn parse(line: &str) -> Result<Entry, String> {
     let line: Line<'_> = serde_json::from_str(line).map_err(|e| e.to_string())?;
-    let data = payload("data", line.data, line.data_text, line.data_base64)?;
-    let metadata = payload("metadata", line.metadata, line.metadata_text, line.metadata_base64)?;
+    let data = payload("data", (line.data, line.data_text, line.data_base64))?;
+    let metadata = payload("metadata", (line.metadata, line.metadata_text, line.metadata_base64))?;
     Ok(Entry {
         stream: line.stream.map(StreamId::new).transpose().map_err(|e| e.to_string())?,
         version: line.version.map(Version::new),
@@ -173,13 +175,8 @@ pub(crate) fn parse(line: &str) -> Result<Entry, String> {
     })
 }
 
-fn payload(
-    name: &str,
-    raw: Option<&RawValue>,
-    text: Option<Cow<'_, str>>,
-    base64: Option<Cow<'_, str>>,
-) -> Result<Payload, String> {
-    match (raw, text, base64) {
+fn payload(name: &str, members: Members<'_>) -> Result<Payload, String> {
+    match members {
         (None, None, None) => Ok(Payload::empty()),
         (Some(raw), None, None) => {
             Ok(Payload::from_stored(ContentKind::Json, raw.get().as_bytes().to_vec()))

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use indicatif::ProgressStyle;
 
 use crate::failure::Failure;
 
@@ -22,17 +23,23 @@ pub(crate) fn stdout() -> io::BufWriter<anstream::AutoStream<io::Stdout>> {
     io::BufWriter::new(anstream::AutoStream::auto(io::stdout()))
 }
 
-/// Whoever reads may have enough: that is no failure.
-pub(crate) fn is_closed(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe
+/// Whether what was written was taken: whoever reads may have enough, which is no failure.
+pub(crate) fn taken(result: io::Result<()>) -> Result<bool, Failure> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What was written, unless it could not be; whoever reads may have enough.
 pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
-    match result {
-        Err(error) if !is_closed(&error) => Err(error.into()),
-        _ => Ok(()),
-    }
+    taken(result).map(|_| ())
+}
+
+/// How a bar of progress looks.
+pub(crate) fn bar(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Names and values, the values aligned.

@@ -11,7 +11,7 @@ use std::{
 use annals::{
     EventStream, Position, ReadAll, RecordedEvent, Removal, Store, StreamId, StreamState, Version,
 };
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream::TryReadyChunksError};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -184,9 +184,9 @@ impl Source {
     /// The selected events after a position, in the order of positions.
     pub(crate) fn read(&self, after: Position, select: &Select) -> Batches {
         let (sender, batches) = mpsc::channel(AHEAD);
+        let select = select.clone();
         match self.clone() {
             Self::Store { store, .. } => {
-                let select = select.clone();
                 tokio::spawn(async move {
                     if let Err(error) = read_store(store, after, &select, &sender).await {
                         // Whoever reads may have gone.
@@ -195,7 +195,6 @@ impl Source {
                 });
             }
             Self::File(file) => {
-                let select = select.clone();
                 // A thread of its own: at the end a runtime would wait for one that waits for
                 // standard input.
                 std::thread::spawn(move || read_file(&file, after, &select, &sender));
@@ -217,10 +216,10 @@ async fn read_store(
     while let Some(batch) = batches.next().await {
         let batch = match batch {
             Ok(batch) => visible.filter(batch, select).await?,
-            Err(error) => {
-                let kept = visible.filter(error.0, select).await?;
+            Err(TryReadyChunksError(batch, error)) => {
+                let kept = visible.filter(batch, select).await?;
                 let _ = sender.send(Ok(kept)).await;
-                return Err(error.1.into());
+                return Err(error.into());
             }
         };
         if sender.send(Ok(batch)).await.is_err() {

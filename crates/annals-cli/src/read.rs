@@ -7,7 +7,7 @@ use annals::{
     Subscribe, TryStreamExt,
 };
 use clap::Args;
-use futures::StreamExt;
+use futures::{StreamExt, stream::TryReadyChunksError};
 
 use crate::{
     failure::{Code, Failure},
@@ -68,9 +68,12 @@ impl Read {
             let matches =
                 move |event: &RecordedEvent| futures::future::ready(select.matches(event));
             let events = self.events(store)?.try_filter(matches).take(left);
-            let mut batches = events.ready_chunks(AT_ONCE);
+            let mut batches = events.try_ready_chunks(AT_ONCE);
             while let Some(batch) = batches.next().await {
-                let (events, error) = until_error(batch);
+                let (events, error) = match batch {
+                    Ok(events) => (events, None),
+                    Err(TryReadyChunksError(events, error)) => (events, Some(error)),
+                };
                 if !print(&mut out, shape, &events)? {
                     break;
                 }
@@ -117,19 +120,6 @@ impl Read {
         }
         Ok(store.read_all(options))
     }
-}
-
-fn until_error(
-    batch: Vec<annals::Result<RecordedEvent>>,
-) -> (Vec<RecordedEvent>, Option<annals::Error>) {
-    let mut events = Vec::with_capacity(batch.len());
-    for event in batch {
-        match event {
-            Ok(event) => events.push(event),
-            Err(error) => return (events, Some(error)),
-        }
-    }
-    (events, None)
 }
 
 /// Prints the last events and, with --follow, those that come.

@@ -1,13 +1,13 @@
 //! Events, as people see them: one on a line.
 
-use std::io::{self, Write};
+use std::io::Write;
 
-use annals::{ContentKind, Payload, RecordedEvent};
+use annals::{ContentKind, Payload, RecordedEvent, StreamInfo};
 
 use crate::{
     failure::Failure,
-    lines,
-    output::{DIM, NAME, styled},
+    output::{self, DIM, NAME, styled},
+    place::Format,
 };
 
 /// How events are printed.
@@ -32,17 +32,11 @@ pub(crate) fn print(
     let mut buffer = Vec::new();
     for event in events {
         match shape {
-            Shape::Json => lines::write(event, &mut buffer).map_err(|e| {
-                Failure::new(format!("version {} of {}: {e}", event.version, event.stream))
-            })?,
+            Shape::Json => Format::Lines.write(event, &mut buffer)?,
             Shape::Text => buffer.extend_from_slice(text(event).as_bytes()),
         }
     }
-    match out.write_all(&buffer).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    output::taken(out.write_all(&buffer).and_then(|()| out.flush()))
 }
 
 /// Columns are as wide as most of what stands in them; what is wider moves the rest of its line.
@@ -71,6 +65,15 @@ fn payload(payload: &Payload) -> String {
         (ContentKind::Json, Ok(text)) => printable(text),
         _ if payload.is_empty() => String::new(),
         _ => format!("({} bytes)", payload.len()),
+    }
+}
+
+/// What a stream is, in words.
+pub(crate) fn said(info: &StreamInfo) -> String {
+    let state = format!("{:?}", info.state).to_lowercase();
+    match info.first_version {
+        Some(first) => format!("{state} with versions {first} to {}", info.version),
+        None => format!("{state} at version {} without events", info.version),
     }
 }
 

@@ -2,25 +2,21 @@
 
 use std::{collections::BTreeMap, io::Write, process::ExitCode, sync::Arc};
 
-use annals::{
-    EventStoreExt, Position, ReadAll, RecordedEvent, Store, StreamId, StreamInfo, TryStreamExt,
-};
+use annals::{Position, ReadAll, RecordedEvent, Store, StreamId, StreamInfo, TryStreamExt};
 use clap::Args;
 use indicatif::HumanCount;
 use serde_json::json;
 
 use crate::{
     failure::Failure,
-    lines, output,
+    lines,
+    listing::Listing,
+    output,
     place::{Source, open_existing},
     select::{Select, Streams as Selected, stream},
-    show::printable,
+    show::{printable, said},
     url::shown,
-    verify::said,
 };
-
-/// How many streams are listed at once.
-const PAGE: usize = 1_000;
 
 /// Lists streams, with their state and versions, by the bytes of their ids.
 ///
@@ -44,46 +40,38 @@ impl Streams {
         let mut out = output::stdout();
         match source.store() {
             Some(store) if store.capabilities().list_streams => {
-                let mut after: Option<StreamId> = None;
-                loop {
-                    let page = store.list_streams(after.as_ref(), PAGE).await?;
-                    let Some((last, _)) = page.last() else { break };
-                    after = Some(last.clone());
-                    for (stream, info) in &page {
-                        if self.streams.matches(stream) {
-                            self.print(&mut out, stream, info)?;
-                        }
+                let mut listing = Listing::of(store);
+                while let Some((stream, info)) = listing.next(&self.streams).await? {
+                    if !self.print(&mut out, &stream, &info)? {
+                        break;
                     }
                 }
             }
             _ => {
                 for (stream, info) in read(&source, &self.streams).await? {
-                    self.print(&mut out, &stream, &info)?;
+                    if !self.print(&mut out, &stream, &info)? {
+                        break;
+                    }
                 }
             }
         }
-        match out.flush() {
-            Err(error) if !output::is_closed(&error) => Err(error.into()),
-            _ => Ok(ExitCode::SUCCESS),
-        }
+        output::written(out.flush())?;
+        Ok(ExitCode::SUCCESS)
     }
 
+    /// False where whoever reads has had enough.
     fn print(
         &self,
         out: &mut impl Write,
         stream: &StreamId,
         info: &StreamInfo,
-    ) -> Result<(), Failure> {
-        let printed = if self.json {
+    ) -> Result<bool, Failure> {
+        output::taken(if self.json {
             writeln!(out, "{}", as_json(stream, info))
         } else {
             let name = format!("{:<40}", printable(stream.as_str()));
             writeln!(out, "{}  {}", output::styled(output::NAME, name), said(info))
-        };
-        match printed {
-            Err(error) if output::is_closed(&error) => Ok(()),
-            printed => Ok(printed?),
-        }
+        })
     }
 }
 
@@ -134,14 +122,14 @@ impl Info {
             None => of_store(&self.url, &store).await?,
         };
         let mut out = output::stdout();
-        if self.json {
+        let printed = if self.json {
             let object: serde_json::Map<_, _> =
                 rows.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-            writeln!(out, "{}", serde_json::Value::Object(object))?;
+            writeln!(out, "{}", serde_json::Value::Object(object))
         } else {
-            output::pairs(&mut out, &rows)?;
-        }
-        out.flush()?;
+            output::pairs(&mut out, &rows)
+        };
+        output::written(printed.and_then(|()| out.flush()))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -156,14 +144,13 @@ async fn of_store(url: &str, store: &Arc<dyn Store>) -> Result<Rows, Failure> {
         let last = store.read_all(ReadAll::default().backwards().with_limit(1)).try_next().await?;
         rows.push(("first event", told(first.as_ref())));
         rows.push(("last event", told(last.as_ref())));
-        rows.push(("last position", store.last_position().await?.to_string()));
+        let position = last.map_or(Position::START, |event| event.position);
+        rows.push(("last position", position.to_string()));
     }
     if store.capabilities().list_streams {
-        let (mut count, mut after) = (0_u64, None);
-        loop {
-            let page = store.list_streams(after.as_ref(), PAGE).await?;
-            let Some((last, _)) = page.last() else { break };
-            (count, after) = (count + page.len() as u64, Some(last.clone()));
+        let (mut listing, mut count) = (Listing::of(store), 0);
+        while listing.next(&Selected::default()).await?.is_some() {
+            count += 1;
         }
         rows.push(("streams", HumanCount(count).to_string()));
     }

@@ -184,12 +184,10 @@ async fn append_run<S: EventStore + ?Sized>(store: &S, run: &[RecordedEvent]) ->
     } else {
         return Err(import_conflict(first, actual));
     };
-    match (rest.is_empty(), rest.first()) {
-        (false, Some(next)) => match try_append(store, rest).await? {
-            Some(conflict) => Err(import_conflict(next, conflict.actual)),
-            None => Ok(()),
-        },
-        _ => Ok(()),
+    let Some(next) = rest.first() else { return Ok(()) };
+    match try_append(store, rest).await? {
+        Some(conflict) => Err(import_conflict(next, conflict.actual)),
+        None => Ok(()),
     }
 }
 

@@ -6,11 +6,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::ControlFlow,
     sync::Arc,
 };
 
 use annals_core::{
-    Error, RecordedEvent, Result, StreamId, Version,
+    RecordedEvent, Result, StreamId, Version,
     adapter::{ImportVerdict, StreamHead, import_conflict},
 };
 use sqlx::{
@@ -23,11 +24,12 @@ use uuid::Uuid;
 
 use crate::{
     append::{self, kinds},
-    error::{Failure, driver, has_lost_connection, internal, is_race},
+    error::{Failure, driver, internal},
+    resend::{Sent, Tries},
     rows::EPOCH_MICROS,
     sql::{one_row, query},
     store::Shared,
-    writer::{RACES, ended, runtime},
+    writer::{ended, runtime},
 };
 
 /// The most events of a transaction. Beyond, its begin and its end are a small part of it already,
@@ -44,7 +46,7 @@ const MOST_STREAMS: usize = 1_000;
 pub(crate) async fn import(shared: &Arc<Shared>, events: Vec<RecordedEvent>) -> Result<()> {
     let runtime = runtime()?;
     for events in in_parts(events) {
-        let importer = Importer { shared: shared.clone(), is_unknown: false };
+        let importer = Importer { shared: shared.clone(), sent: Sent::default() };
         let written = runtime.spawn(importer.write(events)).await;
         written.unwrap_or_else(|_| Err(ended().with_outcome_unknown()))?;
     }
@@ -76,8 +78,7 @@ fn in_parts(events: Vec<RecordedEvent>) -> Vec<Vec<RecordedEvent>> {
 /// Writes one part.
 struct Importer {
     shared: Arc<Shared>,
-    /// Whether an answer was lost, so that the part may have been written.
-    is_unknown: bool,
+    sent: Sent,
 }
 
 impl Importer {
@@ -86,12 +87,12 @@ impl Importer {
         while !left.is_empty() {
             let asked = Asked::of(&left);
             let sent = self.send(&asked).await;
-            if self.is_unknown || matches!(sent, Ok(None)) {
+            if self.sent.is_unknown || matches!(sent, Ok(None)) {
                 self.shared.notifier.committed();
             }
-            let sent = sent.map_err(|e| self.outcome(e))?;
+            let sent = sent.map_err(|e| self.sent.outcome(e))?;
             let Some(found) = sent else { return Ok(()) };
-            let ids = self.ids(&asked, &found).await.map_err(|e| self.outcome(driver(e)))?;
+            let ids = self.ids(&asked, &found).await.map_err(|e| self.sent.outcome(driver(e)))?;
             let new = judge(&asked, &found, &ids)?;
             if new.len() == left.len() {
                 return Err(internal("an import was not written"));
@@ -101,54 +102,19 @@ impl Importer {
         Ok(())
     }
 
-    fn outcome(&self, error: Error) -> Error {
-        if self.is_unknown { error.with_outcome_unknown() } else { error }
-    }
-
-    /// Says how the streams were found, where nothing was written. Sends again where that may help:
-    /// it is safe, since what was written is found.
+    /// Says how the streams were found, where nothing was written.
     async fn send(&mut self, asked: &Asked<'_>) -> Result<Option<Vec<Found>>> {
         let connections = &self.shared.connections;
-        let (mut races, mut lost) = (0, None);
+        let mut tries = Tries::default();
         loop {
-            let lease = match lost {
-                Some(_) => connections.get_tested().await,
-                None => connections.get().await,
-            };
-            let mut lease = match lease {
-                Ok(lease) => lease,
-                // Where it began says more than that it goes on.
-                Err(error) => return Err(driver(lost.unwrap_or(error))),
-            };
-            let sent = connections.within(asked.send(&mut lease, &self.shared)).await;
-            let error = match sent {
-                Ok(found) => {
-                    lease.keep();
-                    return Ok(found);
-                }
-                Err(Failure::Nonsense(error)) => {
-                    self.is_unknown = true;
-                    return Err(error);
-                }
-                Err(Failure::Driver(error)) => error,
-            };
-            if has_lost_connection(&error) {
-                lease.close();
-                connections.forget();
-                self.is_unknown = true;
-                if lost.is_some() {
-                    return Err(driver(error));
-                }
-                tracing::debug!(%error, "the connection was lost; sending the import again");
-                lost = Some(error);
-                continue;
+            let mut lease = self.sent.lease(connections, &mut tries).await?;
+            let answer = connections.within(asked.send(&mut lease, &self.shared)).await;
+            let done = self.sent.answered(connections, lease, answer, &mut tries);
+            if let ControlFlow::Break(done) = done {
+                // Who looks for ids must not wait for this one.
+                self.sent.keep();
+                return done;
             }
-            lease.keep();
-            if is_race(&error) && races < RACES {
-                races += 1;
-                continue;
-            }
-            return Err(driver(error));
         }
     }
 

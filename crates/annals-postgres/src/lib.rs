@@ -91,6 +91,7 @@ mod notify;
 mod pooler;
 mod projection;
 mod read;
+mod resend;
 mod rows;
 mod sql;
 mod store;

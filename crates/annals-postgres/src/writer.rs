@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::ControlFlow,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -17,9 +18,10 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     append::{self, Answer, Asked, Next},
-    connections::{Connections, Lease},
-    error::{Failure, driver, has_lost_connection, internal, is_race, unreachable},
+    connections::Connections,
+    error::{driver, internal, unreachable},
     notify::Notifier,
+    resend::{Sent, Tries},
     sql::Sql,
 };
 
@@ -36,8 +38,6 @@ const SHARE: usize = 48;
 /// How long a task waits for its answer before another takes what waits behind it: many times what
 /// a transaction takes, unless it waits for a lock.
 const STUCK: Duration = Duration::from_millis(10);
-/// How often a transaction is sent again that met another in the database.
-pub(crate) const RACES: usize = 10;
 
 #[derive(Debug)]
 pub(crate) struct Writers {
@@ -148,9 +148,7 @@ pub(crate) fn ended() -> Error {
 /// One task, and its connection.
 struct Writer {
     writers: Arc<Writers>,
-    lease: Option<Lease>,
-    /// Whether an answer to what it is writing was lost, so that it may have been written.
-    is_unknown: bool,
+    sent: Sent,
     /// Whether it is counted in the queue in this way.
     is_active: bool,
     is_starting: bool,
@@ -177,14 +175,7 @@ impl Drop for Writer {
 
 impl Writer {
     fn new(writers: Arc<Writers>) -> Self {
-        Self {
-            writers,
-            lease: None,
-            is_unknown: false,
-            is_active: true,
-            is_starting: true,
-            is_stuck: false,
-        }
+        Self { writers, sent: Sent::default(), is_active: true, is_starting: true, is_stuck: false }
     }
 
     async fn run(mut self) {
@@ -196,9 +187,7 @@ impl Writer {
                 tokio::task::yield_now().await;
             }
         }
-        if let Some(lease) = self.lease.take() {
-            lease.keep();
-        }
+        self.sent.keep();
     }
 
     /// What waits, as much as goes into one transaction; none where nothing does.
@@ -236,7 +225,7 @@ impl Writer {
     }
 
     async fn write(&mut self, batch: Vec<Job>) {
-        self.is_unknown = false;
+        self.sent.is_unknown = false;
         if batch.len() == 1 {
             for job in batch {
                 let done = self.write_all_or_none(&job.appends).await;
@@ -250,12 +239,12 @@ impl Writer {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::debug!(%error, appends = jobs.len(), "trying each append alone");
-                let is_unknown = self.is_unknown;
+                let is_unknown = self.sent.is_unknown;
                 for job in jobs {
-                    self.is_unknown = is_unknown;
+                    self.sent.is_unknown = is_unknown;
                     // Where there is no server, each alone would only take as long again.
                     let done = match unreachable(&error) {
-                        Some(error) => Err(self.outcome(error)),
+                        Some(error) => Err(self.sent.outcome(error)),
                         None => self.write_all_or_none(&job.appends).await,
                     };
                     job.answer(done);
@@ -271,17 +260,12 @@ impl Writer {
                 Answer::Found { .. } => left.push((job, answer)),
             }
         }
-        let is_unknown = self.is_unknown;
+        let is_unknown = self.sent.is_unknown;
         for (job, answer) in left {
-            self.is_unknown = is_unknown;
+            self.sent.is_unknown = is_unknown;
             let done = self.finish(&job.appends, vec![answer]).await;
             job.answer(done);
         }
-    }
-
-    /// Says so where it may have been written all the same.
-    fn outcome(&self, error: Error) -> Error {
-        if self.is_unknown { error.with_outcome_unknown() } else { error }
     }
 
     /// Writes the appends of one job.
@@ -315,12 +299,10 @@ impl Writer {
                 Next::LookAfter(base) => base,
             };
             // To be had again at once: who holds one must not wait for another.
-            if let Some(lease) = self.lease.take() {
-                lease.keep();
-            }
+            self.sent.keep();
             let Writers { connections, sql, .. } = &*self.writers;
             let found = one.written_after(connections, sql, base).await;
-            let found = found.map_err(|e| self.outcome(driver(e)))?;
+            let found = found.map_err(|e| self.sent.outcome(driver(e)))?;
             if found.is_none() {
                 if seen_at.is_none() {
                     let Append { stream, expected, .. } = one.append;
@@ -372,17 +354,13 @@ impl Writer {
     ) -> Result<Vec<Answer>> {
         let sent = self.try_send(asked, rounds, all_or_none).await;
         let is_written = |answer: &Answer| matches!(answer, Answer::Written(_));
-        if self.is_unknown || sent.as_ref().is_ok_and(|answers| answers.iter().any(is_written)) {
+        if self.sent.is_unknown || sent.as_ref().is_ok_and(|answers| answers.iter().any(is_written))
+        {
             self.writers.notifier.committed();
         }
-        sent.map_err(|error| self.outcome(error))
+        sent.map_err(|error| self.sent.outcome(error))
     }
 
-    /// Sends appends, once more where that is safe and may help.
-    ///
-    /// Where the connection is lost, it is not known whether they were written. To send the same
-    /// again is safe, since what was written is recognised: it finds out. A connection that was kept
-    /// from before may have been dead all the time, so this is not rare.
     async fn try_send(
         &mut self,
         asked: &[Asked<'_>],
@@ -391,47 +369,15 @@ impl Writer {
     ) -> Result<Vec<Answer>> {
         let writers = self.writers.clone();
         let Writers { connections, sql, lock_key, .. } = &*writers;
-        let (mut races, mut lost) = (0, None);
+        let mut tries = Tries::default();
         loop {
-            let lease = match self.lease.take() {
-                Some(lease) => Ok(lease),
-                None if lost.is_some() => connections.get_tested().await,
-                None => connections.get().await,
-            };
-            let mut lease = match lease {
-                Ok(lease) => lease,
-                // Where it began says more than that it goes on.
-                Err(error) => return Err(driver(lost.unwrap_or(error))),
-            };
+            let mut lease = self.sent.lease(connections, &mut tries).await?;
             let sent = append::send(&mut lease, sql, *lock_key, asked, rounds, all_or_none);
-            let error = match self.answered(connections.within(sent)).await {
-                Ok(answers) => {
-                    self.lease = Some(lease);
-                    return Ok(answers);
-                }
-                Err(Failure::Nonsense(error)) => {
-                    self.is_unknown = true;
-                    return Err(error);
-                }
-                Err(Failure::Driver(error)) => error,
-            };
-            if has_lost_connection(&error) {
-                lease.close();
-                connections.forget();
-                self.is_unknown = true;
-                if lost.is_some() {
-                    return Err(driver(error));
-                }
-                tracing::debug!(%error, "the connection was lost; sending the append again");
-                lost = Some(error);
-                continue;
+            let answer = self.answered(connections.within(sent)).await;
+            let done = self.sent.answered(connections, lease, answer, &mut tries);
+            if let ControlFlow::Break(done) = done {
+                return done;
             }
-            self.lease = Some(lease);
-            if is_race(&error) && races < RACES {
-                races += 1;
-                continue;
-            }
-            return Err(driver(error));
         }
     }
 }

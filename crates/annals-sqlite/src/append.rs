@@ -102,18 +102,9 @@ impl Session<'_> {
         appended(self.last)?;
         let stream = self.writable(&append.stream, &head)?;
         for (version, event) in (base.get() + 1..).zip(&append.events) {
-            self.last = self.last.plus(1);
-            self.insert_event.execute(params![
-                self.last.to_i64(),
-                stream,
-                Version::new(version).to_i64(),
-                event.id().as_bytes().as_slice(),
-                event.event_type().as_str(),
-                self.now.timestamp_micros(),
-                rows::kinds(event.data(), event.metadata()),
-                &**event.data().bytes(),
-                &**event.metadata().bytes(),
-            ])?;
+            let payloads = [event.data(), event.metadata()];
+            let (id, event_type) = (event.id(), event.event_type());
+            self.insert(stream, version.into(), self.now, id, event_type, payloads)?;
             head.last_id = Some(event.id());
         }
         head.row = Some(stream);

@@ -12,7 +12,7 @@ use crate::{
     database::Database,
     error::{Failure, corrupt},
     readers::Reader,
-    rows::{self, Head, StoredState},
+    rows::{self, Head},
     session::Session,
 };
 
@@ -76,18 +76,8 @@ impl Session<'_> {
                 .prepare_cached(&self.database.sql.set_removed_to)?
                 .execute(params![row, before])?;
         }
-        self.last = self.last.plus(1);
-        self.insert_event.execute(params![
-            self.last.to_i64(),
-            row,
-            event.version.to_i64(),
-            event.id.as_bytes().as_slice(),
-            event.event_type.as_str(),
-            event.recorded_at.timestamp_micros(),
-            rows::kinds(&event.data, &event.metadata),
-            &**event.data.bytes(),
-            &**event.metadata.bytes(),
-        ])?;
+        let RecordedEvent { version, recorded_at, id, event_type, data, metadata, .. } = event;
+        self.insert(row, *version, *recorded_at, *id, event_type, [data, metadata])?;
         head.row = Some(row);
         head.head.version = event.version;
         head.head.state = StreamState::Live;
@@ -111,11 +101,8 @@ pub(crate) fn list(
         let name: String = row.get(0)?;
         let stream = StreamId::new(&name)
             .map_err(|e| corrupt("a stream has an illegal name").with_source(e))?;
-        let state = StreamState::from_stored(row.get(1)?)
-            .ok_or_else(|| corrupt("unknown state").with_stream(&stream))?;
-        let (removed_to, first): (i64, Option<i64>) = (row.get(2)?, row.get(3)?);
-        let last: Option<i64> = row.get(4)?;
-        let version = Version::from_i64(last.unwrap_or(0).max(removed_to));
+        let (state, version) = rows::state(&stream, row.get(1)?, row.get(2)?, row.get(4)?)?;
+        let first: Option<i64> = row.get(3)?;
         streams.push((stream, StreamInfo::new(state, version, first.map(Version::from_i64))));
     }
     Ok(streams)

@@ -156,15 +156,24 @@ impl Head {
         let Some(row) = rows.next()? else {
             return Ok(Self { row: None, head: StreamHead::MISSING, last_id: None });
         };
-        let state = StreamState::from_stored(row.get(1)?)
-            .ok_or_else(|| corrupt("unknown state").with_stream(stream))?;
-        let (removed_to, deleted_at): (i64, i64) = (row.get(2)?, row.get(3)?);
-        let last: Option<i64> = row.get(4)?;
-        let version = Version::from_i64(last.unwrap_or(0).max(removed_to));
+        let (deleted_at, last): (i64, Option<i64>) = (row.get(3)?, row.get(4)?);
+        let (state, version) = state(stream, row.get(1)?, row.get(2)?, last)?;
         let head = StreamHead { state, version, deleted_at: Version::from_i64(deleted_at) };
         let last_id = last.and_then(|_| uuid(row.get_ref(5).ok()?));
         Ok(Self { row: Some(row.get(0)?), head, last_id })
     }
+}
+
+/// The state of a stream, and the version of its last event, removed or not.
+pub(crate) fn state(
+    stream: &StreamId,
+    stored: i64,
+    removed_to: i64,
+    last: Option<i64>,
+) -> Result<(StreamState, Version), Failure> {
+    let state = StreamState::from_stored(stored)
+        .ok_or_else(|| corrupt("unknown state").with_stream(stream))?;
+    Ok((state, Version::from_i64(last.unwrap_or(0).max(removed_to))))
 }
 
 /// How the state of a stream is stored.

@@ -1,9 +1,10 @@
 //! The writer's connection, its transactions, and what it knows of the database between two of
 //! them.
 
-use annals_core::{Error, Position, Result, StreamId};
+use annals_core::{Error, EventType, Payload, Position, Result, StreamId, Version};
 use chrono::{DateTime, SubsecRound, Utc};
 use rusqlite::{Connection, Statement, params};
+use uuid::Uuid;
 
 use crate::{
     busy::Patience,
@@ -12,7 +13,7 @@ use crate::{
     heads::Heads,
     queue::{Answer, Job},
     read,
-    rows::Head,
+    rows::{self, Head},
 };
 
 /// All that lives as long as one connection of the writer.
@@ -24,7 +25,7 @@ pub(crate) struct Session<'c> {
     begin: Statement<'c>,
     commit: Statement<'c>,
     data_version: Statement<'c>,
-    pub(crate) insert_event: Statement<'c>,
+    insert_event: Statement<'c>,
     pub(crate) heads: Heads,
     /// The last position that was given, as of `seen`.
     pub(crate) last: Position,
@@ -127,6 +128,31 @@ impl<'c> Session<'c> {
             return Ok(head);
         }
         Head::load(self.connection, &self.database.sql, stream)
+    }
+
+    /// Inserts the next event of a stream, data before metadata, at the next position.
+    pub(crate) fn insert(
+        &mut self,
+        stream: i64,
+        version: Version,
+        recorded_at: DateTime<Utc>,
+        id: Uuid,
+        event_type: &EventType,
+        [data, metadata]: [&Payload; 2],
+    ) -> rusqlite::Result<()> {
+        self.last = self.last.plus(1);
+        self.insert_event.execute(params![
+            self.last.to_i64(),
+            stream,
+            version.to_i64(),
+            id.as_bytes().as_slice(),
+            event_type.as_str(),
+            recorded_at.timestamp_micros(),
+            rows::kinds(data, metadata),
+            &**data.bytes(),
+            &**metadata.bytes(),
+        ])?;
+        Ok(())
     }
 
     /// A row for a stream that has none.

@@ -101,16 +101,17 @@ impl Figures {
         self.read = Some((read + events, took + time));
     }
 
+    /// All rounds as one, but for the time; none where there was none.
+    fn together(&self) -> Option<Round> {
+        let (first, others) = self.rounds.split_first()?;
+        let mut all = first.clone();
+        others.iter().for_each(|round| all.add(round));
+        Some(all)
+    }
+
     pub(crate) fn summary(&self) -> Summary {
-        let mut rounds = self.rounds.iter();
-        let mut all = rounds.next().cloned();
-        let mut time = all.as_ref().map_or(Duration::ZERO, |round| round.time);
-        for round in rounds {
-            time += round.time;
-            if let Some(all) = &mut all {
-                all.add(round);
-            }
-        }
+        let all = self.together();
+        let time = self.rounds.iter().map(|round| round.time).sum();
         let appends = all.as_ref().map_or(0, Round::appends);
         let latency = all.as_ref().map(|all| &all.latency);
         let at = |percentile| latency.map_or(0.0, |all| ms(all.value_at_percentile(percentile)));
@@ -135,9 +136,7 @@ impl Figures {
     pub(crate) fn by_percentile(&self) -> Vec<(f64, f64)> {
         /// Steps between one nine and the next.
         const STEPS: u32 = 10;
-        let mut rounds = self.rounds.iter().cloned();
-        let Some(mut all) = rounds.next() else { return Vec::new() };
-        rounds.for_each(|round| all.add(&round));
+        let Some(all) = self.together() else { return Vec::new() };
         // As many nines as there are appends to tell them apart.
         let most = (all.appends().max(1) as f64).log10();
         (0..)
@@ -149,9 +148,7 @@ impl Figures {
 
     /// The events a second, at seconds since the beginning; the mean over the rounds.
     pub(crate) fn over_time(&self) -> Vec<(f64, f64)> {
-        let mut rounds = self.rounds.iter().cloned();
-        let Some(mut all) = rounds.next() else { return Vec::new() };
-        rounds.for_each(|round| all.add(&round));
+        let Some(all) = self.together() else { return Vec::new() };
         let span = all.span.as_secs_f64();
         let events = self.batch as f64 / (span * self.rounds.len() as f64);
         let at =

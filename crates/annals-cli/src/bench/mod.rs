@@ -9,7 +9,7 @@ mod report;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::{
     bench::{figures::Figures, load::Load, report::Report},
@@ -121,9 +121,6 @@ async fn round(
 fn progress(load: &Load, rounds: u32, stores: usize) -> ProgressBar {
     let due: Duration = (load.warm_up + load.duration) * rounds;
     let due = due.as_millis() * stores as u128;
-    let progress = ProgressBar::new(u64::try_from(due).unwrap_or(u64::MAX));
-    match ProgressStyle::with_template("{bar:30} {elapsed} {wide_msg}") {
-        Ok(style) => progress.with_style(style),
-        Err(_) => progress,
-    }
+    ProgressBar::new(u64::try_from(due).unwrap_or(u64::MAX))
+        .with_style(output::bar("{bar:30} {elapsed} {wide_msg}"))
 }

@@ -16,7 +16,7 @@ use annals_conformance::{BoxError, Case, Fault, Harness, Outcome, cases, run_cas
 use async_trait::async_trait;
 use clap::Args;
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::{
     conformance::report::Report,
@@ -181,11 +181,8 @@ async fn run(
 
 /// On standard error, where that is a terminal.
 fn progress(cases: usize) -> ProgressBar {
-    let progress = ProgressBar::new(u64::try_from(cases).unwrap_or(u64::MAX));
-    match ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}") {
-        Ok(style) => progress.with_style(style),
-        Err(_) => progress,
-    }
+    ProgressBar::new(u64::try_from(cases).unwrap_or(u64::MAX))
+        .with_style(output::bar("{bar:30} {pos}/{len} {elapsed} {wide_msg}"))
 }
 
 /// A store whose namespaces it makes and removes, and which it cannot harm.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     failure::{Code, Failure},
     interrupt::Interrupt,
-    place::{Batches, EventFile, Source},
+    place::{EventFile, Source},
     select::{Select, Streams, Times, subscriber},
 };
 use progress::Progress;
@@ -155,8 +155,8 @@ impl Run {
         }
         let mut batches = self.source.read(self.done, &self.select);
         let mut batch = Batch::new(self.target.batch());
-        while let Some(events) = self.next(&mut batches).await? {
-            for event in events {
+        while let Some(events) = batches.recv().await {
+            for event in events.map_err(|e| e.at("the source"))? {
                 if let Some(full) = batch.push(event) {
                     self.write(full).await?;
                 }
@@ -169,10 +169,6 @@ impl Run {
         self.note().await?;
         let stopped = self.interrupt.is_set() && !self.progress.is_following();
         Ok(if stopped { End::Interrupted } else { End::Reached })
-    }
-
-    async fn next(&mut self, batches: &mut Batches) -> Result<Option<Vec<RecordedEvent>>, Failure> {
-        batches.recv().await.transpose().map_err(|e| e.at("the source"))
     }
 
     /// Copies what comes, until Ctrl-C.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use annals::Position;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 
 use crate::output;
 
@@ -56,14 +56,14 @@ impl Progress {
         self.from = from.get();
         let Some(bar) = &self.bar else { return };
         bar.set_length(last.get().saturating_sub(from.get()));
-        bar.set_style(style("{bar:30.cyan/dim} {percent:>3}%  {msg}  {eta} left"));
+        bar.set_style(output::bar("{bar:30.cyan/dim} {percent:>3}%  {msg}  {eta} left"));
     }
 
     pub(crate) fn follow(&mut self) {
         self.following = true;
         self.told_in_step = false;
         if let Some(bar) = &self.bar {
-            bar.set_style(style("{spinner} {msg}"));
+            bar.set_style(output::bar("{spinner} {msg}"));
         }
     }
 
@@ -121,10 +121,6 @@ impl Progress {
             HumanCount(rate)
         )
     }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn bold(text: &str) -> String {

@@ -9,10 +9,7 @@ use annals::{
 use chrono::Utc;
 
 use super::target::StoreTarget;
-use crate::{failure::Failure, select::Streams};
-
-/// How many streams are listed at once.
-const PAGE: usize = 1_000;
+use crate::{failure::Failure, listing::Listing, select::Streams};
 
 /// Truncates, deletes and tombstones in the target what was in the source. Gives the number of
 /// streams that it changed.
@@ -21,17 +18,13 @@ pub(crate) async fn follow(
     to: &StoreTarget,
     streams: &Streams,
 ) -> Result<u64, Failure> {
-    let (mut after, mut changed) = (None, 0);
-    loop {
-        let page = from.list_streams(after.as_ref(), PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(changed) };
-        after = Some(last.clone());
-        for (stream, info) in page {
-            if streams.matches(&stream) && is_unusual(&info) && apply(to, &stream, info).await? {
-                changed += 1;
-            }
+    let (mut listing, mut changed) = (Listing::of(from), 0);
+    while let Some((stream, info)) = listing.next(streams).await? {
+        if is_unusual(&info) && apply(to, &stream, info).await? {
+            changed += 1;
         }
     }
+    Ok(changed)
 }
 
 /// Whether the events of a stream do not say what it is.

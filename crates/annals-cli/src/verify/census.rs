@@ -13,7 +13,7 @@ use crate::{failure::Failure, interrupt::Interrupt, place::Source, select::Selec
 /// costs less than the read.
 pub(crate) type Digest = u128;
 
-/// What was read of one stream: about 130 bytes for each, however many events it has.
+/// What was read of one stream: as much for each, however many events it has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally {
     pub(crate) first: Version,

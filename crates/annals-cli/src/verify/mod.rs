@@ -13,10 +13,9 @@ use std::{
 };
 
 use clap::Args;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde_json::json;
 
-pub(crate) use self::pair::said;
 use self::{
     census::{Census, hex},
     findings::{Findings, Found},
@@ -37,7 +36,7 @@ use crate::{
 /// byte for byte, and in the same order; the first difference is shown. URLs name stores, or exports:
 /// jsonl:FILE, cloudevents:FILE.
 ///
-/// Takes memory for each stream, about 130 bytes, not for each event.
+/// Takes memory for each stream, not for each event.
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
     /// A store, or a file.
@@ -224,8 +223,7 @@ impl Bars {
         if !std::io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
-        let style = ProgressStyle::with_template(template);
-        self.0.add(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+        self.0.add(bar.with_style(output::bar(template)))
     }
 
     fn reading(&self, source: &Source) -> impl FnMut(&Census) + use<> {

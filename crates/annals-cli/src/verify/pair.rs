@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use annals::{Position, RecordedEvent, Store, StreamId, StreamInfo};
+use annals::{Position, RecordedEvent, Store, StreamId};
 
 use super::{
     census::{Census, Tally},
@@ -10,12 +10,11 @@ use super::{
 };
 use crate::{
     failure::Failure,
+    listing::Listing,
     place::{Batches, Source},
     select::{Select, Streams, Times},
+    show::said,
 };
-
-/// How many streams are listed at once.
-const PAGE: usize = 1_000;
 
 /// What is to be compared besides the events.
 #[derive(Clone, Copy)]
@@ -143,7 +142,7 @@ pub(crate) async fn compare_states(
     streams: &Streams,
     findings: &Findings,
 ) -> Result<(), Failure> {
-    let (mut here, mut there) = (Listed::new(one), Listed::new(other));
+    let (mut here, mut there) = (Listing::of(one), Listing::of(other));
     let (mut a, mut b) = (here.next(streams).await?, there.next(streams).await?);
     loop {
         let order = match (&a, &b) {
@@ -169,45 +168,6 @@ pub(crate) async fn compare_states(
         }
         if order.is_ge() {
             b = there.next(streams).await?;
-        }
-    }
-}
-
-/// What a stream is, in words.
-pub(crate) fn said(info: &StreamInfo) -> String {
-    let state = format!("{:?}", info.state).to_lowercase();
-    match info.first_version {
-        Some(first) => format!("{state} with versions {first} to {}", info.version),
-        None => format!("{state} at version {} without events", info.version),
-    }
-}
-
-/// A list of streams, a page at a time.
-struct Listed<'a> {
-    store: &'a Arc<dyn Store>,
-    page: std::vec::IntoIter<(StreamId, StreamInfo)>,
-    last: Option<StreamId>,
-}
-
-impl<'a> Listed<'a> {
-    fn new(store: &'a Arc<dyn Store>) -> Self {
-        Self { store, page: Vec::new().into_iter(), last: None }
-    }
-
-    async fn next(&mut self, streams: &Streams) -> Result<Option<(StreamId, StreamInfo)>, Failure> {
-        loop {
-            if let Some((stream, info)) = self.page.next() {
-                self.last = Some(stream.clone());
-                if streams.matches(&stream) {
-                    return Ok(Some((stream, info)));
-                }
-                continue;
-            }
-            let page = self.store.list_streams(self.last.as_ref(), PAGE).await?;
-            if page.is_empty() {
-                return Ok(None);
-            }
-            self.page = page.into_iter();
         }
     }
 }

@@ -19,6 +19,7 @@ use annals_postgres::{
 use annals_test_servers::{
     BoxError,
     postgres::{self, Postgres, Source},
+    until,
 };
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
@@ -189,6 +190,24 @@ pub(crate) fn id(stream: &str) -> StreamId {
 
 pub(crate) fn event(number: u64) -> NewEvent {
     NewEvent::json("Counted", &number).unwrap()
+}
+
+/// The channel of a store, as other programs may listen to it.
+pub(crate) fn channel(place: &Place) -> String {
+    format!("annals {}", place.schema)
+}
+
+/// The sessions that listen, as a condition.
+pub(crate) fn listening(place: &Place) -> String {
+    format!("query = 'LISTEN \"{}\"' AND pid <> pg_backend_pid()", channel(place))
+}
+
+/// Waits until so many handles of a store listen.
+pub(crate) async fn until_listening(place: &Place, handles: u64) -> Tested {
+    let sessions =
+        format!("SELECT 1 FROM pg_stat_activity WHERE state = 'idle' AND {}", listening(place));
+    let listen = || async { place.execute(&sessions).await.is_ok_and(|rows| rows == handles) };
+    until("the store listens", PATIENCE, listen).await
 }
 
 /// All events, which are to be in order and gapless in their streams.

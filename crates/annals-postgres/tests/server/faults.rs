@@ -28,7 +28,7 @@ use annals_test_servers::{
 use fastrand::Rng;
 use futures::future::join_all;
 
-use crate::common::{PATIENCE, Place, Tested, event, everything, id, seed, tests};
+use crate::common::{PATIENCE, Place, Tested, event, everything, id, seed, tests, until_listening};
 use crate::{load::*, lock::*};
 
 tests! { "faults":
@@ -167,15 +167,7 @@ async fn an_append_whose_answer_was_lost_wakes_subscribers() -> Tested {
         store.subscribe(Subscribe::default()).await?,
         other.subscribe(Subscribe::default()).await?,
     );
-    let listens =
-        "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"annals ' || $1 || '\"'";
-    let connection = tokio::sync::Mutex::new(place.connect().await?);
-    until("both listen", PATIENCE, || async {
-        let mut connection = connection.lock().await;
-        let count = query_scalar(listens).bind(&place.schema).fetch_one(&mut *connection).await;
-        count.is_ok_and(|count: i64| count == 2)
-    })
-    .await?;
+    until_listening(&place, 2).await?;
     // The second time what is sent again is not answered either.
     for (number, lost) in [(1, 1), (2, 2), (3, 1)] {
         (0..lost).for_each(|_| proxy.lose_next_answer());

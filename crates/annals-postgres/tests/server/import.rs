@@ -15,7 +15,6 @@ use annals_postgres::{PostgresStore, sqlx::query_scalar};
 use annals_test_servers::{
     BoxError, Proxy,
     postgres::{Marked, Options, Source},
-    until,
 };
 use chrono::DateTime;
 use fastrand::Rng;
@@ -23,7 +22,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     beside::{Listener, Raw},
-    common::{PATIENCE, Place, Tested, event, everything, id, seed, tests},
+    common::{PATIENCE, Place, Tested, event, everything, id, seed, tests, until_listening},
     contention::{RACES, fail_commits, fail_inserts},
     load::{LAST, follow, within},
     lock::{Lock, any, one_writer, spawn},
@@ -484,15 +483,7 @@ async fn a_dropped_import_wakes_subscribers() -> Tested {
         Listener::on(&store, Subscribe::default()).await?,
         Listener::on(&other, Subscribe::default()).await?,
     ];
-    let listens =
-        "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"annals ' || $1 || '\"'";
-    let connection = tokio::sync::Mutex::new(place.connect().await?);
-    until("both listen", PATIENCE, || async {
-        let mut connection = connection.lock().await;
-        let count = query_scalar(listens).bind(&place.schema).fetch_one(&mut *connection).await;
-        count.is_ok_and(|count: i64| count == 2)
-    })
-    .await?;
+    until_listening(&place, 2).await?;
     for version in 1..=3 {
         // So that they have caught up, and wait.
         let first = store.append(any("b-1", version)).await?.position.get();

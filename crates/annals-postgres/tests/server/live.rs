@@ -17,7 +17,9 @@ use annals_test_servers::{
 use futures::future::try_join_all;
 use tokio::time::timeout;
 
-use crate::common::{PATIENCE, Place, Tested, event, everything, id, tests};
+use crate::common::{
+    PATIENCE, Place, Tested, channel, event, everything, id, listening, tests, until_listening,
+};
 
 tests! { "live":
     Any another_process_is_heard_at_once;
@@ -46,11 +48,6 @@ async fn next(live: &mut Subscription) -> Result<RecordedEvent, BoxError> {
     Ok(timeout(PATIENCE, live.next_event()).await??)
 }
 
-/// The channel of a store, as other programs may listen to it.
-fn channel(place: &Place) -> String {
-    format!("annals {}", place.schema)
-}
-
 /// An append of a session that tells nobody.
 async fn append_silently(place: &Place) -> Tested {
     let append = "SELECT a.* FROM {schema}.store AS s CROSS JOIN LATERAL {schema}.append_one( \
@@ -59,24 +56,12 @@ async fn append_silently(place: &Place) -> Tested {
     Ok(())
 }
 
-/// The sessions that listen, as a condition.
-fn listening(place: &Place) -> String {
-    format!("query = 'LISTEN \"{}\"' AND pid <> pg_backend_pid()", channel(place))
-}
-
-async fn until_it_listens(place: &Place) -> Tested {
-    let sessions =
-        format!("SELECT 1 FROM pg_stat_activity WHERE state = 'idle' AND {}", listening(place));
-    let listens = || async { place.execute(&sessions).await.is_ok_and(|rows| rows == 1) };
-    until("the store listens", PATIENCE, listens).await
-}
-
 async fn another_process_is_heard_at_once() -> Tested {
     const EVENTS: u64 = 20;
     let place = Place::shared().await?;
     let (writer, reader) = (open(&place, NEVER).await?, open(&place, NEVER).await?);
     let mut live = reader.subscribe(Subscribe::default()).await?;
-    until_it_listens(&place).await?;
+    until_listening(&place, 1).await?;
     // It looks once when it has begun to listen: whatever comes after the first was told.
     for number in 0..EVENTS {
         let position = append(&writer, number).await?;
@@ -91,7 +76,7 @@ async fn a_listener_that_is_terminated_comes_back() -> Tested {
     let (writer, reader) = (open(&place, NEVER).await?, open(&place, NEVER).await?);
     let mut live = reader.subscribe(Subscribe::default()).await?;
     for number in 0..TIMES {
-        until_it_listens(&place).await?;
+        until_listening(&place, 1).await?;
         // Waits until the session has ended.
         let terminate = format!(
             "SELECT pg_terminate_backend(pid, {}) FROM pg_stat_activity WHERE {}",
@@ -101,7 +86,7 @@ async fn a_listener_that_is_terminated_comes_back() -> Tested {
         assert_eq!(place.execute(&terminate).await?, 1);
         let while_it_was_gone = append(&writer, number).await?;
         assert_eq!(next(&mut live).await?.position, while_it_was_gone);
-        until_it_listens(&place).await?;
+        until_listening(&place, 1).await?;
         for _ in 0..2 {
             let position = append(&writer, number).await?;
             assert_eq!(next(&mut live).await?.position, position);
@@ -114,7 +99,7 @@ async fn who_missed_a_notification_looks() -> Tested {
     let place = Place::shared().await?;
     let store = open(&place, Duration::from_millis(50)).await?;
     let mut live = store.subscribe(Subscribe::default()).await?;
-    until_it_listens(&place).await?;
+    until_listening(&place, 1).await?;
     for version in 1..=5 {
         append_silently(&place).await?;
         assert_eq!(next(&mut live).await?.version.get(), version);

@@ -5,13 +5,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use annals::{
-    Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
-    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
-    RecordedEvent, Result, Snapshot, SnapshotStore, Store, StreamId, StreamInfo, Subscribe,
-    SubscriberId, Subscription, TransferStore, Version,
-};
-use async_trait::async_trait;
+use annals::{Append, Appended, Error, ErrorKind, Result, Snapshot, Store, StreamId};
+use annals_test_stores::{Hook, Hooked};
 
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -27,15 +22,14 @@ pub(crate) enum Fault {
 
 #[derive(Debug)]
 pub(crate) struct Faulty {
-    inner: Arc<dyn Store>,
     fault: Mutex<Fault>,
     /// The first event ids of the appends that were tried.
     tried: Mutex<HashSet<String>>,
 }
 
 impl Faulty {
-    pub(crate) fn new(inner: &Arc<dyn Store>, fault: Fault) -> Arc<Self> {
-        Arc::new(Self { inner: inner.clone(), fault: fault.into(), tried: Mutex::default() })
+    pub(crate) fn new(store: &Arc<dyn Store>, fault: Fault) -> Arc<Hooked<Self>> {
+        Hooked::new(store, Self { fault: fault.into(), tried: Mutex::default() })
     }
 
     /// How many appends were tried, each counted once.
@@ -44,7 +38,7 @@ impl Faulty {
     }
 
     /// Counts a write, and fails it where the program has been stopped.
-    fn write(&self) -> Result<()> {
+    fn count(&self) -> Result<()> {
         match &mut *self.fault.lock().unwrap() {
             Fault::StopsAfter(0) => Err(Error::new(ErrorKind::Internal, "stopped")),
             Fault::StopsAfter(left) => {
@@ -56,14 +50,14 @@ impl Faulty {
     }
 }
 
-#[async_trait]
-impl EventStore for Faulty {
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
+impl Hook for Faulty {
+    async fn write<T: Send>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.count()?;
+        call.await
     }
 
-    async fn append(&self, append: Append) -> Result<Appended> {
-        self.write()?;
+    async fn append(&self, store: &Arc<dyn Store>, append: Append) -> Result<Appended> {
+        self.count()?;
         let first_try = self.tried.lock().unwrap().insert(append.events[0].id().to_string());
         let (busy, loses) = {
             let fault = self.fault.lock().unwrap();
@@ -72,121 +66,25 @@ impl EventStore for Faulty {
         if busy && first_try {
             return Err(Error::new(ErrorKind::Busy, "try again"));
         }
-        let appended = self.inner.append(append).await?;
+        let appended = store.append(append).await?;
         if loses && first_try {
             return Err(Error::new(ErrorKind::Internal, "no answer").with_outcome_unknown());
         }
-        let tells = self.capabilities().tells_retries;
+        let tells = store.capabilities().tells_retries;
         assert_eq!(appended.replayed, loses && tells, "a retry has the ids of the first try");
         Ok(appended)
     }
 
-    async fn append_multi(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
-        self.write()?;
-        self.inner.append_multi(appends).await
-    }
-
-    fn read_stream(&self, stream: &StreamId, options: ReadStream) -> EventStream {
-        self.inner.read_stream(stream, options)
-    }
-
-    fn read_all(&self, options: ReadAll) -> EventStream {
-        self.inner.read_all(options)
-    }
-
-    async fn subscribe(&self, options: Subscribe) -> Result<Subscription> {
-        self.inner.subscribe(options).await
-    }
-
-    async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
-        self.inner.stream_info(stream).await
-    }
-
-    async fn truncate(&self, stream: &StreamId, before: Version) -> Result<()> {
-        self.write()?;
-        self.inner.truncate(stream, before).await
-    }
-
-    async fn delete(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
-        self.write()?;
-        self.inner.delete(stream, expected).await
-    }
-
-    async fn tombstone(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
-        self.write()?;
-        self.inner.tombstone(stream, expected).await
-    }
-}
-
-#[async_trait]
-impl SnapshotStore for Faulty {
-    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>> {
-        self.inner.load_snapshot(stream).await
-    }
-
-    async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<()> {
-        self.write()?;
+    async fn save_snapshot(
+        &self,
+        store: &Arc<dyn Store>,
+        stream: &StreamId,
+        snapshot: Snapshot,
+    ) -> Result<()> {
+        self.count()?;
         if matches!(*self.fault.lock().unwrap(), Fault::KeepsNoSnapshots) {
             return Err(Error::new(ErrorKind::Internal, "no snapshots"));
         }
-        self.inner.save_snapshot(stream, snapshot).await
-    }
-
-    async fn delete_snapshot(&self, stream: &StreamId) -> Result<()> {
-        self.write()?;
-        self.inner.delete_snapshot(stream).await
-    }
-}
-
-#[async_trait]
-impl CheckpointStore for Faulty {
-    async fn load_checkpoint(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {
-        self.inner.load_checkpoint(subscriber).await
-    }
-
-    async fn save_checkpoint(
-        &self,
-        subscriber: &SubscriberId,
-        position: Position,
-    ) -> Result<Position> {
-        self.write()?;
-        self.inner.save_checkpoint(subscriber, position).await
-    }
-
-    async fn reset_checkpoint(
-        &self,
-        subscriber: &SubscriberId,
-        position: Option<Position>,
-    ) -> Result<()> {
-        self.write()?;
-        self.inner.reset_checkpoint(subscriber, position).await
-    }
-}
-
-#[async_trait]
-impl LeaseStore for Faulty {
-    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
-        self.inner.load_lease(name).await
-    }
-
-    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
-        self.write()?;
-        self.inner.swap_lease(name, record).await
-    }
-}
-
-#[async_trait]
-impl TransferStore for Faulty {
-    async fn list_streams(
-        &self,
-        after: Option<&StreamId>,
-        limit: usize,
-    ) -> Result<Vec<(StreamId, StreamInfo)>> {
-        self.inner.list_streams(after, limit).await
-    }
-
-    async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
-        self.write()?;
-        self.inner.import(events).await
+        store.save_snapshot(stream, snapshot).await
     }
 }

@@ -69,7 +69,7 @@ pub(crate) async fn a_failing_store_is_tried_again_with_the_same_events(kind: Ki
         let summary = run(faulty.clone(), &commands, &Options::default()).await.unwrap();
         assert_eq!(summary.model, expected.model, "{:?} on {}", fault(), fresh.url);
         assert_eq!(summary.events, expected.events);
-        assert!(faulty.tried() as u64 >= expected.events);
+        assert!(faulty.hook.tried() as u64 >= expected.events);
     }
 }
 

@@ -1,0 +1,41 @@
+//! The streams of a store that can list them, one after the other.
+
+use std::sync::Arc;
+
+use annals::{Store, StreamId, StreamInfo};
+
+use crate::{failure::Failure, select::Streams};
+
+/// How many streams are asked for at once.
+const PAGE: usize = 1_000;
+
+pub(crate) struct Listing<'a> {
+    store: &'a Arc<dyn Store>,
+    page: std::vec::IntoIter<(StreamId, StreamInfo)>,
+    last: Option<StreamId>,
+}
+
+impl<'a> Listing<'a> {
+    pub(crate) fn of(store: &'a Arc<dyn Store>) -> Self {
+        Self { store, page: Vec::new().into_iter(), last: None }
+    }
+
+    /// The next of these streams, by the bytes of their ids.
+    pub(crate) async fn next(
+        &mut self,
+        streams: &Streams,
+    ) -> Result<Option<(StreamId, StreamInfo)>, Failure> {
+        loop {
+            let Some((stream, info)) = self.page.next() else {
+                let page = self.store.list_streams(self.last.as_ref(), PAGE).await?;
+                let Some((last, _)) = page.last() else { return Ok(None) };
+                self.last = Some(last.clone());
+                self.page = page.into_iter();
+                continue;
+            };
+            if streams.matches(&stream) {
+                return Ok(Some((stream, info)));
+            }
+        }
+    }
+}
