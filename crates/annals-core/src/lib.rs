@@ -41,8 +41,8 @@
 //!
 //! # Writing an adapter
 //!
-//! Implement [`EventStore`] (and [`SnapshotStore`], [`CheckpointStore`], [`LeaseStore`] and
-//! [`TransferStore`], or leave their methods as they are); [`adapter`] has what every adapter needs. Then run the conformance suite.
+//! Implement [`adapter::Adapter`] for your store: it then has [`EventStore`] and the other traits, with
+//! all checks and errors that are the same for every store. Then run the conformance suite.
 
 pub mod adapter;
 mod append;

@@ -1,0 +1,188 @@
+//! What an adapter implements.
+
+use std::fmt;
+
+use super::{Pages, Tail, import_by_appends};
+use crate::{
+    Append, Appended, Capabilities, Error, ExpectedVersion, Filter, LeaseName, LeaseRecord,
+    Position, ReadAll, ReadStream, RecordedEvent, Result, Snapshot, Start, StreamId, StreamInfo,
+    SubscriberId, Version,
+};
+
+/// A database as an event store. Who implements this has [`EventStore`](crate::EventStore) and the
+/// other traits of a store, whose documentation says what each method promises.
+///
+/// The blanket implementations check a call before they pass it on. A method that belongs to a
+/// capability that is not [declared](Adapter::capabilities) is never called. Errors need neither
+/// backend nor operation nor stream: these are added.
+pub trait Adapter: fmt::Debug + Send + Sync + 'static {
+    /// What this store can do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Writes one append, or several to different streams, all or none. The answers come in the
+    /// order of the appends. There is always at least one append, each with at least one event, and
+    /// only one without [`Capabilities::multi_stream_append`].
+    fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>>> + Send;
+
+    /// The pages of [`read_stream`](crate::EventStore::read_stream).
+    fn stream_pages(&self, stream: StreamId, options: ReadStream) -> impl Pages;
+
+    /// The pages of [`read_all`](crate::EventStore::read_all).
+    fn all_pages(&self, options: ReadAll) -> impl Pages;
+
+    /// The pages of a subscription to one stream: its events after a version. `at` is the position
+    /// that [`start_in`](Adapter::start_in) gave with that version.
+    fn follow_stream(&self, stream: StreamId, after: Version, at: Position) -> impl Tail;
+
+    /// The pages of a subscription to all events that a filter lets through, after a position.
+    fn follow_all(&self, filter: Filter, after: Position) -> impl Tail;
+
+    /// A position such that each event whose append returned before this call has no greater one,
+    /// and each event that is appended after this call has a greater one.
+    fn last_position(&self) -> impl Future<Output = Result<Position>> + Send;
+
+    /// The version of the last event of a stream that stands at or before a position, removed or
+    /// not.
+    fn version_at(
+        &self,
+        stream: &StreamId,
+        position: Position,
+    ) -> impl Future<Output = Result<Version>> + Send;
+
+    /// After which version a subscription to one stream begins, and after which position: no
+    /// message of the subscription says less than that position.
+    fn start_in(
+        &self,
+        stream: &StreamId,
+        start: Start,
+    ) -> impl Future<Output = Result<(Version, Position)>> + Send {
+        async move {
+            let position = match start {
+                Start::Beginning => return Ok((Version::NONE, Position::START)),
+                Start::AfterVersion(version) => return Ok((version, Position::START)),
+                Start::After(position) => position,
+                // An event that is appended between the two calls is beyond both answers.
+                Start::End => self.last_position().await?,
+            };
+            Ok((self.version_at(stream, position).await?, position))
+        }
+    }
+
+    /// See [`stream_info`](crate::EventStore::stream_info).
+    fn stream_info(&self, stream: &StreamId) -> impl Future<Output = Result<StreamInfo>> + Send;
+
+    /// See [`truncate`](crate::EventStore::truncate).
+    fn truncate(
+        &self,
+        _stream: &StreamId,
+        _before: Version,
+    ) -> impl Future<Output = Result<()>> + Send {
+        unsupported("truncation")
+    }
+
+    /// See [`delete`](crate::EventStore::delete).
+    fn delete(
+        &self,
+        _stream: &StreamId,
+        _expected: ExpectedVersion,
+    ) -> impl Future<Output = Result<()>> + Send {
+        unsupported("deletion")
+    }
+
+    /// See [`tombstone`](crate::EventStore::tombstone).
+    fn tombstone(
+        &self,
+        _stream: &StreamId,
+        _expected: ExpectedVersion,
+    ) -> impl Future<Output = Result<()>> + Send {
+        unsupported("tombstones")
+    }
+
+    /// See [`load_snapshot`](crate::SnapshotStore::load_snapshot).
+    fn load_snapshot(
+        &self,
+        _stream: &StreamId,
+    ) -> impl Future<Output = Result<Option<Snapshot>>> + Send {
+        unsupported("snapshots")
+    }
+
+    /// See [`save_snapshot`](crate::SnapshotStore::save_snapshot).
+    fn save_snapshot(
+        &self,
+        _stream: &StreamId,
+        _snapshot: Snapshot,
+    ) -> impl Future<Output = Result<()>> + Send {
+        unsupported("snapshots")
+    }
+
+    /// See [`delete_snapshot`](crate::SnapshotStore::delete_snapshot).
+    fn delete_snapshot(&self, _stream: &StreamId) -> impl Future<Output = Result<()>> + Send {
+        unsupported("snapshots")
+    }
+
+    /// See [`load_checkpoint`](crate::CheckpointStore::load_checkpoint).
+    fn load_checkpoint(
+        &self,
+        _subscriber: &SubscriberId,
+    ) -> impl Future<Output = Result<Option<Position>>> + Send {
+        unsupported("checkpoints")
+    }
+
+    /// See [`save_checkpoint`](crate::CheckpointStore::save_checkpoint).
+    fn save_checkpoint(
+        &self,
+        _subscriber: &SubscriberId,
+        _position: Position,
+    ) -> impl Future<Output = Result<Position>> + Send {
+        unsupported("checkpoints")
+    }
+
+    /// See [`reset_checkpoint`](crate::CheckpointStore::reset_checkpoint).
+    fn reset_checkpoint(
+        &self,
+        _subscriber: &SubscriberId,
+        _position: Option<Position>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        unsupported("checkpoints")
+    }
+
+    /// See [`load_lease`](crate::LeaseStore::load_lease).
+    fn load_lease(
+        &self,
+        _name: &LeaseName,
+    ) -> impl Future<Output = Result<Option<LeaseRecord>>> + Send {
+        unsupported("leases")
+    }
+
+    /// See [`swap_lease`](crate::LeaseStore::swap_lease).
+    fn swap_lease(
+        &self,
+        _name: &LeaseName,
+        _record: &LeaseRecord,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        unsupported("leases")
+    }
+
+    /// See [`list_streams`](crate::TransferStore::list_streams).
+    fn list_streams(
+        &self,
+        _after: Option<&StreamId>,
+        _limit: usize,
+    ) -> impl Future<Output = Result<Vec<(StreamId, StreamInfo)>>> + Send {
+        unsupported("a list of streams")
+    }
+
+    /// See [`import`](crate::TransferStore::import). By default it goes by appends, as it has to
+    /// without [`Capabilities::exact_import`].
+    fn import(&self, events: Vec<RecordedEvent>) -> impl Future<Output = Result<()>> + Send
+    where
+        Self: Sized,
+    {
+        import_by_appends(self, events)
+    }
+}
+
+/// The answer of a method that an adapter does not implement.
+async fn unsupported<T>(what: &str) -> Result<T> {
+    Err(Error::unsupported(what))
+}
