@@ -9,13 +9,13 @@ use crate::{
     SubscriberId, Version,
 };
 
-/// A database as an event store. Who implements this has [`EventStore`](crate::EventStore) and the
+/// A database as an event store; a clone is another handle to it. Who implements this has [`EventStore`](crate::EventStore) and the
 /// other traits of a store, whose documentation says what each method promises.
 ///
 /// The blanket implementations check a call before they pass it on. A method that belongs to a
 /// capability that is not [declared](Adapter::capabilities) is never called. Errors need neither
 /// backend nor operation nor stream: these are added.
-pub trait Adapter: fmt::Debug + Send + Sync + 'static {
+pub trait Adapter: Clone + fmt::Debug + Send + Sync + 'static {
     /// What this store can do.
     fn capabilities(&self) -> &Capabilities;
 

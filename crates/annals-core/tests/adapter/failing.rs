@@ -1,6 +1,9 @@
 //! The adapter that the tests call.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use annals_core::{
     Append, Appended, Capabilities, Error, ErrorKind, ExpectedVersion, Filter, LeaseName,
@@ -11,17 +14,17 @@ use annals_core::{
 use async_trait::async_trait;
 
 /// An adapter that counts the calls that reach it, and fails each of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failing {
     capabilities: Capabilities,
-    pub(crate) calls: AtomicUsize,
+    pub(crate) calls: Arc<AtomicUsize>,
 }
 
 impl Failing {
     pub(crate) fn new(declare: impl FnOnce(&mut Capabilities)) -> Self {
         let mut capabilities = Capabilities::new("failing");
         declare(&mut capabilities);
-        Self { capabilities, calls: AtomicUsize::new(0) }
+        Self { capabilities, calls: Arc::default() }
     }
 
     fn fail<T>(&self) -> Result<T> {
