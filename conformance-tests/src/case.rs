@@ -1,4 +1,4 @@
-//! What a case is, and what it has to work with.
+//! A case of the suite, and the context that it runs in.
 
 use std::{
     future::Future,
@@ -14,24 +14,25 @@ use futures::future::BoxFuture;
 
 use crate::{Fault, Harness};
 
-/// One check of one promise.
+/// One check of one promise of the contract.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Case {
-    /// What it belongs to.
+    /// The theme that the case belongs to: `append`, `live`, …
     pub theme: &'static str,
-    /// What it is called.
+    /// The name of the case, unique in its theme.
     pub name: &'static str,
-    /// The rules of the contract that it checks.
+    /// The numbers of the contract's rules that the case checks.
     pub rules: &'static [u8],
-    /// The capabilities without which the store is tested to refuse instead.
+    /// The capabilities that the case uses. A store that lacks one is tested to refuse its use
+    /// instead.
     pub(crate) needs: &'static [Need],
-    /// The harm that the harness has to do.
+    /// The faults that the harness has to inject.
     pub(crate) faults: &'static [Fault],
     pub(crate) run: fn(Context) -> BoxFuture<'static, CaseResult>,
 }
 
-/// A capability that a case cannot do without.
+/// A capability that a case needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     GlobalOrder,
@@ -69,7 +70,7 @@ impl Need {
     }
 }
 
-/// How a case ended without having passed; a panic is a failure as well.
+/// Why a case ended early. A case also fails by panicking.
 #[derive(Debug)]
 pub(crate) enum Stop {
     Failed(String),
@@ -80,11 +81,11 @@ pub(crate) type CaseResult = Result<(), Stop>;
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::Failed(format!("a call that must succeed failed: {error:?}"))
+        Self::Failed(format!("a call that must succeed has failed: {error:?}"))
     }
 }
 
-/// A namespace of its own, and a source of chance.
+/// What a case works with: a harness, a namespace of the case's own, and a seed.
 #[derive(Clone)]
 pub(crate) struct Context {
     harness: Arc<dyn Harness>,
@@ -92,7 +93,7 @@ pub(crate) struct Context {
     seed: u64,
 }
 
-/// Namespaces of one process, counted.
+/// Counts the namespaces of this process, so that each has another name.
 static NAMESPACES: AtomicU64 = AtomicU64::new(0);
 
 impl Context {
@@ -102,12 +103,12 @@ impl Context {
         Self { harness, namespace, seed }
     }
 
-    /// A context with another namespace.
+    /// The same harness and seed, with another namespace.
     pub(crate) fn another(&self) -> Self {
         Self::new(self.harness.clone(), self.seed)
     }
 
-    /// A handle to the store of this case: each call opens another one.
+    /// Opens the store of this case. Each call gives another handle to it.
     pub(crate) async fn open(&self) -> Arc<dyn Store> {
         match self.harness.open(&self.namespace).await {
             Ok(store) => store,
@@ -119,7 +120,7 @@ impl Context {
         self.harness.open(&self.namespace).await
     }
 
-    /// Several handles, each opened by itself.
+    /// Opens the store `count` times.
     pub(crate) async fn open_many(&self, count: usize) -> Vec<Arc<dyn Store>> {
         futures::future::join_all((0..count).map(|_| self.open())).await
     }
@@ -138,27 +139,28 @@ impl Context {
         }
     }
 
-    /// Chance that a seed replays, with a stream of its own for each `part`.
+    /// Random numbers that the seed determines. Each `part` of a case has a sequence of its own.
     pub(crate) fn rng(&self, part: u64) -> fastrand::Rng {
         fastrand::Rng::with_seed(self.seed.wrapping_add(part.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 
-    /// Waits for something that has to happen soon.
+    /// Waits for a future that has to complete soon, and fails the case if it does not.
     pub(crate) async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
         let patience = self.harness.patience();
         match tokio::time::timeout(patience, future).await {
             Ok(value) => value,
-            Err(_) => panic!("waited {patience:?} in vain for {what}"),
+            Err(_) => panic!("timed out after {patience:?} while waiting for {what}"),
         }
     }
 
-    /// The most time that a whole case may take.
+    /// How long the whole case may take.
     pub(crate) fn deadline(&self) -> Duration {
         self.harness.patience() * 4
     }
 }
 
-/// Lists the cases of one theme: a name, its rules, the capabilities and the faults it needs.
+/// Lists the cases of one theme, each with its rules, and the capabilities and faults that it
+/// needs: `name [rules] Capability / Fault;`.
 macro_rules! cases {
     ($theme:literal: $(
         $name:ident [$($rule:literal),+] $($need:ident)* $(/ $($fault:ident)+)?;

@@ -1,69 +1,71 @@
-//! What the suite needs to know of a store.
+//! What a store has to provide to be tested by the suite.
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use annals_core::Store;
 use async_trait::async_trait;
 
-/// Anything that can go wrong outside the store.
+/// An error of a harness, of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Makes stores for the suite.
+/// Opens stores for the suite.
 ///
-/// A *namespace* is what one case has for itself: a file, a schema, a table, a server. The suite
-/// makes up its name (lower-case letters, digits and `_`, at most 30 bytes), opens it as often as
-/// it likes, also at the same time, and cleans it up at the end.
+/// Each case has a *namespace* that no other case uses: a file, a schema, a table, a server. The
+/// suite chooses its name (lower-case letters, digits and `_`, at most 30 bytes), opens it any
+/// number of times, also concurrently, and cleans it up at the end.
 #[async_trait]
 pub trait Harness: Send + Sync + 'static {
-    /// The name that stands before every case, and in `ANNALS_REQUIRE`.
+    /// The name of the store: the first part of each case's name, and its name in `ANNALS_REQUIRE`.
     fn name(&self) -> &str;
 
-    /// Comes before a case opens its namespace: the harm that it will do there, most often none. A
-    /// harness can give such a case a server of its own.
+    /// Called before a case opens its namespace, with the faults that the case will inject there;
+    /// for most cases there are none. A harness can give a case with faults a server of its own.
     async fn prepare(&self, _namespace: &str, _faults: &[Fault]) -> Result<(), BoxError> {
         Ok(())
     }
 
-    /// Opens a namespace, which is created where it does not exist: each call gives another
-    /// handle to the same store, as another process would have it.
+    /// Opens a namespace, and creates it if it does not exist. Each call gives another handle to
+    /// the same store, as if another process had opened it.
     async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError>;
 
-    /// Removes a namespace. All handles have been dropped.
+    /// Removes a namespace. The case has dropped all its handles by then.
     async fn clean_up(&self, namespace: &str) -> Result<(), BoxError>;
 
-    /// Why no case can run, where the server that it takes cannot be reached: every case is then
-    /// reported as ignored, for this reason, or as failed where `ANNALS_REQUIRE` names the harness.
+    /// Says why no case can run, if the server cannot be reached. Every case is then reported as
+    /// ignored with this reason, or as failed if `ANNALS_REQUIRE` names this harness.
     async fn unavailable(&self) -> Option<String> {
         None
     }
 
-    /// Why this harm cannot be done here; the cases that need it are then ignored, for this reason.
+    /// Says why this fault cannot be injected. The cases that need it are then ignored with this
+    /// reason.
     fn cannot_inject(&self, _fault: Fault) -> Option<String> {
         Some("the harness injects no faults".to_owned())
     }
 
-    /// Does some harm to a namespace that [`Harness::cannot_inject`] did not exclude.
+    /// Injects a fault into a namespace. The suite only asks for faults that
+    /// [`Harness::cannot_inject`] does not exclude.
     async fn inject(&self, _namespace: &str, fault: Fault) -> Result<(), BoxError> {
         Err(format!("{fault:?} cannot be injected").into())
     }
 
-    /// How long a case waits for something that has to happen soon before it fails.
+    /// How long a case waits for something that has to happen soon, before the case fails.
     fn patience(&self) -> Duration {
         Duration::from_secs(30)
     }
 }
 
-/// Harm that a case asks a [`Harness`] to do.
+/// A fault that a case asks its [`Harness`] to inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Cut every connection that handles have to the server. They may connect again.
+    /// Cut every connection between the handles and the server. The handles may connect again.
     CutConnections,
-    /// Stop the server without warning and start it again.
+    /// Kill the server and start it again.
     RestartServer,
-    /// Let the next append, or the next record of a lease, be written, and its answer be lost.
+    /// Let the server execute the next append, or the next swap of a lease, and lose its answer.
     LoseNextAnswer,
-    /// Make the stored event at [`CORRUPT_EVENT`] unreadable.
+    /// Make the stored event at [`CORRUPT_EVENT`] undecodable.
     CorruptEvent,
     /// Make the store look as if a newer annals had created it.
     NewerSchema,

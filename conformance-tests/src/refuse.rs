@@ -1,4 +1,4 @@
-//! A capability that is not declared is tested to refuse.
+//! What a store does not declare, it has to refuse.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) async fn check(cx: Context, need: Need) -> CaseResult {
     let append = |stream| Append::new(id(stream), ExpectedVersion::Any, [event(1)]);
     store.append(append("order-1")).await?;
     match need {
-        // Nothing to refuse: these only say how well something is done.
+        // These capabilities say how well a call does its work: there is no call to refuse.
         Need::Durable | Need::GuaranteedRecognition | Need::ExactImport => {}
         Need::GlobalOrder => {
             refused(store.read_all(ReadAll::default()).try_next().await);
@@ -31,7 +31,10 @@ pub(crate) async fn check(cx: Context, need: Need) -> CaseResult {
         }
         Need::MultiStreamAppend => {
             refused(store.append_multi(vec![append("order-2"), append("order-3")]).await);
-            assert!(!store.stream_info(&id("order-2")).await?.exists(), "refused, yet written");
+            assert!(
+                !store.stream_info(&id("order-2")).await?.exists(),
+                "a refused call has written"
+            );
         }
         Need::Truncate => refused(store.truncate(&stream, Version::new(2)).await),
         Need::Delete => refused(store.delete(&stream, ExpectedVersion::Any).await),
@@ -62,7 +65,11 @@ pub(crate) async fn check(cx: Context, need: Need) -> CaseResult {
 #[track_caller]
 fn refused<T>(result: Result<T, Error>) {
     match result {
-        Err(e) => assert_eq!(e.kind(), ErrorKind::Unsupported, "refused for another reason: {e}"),
-        Ok(_) => panic!("not declared, yet not refused"),
+        Err(e) => assert_eq!(
+            e.kind(),
+            ErrorKind::Unsupported,
+            "refused for another reason than the missing capability: {e}"
+        ),
+        Ok(_) => panic!("a capability is not declared, but its use was not refused"),
     }
 }

@@ -1,4 +1,4 @@
-//! Runs the cases: each as a test of its own, or all of them from a program.
+//! Runs the cases: as tests of a test target, or one by one from a program.
 
 use std::{
     any::Any,
@@ -19,34 +19,35 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The store keeps the promise.
+    /// The store keeps the promise that the case checks.
     Passed,
-    /// The store declares that it does not make the promise, and refuses.
+    /// The store declares that it lacks a capability that the case needs, and refuses its use.
     Declared,
-    /// The case could not be run, for this reason.
+    /// The case was not run, for this reason.
     Ignored(String),
-    /// The store breaks the promise, or the case could not do what it must be able to.
+    /// The store breaks the promise, or the case was not able to check it.
     Failed(String),
 }
 
 /// The environment variable with the seed of every random choice.
 const SEED: &str = "ANNALS_SEED";
-/// The environment variable with the harnesses that must not be ignored, separated by commas.
+/// The environment variable with the names of the harnesses that must be available, separated by
+/// commas.
 const REQUIRE: &str = "ANNALS_REQUIRE";
 
-/// Runs every case as a test of its own: the whole `main` of a test target with `harness = false`.
-/// Takes the command line of `cargo test`, works under `cargo nextest`, and prints a table of the
-/// themes when it ran more than one case.
+/// Runs every case as a test: the whole `main` of a test target with `harness = false`. It takes
+/// the command line of `cargo test`, works under `cargo nextest`, and prints a table of the themes
+/// if it ran more than one case.
 pub fn main(harness: impl Harness) -> ExitCode {
     run(&Arguments::from_args(), vec![Arc::new(harness)])
 }
 
-/// [`main`], for several harnesses and with parsed arguments.
+/// Does what [`main`] does, for several harnesses and with a parsed command line.
 pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
     let runtime = match runtime() {
         Ok(runtime) => Arc::new(runtime),
         Err(e) => {
-            eprintln!("annals-conformance: no runtime: {e}");
+            eprintln!("annals-conformance: cannot start the tokio runtime: {e}");
             return ExitCode::FAILURE;
         }
     };
@@ -58,8 +59,8 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
         for case in cases() {
             let (harness, runtime, table) = (harness.clone(), runtime.clone(), table.clone());
             let known = unavailable.clone().or_else(|| ignored(&*harness, &case));
-            // `cargo nextest` lists first, and has no other way to learn that a case is ignored;
-            // `cargo test` is told why.
+            // `cargo nextest` learns only from the list that a case is ignored. `cargo test` is
+            // told when the case runs, with the reason.
             let list_as_ignored = arguments.list && matches!(known, Some(Outcome::Ignored(_)));
             let name = format!("{}::{}::{}", harness.name(), case.theme, case.name);
             let trial = Trial::ignorable_test(name, move || {
@@ -89,7 +90,7 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
 }
 
 fn runtime() -> std::io::Result<Runtime> {
-    // At least two threads, so that concurrent cases are concurrent on every machine.
+    // At least two threads, so that concurrent cases run in parallel on every machine.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
@@ -99,7 +100,7 @@ fn seed() -> u64 {
     given.unwrap_or_else(|| fastrand::u64(..))
 }
 
-/// What becomes of every case where the store cannot be reached.
+/// The outcome of every case, if the store cannot be reached.
 fn unavailable(runtime: &Runtime, harness: &dyn Harness) -> Option<Outcome> {
     let reason = runtime.block_on(harness.unavailable())?;
     let required = std::env::var(REQUIRE).unwrap_or_default();
@@ -111,13 +112,13 @@ fn unavailable(runtime: &Runtime, harness: &dyn Harness) -> Option<Outcome> {
     })
 }
 
-/// What becomes of a case that needs harm which cannot be done.
+/// The outcome of a case, if the harness cannot inject a fault that the case needs.
 fn ignored(harness: &dyn Harness, case: &Case) -> Option<Outcome> {
     let cannot = |&fault| harness.cannot_inject(fault).map(|reason| format!("{fault:?}: {reason}"));
     case.faults.iter().find_map(cannot).map(Outcome::Ignored)
 }
 
-/// Runs one case in a namespace of its own, and cleans up after it.
+/// Runs one case in a new namespace, and cleans the namespace up.
 pub async fn run_case(harness: Arc<dyn Harness>, case: Case, seed: u64) -> Outcome {
     if let Some(outcome) = ignored(&*harness, &case) {
         return outcome;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{Case, Outcome};
 
-/// How many cases of each theme ended how, for each harness that ran some. Shown as a table.
+/// Counts the outcomes of the cases by harness and theme; its `Display` is the table.
 #[derive(Clone, Debug, Default)]
 pub struct Table(BTreeMap<String, BTreeMap<&'static str, Counts>>);
 
@@ -17,7 +17,7 @@ struct Counts {
 }
 
 impl Table {
-    /// Counts a case.
+    /// Counts one case.
     pub fn add(&mut self, harness: &str, case: &Case, outcome: &Outcome) {
         let themes = self.0.entry(harness.to_owned()).or_default();
         let counts = themes.entry(case.theme).or_default();
@@ -29,8 +29,8 @@ impl Table {
         } += 1;
     }
 
-    /// Forgets the harnesses of which one case ran only: one on request, or one process a case, where
-    /// a table would say nothing.
+    /// Removes the harnesses of which only one case ran, for which a table would say nothing: the
+    /// user asked for one case, or `cargo nextest` runs each case in a process of its own.
     pub(crate) fn forget_single_cases(&mut self) {
         self.0.retain(|_, themes| themes.values().map(Counts::sum).sum::<usize>() > 1);
     }

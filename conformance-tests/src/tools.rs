@@ -1,4 +1,4 @@
-//! What many cases do.
+//! Helpers that many cases use.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -15,12 +15,12 @@ pub(crate) fn id(text: impl AsRef<str>) -> StreamId {
     StreamId::new(text).unwrap()
 }
 
-/// What a task of a case answers where all went well.
+/// The success of an async block whose error type the compiler cannot infer.
 pub(crate) fn done() -> Result<()> {
     Ok(())
 }
 
-/// An event that says its number.
+/// An event whose data is its number.
 pub(crate) fn event(number: u64) -> NewEvent {
     NewEvent::json("Numbered", &json!({ "number": number })).unwrap()
 }
@@ -45,7 +45,7 @@ pub(crate) fn exact(version: u64) -> ExpectedVersion {
     ExpectedVersion::Exact(Version::new(version))
 }
 
-/// Appends events that say their versions to a stream at version `base`.
+/// Appends `count` events to a stream at version `base`. The number in each event is its version.
 pub(crate) async fn extend(
     store: &Arc<dyn Store>,
     stream: &StreamId,
@@ -71,7 +71,7 @@ pub(crate) async fn read_all(
     store.read_all(options).try_collect().await
 }
 
-/// All events of the store, in order, each once; checked to be so.
+/// Reads all events of the store, and checks their order and positions.
 pub(crate) async fn everything(store: &Arc<dyn Store>) -> Result<Vec<RecordedEvent>> {
     let all = read_all(store, ReadAll::default()).await?;
     assert_in_order(&all);
@@ -79,7 +79,7 @@ pub(crate) async fn everything(store: &Arc<dyn Store>) -> Result<Vec<RecordedEve
     Ok(all)
 }
 
-/// Events have positions just where the store declares an order over all streams.
+/// Checks that events have positions if and only if the store declares an order over all streams.
 #[track_caller]
 fn assert_positions_declared(store: &Arc<dyn Store>, events: &[RecordedEvent]) {
     let order = store.capabilities().global_order;
@@ -88,11 +88,11 @@ fn assert_positions_declared(store: &Arc<dyn Store>, events: &[RecordedEvent]) {
     }
 }
 
-/// The version of a stream that has to be whole: 1, 2, 3, …
+/// Checks that the versions of a stream are 1, 2, 3, … without a gap, and returns the last.
 pub(crate) async fn assert_gapless(store: &Arc<dyn Store>, stream: &StreamId) -> Result<u64> {
     let all = store.load_stream(stream).await?;
     for (place, event) in (1..).zip(&all) {
-        assert_eq!(event.version.get(), place, "a gap or a double in {stream:?}");
+        assert_eq!(event.version.get(), place, "a gap or a duplicate version in {stream:?}");
         assert_eq!(event.stream, *stream);
     }
     assert_positions_rise(&all);
@@ -100,8 +100,8 @@ pub(crate) async fn assert_gapless(store: &Arc<dyn Store>, stream: &StreamId) ->
     Ok(all.len() as u64)
 }
 
-/// Or there are none, as on a store that keeps no order over all streams; whether it may, is checked
-/// where the store is at hand.
+/// Checks that positions rise, or that no event has one: so it is on a store without an order over
+/// all streams. `assert_positions_declared` checks that the store declares which of the two it is.
 #[track_caller]
 pub(crate) fn assert_positions_rise(events: &[RecordedEvent]) {
     if events.iter().all(|event| event.position == Position::START) {
@@ -117,7 +117,7 @@ pub(crate) fn assert_positions_rise(events: &[RecordedEvent]) {
     }
 }
 
-/// Positions rise, and within each stream versions do.
+/// Checks that positions rise, and that versions rise within each stream.
 #[track_caller]
 pub(crate) fn assert_in_order(events: &[RecordedEvent]) {
     assert_positions_rise(events);
@@ -135,10 +135,10 @@ pub(crate) fn assert_in_order(events: &[RecordedEvent]) {
 
 #[track_caller]
 pub(crate) fn assert_same(written: &NewEvent, read: &RecordedEvent) {
-    assert_eq!(written.id(), read.id, "another id");
-    assert_eq!(*written.event_type(), read.event_type, "another type");
-    assert_eq!(*written.data(), read.data, "other data");
-    assert_eq!(*written.metadata(), read.metadata, "other metadata");
+    assert_eq!(written.id(), read.id, "the event has another id");
+    assert_eq!(*written.event_type(), read.event_type, "the event has another type");
+    assert_eq!(*written.data(), read.data, "the event has other data");
+    assert_eq!(*written.metadata(), read.metadata, "the event has other metadata");
 }
 
 #[track_caller]
@@ -146,10 +146,10 @@ pub(crate) fn assert_kind<T: std::fmt::Debug>(result: Result<T>, kind: ErrorKind
     match result {
         Err(error) => {
             assert_eq!(error.kind(), kind, "the wrong kind of error: {error:?}");
-            assert!(!error.outcome_unknown(), "an outcome that is known: {error:?}");
+            assert!(!error.outcome_unknown(), "the outcome must be known: {error:?}");
             error
         }
-        Ok(value) => panic!("{kind} was due, but it went through: {value:?}"),
+        Ok(value) => panic!("expected the error {kind}, but the call succeeded: {value:?}"),
     }
 }
 
@@ -161,13 +161,13 @@ pub(crate) fn assert_conflict<T: std::fmt::Debug>(
     actual: u64,
 ) {
     let error = assert_kind(result, ErrorKind::Conflict);
-    let conflict = error.conflict().expect("a conflict must say its versions");
-    assert_eq!(conflict.stream, *stream, "a conflict on another stream");
-    assert_eq!(conflict.expected, expected, "a conflict on another expectation");
-    assert_eq!(conflict.actual.get(), actual, "a conflict at another version");
+    let conflict = error.conflict().expect("a conflict error must carry its versions");
+    assert_eq!(conflict.stream, *stream, "the conflict names another stream");
+    assert_eq!(conflict.expected, expected, "the conflict names another expected version");
+    assert_eq!(conflict.actual.get(), actual, "the conflict names another actual version");
 }
 
-/// The next `count` events of a subscription.
+/// Waits for the next `count` events of a subscription.
 pub(crate) async fn take(
     cx: &Context,
     live: &mut Subscription,
@@ -182,8 +182,8 @@ pub(crate) async fn take(
     taken
 }
 
-/// The events of a subscription up to the one with this id: whatever was skipped will not come any
-/// more, so nobody has to wait for it.
+/// Reads a subscription up to the event with this id. An event that the subscription skipped is
+/// then known to be missing, without waiting for it.
 pub(crate) async fn take_until(
     cx: &Context,
     live: &mut Subscription,
@@ -198,7 +198,8 @@ pub(crate) async fn take_until(
     taken
 }
 
-/// The events before a subscription says that it has caught up, and the position it says.
+/// Reads a subscription until it says that it has caught up. Returns the events before that
+/// message, and its position.
 pub(crate) async fn catch_up(
     cx: &Context,
     live: &mut Subscription,
@@ -216,7 +217,8 @@ pub(crate) async fn catch_up(
     }
 }
 
-/// Fails, and says what is missing and what is too much, where two lists of events differ.
+/// Checks that two lists of events are equal. The failure names the missing and the unexpected
+/// events.
 #[track_caller]
 pub(crate) fn assert_same_events(got: &[RecordedEvent], wanted: &[RecordedEvent]) {
     if got == wanted {
@@ -228,7 +230,7 @@ pub(crate) fn assert_same_events(got: &[RecordedEvent], wanted: &[RecordedEvent]
     let missing: Vec<_> = wanted.iter().filter(|e| !has.contains(&e.id)).map(place).collect();
     let extra: Vec<_> = got.iter().filter(|e| !wants.contains(&e.id)).map(place).collect();
     panic!(
-        "got {} events where {} were due; missing {missing:?}; unexpected {extra:?}",
+        "got {} events, expected {}; missing {missing:?}; unexpected {extra:?}",
         got.len(),
         wanted.len()
     );

@@ -1,5 +1,5 @@
-//! The suite as its users run it: what it prints and how it ends, for a store that is there and for
-//! one that is not. The test runs itself, as the suite.
+//! Runs the suite as users do, and checks its output and exit code, for a store that can be reached
+//! and for one that cannot. The test starts its own program again, which then is the suite.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -13,7 +13,7 @@ use annals_core::Store;
 use annals_memory::MemoryStore;
 use libtest_mimic::{Failed, Trial};
 
-/// Says that this process is the suite, on the store named.
+/// The environment variable that turns this process into the suite: `reachable` or `unreachable`.
 const ROLE: &str = "ANNALS_TEST_ROLE";
 
 #[derive(Default)]

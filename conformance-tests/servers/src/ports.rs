@@ -1,4 +1,4 @@
-//! Ports for servers that cannot be asked which port they got, and addresses of others.
+//! Free ports, for servers that cannot report which port the system gave them; and host names.
 
 use std::{
     io,
@@ -6,21 +6,21 @@ use std::{
     ops::Range,
 };
 
-/// Below the ports that systems give to outgoing connections (32768 on Linux, 49152 elsewhere). A
-/// port from among those could be taken by any client while a test keeps the server down, even by
-/// one that tries to connect to it and so reaches itself.
+/// These ports are below those that systems give to outgoing connections (from 32768 on Linux, from
+/// 49152 elsewhere). While a test keeps its server down, a client could be given such a port for an
+/// outgoing connection: even a client of that server, which would then be connected to itself.
 const PORTS: Range<u16> = 15_000..32_000;
 
-/// How many ports are tried; that as many are taken in a row means that none can be had.
+/// How many ports are tried before giving up.
 const ATTEMPTS: usize = 100;
 
-/// A port on the loopback interface that nobody listens on. Somebody else may take it before the
-/// caller does, who then asks again.
+/// Finds a port on the loopback interface that no process listens on. Another process may take it
+/// before the caller does; the caller then has to ask again.
 pub(crate) fn free() -> io::Result<u16> {
     Ok(listen()?.local_addr()?.port())
 }
 
-/// Listens on such a port.
+/// Listens on a free port.
 pub(crate) fn listen() -> io::Result<TcpListener> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..ATTEMPTS {
@@ -32,7 +32,8 @@ pub(crate) fn listen() -> io::Result<TcpListener> {
     Err(last)
 }
 
-/// The address of a host and port. Where there are several, IPv4 is what servers for tests use.
+/// Resolves a host and port to an address. An IPv4 address comes first, since test servers listen
+/// on one.
 pub(crate) async fn resolve(authority: &str) -> Option<SocketAddr> {
     tokio::net::lookup_host(authority).await.ok()?.min_by_key(SocketAddr::is_ipv6)
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy that harms connections on request.
+//! A TCP proxy that breaks connections on request.
 
 use std::{
     io,
@@ -19,32 +19,33 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// What a [`Proxy`] needs to know of a protocol, to lose the answer of one request and no other.
+/// Tells a [`Proxy`] about the protocol of its connections, so that it can lose the answer to one
+/// request and no other.
 pub trait Protocol: Send + Sync + 'static {
-    /// Follows a new connection.
+    /// Starts to follow a new connection.
     fn conversation(&self) -> Box<dyn Conversation>;
 }
 
-/// What is said on one connection, in the pieces that arrive.
+/// Follows the bytes of one connection, in the pieces in which they arrive.
 pub trait Conversation: Send {
-    /// Sees bytes of the client, before they go on to the server. Where a request is among them
-    /// whose answer could be lost, it calls [`Losses::claim`] and heeds the result.
+    /// Is shown bytes of the client, before they go on to the server. If a request whose answer can
+    /// be lost is among them, it calls [`Losses::claim`], which says whether to lose the answer.
     fn request(&mut self, bytes: &[u8], losses: &Losses);
 
-    /// Decides on bytes of the server.
+    /// Is shown bytes of the server, and decides what the client gets of them.
     fn answer(&mut self, bytes: &[u8]) -> Fate;
 }
 
-/// What becomes of bytes on their way to the client.
+/// What the proxy does with bytes on their way to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fate {
-    /// How many of them, from the first, reach the client; the others are thrown away.
+    /// How many of the bytes reach the client. The proxy drops the rest.
     pub pass: usize,
-    /// Whether an answer has now arrived and is lost as a whole: the connection is then closed.
+    /// Whether the answer to be lost has now arrived in full. The proxy then closes the connection.
     pub lost: bool,
 }
 
-/// The answers that are to be lost, and those that have been.
+/// Counts the answers to be lost, and those that have been lost.
 #[derive(Debug, Default)]
 pub struct Losses {
     armed: AtomicUsize,
@@ -52,19 +53,20 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Lets one more answer be lost.
+    /// Asks for one more answer to be lost.
     pub fn arm(&self) {
         self.armed.fetch_add(1, SeqCst);
     }
 
-    /// Whether the answer of this request is to be lost; if so, no other request takes its place.
+    /// Whether the answer to this request is to be lost. Each loss that was asked for is claimed
+    /// once.
     pub fn claim(&self) -> bool {
         self.armed.fetch_update(SeqCst, SeqCst, |armed| armed.checked_sub(1)).is_ok()
     }
 }
 
-/// A TCP proxy on a port of the loopback interface. It runs on the runtime that started it, until
-/// it is dropped, which closes its connections.
+/// A TCP proxy on a port of the loopback interface. It runs on the runtime that started it.
+/// Dropping it closes its connections.
 pub struct Proxy {
     addr: SocketAddr,
     shared: Arc<Shared>,
@@ -77,7 +79,7 @@ struct Shared {
     losses: Losses,
     refusing: AtomicBool,
     stalled: watch::Sender<bool>,
-    /// None once the proxy has been dropped.
+    /// `None` after the proxy was dropped.
     present: Mutex<Option<Present>>,
 }
 
@@ -88,18 +90,18 @@ struct Present {
 }
 
 impl Proxy {
-    /// Starts a proxy for `target`, which knows nothing of what passes.
+    /// Starts a proxy for `target` that passes bytes on without a protocol.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// If no port is free.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
         Self::new(target, None).await
     }
 
-    /// Starts a proxy for `target` which understands what passes, and so can lose answers.
+    /// Starts a proxy for `target` that knows the protocol, and so can lose answers.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// If no port is free.
     pub async fn between(target: SocketAddr, protocol: impl Protocol) -> io::Result<Self> {
         Self::new(target, Some(Box::new(protocol))).await
     }
@@ -119,13 +121,13 @@ impl Proxy {
         Ok(Self { addr, shared, accepting })
     }
 
-    /// Where clients connect to.
+    /// The address that clients connect to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Resets all present connections, in both directions, and returns when that is done. New ones
-    /// are accepted; one that nothing has passed through yet may count as new.
+    /// Resets all open connections, at both ends, and returns when that is done. New connections
+    /// are accepted. A connection that has not carried a byte yet may count as new.
     pub async fn cut(&self) {
         let cut = {
             let mut present = self.shared.present();
@@ -137,25 +139,26 @@ impl Proxy {
         }
     }
 
-    /// While on, every new connection is closed at once. Present ones stay.
+    /// While this is on, every new connection is closed at once. Open connections stay.
     pub fn refuse(&self, on: bool) {
         self.shared.refusing.store(on, SeqCst);
     }
 
-    /// While on, nothing that the server sends reaches a client, as if the network hung. It is kept
-    /// and delivered afterwards.
+    /// While this is on, no byte of the server reaches a client, as if the network hung. The bytes
+    /// are delivered afterwards.
     pub fn stall(&self, on: bool) {
         self.shared.stalled.send_replace(on);
     }
 
-    /// Lets the next request that the [`Protocol`] looks for be answered, throws that answer away
-    /// whatever it says, and closes the client's connection: what the request did is done, and its
-    /// sender does not know. Each call is for one request. Without a protocol, nothing happens.
+    /// Loses the answer to the next request that the [`Protocol`] looks for: the server executes
+    /// the request, the proxy drops the answer and closes the client's connection. Each call is for
+    /// one request. Without a protocol, nothing happens.
     pub fn lose_next_answer(&self) {
         self.shared.losses.arm();
     }
 
-    /// How many answers have been lost. It counts before the client can see the connection close.
+    /// How many answers have been lost. An answer is counted before the client's connection is
+    /// closed.
     pub fn lost(&self) -> usize {
         self.shared.losses.lost.load(SeqCst)
     }
@@ -183,7 +186,7 @@ impl Shared {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let Ok((client, _)) = listener.accept().await else {
-            // An error concerns one connection, or passes when others have been closed.
+            // The error is that of one connection, or a lack of file descriptors that passes.
             tokio::task::yield_now().await;
             continue;
         };
@@ -198,9 +201,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Makes that the stream, when dropped, looks to the other end as if the network had broken.
+/// Lets the stream send a reset when it is dropped, as a broken network would.
 fn reset(stream: &TcpStream) {
-    // Where it fails, the other end has broken the connection already.
+    // If this fails, the other end has closed the connection already.
     let _ = stream.set_zero_linger();
 }
 
@@ -210,10 +213,10 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>, mut cut: watch::Recei
         _ = cut.wait_for(|cut| *cut) => return reset(&client),
     };
     let Ok(mut server) = connected else { return reset(&client) };
-    // Small messages pass as they come, or the proxy would make everything slow.
+    // Send small messages at once: delayed messages would make everything slow.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     tokio::select! {
-        // An error is the end of a connection; that of the other one follows.
+        // An error means that one connection has ended. Returning closes the other one.
         _ = relay(&mut client, &mut server, &shared) => {}
         _ = cut.wait_for(|cut| *cut) => {
             reset(&client);
@@ -222,17 +225,17 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>, mut cut: watch::Recei
     }
 }
 
-/// How much is read at once.
+/// How many bytes are read at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Carries bytes both ways until the server has closed, or an answer has been lost.
+/// Carries bytes in both directions, until the server closes its connection or an answer is lost.
 async fn relay(client: &mut TcpStream, server: &mut TcpStream, shared: &Shared) -> io::Result<()> {
     let conversation = Mutex::new(shared.protocol.as_ref().map(|p| p.conversation()));
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     let up = async {
         carry_requests(from_client, to_server, &conversation, &shared.losses).await?;
-        // The client says no more; it may still be waiting for the rest of an answer.
+        // The client sends no more, but may still wait for the rest of an answer.
         std::future::pending().await
     };
     tokio::select! {
@@ -278,7 +281,7 @@ async fn carry_answers(
             Some(c) => c.answer(bytes),
             None => Fate { pass: length, lost: false },
         };
-        // The sender lives in `shared`, so that this cannot fail.
+        // This fails only if the sender is gone, but the sender lives in `shared`.
         let _ = stalled.wait_for(|stalled| !stalled).await;
         to.write_all(bytes.get(..fate.pass).unwrap_or(bytes)).await?;
         if fate.lost {

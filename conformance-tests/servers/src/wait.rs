@@ -6,13 +6,14 @@ use tokio::time::{Instant, interval};
 
 use crate::BoxError;
 
-/// How often a condition is looked at: small beside the start of a server, large beside a check.
+/// How often a condition is checked: much less than a server takes to start, and much more than a
+/// check takes.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Waits until `condition` holds, which is asked at least once.
+/// Waits until `condition` holds. The condition is checked at least once.
 ///
 /// # Errors
-/// When it does not hold `within` that time; the error names `what` was waited for.
+/// If the condition does not hold `within` this time. The error says `what` was waited for.
 pub async fn until<C, F>(what: &str, within: Duration, mut condition: C) -> Result<(), BoxError>
 where
     C: FnMut() -> F,
@@ -26,7 +27,7 @@ where
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(format!("{what}: not after {within:?}").into());
+            return Err(format!("timed out after {within:?} while waiting: {what}").into());
         }
     }
 }

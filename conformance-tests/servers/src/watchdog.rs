@@ -1,5 +1,5 @@
-//! A shell outside this process, which cleans up when the pipe to it is closed: that happens
-//! however a process ends.
+//! A shell process that cleans up when the pipe to it is closed. The system closes the pipe however
+//! this process ends.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -9,12 +9,12 @@ use std::{
 
 use crate::BoxError;
 
-/// A script that takes commands, a line each, and answers each with a line that starts with `ok`
-/// or `failed`. At the end of its input it cleans up. Nothing here belongs to a runtime, so that a
-/// server can outlive the one it was started on.
+/// A running script that reads commands, one on each line, and answers each with a line that starts
+/// with `ok` or `failed`. At the end of its input the script cleans up. The type uses no async
+/// runtime, so that a server can outlive the runtime on which it was started.
 pub(crate) struct Watchdog {
     child: Child,
-    /// None only while this is being dropped.
+    /// `None` only while the watchdog is being dropped.
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
@@ -28,13 +28,13 @@ impl Watchdog {
     ) -> io::Result<Self> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).arg("annals-watchdog").args(arguments);
-        // What stops a test by its process group, as Ctrl-C does, is not to stop this.
+        // Ctrl-C stops the whole process group of the test. The watchdog has to survive that.
         command.process_group(0);
-        // A place that every user can be in.
+        // Every user may enter this directory.
         command.current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         for (name, _) in std::env::vars_os() {
-            // Such as PGDATA, which mean another server.
+            // Variables such as PGDATA would point PostgreSQL to another server.
             if name.to_string_lossy().starts_with("PG") {
                 command.env_remove(name);
             }
@@ -50,17 +50,17 @@ impl Watchdog {
         Ok(Self { child, input: Some(input), output: BufReader::new(output) })
     }
 
-    /// One that removes a container when this process has ended, however it did. Without Docker's
-    /// command line there is nobody to do it, and a process that is killed leaves its container.
+    /// Starts a watchdog that removes a container when this process ends, however it ends. It needs
+    /// the `docker` command: without the command, a killed process leaves its container behind.
     pub(crate) fn of_container(id: &str) -> Option<Self> {
         const SCRIPT: &str = "cat >/dev/null; docker rm -f -v \"$1\" >/dev/null 2>&1";
         Self::start(SCRIPT, [id.as_ref()], None).ok()
     }
 
-    /// Gives a command, and waits for its answer.
+    /// Sends a command, and waits for the answer.
     ///
     /// # Errors
-    /// What the script says after `failed`.
+    /// If the script answers `failed`: the rest of the line.
     pub(crate) fn ask(&mut self, command: &str) -> Result<(), BoxError> {
         if let Some(input) = &mut self.input {
             writeln!(input, "{command}")?;
@@ -68,7 +68,7 @@ impl Watchdog {
         self.answer().map(drop)
     }
 
-    /// Waits for an answer, and returns what it says after `ok`.
+    /// Waits for an answer, and returns the rest of the line after `ok`.
     pub(crate) fn answer(&mut self) -> Result<String, BoxError> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
@@ -85,7 +85,7 @@ impl Watchdog {
 impl Drop for Watchdog {
     fn drop(&mut self) {
         self.input.take();
-        // An error means that it has ended already.
+        // An error means that the script has ended already.
         let _ = self.child.wait();
     }
 }

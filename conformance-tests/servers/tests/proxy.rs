@@ -1,4 +1,4 @@
-//! The proxy in front of servers that are a few lines each.
+//! Tests of the proxy, in front of servers of a few lines each.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -15,7 +15,7 @@ use tokio::{
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A server that says what it is told.
+/// Starts a server that sends back what it receives.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -120,7 +120,7 @@ async fn a_target_that_is_not_there_resets() {
     assert!(stream.read_u8().await.is_err());
 }
 
-/// Each byte is a request, and its answer a byte.
+/// A protocol in which each byte is a request, and is answered by a byte.
 struct Bytes;
 
 struct Conversed {

@@ -1,4 +1,4 @@
-//! One writer, one append: what is written, what is answered, what is refused.
+//! Appends of a single writer: what is written, what is answered, what is refused.
 
 use annals_core::{
     Append, ErrorKind, EventStoreExt, ExpectedVersion, NewEvent, Payload, StreamState, Version,
@@ -57,7 +57,7 @@ async fn answers_versions(cx: Context) -> CaseResult {
         let appended = extend(&store, &stream, base, count).await?;
         assert_eq!(appended.first_version.get(), base + 1);
         assert_eq!(appended.last_version.get(), base + count);
-        assert!(!appended.replayed, "nothing of this had been written before");
+        assert!(!appended.replayed, "the answer says that a first append was a retry");
         base += count;
         let info = store.stream_info(&stream).await?;
         assert_eq!((info.state, info.version.get()), (StreamState::Live, base));
@@ -93,11 +93,11 @@ async fn refuses_names_of_the_backend(cx: Context) -> CaseResult {
     let system_type = NewEvent::json("$>", &1)?;
     let written = store.append_to("order-1", ExpectedVersion::Any, [event(1), system_type]).await;
     assert_kind(written, ErrorKind::InvalidInput);
-    assert!(store.load_stream(&id("order-1")).await?.is_empty(), "refused, yet written");
+    assert!(store.load_stream(&id("order-1")).await?.is_empty(), "a refused call has written");
     Ok(())
 }
 
-/// An event whose data has this many bytes more than its metadata, together `size`.
+/// An event of `size` bytes, up to 100 of which are metadata.
 fn sized(size: usize) -> NewEvent {
     let metadata = size.min(100);
     NewEvent::new("Large".try_into().unwrap(), Payload::binary(vec![b'd'; size - metadata]))
@@ -110,7 +110,7 @@ async fn refuses_an_event_over_the_limit(cx: Context) -> CaseResult {
     let written = store.append_to(&stream, ExpectedVersion::Any, [event(1), sized(most + 1)]).await;
     let error = assert_kind(written, ErrorKind::LimitExceeded);
     assert!(error.to_string().contains(&most.to_string()), "the limit must be named: {error}");
-    assert!(store.load_stream(&stream).await?.is_empty(), "refused, yet written");
+    assert!(store.load_stream(&stream).await?.is_empty(), "a refused call has written");
     Ok(())
 }
 
@@ -131,7 +131,7 @@ async fn refuses_too_many_events(cx: Context) -> CaseResult {
         ErrorKind::LimitExceeded,
     );
     assert!(error.to_string().contains(&most.to_string()), "the limit must be named: {error}");
-    assert!(store.load_stream(&stream).await?.is_empty(), "refused, yet written");
+    assert!(store.load_stream(&stream).await?.is_empty(), "a refused call has written");
     Ok(())
 }
 
@@ -150,15 +150,15 @@ async fn refuses_an_append_over_the_limit(cx: Context) -> CaseResult {
     let largest = sized(capabilities.max_event_bytes);
     let count = capabilities.max_append_bytes / capabilities.max_event_bytes + 1;
     if count > capabilities.max_append_events {
-        // No append can be too large without having too many events.
+        // No append can be too large without also having too many events.
         return Ok(());
     }
-    // Clones share their bytes, so this takes the memory of one event.
+    // The clones share their bytes, so that this needs the memory of one event only.
     let too_large = (0..count).map(|_| largest.clone().with_id(uuid::Uuid::now_v7()));
     let too_large: Vec<_> = too_large.collect();
     let written = store.append_to(&stream, ExpectedVersion::Any, too_large).await;
     assert_kind(written, ErrorKind::LimitExceeded);
-    assert!(store.load_stream(&stream).await?.is_empty(), "refused, yet written");
+    assert!(store.load_stream(&stream).await?.is_empty(), "a refused call has written");
     Ok(())
 }
 

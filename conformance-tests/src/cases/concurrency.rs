@@ -1,4 +1,4 @@
-//! Many writers at once, through several handles, with a reader beside them.
+//! Many concurrent writers, through several handles, some with a concurrent reader.
 
 use std::{
     collections::HashSet,
@@ -39,7 +39,7 @@ cases! { "concurrency":
     aborted_writers_leave_the_store_working [8];
 }
 
-/// Runs a number of tasks at once, each with a handle of its own or a shared one.
+/// Runs `count` concurrent tasks, which share the handles evenly.
 async fn crowd<F, T>(
     handles: &[Arc<dyn Store>],
     count: usize,
@@ -70,7 +70,7 @@ async fn one_of_many_succeeds(cx: Context) -> CaseResult {
             assert_conflict(result, &stream, expected, base + 1);
         }
         let winner = read_one(&handles[1], base + 1).await?;
-        assert_eq!(winner, won[0].0, "the winner was told, but another's event stands");
+        assert_eq!(winner, won[0].0, "the event stored is not that of the append that succeeded");
     }
     Ok(())
 }
@@ -89,7 +89,7 @@ async fn stream_exists_never_conflicts(cx: Context) -> CaseResult {
     never_conflicts(cx, ExpectedVersion::StreamExists).await
 }
 
-/// Every version is answered to one writer only, and the event there is the writer's.
+/// Checks that each version is answered to one writer only, and holds the event of that writer.
 async fn never_conflicts(cx: Context, expected: ExpectedVersion) -> CaseResult {
     let handles = cx.open_many(3).await;
     let stream = id("order-1");
@@ -108,11 +108,11 @@ async fn never_conflicts(cx: Context, expected: ExpectedVersion) -> CaseResult {
     .await?
     .concat();
     let count = assert_gapless(&handles[1], &stream).await?;
-    assert_eq!(count, 1 + written.len() as u64, "appends answered as written are not there");
+    assert_eq!(count, 1 + written.len() as u64, "answered events are not stored");
     let stored = handles[1].load_stream(&stream).await?;
     for (version, id) in written {
         let index = usize::try_from(version - 1).unwrap();
-        assert_eq!(stored[index].id, id, "version {version} was answered, but is another's");
+        assert_eq!(stored[index].id, id, "version {version} holds another writer's event");
     }
     Ok(())
 }
@@ -132,7 +132,8 @@ async fn different_streams_never_conflict(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Each writer adds one to what it has read; the sum shows whether an update was lost.
+/// Each writer adds one to the number that it has read. The last number shows whether an update was
+/// lost.
 async fn optimistic_counters_lose_no_update(cx: Context) -> CaseResult {
     let handles = cx.open_many(2).await;
     let stream = id("order-1");
@@ -140,12 +141,12 @@ async fn optimistic_counters_lose_no_update(cx: Context) -> CaseResult {
         let mut added = 0;
         while added < 12 {
             let stored = store.load_stream(&id("order-1")).await?;
-            // Where a store answers at once, this is where the others come in between.
+            // Let other writers append in between: a store in memory never waits by itself.
             tokio::task::yield_now().await;
             let (sum, version) = stored.last().map_or((0, 0), |e| (number(e), e.version.get()));
             match store.append_to("order-1", exact(version), [event(sum + 1)]).await {
                 Ok(_) => added += 1,
-                Err(e) => assert_eq!(e.kind(), ErrorKind::Conflict, "a lost race, but: {e:?}"),
+                Err(e) => assert_eq!(e.kind(), ErrorKind::Conflict, "not a conflict: {e:?}"),
             }
         }
         Ok(())
@@ -165,14 +166,15 @@ async fn readers_see_whole_appends(cx: Context) -> CaseResult {
         let (store, done) = (handles[2].clone(), done.clone());
         tokio::spawn(async move {
             loop {
-                // A store that answers at once would keep the writers from running.
+                // Let the writers run: a store in memory never waits, so this loop would not yield
+                // to them.
                 tokio::task::yield_now().await;
                 let last_look = done.load(Ordering::SeqCst);
                 let stored = store.load_stream(&id("order-1")).await?;
                 assert_eq!(stored.len() as u64 % BATCH, 0, "a reader saw part of an append");
                 for batch in stored.chunks(BATCH as usize) {
                     let writers: HashSet<_> = batch.iter().map(number).collect();
-                    assert_eq!(writers.len(), 1, "two appends are mixed");
+                    assert_eq!(writers.len(), 1, "the events of two appends are mixed");
                 }
                 if last_look {
                     return Ok::<_, annals_core::Error>(stored.len() as u64);
@@ -193,7 +195,7 @@ async fn readers_see_whole_appends(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Whatever had returned before an append was called stands before it.
+/// If an append had returned before another was called, its positions are smaller.
 async fn later_appends_have_later_positions(cx: Context) -> CaseResult {
     let handles = cx.open_many(3).await;
     let returned = Arc::new(AtomicU64::new(0));
@@ -208,7 +210,7 @@ async fn later_appends_have_later_positions(cx: Context) -> CaseResult {
                 let first = store.read_stream(&stream, from).try_next().await?.unwrap();
                 assert!(
                     first.position.get() > before,
-                    "an append got position {}, though {before} had been answered before",
+                    "an append got position {}, but {before} was answered before",
                     first.position
                 );
                 returned.fetch_max(appended.position.get(), Ordering::SeqCst);
@@ -244,7 +246,8 @@ async fn answers_agree_with_readers(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Writers that win, lose, and are aborted; every reader must see just what there is at the end.
+/// Writers succeed, lose races, and are cancelled. Every subscriber must get just the events that
+/// are there at the end.
 async fn a_live_reader_misses_nothing(cx: Context) -> CaseResult {
     let handles = cx.open_many(3).await;
     let reader = cx.open().await;
@@ -276,7 +279,7 @@ async fn a_live_reader_misses_nothing(cx: Context) -> CaseResult {
                 }
                 match store.append(append).await {
                     Ok(_) => {}
-                    Err(e) => assert_eq!(e.kind(), ErrorKind::Conflict, "a lost race, but: {e:?}"),
+                    Err(e) => assert_eq!(e.kind(), ErrorKind::Conflict, "not a conflict: {e:?}"),
                 }
                 if rng.u8(..30) == 0 {
                     let live = store.subscribe(Subscribe::default()).await?;
@@ -287,7 +290,8 @@ async fn a_live_reader_misses_nothing(cx: Context) -> CaseResult {
         }
     })
     .await?;
-    // An append that was dropped may still be under way: it, too, has to reach the readers.
+    // A dropped append may still be carried out. If it is, the subscribers must get its events,
+    // too.
     let appended = handles[0].append_to("end-1", ExpectedVersion::NoStream, [last]).await?;
     let seen = reading.await.unwrap();
     let until = |events: Vec<annals_core::RecordedEvent>| -> Vec<_> {
@@ -330,7 +334,7 @@ async fn live_readers_of_streams_miss_nothing(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Polls an append a number of times and drops it, wherever it is by then.
+/// Polls an append a number of times, and drops it at whatever await point it has reached.
 async fn a_dropped_append_is_whole_or_not_at_all(cx: Context) -> CaseResult {
     let (store, other) = (cx.open().await, cx.open().await);
     for polls in 0..12 {
@@ -346,7 +350,8 @@ async fn a_dropped_append_is_whole_or_not_at_all(cx: Context) -> CaseResult {
                 tokio::task::yield_now().await;
             }
         }
-        // It may still be carried out; two appends that expect what they see settle it.
+        // The dropped append may still be carried out. An append at the version seen settles
+        // whether it came first.
         let base = loop {
             tokio::task::yield_now().await;
             let base = store.stream_info(&stream).await?.version;
@@ -383,7 +388,7 @@ async fn aborted_writers_leave_the_store_working(cx: Context) -> CaseResult {
             let stream = id(format!("order-{round}-{n}"));
             let count = assert_gapless(&store, &stream).await?;
             assert!([0, 3].contains(&count), "{count} of 3 events were written");
-            assert!(!answered || count == 3, "answered as written, but not there");
+            assert!(!answered || count == 3, "answered events are not stored");
         }
         let appended = cx
             .within("an append after aborted ones", extend(&store, &id("after-1"), round, 1))

@@ -60,7 +60,7 @@ async fn stream_exists_holds_only_with_one(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// A store that finds the version in the text of an error may know only short ones.
+/// A store that parses the version out of its database's error text may only find one digit.
 async fn says_versions_of_many_digits(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     let mut base = 0;
@@ -81,7 +81,7 @@ async fn a_refused_append_writes_nothing(cx: Context) -> CaseResult {
         let written = store.append_to(&stream, expected, events(7..=9)).await;
         assert_conflict(written, &stream, expected, 2);
     }
-    assert_eq!(everything(&store).await?, before, "a refused append left something behind");
+    assert_eq!(everything(&store).await?, before, "a refused append has written something");
     Ok(())
 }
 

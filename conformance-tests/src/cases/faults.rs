@@ -1,4 +1,5 @@
-//! What goes wrong outside the store. Each case needs a harness that can do such harm.
+//! Faults outside the store: lost answers, cut connections, corrupt events. Each case needs a
+//! harness that can inject the fault.
 
 use annals_core::{
     Append, ErrorKind, EventStoreExt, ExpectedVersion, NewEvent, ReadStream, Subscribe, Version,
@@ -16,7 +17,7 @@ use crate::{
 
 cases! { "faults":
     a_lost_answer_is_said_to_be_unknown [6] / LoseNextAnswer;
-    a_lost_answer_can_be_asked_for_again [5, 6] / LoseNextAnswer;
+    an_append_with_a_lost_answer_can_be_retried [5, 6] / LoseNextAnswer;
     subscriptions_survive_cut_connections [15, 19] GlobalOrder / CutConnections;
     subscriptions_survive_a_restart [15, 19] GlobalOrder Durable / RestartServer;
     appends_succeed_after_cut_connections [6, 8] / CutConnections;
@@ -31,17 +32,17 @@ async fn a_lost_answer_is_said_to_be_unknown(cx: Context) -> CaseResult {
     let append = Append::new(stream.clone(), exact(1), events(2..=3));
     match store.append(append).await {
         Err(error) => {
-            assert!(error.outcome_unknown(), "written, but the error denies it: {error:?}");
-            assert!(error.is_retryable(), "nothing speaks against a retry: {error:?}");
+            assert!(error.outcome_unknown(), "the outcome must be unknown: {error:?}");
+            assert!(error.is_retryable(), "the error must allow a retry: {error:?}");
         }
-        // The store has asked again by itself, and has been told.
+        // The store has sent the append again itself, and the server has recognised it.
         Ok(appended) => assert_eq!(appended.last_version, Version::new(3)),
     }
     assert_eq!(assert_gapless(&store, &stream).await?, 3);
     Ok(())
 }
 
-async fn a_lost_answer_can_be_asked_for_again(cx: Context) -> CaseResult {
+async fn an_append_with_a_lost_answer_can_be_retried(cx: Context) -> CaseResult {
     let store = cx.open().await;
     for (n, expected) in [exact(0), ExpectedVersion::NoStream, exact(0)].into_iter().enumerate() {
         let stream = id(format!("order-{n}"));
@@ -52,7 +53,7 @@ async fn a_lost_answer_can_be_asked_for_again(cx: Context) -> CaseResult {
         let untold = !store.capabilities().tells_retries;
         assert!(again.replayed || untold || lost.is_ok(), "{lost:?}, then {again:?}");
         assert_eq!(again.last_version, Version::new(3));
-        assert_eq!(assert_gapless(&store, &stream).await?, 3, "a retry wrote twice");
+        assert_eq!(assert_gapless(&store, &stream).await?, 3, "the retry has written again");
     }
     Ok(())
 }
@@ -92,7 +93,7 @@ async fn survive(cx: Context, fault: Fault) -> CaseResult {
     Ok(())
 }
 
-/// Appends, and tries again while that may help.
+/// Appends, and tries again as long as the error allows it.
 async fn insist(
     cx: &Context,
     store: &std::sync::Arc<dyn annals_core::Store>,
@@ -140,18 +141,20 @@ async fn a_corrupt_event_ends_a_read_of_all_as_an_error(cx: Context) -> CaseResu
     Ok(())
 }
 
-/// No end, no gap: the events before the bad one at most, and then an error that stays the last.
+/// Checks that a read gives no event at or after the corrupt one, then an error, and then nothing.
 async fn check_corrupt(mut read: annals_core::EventStream) {
     let mut versions = Vec::new();
     let error = loop {
         match read.try_next().await {
             Ok(Some(event)) => versions.push(event.version.get()),
-            Ok(None) => panic!("a corrupt event was taken for the end, after {versions:?}"),
+            Ok(None) => panic!(
+                "the read ended at a corrupt event as if the stream ended, after {versions:?}"
+            ),
             Err(error) => break error,
         }
     };
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     let due: Vec<u64> = (1..=versions.len() as u64).collect();
     assert!(versions == due && (versions.len() as u64) < CORRUPT_EVENT.1, "read {versions:?}");
-    assert!(read.try_next().await.is_ok_and(|next| next.is_none()), "an error must be the last");
+    assert!(read.try_next().await.is_ok_and(|next| next.is_none()), "nothing may follow the error");
 }

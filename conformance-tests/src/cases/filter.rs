@@ -21,7 +21,7 @@ cases! { "filter":
     live_events_are_filtered_alike [12, 15] GlobalOrder;
 }
 
-/// Streams that a careless pattern, a case-blind comparison or a cut would confuse.
+/// Names that a store confuses if it matches by pattern, ignores case, or splits at the wrong `-`.
 const STREAMS: &[&str] = &[
     "order-1",
     "order-2",
@@ -144,13 +144,14 @@ fn matching(all: &[RecordedEvent], filter: &Filter) -> Vec<RecordedEvent> {
     all.iter().filter(|e| filter.matches(&e.stream, &e.event_type)).cloned().collect()
 }
 
-/// Without what belongs to the backend, which may have had something to say already.
+/// The streams and types of these events, without those of the backend's own streams, which may
+/// have events already.
 fn places(events: &[RecordedEvent]) -> Vec<(String, String)> {
     let ours = events.iter().filter(|event| !event.stream.is_system());
     ours.map(|e| (e.stream.to_string(), e.event_type.to_string())).collect()
 }
 
-/// The next so many events, of which none belongs to the backend.
+/// The next `count` events that are not in the backend's own streams.
 async fn take_ours(cx: &Context, live: &mut Subscription, count: usize) -> Vec<RecordedEvent> {
     let mut events = Vec::new();
     while events.len() < count {

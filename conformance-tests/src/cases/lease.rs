@@ -1,4 +1,4 @@
-//! Leases: their records, and those who want one.
+//! Leases: their records, and the candidates that compete for them.
 
 use std::{
     sync::{
@@ -22,29 +22,29 @@ use crate::{
 cases! { "lease":
     a_record_is_kept_as_it_is_written [24] Leases;
     a_record_replaces_only_the_one_before [24] Leases;
-    one_of_many_swaps_is_done [24] Leases;
+    one_of_many_swaps_succeeds [24] Leases;
     leases_are_kept_apart [24] Leases;
     records_outlive_every_handle [24] Leases Durable;
-    one_candidate_at_a_time_holds_it [24] Leases;
-    what_was_given_up_is_taken_at_once [24] Leases;
+    one_candidate_at_a_time_holds_a_lease [24] Leases;
+    a_released_lease_is_taken_at_once [24] Leases;
     a_holder_that_renews_is_not_replaced [24] Leases;
     a_holder_that_stops_is_replaced_after_its_time [24] Leases;
-    a_lost_answer_is_told_by_the_record [6, 24] Leases / LoseNextAnswer;
+    the_record_tells_a_lost_answer [6, 24] Leases / LoseNextAnswer;
     a_candidate_survives_lost_answers [6, 24] Leases / LoseNextAnswer;
 }
 
-/// A time to live that no case lasts.
+/// A time to live that does not run out during a case.
 const LONG: Duration = Duration::from_secs(3_600);
-/// One that is waited for.
+/// A time to live that a case waits for.
 const SHORT: Duration = Duration::from_millis(200);
-/// How often one who waits looks.
+/// How often a waiting candidate tries again.
 const PAUSE: Duration = Duration::from_millis(5);
 
 fn lease(name: &str) -> LeaseName {
     LeaseName::new(name).unwrap()
 }
 
-/// A record of somebody new, who takes the lease with it.
+/// A record with which a new holder takes the lease.
 fn record(revision: u64) -> LeaseRecord {
     LeaseRecord::new(revision, revision, Uuid::new_v4(), LONG)
 }
@@ -53,12 +53,13 @@ fn candidate(store: &Arc<dyn Store>, ttl: Duration) -> Candidate {
     Candidate::new(store.clone(), lease("totals"), ttl)
 }
 
-/// Whether to try again after this.
+/// Whether the call may succeed if it is made again.
 fn passes(error: &Error) -> bool {
     error.is_retryable() || error.outcome_unknown()
 }
 
-/// One try of a candidate, who may have to try again.
+/// Tries once to acquire the lease. An error after which a candidate tries again counts as not
+/// held.
 async fn acquire(candidate: &mut Candidate) -> Result<bool> {
     match candidate.acquire().await {
         Err(error) if passes(&error) => Ok(false),
@@ -98,7 +99,7 @@ async fn a_record_is_kept_as_it_is_written(cx: Context) -> CaseResult {
         LeaseRecord::new(3, 3, Uuid::nil(), Duration::ZERO),
         LeaseRecord::new(4, greatest - 1, Uuid::max(), Duration::from_secs(86_400)),
         LeaseRecord::new(5, greatest, Uuid::new_v4(), Duration::from_millis(greatest)),
-        // Of the time whole milliseconds.
+        // A record keeps the whole milliseconds of its time to live.
         LeaseRecord::new(6, 0, Uuid::new_v4(), Duration::from_micros(1_999)),
     ];
     for name in ["totals", "日本 'totals' \\ $1 ?", &"x".repeat(255)] {
@@ -121,12 +122,12 @@ async fn a_record_replaces_only_the_one_before(cx: Context) -> CaseResult {
         let wrong = [0, next - 1, next + 1, next + 2, 1 << 40, i64::MAX.unsigned_abs(), u64::MAX];
         for revision in wrong {
             let refused = other.swap_lease(&name, &record(revision)).await?;
-            assert!(!refused, "revision {revision} was written where {next} is the next");
-            assert_eq!(store.load_lease(&name).await?, kept, "refused, yet written");
+            assert!(!refused, "revision {revision} was written, but the next one is {next}");
+            assert_eq!(store.load_lease(&name).await?, kept, "a refused call has written");
         }
         let written = record(next);
         assert!(store.swap_lease(&name, &written).await?, "revision {next}");
-        // Nor does the same again: it was not this call that wrote it.
+        // The same record again is refused as well: this call is not the one that wrote it.
         assert!(!store.swap_lease(&name, &written).await?, "revision {next} was written twice");
         assert_eq!(other.load_lease(&name).await?.as_ref(), Some(&written));
         kept = Some(written);
@@ -134,14 +135,14 @@ async fn a_record_replaces_only_the_one_before(cx: Context) -> CaseResult {
     Ok(())
 }
 
-async fn one_of_many_swaps_is_done(cx: Context) -> CaseResult {
+async fn one_of_many_swaps_succeeds(cx: Context) -> CaseResult {
     let handles = cx.open_many(3).await;
     let name = lease("totals");
     for revision in 1..=12 {
         let swapping = (0..12).map(|n| {
             let (store, name, record) = (handles[n % 3].clone(), name.clone(), record(revision));
             tokio::spawn(async move {
-                // Some begin a little later.
+                // Some tasks begin a little later than others.
                 for _ in 0..n / 3 {
                     yield_now().await;
                 }
@@ -152,7 +153,7 @@ async fn one_of_many_swaps_is_done(cx: Context) -> CaseResult {
         for swapped in try_join_all(swapping).await.unwrap() {
             done.extend(swapped?);
         }
-        assert_eq!(done.len(), 1, "told that they wrote revision {revision}: {done:?}");
+        assert_eq!(done.len(), 1, "several wrote revision {revision}: {done:?}");
         for store in &handles {
             assert_eq!(store.load_lease(&name).await?.as_ref(), done.first());
         }
@@ -163,7 +164,7 @@ async fn one_of_many_swaps_is_done(cx: Context) -> CaseResult {
 async fn leases_are_kept_apart(cx: Context) -> CaseResult {
     let store = cx.open().await;
     let names = ["totals", "Totals", "totals ", "tot_ls", "tot%", "'totals'", "日本", "0", "#"];
-    // The longest, which differ in their last byte.
+    // Two names of the greatest length, which differ in their last byte.
     let long = ["a", "b"].map(|last| "x".repeat(254) + last);
     let names: Vec<_> = names.into_iter().chain(long.iter().map(String::as_str)).collect();
     for (count, name) in (1..).zip(&names) {
@@ -177,7 +178,7 @@ async fn leases_are_kept_apart(cx: Context) -> CaseResult {
         let kept = store.load_lease(&lease(name)).await?.unwrap();
         assert_eq!((kept.revision, kept.holder.as_u128()), (count, count.into()), "{name:?}");
     }
-    // Nor is one a checkpoint of the same name.
+    // A lease and a checkpoint of the same name are kept apart, too.
     if store.capabilities().checkpoints {
         let subscriber = annals_core::SubscriberId::new("totals")?;
         assert_eq!(store.load_checkpoint(&subscriber).await?, None);
@@ -200,15 +201,16 @@ async fn records_outlive_every_handle(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// What those share who must not be there at the same time.
+/// A room that only the holder of the lease may enter.
 #[derive(Default)]
 struct Room {
-    /// The token of who is inside.
+    /// The token of the holder that is inside, or 0.
     inside: AtomicU64,
+    /// The token of the last holder that entered.
     last: AtomicU64,
 }
 
-async fn one_candidate_at_a_time_holds_it(cx: Context) -> CaseResult {
+async fn one_candidate_at_a_time_holds_a_lease(cx: Context) -> CaseResult {
     let handles = cx.open_many(3).await;
     let room = Arc::new(Room::default());
     let rounds = 6;
@@ -218,7 +220,7 @@ async fn one_candidate_at_a_time_holds_it(cx: Context) -> CaseResult {
         tokio::spawn(async move {
             for _ in 0..rounds {
                 wait_for(&cx, &mut candidate).await?;
-                let token = candidate.token().expect("no token, but it is held");
+                let token = candidate.token().expect("a holder must have a token");
                 let other = room.inside.swap(token, SeqCst);
                 assert_eq!(other, 0, "{token} got the lease while {other} had it");
                 let last = room.last.swap(token, SeqCst);
@@ -226,10 +228,10 @@ async fn one_candidate_at_a_time_holds_it(cx: Context) -> CaseResult {
                 for _ in 0..3 {
                     yield_now().await;
                     let kept = acquire(&mut candidate).await?;
-                    assert!(kept || candidate.token().is_some(), "the holder lost it");
+                    assert!(kept || candidate.token().is_some(), "the holder has lost the lease");
                     assert_eq!(candidate.token(), Some(token), "a renewal changed the token");
                 }
-                assert_eq!(room.inside.swap(0, SeqCst), token, "two were inside");
+                assert_eq!(room.inside.swap(0, SeqCst), token, "two holders were inside");
                 release(&cx, &mut candidate).await?;
             }
             done()
@@ -238,23 +240,23 @@ async fn one_candidate_at_a_time_holds_it(cx: Context) -> CaseResult {
     for worked in try_join_all(working).await.unwrap() {
         worked?;
     }
-    // Each of them wrote, whoever was first.
+    // Each round of each candidate has taken the lease with a new token.
     let kept = handles[0].load_lease(&lease("totals")).await?.unwrap();
     assert!(kept.token >= 6 * rounds && kept.ttl.is_zero(), "{kept:?}");
     Ok(())
 }
 
-async fn what_was_given_up_is_taken_at_once(cx: Context) -> CaseResult {
+async fn a_released_lease_is_taken_at_once(cx: Context) -> CaseResult {
     let handles = cx.open_many(2).await;
     let [mut one, mut other] = [0, 1].map(|n| candidate(&handles[n], LONG));
     let mut last = 0;
     for _ in 0..5 {
-        // Long before its time is over.
+        // This succeeds long before the time to live is over, since the other candidate released.
         wait_for(&cx, &mut one).await?;
         let token = one.token().unwrap();
         assert!(token > last, "token {token} after {last}");
         last = token;
-        assert!(!acquire(&mut other).await?, "two have it");
+        assert!(!acquire(&mut other).await?, "two candidates hold the lease");
         release(&cx, &mut one).await?;
         assert_eq!(one.token(), None);
         std::mem::swap(&mut one, &mut other);
@@ -262,7 +264,7 @@ async fn what_was_given_up_is_taken_at_once(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// The token under which the lease was taken last, whether or not it has run out.
+/// The token with which the lease was taken last, also if the lease has run out since.
 async fn token(store: &Arc<dyn Store>) -> Result<u64> {
     Ok(store.load_lease(&lease("totals")).await?.map_or(0, |kept| kept.token))
 }
@@ -271,7 +273,7 @@ async fn a_holder_that_renews_is_not_replaced(cx: Context) -> CaseResult {
     let handles = cx.open_many(2).await;
     let mut ttl = SHORT;
     let renewing = async {
-        // A machine that is busy elsewhere may keep it from renewing in time: then with more time.
+        // On a busy machine the holder may not get to renew in time: then try with more time.
         'again: loop {
             let [mut holder, mut other] = [0, 1].map(|n| candidate(&handles[n], ttl));
             wait_for(&cx, &mut holder).await?;
@@ -304,32 +306,33 @@ async fn a_holder_that_stops_is_replaced_after_its_time(cx: Context) -> CaseResu
     wait_for(&cx, &mut holder).await?;
     for _ in 0..3 {
         let taken = token(&handles[0]).await?;
-        // From here on the holder does nothing; who comes next sees its record no earlier.
+        // From here on the holder does not renew. The next candidate first sees its record after
+        // this moment, and so waits for at least the time to live.
         let began = Instant::now();
         wait_for(&cx, &mut next).await?;
         assert!(began.elapsed() >= SHORT, "replaced after {:?}", began.elapsed());
-        assert_eq!(holder.token(), None, "replaced, but it does not know");
-        assert!(token(&handles[0]).await? > taken, "another holder has no greater token");
-        assert!(!acquire(&mut holder).await?, "one who was replaced goes on");
-        // One who comes anew, and has not seen it before.
+        assert_eq!(holder.token(), None, "the replaced holder believes to hold the lease");
+        assert!(token(&handles[0]).await? > taken, "the new holder must have a greater token");
+        assert!(!acquire(&mut holder).await?, "the replaced holder has renewed");
+        // The new candidate has not seen the record before.
         holder = next;
         next = candidate(&handles[1], SHORT);
     }
     Ok(())
 }
 
-async fn a_lost_answer_is_told_by_the_record(cx: Context) -> CaseResult {
+async fn the_record_tells_a_lost_answer(cx: Context) -> CaseResult {
     let (store, name) = (cx.open().await, lease("totals"));
     for revision in 1..=4 {
         let record = record(revision);
         cx.inject(Fault::LoseNextAnswer).await;
         match store.swap_lease(&name, &record).await {
             Err(error) => {
-                assert!(error.outcome_unknown(), "written, but the error denies it: {error:?}");
-                assert!(error.is_retryable(), "nothing speaks against a look: {error:?}");
+                assert!(error.outcome_unknown(), "the outcome must be unknown: {error:?}");
+                assert!(error.is_retryable(), "the error must allow to try again: {error:?}");
             }
-            // The store has asked again by itself, and has been told.
-            Ok(swapped) => assert!(swapped, "written, but the answer denies it"),
+            // The store has looked at the record itself, and answers from it.
+            Ok(swapped) => assert!(swapped, "the record was written, but the answer denies it"),
         }
         assert_eq!(store.load_lease(&name).await?, Some(record));
     }
@@ -347,7 +350,7 @@ async fn a_candidate_survives_lost_answers(cx: Context) -> CaseResult {
             let now = one.token();
             assert!(token.is_none() || token == now, "{token:?} became {now:?}");
             token = now;
-            assert!(!acquire(&mut other).await?, "two have it");
+            assert!(!acquire(&mut other).await?, "two candidates hold the lease");
         }
         cx.inject(Fault::LoseNextAnswer).await;
         release(&cx, &mut one).await?;

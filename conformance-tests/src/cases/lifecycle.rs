@@ -1,4 +1,4 @@
-//! Stores that are opened, opened again, and opened at once.
+//! Opening a store: for the first time, again, and many times at once.
 
 use annals_core::{
     ErrorKind, EventStoreExt, ExpectedVersion, Payload, Snapshot, SubscriberId, Version,
@@ -94,9 +94,9 @@ async fn a_retry_is_recognised_after_a_restart(cx: Context) -> CaseResult {
     let first = cx.open().await.append(append.clone()).await?;
     let store = cx.open().await;
     let again = store.append(append).await?;
-    assert_eq!(again.position, first.position, "another answer than the first");
+    assert_eq!(again.position, first.position, "the retry has another answer");
     assert_eq!(again.replayed, store.capabilities().tells_retries, "{first:?}, then {again:?}");
-    assert_eq!(store.load_stream(&id("order-1")).await?.len(), 1, "a retry wrote again");
+    assert_eq!(store.load_stream(&id("order-1")).await?.len(), 1, "the retry has written again");
     Ok(())
 }
 
@@ -104,7 +104,8 @@ async fn a_newer_schema_is_refused(cx: Context) -> CaseResult {
     extend(&cx.open().await, &id("order-1"), 0, 1).await?;
     cx.inject(Fault::NewerSchema).await;
     let refused = cx.try_open().await.expect_err("a newer schema was opened");
-    let error = refused.downcast::<annals_core::Error>().expect("the store's own error");
+    let error =
+        refused.downcast::<annals_core::Error>().expect("the error must be one of `annals_core`");
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
     Ok(())
 }

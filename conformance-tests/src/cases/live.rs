@@ -1,4 +1,4 @@
-//! Waiting, slow and cancelled subscribers.
+//! Subscribers that wait, are slow, or cancel.
 
 use annals_core::{EventStoreExt, ExpectedVersion, Message, Start, Subscribe, Version};
 use futures::{StreamExt, poll};
@@ -17,16 +17,16 @@ cases! { "live":
     a_waiting_subscriber_of_a_stream_is_woken [17];
     another_handle_wakes_a_subscriber [17] GlobalOrder;
     every_waiting_subscriber_is_woken [17] GlobalOrder;
-    one_that_is_not_polled_holds_up_nobody [17] GlobalOrder;
+    an_unpolled_subscriber_holds_up_no_other [17] GlobalOrder;
     a_slow_consumer_misses_nothing [18] GlobalOrder;
     a_consumer_that_falls_behind_catches_up_again [16, 18] GlobalOrder;
     a_cancelled_next_loses_nothing [20] GlobalOrder;
     a_cancelled_wait_loses_nothing [20];
-    next_events_skip_only_what_is_no_event [15, 20];
-    it_outlives_other_handles [19] GlobalOrder;
-    deleted_streams_do_not_disturb_it [15, 21] GlobalOrder Delete;
+    every_way_to_wait_gives_the_same_events [15, 20];
+    a_subscription_outlives_its_handle [19] GlobalOrder;
+    a_deletion_does_not_disturb_a_subscription [15, 21] GlobalOrder Delete;
     a_revived_stream_goes_on [15, 21] Delete;
-    truncation_does_not_disturb_it [15, 21] Truncate;
+    a_truncation_does_not_disturb_a_subscription [15, 21] Truncate;
 }
 
 async fn a_waiting_subscriber_is_woken(cx: Context) -> CaseResult {
@@ -35,7 +35,7 @@ async fn a_waiting_subscriber_is_woken(cx: Context) -> CaseResult {
     catch_up(&cx, &mut live).await;
     for base in 0..20 {
         let mut waiting = Box::pin(live.next_event());
-        assert!(poll!(&mut waiting).is_pending(), "an event before it was appended");
+        assert!(poll!(&mut waiting).is_pending(), "an event before its append");
         extend(&store, &id("order-1"), base, 1).await?;
         let event = cx.within("a waiting subscriber to be woken", waiting).await?;
         assert_eq!(event.version.get(), base + 1);
@@ -50,7 +50,7 @@ async fn a_waiting_subscriber_of_a_stream_is_woken(cx: Context) -> CaseResult {
     for base in 0..20 {
         let mut waiting = Box::pin(live.next_event());
         extend(&store, &id("order-2"), base, 1).await?;
-        assert!(poll!(&mut waiting).is_pending(), "another stream's event");
+        assert!(poll!(&mut waiting).is_pending(), "the subscriber got an event of another stream");
         extend(&store, &stream, base, 1).await?;
         let event = cx.within("a waiting subscriber to be woken", waiting).await?;
         assert_eq!(event.version.get(), base + 1);
@@ -64,7 +64,7 @@ async fn another_handle_wakes_a_subscriber(cx: Context) -> CaseResult {
     catch_up(&cx, &mut live).await;
     for base in 0..20 {
         let mut waiting = Box::pin(live.next_event());
-        assert!(poll!(&mut waiting).is_pending(), "an event before it was appended");
+        assert!(poll!(&mut waiting).is_pending(), "an event before its append");
         extend(&writer, &id("order-1"), base, 1).await?;
         let event = cx.within("another handle to wake a subscriber", waiting).await?;
         assert_eq!(event.version.get(), base + 1);
@@ -89,15 +89,15 @@ async fn every_waiting_subscriber_is_woken(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Nobody polls while more is appended than any buffer may hold.
-async fn one_that_is_not_polled_holds_up_nobody(cx: Context) -> CaseResult {
+/// Subscribers that wait but are never polled again must not keep events from other subscribers.
+async fn an_unpolled_subscriber_holds_up_no_other(cx: Context) -> CaseResult {
     let (store, other) = (cx.open().await, cx.open().await);
     let mut abandoned = Vec::new();
     for handle in [&store, &other, &store] {
         let mut live = handle.subscribe(Subscribe::default()).await?;
         catch_up(&cx, &mut live).await;
         let mut waiting = Box::pin(async move { live.next_event().await });
-        assert!(poll!(&mut waiting).is_pending(), "an event before it was appended");
+        assert!(poll!(&mut waiting).is_pending(), "an event before its append");
         abandoned.push(waiting);
     }
     for handle in [&store, &other] {
@@ -105,7 +105,7 @@ async fn one_that_is_not_polled_holds_up_nobody(cx: Context) -> CaseResult {
         catch_up(&cx, &mut live).await;
         for _ in 0..5 {
             let mut waiting = Box::pin(live.next_event());
-            assert!(poll!(&mut waiting).is_pending(), "an event before it was appended");
+            assert!(poll!(&mut waiting).is_pending(), "an event before its append");
             store.append_to(id("order-1"), ExpectedVersion::Any, [event(1)]).await?;
             cx.within("a subscriber beside others that are not polled", waiting).await?;
         }
@@ -130,7 +130,7 @@ async fn a_slow_consumer_misses_nothing(cx: Context) -> CaseResult {
     }
     let wanted = everything(&store).await?;
     for live in [&mut all, &mut one] {
-        // Up to the last: whatever was dropped before it will not come.
+        // Read up to the last event: an event that was dropped before it will not come later.
         let last = wanted.last().unwrap().id;
         assert_same_events(&take_until(&cx, live, last).await, &wanted);
     }
@@ -160,7 +160,7 @@ async fn a_consumer_that_falls_behind_catches_up_again(cx: Context) -> CaseResul
     Ok(())
 }
 
-/// Polls once and drops the future, over and over, while events arrive.
+/// Polls `next` once and drops it, again and again, while events arrive.
 async fn a_cancelled_next_loses_nothing(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     let mut live = store.subscribe(Subscribe::default()).await?;
@@ -202,7 +202,7 @@ async fn a_cancelled_wait_loses_nothing(cx: Context) -> CaseResult {
         let mut waiting = Box::pin(live.next());
         assert!(poll!(&mut waiting).is_pending());
         extend(&store, &stream, base, 1).await?;
-        // Woken, perhaps ready, but nobody asks any more.
+        // The waiting future is woken, and perhaps ready, but is dropped without another poll.
         tokio::task::yield_now().await;
         drop(waiting);
         let event = cx.within("the event of a cancelled wait", live.next_event()).await?;
@@ -211,7 +211,7 @@ async fn a_cancelled_wait_loses_nothing(cx: Context) -> CaseResult {
     Ok(())
 }
 
-async fn next_events_skip_only_what_is_no_event(cx: Context) -> CaseResult {
+async fn every_way_to_wait_gives_the_same_events(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     extend(&store, &stream, 0, 10).await?;
     let to = || Subscribe::to(stream.clone());
@@ -236,7 +236,7 @@ async fn next_events_skip_only_what_is_no_event(cx: Context) -> CaseResult {
     Ok(())
 }
 
-async fn it_outlives_other_handles(cx: Context) -> CaseResult {
+async fn a_subscription_outlives_its_handle(cx: Context) -> CaseResult {
     let reader = cx.open().await;
     let mut live = reader.subscribe(Subscribe::default()).await?;
     catch_up(&cx, &mut live).await;
@@ -251,7 +251,7 @@ async fn it_outlives_other_handles(cx: Context) -> CaseResult {
     Ok(())
 }
 
-async fn deleted_streams_do_not_disturb_it(cx: Context) -> CaseResult {
+async fn a_deletion_does_not_disturb_a_subscription(cx: Context) -> CaseResult {
     let store = cx.open().await;
     let mut live = store.subscribe(Subscribe::default().with_start(Start::End)).await?;
     extend(&store, &id("a-1"), 0, 2).await?;
@@ -261,7 +261,7 @@ async fn deleted_streams_do_not_disturb_it(cx: Context) -> CaseResult {
     let last = event(3);
     store.append_to("a-1", Version::new(2), [last.clone()]).await?;
     let seen = take_until(&cx, &mut live, last.id()).await;
-    assert_eq!(seen.len(), 1, "events come twice after a deletion");
+    assert_eq!(seen.len(), 1, "the subscriber got events twice after a deletion");
     Ok(())
 }
 
@@ -279,7 +279,7 @@ async fn a_revived_stream_goes_on(cx: Context) -> CaseResult {
     Ok(())
 }
 
-async fn truncation_does_not_disturb_it(cx: Context) -> CaseResult {
+async fn a_truncation_does_not_disturb_a_subscription(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     extend(&store, &stream, 0, 10).await?;
     let mut live = store.subscribe(Subscribe::to(stream.clone())).await?;

@@ -132,7 +132,7 @@ async fn a_deleted_stream_is_expected_in_two_ways(cx: Context) -> CaseResult {
         }
         let appended = store.append_to(&stream, expected, events(4..=5)).await?;
         assert!(!appended.replayed);
-        assert_eq!(appended.first_version.get(), 4, "{expected} began somewhere else");
+        assert_eq!(appended.first_version.get(), 4, "{expected} did not continue the numbering");
     }
     Ok(())
 }
@@ -160,7 +160,7 @@ async fn deletion_checks_the_version(cx: Context) -> CaseResult {
     for wrong in [exact(2), exact(4), ExpectedVersion::NoStream] {
         assert_conflict(store.delete(&stream, wrong).await, &stream, wrong, 3);
     }
-    assert_eq!(versions(&store, &stream).await?.len(), 3, "refused, yet deleted");
+    assert_eq!(versions(&store, &stream).await?.len(), 3, "a refused call has deleted");
     store.delete(&stream, exact(3)).await?;
     assert!(versions(&store, &stream).await?.is_empty());
     Ok(())
@@ -181,7 +181,7 @@ async fn a_deleted_stream_can_be_deleted_again(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// The store's last events are removed; what comes next must not take their places.
+/// Removes the last events of the store: the next append must not get their positions again.
 async fn positions_are_never_used_again(cx: Context) -> CaseResult {
     let store = cx.open().await;
     extend(&store, &id("order-1"), 0, 1).await?;
@@ -190,7 +190,7 @@ async fn positions_are_never_used_again(cx: Context) -> CaseResult {
         store.delete(&id("gone-1"), ExpectedVersion::Any).await?;
         let next = cx.open().await;
         let appended = extend(&next, &id("order-1"), 1 + round, 1).await?;
-        assert!(appended.position > last, "{} after {last} was taken", appended.position);
+        assert!(appended.position > last, "{} was given after {last}", appended.position);
         last = store.append_to("gone-1", ExpectedVersion::NoStream, [event(1)]).await?.position;
     }
     Ok(())
@@ -215,7 +215,7 @@ async fn a_tombstoned_stream_is_closed(cx: Context) -> CaseResult {
             }
         }
     }
-    assert!(versions(&store, &stream).await?.is_empty(), "closed, yet written");
+    assert!(versions(&store, &stream).await?.is_empty(), "a tombstoned stream was written to");
     Ok(())
 }
 
@@ -261,9 +261,12 @@ async fn removed_events_are_gone_from_all(cx: Context) -> CaseResult {
         .collect();
     let after = everything(&store).await?;
     match store.capabilities().removal {
-        Removal::AtOnce => assert_eq!(after, left, "removed events are still in all"),
-        // Whatever is still there, nothing else may be gone.
-        _ => assert!(left.iter().all(|event| after.contains(event)), "more was removed than asked"),
+        Removal::AtOnce => assert_eq!(after, left, "a read of all still gives removed events"),
+        // Removed events may still be there until a clean-up, but all other events must be.
+        _ => assert!(
+            left.iter().all(|event| after.contains(event)),
+            "events were removed that should have stayed"
+        ),
     }
     Ok(())
 }
@@ -289,7 +292,7 @@ async fn removal_touches_no_other_stream(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Else a state from before the deletion would come back with the stream.
+/// If the snapshot stayed, the state from before the deletion would come back with the stream.
 async fn a_deleted_stream_has_no_snapshot(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     extend(&store, &stream, 0, 3).await?;
@@ -312,7 +315,8 @@ async fn streams_of_the_backend_are_not_touched(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Of a deletion and an append that expect the same version only one can have its way first.
+/// A deletion and an append race for the same version. If the append wins, the deletion is a
+/// conflict.
 async fn deletions_and_appends_race_cleanly(cx: Context) -> CaseResult {
     let handles = cx.open_many(2).await;
     for round in 0..12 {
@@ -321,11 +325,11 @@ async fn deletions_and_appends_race_cleanly(cx: Context) -> CaseResult {
         let append = extend(&handles[0], &stream, 3, 1);
         let delete = handles[1].delete(&stream, exact(3));
         let (appended, deleted) = tokio::join!(append, delete);
-        // An append after the deletion is right as well: `Exact` of its last version holds.
+        // If the deletion wins, the append succeeds too: `Exact` of the last version still holds.
         let due: &[u64] = match (&appended, &deleted) {
             (Ok(_), Ok(())) => &[4],
             (Ok(_), Err(e)) if e.kind() == ErrorKind::Conflict => &[1, 2, 3, 4],
-            other => panic!("a race that ends as {other:?}"),
+            other => panic!("the race must not end with {other:?}"),
         };
         assert_eq!(versions(&handles[1], &stream).await?, due);
     }

@@ -1,11 +1,11 @@
-//! The cases, by theme.
+//! The cases: one file for each theme.
 
 mod append;
+mod checkpoint;
 mod concurrency;
 mod expect;
 mod faults;
 mod filter;
-mod keep;
 mod lease;
 mod lifecycle;
 mod live;
@@ -15,6 +15,7 @@ mod payload;
 mod random;
 mod read;
 mod retry;
+mod snapshot;
 mod subscribe;
 mod transfer;
 
@@ -35,7 +36,8 @@ pub fn cases() -> Vec<Case> {
         subscribe::CASES,
         live::CASES,
         manage::CASES,
-        keep::CASES,
+        snapshot::CASES,
+        checkpoint::CASES,
         lease::CASES,
         transfer::CASES,
         lifecycle::CASES,

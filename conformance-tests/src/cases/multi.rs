@@ -1,4 +1,4 @@
-//! Appends to several streams.
+//! Appends to several streams at once.
 
 use annals_core::{
     Append, ErrorKind, EventStoreExt, ExpectedVersion, Store, StreamId, StreamState,
@@ -18,7 +18,7 @@ cases! { "multi-stream":
     writes_all_streams [1, 4, 9] MultiStreamAppend;
     one_conflict_writes_nothing [2, 9] MultiStreamAppend;
     one_closed_stream_writes_nothing [9, 21] MultiStreamAppend Tombstone;
-    refuses_what_makes_no_sense [7, 9] MultiStreamAppend;
+    refuses_invalid_appends [7, 9] MultiStreamAppend;
     a_retry_is_recognised_as_a_whole [5, 9] MultiStreamAppend;
     crossed_writers_only_conflict [2, 9] MultiStreamAppend;
     any_writers_never_conflict [3, 9] MultiStreamAppend;
@@ -42,7 +42,7 @@ async fn writes_all_streams(cx: Context) -> CaseResult {
     let appended = store.append_multi(appends).await?;
     let versions: Vec<_> =
         appended.iter().map(|a| (a.first_version.get(), a.last_version.get())).collect();
-    assert_eq!(versions, [(4, 5), (1, 3), (1, 1)], "answers in the order of the appends");
+    assert_eq!(versions, [(4, 5), (1, 3), (1, 1)], "answers have the order of the appends");
     for (stream, appended) in [(&b, appended[0]), (&a, appended[1]), (&id("c-1"), appended[2])] {
         let last = store.load_stream(stream).await?.pop().unwrap();
         assert_eq!((last.version, last.position), (appended.last_version, appended.position));
@@ -58,7 +58,7 @@ async fn one_conflict_writes_nothing(cx: Context) -> CaseResult {
         let written = store.append_multi(pair(order[0], order[1], ExpectedVersion::NoStream)).await;
         assert_conflict(written, &b, ExpectedVersion::NoStream, 2);
     }
-    assert_eq!(store.stream_info(&a).await?.state, StreamState::Missing, "half an append");
+    assert_eq!(store.stream_info(&a).await?.state, StreamState::Missing, "a part was written");
     assert_eq!(store.load_stream(&b).await?.len(), 2);
     Ok(())
 }
@@ -68,11 +68,11 @@ async fn one_closed_stream_writes_nothing(cx: Context) -> CaseResult {
     store.tombstone(&b, ExpectedVersion::Any).await?;
     let written = store.append_multi(pair(&a, &b, ExpectedVersion::Any)).await;
     assert_kind(written, ErrorKind::StreamClosed);
-    assert_eq!(store.stream_info(&a).await?.state, StreamState::Missing, "half an append");
+    assert_eq!(store.stream_info(&a).await?.state, StreamState::Missing, "a part was written");
     Ok(())
 }
 
-async fn refuses_what_makes_no_sense(cx: Context) -> CaseResult {
+async fn refuses_invalid_appends(cx: Context) -> CaseResult {
     let (store, a) = (cx.open().await, id("a-1"));
     assert_kind(store.append_multi(Vec::new()).await, ErrorKind::InvalidInput);
     let twice = pair(&a, &a, ExpectedVersion::Any);
@@ -88,7 +88,11 @@ async fn refuses_what_makes_no_sense(cx: Context) -> CaseResult {
         Append::new(id("b-1"), ExpectedVersion::Any, [event(1)]),
     ];
     assert_kind(store.append_multi(too_many).await, ErrorKind::LimitExceeded);
-    assert_eq!(store.stream_info(&a).await?.state, StreamState::Missing, "refused, yet written");
+    assert_eq!(
+        store.stream_info(&a).await?.state,
+        StreamState::Missing,
+        "a refused call has written"
+    );
     Ok(())
 }
 
@@ -102,7 +106,7 @@ async fn a_retry_is_recognised_as_a_whole(cx: Context) -> CaseResult {
     for (first, again) in first.iter().zip(&again) {
         assert_eq!((first.last_version, first.position), (again.last_version, again.position));
     }
-    // Half of it had been written before, half had not: that is no retry.
+    // One half was written before and the other was not: this is no retry.
     let mut half = appends;
     half[1] = Append::new(id("c-1"), ExpectedVersion::NoStream, [event(1)]);
     assert_kind(store.append_multi(half).await, ErrorKind::Conflict);
@@ -110,7 +114,7 @@ async fn a_retry_is_recognised_as_a_whole(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Writers that take two streams in opposite orders are where databases find deadlocks.
+/// Writers that lock two streams in opposite orders deadlock in some databases.
 async fn crossed_writers_only_conflict(cx: Context) -> CaseResult {
     let handles = cx.open_many(2).await;
     let (a, b) = (id("a-1"), id("b-1"));
@@ -131,7 +135,7 @@ async fn crossed_writers_only_conflict(cx: Context) -> CaseResult {
                 match store.append_multi(appends).await {
                     Ok(_) => written += 1,
                     Err(e) => {
-                        assert_eq!(e.kind(), ErrorKind::Conflict, "a lost race, but: {e:?}");
+                        assert_eq!(e.kind(), ErrorKind::Conflict, "not a conflict: {e:?}");
                         assert!(e.conflict().is_some(), "a conflict without versions: {e:?}");
                     }
                 }
@@ -182,7 +186,7 @@ async fn readers_see_all_streams_or_none(cx: Context) -> CaseResult {
         done()
     });
     loop {
-        // A store that answers at once would keep the writer from running.
+        // Let the writer run: a store in memory never waits, so this loop would not yield to it.
         tokio::task::yield_now().await;
         let done = writing.is_finished();
         let count = everything(&reader).await?.len();

@@ -1,4 +1,4 @@
-//! What was appended is what is read.
+//! A store gives back what was appended, byte for byte.
 
 use annals_core::{
     Append, ContentKind, EventStoreExt, EventType, ExpectedVersion, NewEvent, Payload, ReadAll,
@@ -25,7 +25,7 @@ cases! { "payload":
     a_real_event_log_is_kept [10, 11, 12] GlobalOrder;
 }
 
-/// Bytes that some database rewrites, refuses or cuts.
+/// JSON that some databases rewrite, refuse or truncate.
 const JSON: &[&str] = &[
     "{}",
     "null",
@@ -47,7 +47,7 @@ async fn assert_kept(cx: &Context, written: Vec<NewEvent>) -> CaseResult {
     assert_eq!(read.len(), written.len());
     written.iter().zip(&read).for_each(|(written, read)| assert_same(written, read));
     if store.capabilities().global_order {
-        assert_eq!(everything(&other).await?, read, "reads of all differ from those of a stream");
+        assert_eq!(everything(&other).await?, read, "reads of all and of the stream differ");
     }
     Ok(())
 }
@@ -65,7 +65,7 @@ async fn json_is_kept_byte_for_byte(cx: Context) -> CaseResult {
 async fn binary_is_kept_byte_for_byte(cx: Context) -> CaseResult {
     let every_byte: Vec<u8> = (0..=255).collect();
     let mut bytes = vec![Vec::new(), vec![0], vec![0; 100], vec![0xff; 3], every_byte];
-    // Binary that happens to be JSON text stays binary.
+    // Binary data stays binary, also if its bytes are valid JSON.
     bytes.extend(JSON.iter().map(|text| text.as_bytes().to_vec()));
     let written = bytes.into_iter().map(|b| NewEvent::new(kind("Binary"), Payload::binary(b)));
     assert_kept(&cx, written.collect()).await
@@ -99,7 +99,7 @@ async fn ids_are_kept(cx: Context) -> CaseResult {
     assert_kept(&cx, chosen.map(|id| event(1).with_id(id)).to_vec()).await
 }
 
-/// Names that some database folds, trims, cuts or takes for a pattern.
+/// Names that some databases change to another case, trim, truncate, or take for a pattern.
 fn names() -> Vec<String> {
     let mut names: Vec<String> = [
         "a",
@@ -179,11 +179,11 @@ async fn stream_ids_are_kept_apart(cx: Context) -> CaseResult {
     let names = names();
     for (number, name) in (0..).zip(&names) {
         let written = store.append_to(id(name), ExpectedVersion::NoStream, [event(number)]).await;
-        assert!(written.is_ok(), "{name:?} is a stream of its own, but: {written:?}");
+        assert!(written.is_ok(), "{name:?} was not a new stream: {written:?}");
     }
     for (number, name) in (0..).zip(&names) {
         let read = other.load_stream(&id(name)).await?;
-        assert_eq!(read.len(), 1, "{name:?} is not kept apart");
+        assert_eq!(read.len(), 1, "{name:?} holds events of other streams");
         assert_eq!(read[0].stream.as_str(), name);
         assert_eq!(crate::tools::number(&read[0]), number, "{name:?} holds another's event");
     }
@@ -202,7 +202,7 @@ async fn event_types_are_kept(cx: Context) -> CaseResult {
 
 async fn the_time_is_now_in_microseconds(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
-    // As much as a server's clock may differ from this machine's.
+    // The clocks of the server and of this machine may differ by this much.
     let tolerance = TimeDelta::hours(1);
     let before = Utc::now() - tolerance;
     for _ in 0..20 {
@@ -214,13 +214,13 @@ async fn the_time_is_now_in_microseconds(cx: Context) -> CaseResult {
         assert!(at > before && at < Utc::now() + tolerance, "recorded at {at}");
         assert_eq!(at.timestamp_subsec_nanos() % 1_000, 0, "finer than microseconds: {at}");
     }
-    // A clock that only knows milliseconds, or seconds, would end in zeros every time.
+    // If the store kept milliseconds or seconds only, every time would end in zeros.
     let fine = read.iter().any(|event| event.recorded_at.timestamp_subsec_micros() % 1_000 != 0);
-    assert!(fine, "coarser than microseconds");
+    assert!(fine, "all times are coarser than microseconds");
     Ok(())
 }
 
-/// More than a page of any database's protocol, in one append and one event.
+/// Appends more than one page of any database's protocol: in one append, and in each event.
 async fn a_large_append_is_kept(cx: Context) -> CaseResult {
     let capabilities = cx.open().await.capabilities().clone();
     let mut rng = cx.rng(0);
@@ -234,7 +234,7 @@ async fn a_large_append_is_kept(cx: Context) -> CaseResult {
     assert_kept(&cx, written.collect()).await
 }
 
-/// Where a real event log lies: see `a_real_event_log_is_kept`.
+/// The environment variable with the path of the log that `a_real_event_log_is_kept` loads.
 const EVENT_LOG: &str = "ANNALS_EVENT_LOG";
 const EVENT_LOG_DEFAULT: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/permits.jsonl");
@@ -250,7 +250,8 @@ struct Line<'a> {
     data: &'a serde_json::value::RawValue,
 }
 
-/// Loads a log of JSON lines and reads it back: per stream, over all, and as a snapshot's bytes.
+/// Loads a log of JSON lines and reads it back: by stream, by position, and as the bytes of a
+/// snapshot.
 async fn a_real_event_log_is_kept(cx: Context) -> CaseResult {
     let path = std::env::var(EVENT_LOG).unwrap_or_else(|_| EVENT_LOG_DEFAULT.to_owned());
     let log = match std::fs::read_to_string(&path) {

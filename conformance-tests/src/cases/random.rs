@@ -1,5 +1,5 @@
-//! Random programs, run on the store and on the reference in memory: everything that can be seen
-//! must be the same. A program that fails is shrunk to a short one.
+//! Random programs, run on the store and on the reference in memory: both must answer the same. A
+//! program that fails is shrunk to a short one.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ cases! { "random":
     programs_run_as_on_the_reference [1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 15, 21, 22] GlobalOrder;
 }
 
-/// How many programs are run, unless `ANNALS_RANDOM_PROGRAMS` says otherwise.
+/// How many programs are run, unless `ANNALS_RANDOM_PROGRAMS` gives another number.
 const PROGRAMS: u32 = 32;
 const LONGEST_PROGRAM: usize = 40;
 
@@ -34,7 +34,7 @@ const TYPES: [&str; 3] = ["Placed", "placed", "Paid"];
 enum Step {
     Append(Write),
     Multi(Vec<Write>),
-    /// The nth append so far, once more.
+    /// Sends the nth append of the program once more.
     Again(usize),
     Truncate(usize, u64),
     Delete(usize, Expect),
@@ -75,7 +75,7 @@ enum Expect {
     Any,
     NoStream,
     StreamExists,
-    /// The version at which the stream is.
+    /// The current version of the stream.
     Current,
     Exact(u64),
 }
@@ -145,13 +145,14 @@ async fn programs_run_as_on_the_reference(cx: Context) -> CaseResult {
     running.await.unwrap().map_err(|e| Stop::Failed(e.to_string()))
 }
 
-/// The store and the reference, side by side.
+/// Runs a program on the store and on the reference.
 struct Machine<'a> {
     cx: &'a Context,
     subject: Arc<dyn Store>,
     reference: Arc<dyn Store>,
     sent: Vec<Vec<Append>>,
-    /// Positions answered by both, which must be in the same order.
+    /// Pairs of positions that the two stores gave for the same event. Both must have the same
+    /// order.
     answered: Vec<(Position, Position)>,
     removed: bool,
 }
@@ -192,7 +193,7 @@ impl<'a> Machine<'a> {
                 let loose = |append: &Append| {
                     matches!(append.expected, ExpectedVersion::Any | ExpectedVersion::StreamExists)
                 };
-                // How a retry under `Any` is recognised is the store's to say.
+                // Only a retry under `Exact` or `NoStream` is recognised by every store.
                 match self.sent.get(*nth).filter(|sent| !sent.iter().any(loose)).cloned() {
                     Some(appends) => self.send(appends).await,
                     None => Ok(()),
@@ -377,7 +378,8 @@ fn same<T: PartialEq + std::fmt::Debug>(got: T, due: T) -> Result<(), String> {
     if got == due { Ok(()) } else { Err(format!("got {got:?}, but the reference has {due:?}")) }
 }
 
-/// What a caller can tell apart: the value, or the kind of error with its versions.
+/// What is compared of a result: the value, or the kind of the error and the versions of a
+/// conflict.
 fn seen<T: std::fmt::Debug>(result: annals_core::Result<T>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
@@ -404,7 +406,7 @@ fn subscriber_id(number: usize) -> SubscriberId {
     SubscriberId::new(["report", "Report"][number]).unwrap()
 }
 
-/// The position of the nth event, which differs from store to store.
+/// The position of the nth event in this store: each store has positions of its own.
 async fn position_of(
     store: &Arc<dyn Store>,
     rank: Option<usize>,

@@ -1,4 +1,4 @@
-//! Reads of one stream and of all, from everywhere, in both directions.
+//! Reads of one stream and of all: from every start, in both directions.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ cases! { "read":
     conveniences_agree_with_reads [11, 12] GlobalOrder;
 }
 
-/// What a read must give, worked out from all there is.
+/// Computes from all events what a read must give.
 fn expected(
     all: &[RecordedEvent],
     place: impl Fn(&RecordedEvent) -> u64,
@@ -97,7 +97,7 @@ async fn a_stream_that_does_not_exist_is_empty(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Longer, and larger, than any page: 3,000 events, two megabytes.
+/// Appends more than any store reads in one page: 3,000 events, about two megabytes.
 async fn fill(cx: &Context) -> Result<u64, crate::case::Stop> {
     let store = cx.open().await;
     let most = store.capabilities().max_append_events.min(100) as u64;
@@ -118,7 +118,7 @@ async fn fill(cx: &Context) -> Result<u64, crate::case::Stop> {
 async fn a_long_stream_is_not_cut(cx: Context) -> CaseResult {
     let count = fill(&cx).await?;
     let (store, stream) = (cx.open().await, id("order-1"));
-    assert_eq!(assert_gapless(&store, &stream).await?, count, "the stream was cut");
+    assert_eq!(assert_gapless(&store, &stream).await?, count, "the read of the stream ended early");
     let mut backwards = read(&store, &stream, ReadStream::default().backwards()).await?;
     backwards.reverse();
     assert_eq!(ids(&backwards), ids(&store.load_stream(&stream).await?));
@@ -133,7 +133,7 @@ async fn all_of_a_long_store_is_not_cut(cx: Context) -> CaseResult {
     let count = fill(&cx).await?;
     let store = cx.open().await;
     let all = everything(&store).await?;
-    assert_eq!(all.len() as u64, count, "all was cut");
+    assert_eq!(all.len() as u64, count, "the read of all ended early");
     let mut backwards = read_all(&store, ReadAll::default().backwards()).await?;
     backwards.reverse();
     assert_eq!(ids(&backwards), ids(&all));
@@ -180,7 +180,7 @@ async fn position_order_is_version_order(cx: Context) -> CaseResult {
         }
     }
     let all = everything(&store).await?;
-    assert!(all[0].position > Position::START, "an event stands at the start position");
+    assert!(all[0].position > Position::START, "an event has the position that means the start");
     for stream in 0..5 {
         let stream = id(format!("order-{stream}"));
         let of_all: Vec<_> = all.iter().filter(|e| e.stream == stream).cloned().collect();
@@ -219,14 +219,14 @@ async fn append_beside(cx: Context, read: fn(&Arc<dyn Store>) -> EventStream) ->
         cx.within("an append beside an open read", append).await?;
     }
     let rest: Vec<_> = open.try_collect().await?;
-    assert!(rest.len() as u64 >= count - 1, "the open read was cut at {}", rest.len() + 1);
+    assert!(rest.len() as u64 >= count - 1, "the open read ended after {} events", rest.len() + 1);
     Ok(())
 }
 
 async fn a_dropped_read_leaves_the_store_working(cx: Context) -> CaseResult {
     let count = fill(&cx).await?;
     let (store, stream) = (cx.open().await, id("order-1"));
-    // More than any pool of connections would survive, were they not given back.
+    // More reads than a pool has connections: a dropped read has to give its connection back.
     for _ in 0..40 {
         let mut open = store.read_stream(&stream, ReadStream::default());
         assert!(open.try_next().await?.is_some());
@@ -244,7 +244,7 @@ async fn reads_do_not_disturb_each_other(cx: Context) -> CaseResult {
     let mut open: Vec<_> =
         (0..20).map(|_| store.read_stream(&stream, ReadStream::default())).collect();
     let mut counts = vec![0; open.len()];
-    // All at once, in turns, so that every one is open while the others go on.
+    // The reads advance in turns, so that all of them are open while each goes on.
     while counts.iter().any(|&n| n < count) {
         for (events, n) in open.iter_mut().zip(&mut counts) {
             for _ in 0..500 {

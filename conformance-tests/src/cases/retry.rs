@@ -1,4 +1,4 @@
-//! Appends sent twice, because an answer was lost.
+//! Appends that are sent again, as after a lost answer.
 
 use std::sync::Arc;
 
@@ -16,26 +16,26 @@ use crate::{
 cases! { "retry":
     an_exact_append_is_recognised [5];
     a_no_stream_append_is_recognised [5];
-    it_is_recognised_after_others_have_written [5];
-    it_is_recognised_by_another_handle [5];
+    a_retry_is_recognised_after_later_appends [5];
+    a_retry_is_recognised_by_another_handle [5];
     a_no_stream_append_is_recognised_on_a_revived_stream [5, 21] Delete;
-    part_of_it_is_a_conflict [5];
+    a_retry_of_a_part_is_a_conflict [5];
     the_same_ids_elsewhere_are_a_conflict [5];
     the_same_ids_under_an_expectation_that_holds_are_new [5];
     the_same_ids_in_another_stream_are_new [5];
     an_any_append_is_recognised_at_once [5];
     an_any_append_is_recognised_later [5] GuaranteedRecognition;
-    many_at_once_write_once [2, 5];
+    concurrent_retries_write_once [2, 5];
     a_retry_wakes_no_subscriber [5, 15];
 }
 
 fn assert_replayed(store: &Arc<dyn Store>, first: &Appended, again: &Appended) {
     let told = store.capabilities().tells_retries;
-    assert_eq!(again.replayed, told, "a retry was not told as declared: {again:?}");
-    assert!(!first.replayed, "a first append called a retry: {first:?}");
+    assert_eq!(again.replayed, told, "`replayed` is not as declared: {again:?}");
+    assert!(!first.replayed, "the answer says that a first append was a retry: {first:?}");
     let answer =
         |appended: &Appended| (appended.first_version, appended.last_version, appended.position);
-    assert_eq!(answer(first), answer(again), "another answer than the first");
+    assert_eq!(answer(first), answer(again), "the retry has another answer");
 }
 
 async fn an_exact_append_is_recognised(cx: Context) -> CaseResult {
@@ -46,7 +46,7 @@ async fn an_exact_append_is_recognised(cx: Context) -> CaseResult {
     for _ in 0..3 {
         assert_replayed(&store, &first, &store.append(append.clone()).await?);
     }
-    assert_eq!(store.load_stream(&stream).await?.len(), 5, "a retry wrote again");
+    assert_eq!(store.load_stream(&stream).await?.len(), 5, "the retry has written again");
     Ok(())
 }
 
@@ -56,12 +56,12 @@ async fn a_no_stream_append_is_recognised(cx: Context) -> CaseResult {
         let append = Append::new(id(stream), expected, events(1..=2));
         let first = store.append(append.clone()).await?;
         assert_replayed(&store, &first, &store.append(append).await?);
-        assert_eq!(store.load_stream(&id(stream)).await?.len(), 2, "a retry wrote again");
+        assert_eq!(store.load_stream(&id(stream)).await?.len(), 2, "the retry has written again");
     }
     Ok(())
 }
 
-async fn it_is_recognised_after_others_have_written(cx: Context) -> CaseResult {
+async fn a_retry_is_recognised_after_later_appends(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     let append = Append::new(stream.clone(), ExpectedVersion::NoStream, events(1..=2));
     let first = store.append(append.clone()).await?;
@@ -71,7 +71,7 @@ async fn it_is_recognised_after_others_have_written(cx: Context) -> CaseResult {
     Ok(())
 }
 
-async fn it_is_recognised_by_another_handle(cx: Context) -> CaseResult {
+async fn a_retry_is_recognised_by_another_handle(cx: Context) -> CaseResult {
     let (one, other) = (cx.open().await, cx.open().await);
     let append = Append::new(id("order-1"), ExpectedVersion::NoStream, events(1..=2));
     let first = one.append(append.clone()).await?;
@@ -90,7 +90,7 @@ async fn a_no_stream_append_is_recognised_on_a_revived_stream(cx: Context) -> Ca
     Ok(())
 }
 
-async fn part_of_it_is_a_conflict(cx: Context) -> CaseResult {
+async fn a_retry_of_a_part_is_a_conflict(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     let written = events(1..=3);
     store.append_to(&stream, exact(0), written.clone()).await?;
@@ -113,7 +113,8 @@ async fn the_same_ids_elsewhere_are_a_conflict(cx: Context) -> CaseResult {
     let written = events(1..=2);
     store.append_to(&stream, exact(0), [event(0)]).await?;
     store.append_to(&stream, exact(1), written.clone()).await?;
-    // At version 2 and 3, where an append that expected 0, or 4, would not have written them.
+    // The events stand at versions 2 and 3. An append that expects 0, 2 or 4 would have written
+    // them elsewhere, so it is no retry.
     for expected in [0, 2, 4] {
         let again = store.append_to(&stream, exact(expected), written.clone()).await;
         assert_conflict(again, &stream, exact(expected), 3);
@@ -138,14 +139,14 @@ async fn the_same_ids_in_another_stream_are_new(cx: Context) -> CaseResult {
     let written = events(1..=2);
     for stream in ["order-1", "order-2", "order-3"] {
         let appended = store.append_to(stream, ExpectedVersion::NoStream, written.clone()).await?;
-        assert!(!appended.replayed, "an id is no key of the whole store");
+        assert!(!appended.replayed, "an id that another stream has was taken for a retry");
     }
     store.append_to("order-1", ExpectedVersion::Any, [event(3)]).await?;
     assert_eq!(store.load_stream(&id("order-1")).await?.len(), 3);
     Ok(())
 }
 
-/// Both kinds of recognition have to manage this.
+/// A retry right after the append is recognised under guaranteed and under best-effort recognition.
 async fn an_any_append_is_recognised_at_once(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     for expected in [ExpectedVersion::Any, ExpectedVersion::StreamExists, ExpectedVersion::Any] {
@@ -178,7 +179,7 @@ async fn an_any_append_is_recognised_later(cx: Context) -> CaseResult {
     Ok(())
 }
 
-async fn many_at_once_write_once(cx: Context) -> CaseResult {
+async fn concurrent_retries_write_once(cx: Context) -> CaseResult {
     let handles = cx.open_many(2).await;
     for round in 0..10 {
         let stream = id(format!("order-{round}"));
@@ -215,6 +216,6 @@ async fn a_retry_wakes_no_subscriber(cx: Context) -> CaseResult {
     let last = event(3);
     store.append_to(&stream, exact(2), [last.clone()]).await?;
     let seen = crate::tools::take_until(&cx, &mut live, last.id()).await;
-    assert_eq!(seen.len(), 3, "a retry reached a subscriber");
+    assert_eq!(seen.len(), 3, "a retry gave a subscriber events again");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Where subscriptions begin, what they say, and how they go on.
+//! Where subscriptions begin, which messages they give, and how they resume.
 
 use annals_core::{
     Category, ErrorKind, EventStoreExt, ExpectedVersion, Filter, Message, Position, Source, Start,
@@ -32,7 +32,7 @@ cases! { "subscribe":
     a_stored_checkpoint_resumes_on_another_handle [15, 22] GlobalOrder Checkpoints;
 }
 
-/// Three streams, events in turns.
+/// Appends to three streams in turns.
 async fn fill(cx: &Context) -> annals_core::Result<()> {
     let store = cx.open().await;
     for round in 0..4 {
@@ -127,7 +127,7 @@ async fn the_end_means_what_comes(cx: Context) -> CaseResult {
     for round in 0..5 {
         let end = Subscribe::default().with_start(Start::End);
         let mut live = store.subscribe(end).await?;
-        // Appended before the subscription is asked for the first time.
+        // Append before the subscription is polled for the first time.
         let written = events(0..3);
         let sent: Vec<_> = written.iter().map(annals_core::NewEvent::id).collect();
         store.append_to(format!("new-{round}"), ExpectedVersion::Any, written).await?;
@@ -170,12 +170,12 @@ async fn says_once_that_it_has_caught_up(cx: Context) -> CaseResult {
     let last = store.last_position().await?;
     let mut live = store.subscribe(Subscribe::default()).await?;
     let (history, caught_up) = catch_up(&cx, &mut live).await;
-    assert_eq!(history.len(), 24, "caught up before the end of what was there");
-    assert!(caught_up >= last, "caught up at {caught_up}, but {last} is the end");
+    assert_eq!(history.len(), 24, "the subscription caught up before the end of its history");
+    assert!(caught_up >= last, "caught up at {caught_up}, before the end {last}");
     for base in 8..14 {
         extend(&store, &id("a-1"), base, 1).await?;
         let message = cx.within("a live event", live.next()).await?;
-        assert!(matches!(message, Message::Event(_)), "live, but {message:?}");
+        assert!(matches!(message, Message::Event(_)), "expected an event, got {message:?}");
     }
     Ok(())
 }
@@ -190,7 +190,7 @@ async fn an_empty_source_is_caught_up_at_once(cx: Context) -> CaseResult {
     Ok(())
 }
 
-/// Events that the filter of `wanted` leaves out.
+/// Appends `count` events that the filter of `wanted` leaves out.
 async fn leave_out(cx: &Context, count: u64) -> annals_core::Result<Position> {
     let store = cx.open().await;
     let most = store.capabilities().max_append_events.min(500) as u64;
@@ -213,7 +213,7 @@ async fn checkpoints_cover_what_the_filter_leaves_out(cx: Context) -> CaseResult
     let mut live = store.subscribe(wanted()).await?;
     let (history, caught_up) = catch_up(&cx, &mut live).await;
     assert_eq!(history.len(), 1);
-    assert!(caught_up >= last, "{first} is wanted, {last} is considered, but {caught_up} is said");
+    assert!(caught_up >= last, "caught up at {caught_up}, between {first} and {last}");
     let second = store.append_to("wanted-1", ExpectedVersion::Any, [event(2)]).await?.position;
     let mut resumed = store.subscribe(wanted().after(caught_up)).await?;
     assert_eq!(take(&cx, &mut resumed, 1).await[0].position, second);
@@ -227,14 +227,15 @@ async fn live_checkpoints_cover_what_the_filter_leaves_out(cx: Context) -> CaseR
     for _ in 0..3 {
         leave_out(&cx, 5_000).await?;
         let message = cx.within("a checkpoint over 5,000 left-out events", live.next()).await?;
-        assert!(!matches!(message, Message::Event(_)), "left out, yet delivered: {message:?}");
-        assert!(message.position() > told, "{told}, then {}", message.position());
+        assert!(!matches!(message, Message::Event(_)), "a left-out event: {message:?}");
+        assert!(message.position() > told, "checkpoint {told}, then {}", message.position());
         told = message.position();
     }
     Ok(())
 }
 
-/// Whatever position a message has, resuming there gives just what had not been delivered.
+/// Resuming after the position of any message gives just the events that were not delivered before
+/// it.
 async fn every_message_is_a_checkpoint(cx: Context) -> CaseResult {
     let store = cx.open().await;
     for round in 0..3 {
@@ -280,7 +281,7 @@ async fn many_subscriptions_are_independent(cx: Context) -> CaseResult {
         if n % 3 != 0 {
             catch_up(&cx, &mut live).await;
         }
-        // Every fourth is dropped while the others wait.
+        // Every fourth subscription is dropped while the others wait.
         if n % 4 != 0 {
             lives.push(live);
         }

@@ -1,4 +1,4 @@
-//! Events that another store recorded, and the list of streams.
+//! Imports of events that another store recorded, and the list of streams.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::{
 cases! { "transfer":
     an_import_keeps_what_was_recorded [10, 25];
     an_import_keeps_the_times [25] ExactImport;
-    an_import_has_the_order_given [25] GlobalOrder;
+    an_import_keeps_the_order_given [25] GlobalOrder;
     an_import_can_be_repeated [25];
     an_import_can_be_repeated_in_other_pieces [25];
     an_import_replaces_nothing [25];
@@ -39,25 +39,25 @@ cases! { "transfer":
     removed_streams_are_listed [25] ListStreams Truncate Delete Tombstone;
 }
 
-/// Recorded long ago, one microsecond after the other.
+/// An event as another store recorded it, long ago; its microsecond depends on its version.
 fn recorded(stream: impl AsRef<str>, version: u64, event: NewEvent) -> RecordedEvent {
     let time =
         DateTime::from_timestamp_micros(1_600_000_000_123_456 + i64::try_from(version).unwrap());
     event.recorded(id(stream), version.into(), Position::new(1_000 + version), time.unwrap())
 }
 
-/// Events of one stream, between two versions.
+/// New events of one stream, with the versions `from` to `to`.
 fn run(stream: &str, from: u64, to: u64) -> Vec<RecordedEvent> {
     (from..=to).map(|version| recorded(stream, version, event(version))).collect()
 }
 
-/// Events of three streams, in turn.
+/// Events of three streams, in turns.
 fn interleaved(rounds: u64) -> Vec<RecordedEvent> {
     let streams = ["order-1", "order-2", "stock-7"];
     (1..=rounds).flat_map(|n| streams.map(|stream| recorded(stream, n, event(n)))).collect()
 }
 
-/// What an import keeps on every store.
+/// The fields of an event that an import keeps on every store.
 type Kept = (StreamId, Version, uuid::Uuid, EventType, Payload, Payload);
 
 fn kept(event: &RecordedEvent) -> Kept {
@@ -65,7 +65,7 @@ fn kept(event: &RecordedEvent) -> Kept {
     (stream, version, id, event_type, data, metadata)
 }
 
-/// Fails unless just these events stand in their streams.
+/// Checks that the streams of these events hold just these events.
 async fn assert_there(store: &Arc<dyn Store>, events: &[RecordedEvent]) -> Result<()> {
     let mut streams: Vec<&StreamId> = events.iter().map(|event| &event.stream).collect();
     streams.sort();
@@ -76,13 +76,13 @@ async fn assert_there(store: &Arc<dyn Store>, events: &[RecordedEvent]) -> Resul
         assert_eq!(
             found.iter().map(kept).collect::<Vec<_>>(),
             due.map(kept).collect::<Vec<_>>(),
-            "other events in {stream:?} than were imported"
+            "{stream:?} does not hold the events that were imported"
         );
     }
     Ok(())
 }
 
-/// What no database may change on the way.
+/// Events with names and payloads that some databases change.
 fn odd_events() -> Vec<RecordedEvent> {
     let json = |text: &'static str| Payload::json_text(text).unwrap();
     let payloads = [
@@ -120,18 +120,18 @@ async fn an_import_keeps_the_times(cx: Context) -> CaseResult {
     store.import(events.clone()).await?;
     let times = |events: &[RecordedEvent]| events.iter().map(|e| e.recorded_at).collect::<Vec<_>>();
     let found = store.load_stream(&id("order-1")).await?;
-    assert_eq!(times(&found), times(&events), "other times than were imported");
+    assert_eq!(times(&found), times(&events), "the imported times were not kept");
     Ok(())
 }
 
-async fn an_import_has_the_order_given(cx: Context) -> CaseResult {
+async fn an_import_keeps_the_order_given(cx: Context) -> CaseResult {
     let store = cx.open().await;
     extend(&store, &id("before-1"), 0, 2).await?;
     let events = interleaved(20);
     store.import(events[..30].to_vec()).await?;
     store.import(events[30..].to_vec()).await?;
     let all = everything(&store).await?;
-    assert_eq!(ids(&all[2..]), ids(&events), "another order than that of the import");
+    assert_eq!(ids(&all[2..]), ids(&events), "the events are not in the order of the import");
     Ok(())
 }
 
@@ -162,7 +162,7 @@ async fn an_import_replaces_nothing(cx: Context) -> CaseResult {
     let store = cx.open().await;
     let there = run("order-1", 1, 3);
     store.import(there.clone()).await?;
-    // The ids of `run` are new with each call.
+    // `run` makes new ids with each call, so these are other events than those in the stream.
     for (from, to) in [(1, 3), (2, 2), (3, 5)] {
         let refused = store.import(run("order-1", from, to)).await;
         let error = assert_kind(refused, ErrorKind::Conflict);
@@ -189,11 +189,12 @@ async fn a_stream_may_begin_at_any_version(cx: Context) -> CaseResult {
     assert_there(&store, &events).await?;
     let info = store.stream_info(&stream).await?;
     let due = StreamInfo::new(StreamState::Live, 7.into(), Some(5.into()));
-    assert_eq!(info, due, "another state than that of a stream truncated before 5");
+    assert_eq!(info, due, "the stream must look as if it had been truncated before version 5");
     store.append_to(&stream, exact(7), [event(8)]).await?;
     assert_eq!(store.load_stream(&stream).await?.len(), 4);
 
-    // The same where everything was truncated here, and more there.
+    // The same holds for a stream all of whose events were truncated: here to version 2, there to
+    // 8.
     extend(&store, &id("order-2"), 0, 2).await?;
     store.truncate(&id("order-2"), Version::new(3)).await?;
     let events = run("order-2", 9, 9);
@@ -239,20 +240,20 @@ async fn an_import_refuses_what_an_append_refuses(cx: Context) -> CaseResult {
         (recorded("order-2", 1, large), ErrorKind::LimitExceeded),
     ] {
         assert_kind(store.import(vec![good.clone(), bad]).await, kind);
-        assert!(!store.stream_info(&good.stream).await?.exists(), "refused, yet written");
+        assert!(!store.stream_info(&good.stream).await?.exists(), "a refused call has written");
     }
-    // One buffer for all of them.
+    // These events share one buffer.
     let most = Payload::binary(vec![7; store.capabilities().max_event_bytes]);
     let count = store.capabilities().max_append_bytes / store.capabilities().max_event_bytes + 1;
     let large = (1..=count as u64).map(|version| {
         recorded("order-1", version, NewEvent::new(EventType::new("Large").unwrap(), most.clone()))
     });
     assert_kind(store.import(large.collect()).await, ErrorKind::LimitExceeded);
-    assert!(!store.stream_info(&id("order-1")).await?.exists(), "refused, yet written");
+    assert!(!store.stream_info(&id("order-1")).await?.exists(), "a refused call has written");
     let most = store.capabilities().max_append_events as u64;
     let many: Vec<_> = (0..=most).map(|n| recorded(format!("order-{n}"), 1, event(n))).collect();
     assert_kind(store.import(many).await, ErrorKind::LimitExceeded);
-    assert!(!store.stream_info(&id("order-0")).await?.exists(), "refused, yet written");
+    assert!(!store.stream_info(&id("order-0")).await?.exists(), "a refused call has written");
     Ok(())
 }
 
@@ -262,7 +263,7 @@ async fn an_import_needs_versions_that_go_up(cx: Context) -> CaseResult {
         let events = versions.map(|version| recorded("order-1", version, event(version)));
         assert_kind(store.import(events.to_vec()).await, ErrorKind::InvalidInput);
     }
-    assert!(!store.stream_info(&id("order-1")).await?.exists(), "refused, yet written");
+    assert!(!store.stream_info(&id("order-1")).await?.exists(), "a refused call has written");
     Ok(())
 }
 
@@ -271,7 +272,7 @@ async fn appends_go_on_after_an_import(cx: Context) -> CaseResult {
     extend(&other, &id("stock-7"), 0, 1).await?;
     store.import(run("order-1", 1, 4)).await?;
     let stream = id("order-1");
-    // The other handle knows nothing of it yet.
+    // The other handle has not seen the import.
     assert_kind(other.append_to(&stream, exact(2), [event(0)]).await, ErrorKind::Conflict);
     assert_eq!(extend(&other, &stream, 4, 2).await?.last_version.get(), 6);
     let appended = store.append_to(&stream, ExpectedVersion::Any, [event(7)]).await?;
@@ -291,7 +292,7 @@ async fn imports_and_appends_race_cleanly(cx: Context) -> CaseResult {
     let importing = async {
         for event in run("order-1", 1, 40) {
             match handles[0].import(vec![event]).await {
-                // Somebody else was there first.
+                // An append was faster, and has taken this version.
                 Err(error) if error.kind() == ErrorKind::Conflict => break,
                 result => result?,
             }
@@ -327,11 +328,11 @@ async fn a_subscriber_sees_an_import(cx: Context) -> CaseResult {
         done()
     };
     let last = events[events.len() - 1].id;
-    // Waits first, so that it has to be woken.
+    // The subscriber is polled first: it waits, and has to be woken by the import.
     let (seen, imported) = futures::join!(take_until(&cx, &mut live, last), importing);
     imported?;
     let seen: Vec<_> = seen.into_iter().filter(|e| e.stream.as_str() != "noise-1").collect();
-    assert_eq!(ids(&seen), ids(&events), "a subscriber saw other events than were imported");
+    assert_eq!(ids(&seen), ids(&events), "the subscriber got other events");
     Ok(())
 }
 
@@ -363,7 +364,7 @@ async fn listed(store: &Arc<dyn Store>, limit: usize) -> Result<Vec<(StreamId, S
     loop {
         let after = all.last().map(|(stream, _)| stream.clone());
         let page = store.list_streams(after.as_ref(), limit).await?;
-        assert!(page.len() <= limit, "more streams than were asked for");
+        assert!(page.len() <= limit, "the page has more streams than were asked for");
         if page.is_empty() {
             return Ok(all);
         }
@@ -386,7 +387,7 @@ async fn streams_are_listed_a_page_at_a_time(cx: Context) -> CaseResult {
         .collect();
     due.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
     for limit in [1, 3, names.len(), 1_000] {
-        assert_eq!(listed(&store, limit).await?, due, "another list, {limit} at a time");
+        assert_eq!(listed(&store, limit).await?, due, "the list is wrong in pages of {limit}");
     }
     Ok(())
 }
@@ -405,7 +406,11 @@ async fn removed_streams_are_listed(cx: Context) -> CaseResult {
     extend(&store, &id("e"), 4, 1).await?;
     let listed = listed(&store, 4).await?;
     for (stream, info) in &listed {
-        assert_eq!(*info, store.stream_info(stream).await?, "{stream:?} is not listed as it is");
+        assert_eq!(
+            *info,
+            store.stream_info(stream).await?,
+            "{stream:?} is listed with another state"
+        );
     }
     let names: Vec<_> = listed.iter().map(|(stream, _)| stream.as_str()).collect();
     assert_eq!(names, ["a", "b", "c", "d", "e", "f"]);

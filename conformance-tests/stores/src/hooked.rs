@@ -1,4 +1,4 @@
-//! A store around whose calls a test does something.
+//! A store that runs a test's code around its calls.
 
 use std::{fmt, sync::Arc};
 
@@ -10,15 +10,15 @@ use annals::{
 };
 use async_trait::async_trait;
 
-/// What a test does around calls.
+/// Code of a test that runs around the calls to a store.
 pub trait Hook: fmt::Debug + Send + Sync + 'static {
-    /// Around each call that writes.
+    /// Runs around each call that writes.
     fn write<T: Send>(
         &self,
         call: impl Future<Output = Result<T>> + Send,
     ) -> impl Future<Output = Result<T>> + Send;
 
-    /// Around an append: what is done around each write, unless there is more to do.
+    /// Runs around an append; unless overridden, [`Hook::write`] does.
     fn append(
         &self,
         store: &Arc<dyn Store>,
@@ -27,7 +27,7 @@ pub trait Hook: fmt::Debug + Send + Sync + 'static {
         async move { self.write(store.append(append)).await }
     }
 
-    /// Around a snapshot that is saved: the same.
+    /// Runs around saving a snapshot; unless overridden, [`Hook::write`] does.
     fn save_snapshot(
         &self,
         store: &Arc<dyn Store>,
@@ -37,7 +37,7 @@ pub trait Hook: fmt::Debug + Send + Sync + 'static {
         async move { self.write(store.save_snapshot(stream, snapshot)).await }
     }
 
-    /// Around the question what a stream is: nothing, unless there is something to do.
+    /// Runs around `stream_info`; unless overridden, the call goes straight to the store.
     fn stream_info(
         &self,
         store: &Arc<dyn Store>,
@@ -47,11 +47,11 @@ pub trait Hook: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// A store, and what a test does around its calls. All others go through.
+/// A store with a hook around its writes. All other calls go straight to the store.
 #[derive(Debug)]
 pub struct Hooked<H> {
     store: Arc<dyn Store>,
-    /// What is done.
+    /// The hook.
     pub hook: H,
 }
 

@@ -1,9 +1,14 @@
-//! A fresh store of every kind, and trials of a test on each: in memory, on SQLite, on PostgreSQL and
-//! DynamoDB where a server can be had, on the gateway of EventStoreDB, and on those whose URLs
-//! stand, parted by commas, in `ANNALS_STORE_URLS`. In each, `{}` stands for a name of the test's
-//! own.
+//! Opens a new store of every kind, and runs a test on each: in memory, on SQLite, on PostgreSQL
+//! and DynamoDB if a server is available, on the gateway of EventStoreDB, and at the URLs in
+//! `ANNALS_STORE_URLS`, separated by commas. In these URLs, `{}` is replaced by a name that no
+//! other test has.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it is part of tests")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "only tests use this crate"
+)]
 
 mod hooked;
 
@@ -24,16 +29,17 @@ use tokio::{net::TcpListener, runtime::Runtime};
 
 pub use crate::hooked::{Hook, Hooked};
 
-/// A kind of store that the tests run on.
+/// A kind of store to run tests on.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// By its URL, in which `{file}` and `{}` stand for what is each test's own.
+    /// A store at a URL. In the URL, `{file}` is replaced by a path and `{}` by a name that no
+    /// other test has.
     At(String),
-    /// On a server that the tests start, or that is there: or why there is none.
+    /// A store in PostgreSQL: the server, or why no server is available.
     Postgres(Result<postgres::Source, String>),
-    /// As for PostgreSQL.
+    /// A store in DynamoDB: the server, or why no server is available.
     DynamoDb(Result<dynamodb::Source, String>),
-    /// On the gateway, in this process.
+    /// A store behind the gateway of EventStoreDB, which runs in this process.
     EventStoreDb,
 }
 
@@ -48,7 +54,7 @@ pub fn kinds() -> Vec<Kind> {
 }
 
 impl Kind {
-    /// Its name, as in `ANNALS_REQUIRE`.
+    /// The name of this kind, as in `ANNALS_REQUIRE`.
     pub fn name(&self) -> &str {
         match self {
             Self::At(url) => url.split(':').next().unwrap(),
@@ -58,12 +64,12 @@ impl Kind {
         }
     }
 
-    /// Whether other processes can open it.
+    /// Whether other processes can open a store of this kind.
     pub fn is_shared(&self) -> bool {
         self.name() != "memory"
     }
 
-    /// Why there is none.
+    /// Says why no server is available, if so.
     fn unavailable(&self) -> Option<String> {
         match self {
             Self::At(_) | Self::EventStoreDb => None,
@@ -90,8 +96,9 @@ impl Kind {
     }
 }
 
-/// Where a gateway serves all tests of this process, which have a namespace each. It has threads of
-/// its own: a test may wait for another process that talks to it.
+/// The address of a gateway that serves all tests of this process, each in a namespace of its own.
+/// The gateway has its own threads: a test may block while it waits for a process that uses the
+/// gateway.
 fn gateway() -> SocketAddr {
     static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| {
         let (sender, address) = std::sync::mpsc::channel();
@@ -109,18 +116,19 @@ fn gateway() -> SocketAddr {
     *ADDRESS
 }
 
-/// A store that no other test has.
+/// A new store that no other test uses.
 #[derive(Debug)]
 pub struct Fresh {
-    /// Where others can open it.
+    /// The URL at which other processes can open the store.
     pub url: String,
-    /// The same on every call: in memory, every connection is a store of its own.
+    /// The open store. A test in memory has to use this handle: each `connect` to `memory:` makes
+    /// another store.
     pub store: Arc<dyn Store>,
     _dir: TempDir,
 }
 
 impl Fresh {
-    /// A store of this kind.
+    /// Opens a new store of this kind.
     pub async fn open(kind: &Kind) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::tempdir().unwrap();
@@ -131,13 +139,14 @@ impl Fresh {
         Self { url, store, _dir: dir }
     }
 
-    /// One in memory.
+    /// Opens a new store in memory.
     pub async fn memory() -> Self {
         Self::open(&Kind::At("memory:".to_owned())).await
     }
 }
 
-/// A test on one kind of store: ignored, or failed where it is required, where there is none.
+/// Makes a trial of a test on one kind of store. If no server is available the trial is ignored, or
+/// fails if `ANNALS_REQUIRE` names the kind.
 pub fn trial<F>(kind: &Kind, runtime: &Arc<Runtime>, name: &str, test: fn(Kind) -> F) -> Trial
 where
     F: Future<Output = ()> + Send + 'static,

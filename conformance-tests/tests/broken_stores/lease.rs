@@ -1,4 +1,4 @@
-//! The leases of a simulated server: right, but for the bug of the handle.
+//! The leases of a simulated server. They are correct but for the bug of the handle.
 
 use std::{
     collections::HashMap,

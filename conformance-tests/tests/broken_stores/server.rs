@@ -1,5 +1,5 @@
-//! A server that is simulated: stores in memory that can be harmed as a real one can, and that
-//! outlive their handles, so that they may call themselves durable.
+//! A simulated server: stores in memory into which faults can be injected as into a real server.
+//! They outlive their handles, so that they can declare themselves durable.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,16 +21,17 @@ use crate::{
     store::{Handle, capabilities},
 };
 
-/// One namespace.
+/// The server of one namespace.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) store: MemoryStore,
-    /// Counts the times that every connection was cut.
+    /// How many times all connections were cut.
     pub(crate) cuts: watch::Sender<u64>,
     pub(crate) lose_next_answer: AtomicBool,
     pub(crate) corrupt: AtomicBool,
     newer_schema: AtomicBool,
-    /// What the bugs need to go wrong together.
+    /// A lock for the bugs that hold one too long. This and the fields below are state of the bugs,
+    /// which a store without a bug does not use, but for `leases` and `waiters`.
     pub(crate) lock: Arc<Semaphore>,
     pub(crate) in_flight: AtomicU64,
     pub(crate) tickets: Mutex<HashMap<Position, u64>>,
@@ -39,7 +40,7 @@ pub(crate) struct Server {
     pub(crate) truncated: Mutex<HashMap<StreamId, Version>>,
     pub(crate) seen_ids: Mutex<HashSet<uuid::Uuid>>,
     pub(crate) leases: Mutex<HashMap<LeaseName, LeaseRecord>>,
-    /// How many appends there were, and the number of the last one's handle.
+    /// The number of appends, and the number of the handle that made the last one.
     pub(crate) waiters: watch::Sender<(u64, u64)>,
     pub(crate) turn: Notify,
 }
@@ -103,7 +104,11 @@ impl Harness for Simulated {
         let server = self.server(namespace);
         let newer = server.newer_schema.load(Ordering::SeqCst);
         if newer && self.bug != Some(Bug::OpensNewerSchemas) {
-            return Err(Error::new(ErrorKind::Incompatible, "made by a newer annals").into());
+            return Err(Error::new(
+                ErrorKind::Incompatible,
+                "created by a newer version of annals",
+            )
+            .into());
         }
         let number = self.handles.fetch_add(1, Ordering::SeqCst);
         let capabilities = capabilities(self.bug);

@@ -1,4 +1,4 @@
-//! A handle to a simulated server: right in everything, but for its bug.
+//! A handle to a simulated server. It is correct but for its bug.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -20,7 +20,7 @@ use crate::{bug::Bug, server::Server, subscription};
 
 pub(crate) fn capabilities(bug: Option<Bug>) -> Capabilities {
     let mut capabilities = MemoryStore::new().capabilities().clone();
-    // As far as the suite can see: the store outlives its handles.
+    // The suite calls a store durable if its events outlive its handles.
     capabilities.durable = true;
     match bug {
         Some(Bug::TakesTooLargeEvents) => capabilities.max_event_bytes = 1_000,
@@ -48,7 +48,7 @@ impl Handle {
         &self.server.store
     }
 
-    /// The name under which the server keeps a stream.
+    /// The id under which the server keeps a stream.
     pub(crate) fn inner_id(&self, id: &StreamId) -> StreamId {
         let text = match self.bug {
             Some(Bug::FoldsCase) => id.as_str().to_lowercase(),
@@ -63,7 +63,7 @@ impl Handle {
         StreamId::new(text).unwrap_or_else(|_| id.clone())
     }
 
-    /// What a reader is given in place of an event.
+    /// The event that a reader gets for a stored one, or an error if it is corrupt.
     pub(crate) fn shape(&self, mut event: RecordedEvent) -> Result<RecordedEvent> {
         match self.bug {
             Some(Bug::RewritesJson) => {
@@ -116,7 +116,7 @@ impl Handle {
             Some(Bug::CorruptIsSkipped) => {
                 events.filter(move |event| future::ready(!is_corrupt(event))).boxed()
             }
-            // An error is the last item.
+            // The read ends after an error.
             _ => events
                 .scan(false, |failed, event| {
                     let item = if *failed { None } else { Some(event) };
@@ -141,7 +141,7 @@ impl Handle {
         }
     }
 
-    /// An answer without a write.
+    /// An answer to an append that was not written.
     async fn made_up(&self, append: &Append, base: Version, replayed: bool) -> Result<Appended> {
         let position = self.store().last_position().await?;
         Appended::after(base, append.count(), position, replayed)
@@ -291,7 +291,7 @@ impl Handle {
         }
     }
 
-    /// What the caller is told.
+    /// The answer that the caller gets.
     fn answer(&self, append: &Append, answer: Result<Appended>) -> Result<Appended> {
         let mut answer = answer.map_err(|error| match error.conflict() {
             Some(_) if self.has(Bug::ConflictIsInternal) => {
@@ -331,7 +331,7 @@ impl Handle {
     }
 }
 
-/// The same events under other ids.
+/// The same append with new event ids, and with `Any`.
 fn renamed(mut append: Append) -> Append {
     append.events = append.events.into_iter().map(|e| e.with_id(Uuid::now_v7())).collect();
     append.expected = ExpectedVersion::Any;
@@ -539,7 +539,7 @@ impl CheckpointStore for Handle {
     }
 }
 
-/// Whether a text begins as a pattern of SQL's `LIKE` says.
+/// Whether the text, or the beginning of it, matches a pattern of SQL's `LIKE`.
 fn like(pattern: &str, text: &str) -> bool {
     let Some(first) = pattern.chars().next() else { return true };
     let rest = &pattern[first.len_utf8()..];

@@ -1,4 +1,4 @@
-//! A subscription over connections that can be cut; right in everything, but for its bug.
+//! A subscription over a connection that can be cut. It is correct but for the bug of its handle.
 
 use std::{
     pin::Pin,
@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{bug::Bug, store::Handle};
 
-/// Tells those who wait for a handle, or for a turn, that something was appended.
+/// Wakes the subscribers after an append, as far as the handle's bug lets it.
 pub(crate) fn wake(handle: &Handle) {
     handle.server.waiters.send_modify(|appends| *appends = (appends.0 + 1, handle.number));
     if handle.has(Bug::ImportsWakeNobody) {
@@ -43,7 +43,7 @@ pub(crate) async fn subscribe(handle: &Handle, mut options: Subscribe) -> Result
             };
             return Ok(Subscription::new(stream::once(lazily).flatten()));
         }
-        // The end is now, also for a connection that is made later.
+        // Look for the end now: the stream connects again later, when the end may be elsewhere.
         Start::End => options.start = Start::After(handle.store().last_position().await?),
         Start::After(after) if handle.has(Bug::ResumesAt) => {
             options.start = Start::After(after.minus(1));
@@ -79,7 +79,7 @@ pub(crate) async fn subscribe(handle: &Handle, mut options: Subscribe) -> Result
 
 struct Connection {
     handle: Handle,
-    /// Where to go on, should the connection be cut.
+    /// What to subscribe to after the connection was cut.
     options: Subscribe,
     messages: Subscription,
     cuts: watch::Receiver<u64>,
@@ -154,7 +154,7 @@ impl Connection {
         }
     }
 
-    /// What keeps a live subscriber waiting although there is something to deliver.
+    /// Keeps a live subscription from delivering an event, as its bug says.
     async fn wait(&mut self) {
         match self.handle.bug {
             Some(Bug::PollsOnceAnHour) => tokio::time::sleep(Duration::from_secs(3600)).await,
@@ -164,7 +164,7 @@ impl Connection {
                     return;
                 }
             },
-            // Until an append comes that wakes.
+            // An import has set the count, and only an append resets it.
             Some(Bug::ImportsWakeNobody) => {
                 while self.handle.server.in_flight.load(Ordering::SeqCst) > 0 {
                     let _ = self.appends.changed().await;
@@ -193,7 +193,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether a message is told.
+    /// Whether the subscriber is given this message.
     fn passes(&mut self, message: &Message) -> bool {
         let bug = self.handle.bug;
         match message {
@@ -213,7 +213,8 @@ impl Connection {
             }
             Message::CaughtUp(_) => {
                 self.live = true;
-                // Said again after each cut, which is no news to a subscriber.
+                // The inner subscription says it again after each cut. The subscriber hears it
+                // once, and afterwards as a checkpoint.
                 let first = !std::mem::replace(&mut self.told_caught_up, true);
                 bug != Some(Bug::NeverCaughtUp) && (first || bug != Some(Bug::NoCheckpoints))
             }
@@ -222,7 +223,8 @@ impl Connection {
     }
 }
 
-/// History first, and then whatever is appended once somebody asks for more.
+/// Gives the history, and then only events that are appended after the subscriber has read all of
+/// it.
 async fn with_gap(handle: &Handle, options: Subscribe) -> Result<Subscription> {
     let mut past = handle.store().subscribe(inner(handle, &options)).await?;
     let mut history = Vec::new();
@@ -237,7 +239,8 @@ async fn with_gap(handle: &Handle, options: Subscribe) -> Result<Subscription> {
     let (handle, end) = (handle.clone(), options.with_start(Start::End));
     let live = async move {
         match handle.store().subscribe(inner(&handle, &end)).await {
-            // It has been said that the subscriber has caught up.
+            // Leave out the message that the subscription has caught up: the history ended with
+            // one.
             Ok(live) => live.skip(1).boxed(),
             Err(error) => stream::iter([Err(error)]).boxed(),
         }
@@ -245,7 +248,7 @@ async fn with_gap(handle: &Handle, options: Subscribe) -> Result<Subscription> {
     Ok(Subscription::new(stream::iter(history).chain(stream::once(live).flatten())))
 }
 
-/// A buffer of a fixed size, in which new messages push out old ones.
+/// A buffer of 64 messages. If it is full, a new message replaces the oldest.
 fn buffered(
     messages: impl Stream<Item = Result<Message>> + Send + 'static,
 ) -> impl Stream<Item = Result<Message>> + Send + 'static {
@@ -269,8 +272,8 @@ fn buffered(
     })
 }
 
-/// Drops the next event when it is polled again without having been woken: as after a `next` that
-/// was cancelled while an event was on its way.
+/// Loses the next event if it is polled again without having been woken: that is what happens when
+/// a `next` is cancelled while it waits.
 struct Lossy {
     messages: Pin<Box<dyn Stream<Item = Result<Message>> + Send>>,
     signal: Arc<Signal>,

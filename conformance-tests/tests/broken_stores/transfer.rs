@@ -1,4 +1,5 @@
-//! Imports into a simulated server, and the list of its streams: right, but for the bug of the handle.
+//! Imports into a simulated server, and the list of its streams. They are correct but for the bug
+//! of the handle.
 
 use std::sync::atomic::Ordering;
 
@@ -81,7 +82,7 @@ impl Handle {
     async fn append_all(&self, events: Vec<RecordedEvent>) -> Result<()> {
         for event in events {
             let RecordedEvent { stream, id, event_type, data, metadata, .. } = event;
-            // Under another id, so that it is not recognised as what it is.
+            // A new id keeps the event from being recognised as the one that is already there.
             let id = if self.has(Bug::ImportsAppend) { uuid::Uuid::now_v7() } else { id };
             let event = NewEvent::from_stored(id, event_type, data, metadata);
             self.store().append(Append::new(stream, ExpectedVersion::Any, [event])).await?;

@@ -1,28 +1,20 @@
-//! Snapshots and checkpoints.
+//! Snapshots: the latest one of each stream is kept.
 
-use annals_core::{ErrorKind, Payload, Position, Snapshot, SubscriberId};
+use annals_core::{ErrorKind, Payload, Snapshot};
 use futures::future::try_join_all;
 
 use crate::{
     case::{CaseResult, Context, cases},
-    tools::{assert_kind, done, id},
+    tools::{assert_kind, id},
 };
 
-cases! { "keep":
+cases! { "snapshot":
     a_snapshot_is_kept_byte_for_byte [10, 22] Snapshots;
     the_latest_snapshot_is_kept [22] Snapshots;
     snapshots_are_kept_apart [22] Snapshots;
-    a_snapshot_can_be_forgotten [22] Snapshots;
+    a_snapshot_can_be_deleted [22] Snapshots;
     a_snapshot_over_the_limit_is_refused [7, 22] Snapshots;
     racing_snapshots_leave_the_latest [22] Snapshots;
-    a_checkpoint_never_moves_back [22] Checkpoints;
-    a_checkpoint_moves_back_when_asked_to [22] Checkpoints;
-    checkpoints_are_kept_apart [22] Checkpoints;
-    racing_checkpoints_leave_the_greatest [22] Checkpoints;
-}
-
-fn subscriber(name: &str) -> SubscriberId {
-    SubscriberId::new(name).unwrap()
 }
 
 fn snapshot(version: u64) -> Snapshot {
@@ -56,9 +48,9 @@ async fn the_latest_snapshot_is_kept(cx: Context) -> CaseResult {
         latest = version.max(latest);
         let kept = store.load_snapshot(&stream).await?.unwrap();
         assert_eq!(kept.version.get(), latest);
-        assert_eq!(kept.data.decode::<u64>()?, latest, "another state than that of its version");
+        assert_eq!(kept.data.decode::<u64>()?, latest, "the state is that of another version");
     }
-    // One of the same version replaces: the state may have another shape by now.
+    // A snapshot of the same version replaces the old one: its state may have a newer format.
     let rebuilt = Snapshot::new(100, Payload::json("rebuilt")?);
     store.save_snapshot(&stream, rebuilt.clone()).await?;
     assert_eq!(store.load_snapshot(&stream).await?, Some(rebuilt));
@@ -77,7 +69,7 @@ async fn snapshots_are_kept_apart(cx: Context) -> CaseResult {
     Ok(())
 }
 
-async fn a_snapshot_can_be_forgotten(cx: Context) -> CaseResult {
+async fn a_snapshot_can_be_deleted(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     store.delete_snapshot(&stream).await?;
     store.save_snapshot(&id("order-2"), snapshot(9)).await?;
@@ -85,7 +77,7 @@ async fn a_snapshot_can_be_forgotten(cx: Context) -> CaseResult {
     store.delete_snapshot(&stream).await?;
     assert_eq!(store.load_snapshot(&stream).await?, None);
     assert_eq!(store.load_snapshot(&id("order-2")).await?, Some(snapshot(9)));
-    // What was forgotten is not later than what comes.
+    // After the deletion a snapshot of a smaller version is kept.
     store.save_snapshot(&stream, snapshot(3)).await?;
     assert_eq!(store.load_snapshot(&stream).await?, Some(snapshot(3)));
     Ok(())
@@ -114,65 +106,5 @@ async fn racing_snapshots_leave_the_latest(cx: Context) -> CaseResult {
         saved?;
     }
     assert_eq!(handles[0].load_snapshot(&id("order-1")).await?, Some(snapshot(24)));
-    Ok(())
-}
-
-async fn a_checkpoint_never_moves_back(cx: Context) -> CaseResult {
-    let (store, other, report) = (cx.open().await, cx.open().await, subscriber("report"));
-    assert_eq!(store.load_checkpoint(&report).await?, None);
-    let mut greatest = Position::START;
-    for position in [0, 5, 3, 5, 0, 1 << 40, 6, i64::MAX as u64] {
-        let position = Position::new(position);
-        greatest = greatest.max(position);
-        assert_eq!(store.save_checkpoint(&report, position).await?, greatest, "what is kept now");
-        assert_eq!(other.load_checkpoint(&report).await?, Some(greatest));
-    }
-    Ok(())
-}
-
-async fn a_checkpoint_moves_back_when_asked_to(cx: Context) -> CaseResult {
-    let (store, report) = (cx.open().await, subscriber("report"));
-    store.save_checkpoint(&report, 9.into()).await?;
-    store.reset_checkpoint(&report, Some(4.into())).await?;
-    assert_eq!(store.load_checkpoint(&report).await?, Some(4.into()));
-    assert_eq!(store.save_checkpoint(&report, 5.into()).await?, 5.into());
-    store.reset_checkpoint(&report, None).await?;
-    assert_eq!(store.load_checkpoint(&report).await?, None);
-    store.reset_checkpoint(&report, None).await?;
-    store.reset_checkpoint(&report, Some(7.into())).await?;
-    assert_eq!(store.load_checkpoint(&report).await?, Some(7.into()));
-    Ok(())
-}
-
-async fn checkpoints_are_kept_apart(cx: Context) -> CaseResult {
-    let store = cx.open().await;
-    let names = ["report", "Report", "report ", "re_ort", "re%", "'report'", "日本"];
-    for (position, name) in (1u64..).zip(names) {
-        store.save_checkpoint(&subscriber(name), position.into()).await?;
-    }
-    store.reset_checkpoint(&subscriber("Report"), None).await?;
-    for (position, name) in (1u64..).zip(names) {
-        let due = (name != "Report").then_some(position.into());
-        assert_eq!(store.load_checkpoint(&subscriber(name)).await?, due, "{name:?}");
-    }
-    Ok(())
-}
-
-async fn racing_checkpoints_leave_the_greatest(cx: Context) -> CaseResult {
-    let handles = cx.open_many(2).await;
-    let mut positions: Vec<u64> = (1..=40).collect();
-    cx.rng(0).shuffle(&mut positions);
-    let saving = positions.into_iter().map(|position| {
-        let store = handles[position as usize % 2].clone();
-        tokio::spawn(async move {
-            let kept = store.save_checkpoint(&subscriber("report"), position.into()).await?;
-            assert!(kept.get() >= position, "saved {position}, and {kept} is kept");
-            done()
-        })
-    });
-    for saved in try_join_all(saving).await.unwrap() {
-        saved?;
-    }
-    assert_eq!(handles[0].load_checkpoint(&subscriber("report")).await?, Some(40.into()));
     Ok(())
 }
