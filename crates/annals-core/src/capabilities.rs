@@ -1,46 +1,53 @@
-//! What a store can do, said before it is asked.
+//! What a store declares that it can do, and its limits.
 
-/// How surely an append is recognised as a retry under `Any` and `StreamExists`. Under `Exact` and
-/// `NoStream` it always is (contract, rule 5).
+/// How surely a store recognises that an append under `Any` or `StreamExists` is a retry. Under
+/// `Exact` and `NoStream` every store recognises it (contract, rule 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Recognition {
-    /// Always, as long as the events are there.
+    /// The store always recognises a retry, unless the events were removed.
     Guaranteed,
-    /// Often: at least while nothing else was appended to the stream since.
+    /// The store recognises a retry at least as long as nothing else was appended to the stream.
     BestEffort,
 }
 
-/// When truncated and deleted events are gone from reads of all. From reads of their stream they
-/// are gone at once.
+/// When truncated and deleted events disappear from reads of all. From reads of their stream they
+/// disappear before the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Removal {
     /// Before the call returns.
     AtOnce,
-    /// When the database has cleaned up, in its own time or when told to.
+    /// After a clean-up, which the database makes when it chooses or when an operator starts it.
     AfterCleanUp,
 }
 
-/// What a store can do, and its limits. A call that it cannot serve is refused with
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), never half done.
+/// What a store can do, and its limits. A store refuses a call that it cannot serve with
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported); it never does half of it.
+///
+/// ```
+/// use annals_core::EventStore;
+/// fn can_project(store: &dyn EventStore) -> bool {
+///     store.capabilities().global_order && store.capabilities().checkpoints
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// The name of the backend, as in `sqlite`.
+    /// The name of the backend, such as `sqlite`.
     pub backend: &'static str,
-    /// Whether what was appended is still there after the process has died.
+    /// Whether events survive the death of the process.
     pub durable: bool,
-    /// Whether there is an order over all streams: positions, `read_all`, and subscriptions to
-    /// more than one stream.
+    /// Whether the store keeps an order over all streams: positions, `read_all`, and subscriptions
+    /// to more than one stream.
     pub global_order: bool,
     /// Whether one append can write to several streams.
     pub multi_stream_append: bool,
-    /// How surely a retry under `Any` or `StreamExists` is recognised.
+    /// How surely the store recognises a retry under `Any` or `StreamExists`.
     pub retry_recognition: Recognition,
-    /// Whether [`Appended::replayed`](crate::Appended::replayed) is told: whether the answer to a
-    /// retry differs from the answer to a first append. Where it does not, `replayed` is always
-    /// false; all else that is promised of a retry stays: the same answer, and nothing written.
+    /// Whether the store can tell a retry from a first append, and so sets
+    /// [`Appended::replayed`](crate::Appended::replayed). If it cannot, `replayed` is always
+    /// `false`, but a retry still gets the first answer and writes nothing.
     pub tells_retries: bool,
     /// Whether streams can be truncated.
     pub truncate: bool,
@@ -48,30 +55,33 @@ pub struct Capabilities {
     pub delete: bool,
     /// Whether streams can be tombstoned.
     pub tombstone: bool,
-    /// When removed events are gone from reads of all.
+    /// When removed events disappear from reads of all.
     pub removal: Removal,
-    /// Whether snapshots can be kept.
+    /// Whether the store keeps snapshots.
     pub snapshots: bool,
-    /// Whether checkpoints can be kept.
+    /// Whether the store keeps checkpoints.
     pub checkpoints: bool,
-    /// Whether leases can be kept.
+    /// Whether the store keeps leases.
     pub leases: bool,
-    /// Whether its streams can be listed.
+    /// Whether the store can list its streams.
     pub list_streams: bool,
-    /// Whether an [import](crate::TransferStore::import) keeps the record times, and begins a stream
-    /// at any version without traces. Without it, an import goes by appends.
+    /// Whether an [import](crate::TransferStore::import) keeps the times at which the events were
+    /// recorded, and can begin a stream at any version without placeholders. If not, an import is
+    /// made of appends.
     pub exact_import: bool,
-    /// The most bytes that data and metadata of one event may have together; for a snapshot too.
+    /// The most bytes that data and metadata of one event may have together, and those of a
+    /// snapshot.
     pub max_event_bytes: usize,
-    /// The most events of one append, over all its streams.
+    /// The most events that one append may have, over all its streams.
     pub max_append_events: usize,
-    /// The most bytes of data and metadata of one append, over all its events.
+    /// The most bytes of data and metadata that one append may have, over all its events.
     pub max_append_bytes: usize,
 }
 
 impl Capabilities {
-    /// A store that can do everything, except what cannot be said without knowing it: it is not
-    /// durable, recognises retries by best effort, lists no streams and imports by appends.
+    /// The capabilities of a store that has everything which adapters usually have. An adapter
+    /// changes what differs: this store is not durable, recognises retries by best effort, does not
+    /// list its streams and imports by appends.
     #[must_use]
     pub const fn new(backend: &'static str) -> Self {
         const MIB: usize = 1024 * 1024;
@@ -97,10 +107,10 @@ impl Capabilities {
         }
     }
 
-    /// What is declared, for people: a name and a value each, in a fixed order.
+    /// The capabilities as text for people: a name and a value each, in a fixed order.
     #[must_use]
     pub fn rows(&self) -> Vec<(&'static str, String)> {
-        // Taken apart in full, so that a new field cannot be forgotten here.
+        // Name every field, so that the compiler rejects this function when a field is added.
         let Self {
             backend: _,
             durable,

@@ -11,32 +11,33 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The call itself is wrong; the message says what to change. Nothing was sent.
+    /// The call itself is wrong; the message says what to change. Nothing was sent to the database.
     InvalidInput,
     /// An event, or an append, is larger than the store's [`Capabilities`](crate::Capabilities)
-    /// allow. Nothing was sent.
+    /// allow. Nothing was sent to the database.
     LimitExceeded,
-    /// The stream is not at the version expected: [`Error::conflict`] has both. Nothing was
-    /// written; read the stream again, decide again, append again.
+    /// The stream is not at the expected version: [`Error::conflict`] has the expected and the
+    /// actual one. Nothing was written. Read the stream again, decide again, append again.
     Conflict,
-    /// The stream was tombstoned and takes no append, ever.
+    /// The stream was tombstoned, so it takes no append ever again.
     StreamClosed,
     /// The store declares in its [`Capabilities`](crate::Capabilities) that it cannot do this.
     Unsupported,
-    /// The database cannot be reached, or the connection was lost. Try again.
+    /// The database cannot be reached, or the connection was lost. Retry the call.
     Unavailable,
-    /// The database is reachable but too busy: a lock or a pool timed out, a request was
-    /// throttled. Try again, later.
+    /// The database can be reached but is too busy: a lock or a pool timed out, or the request was
+    /// throttled. Retry the call after a pause.
     Busy,
     /// The database refused the credentials, or they do not allow the call.
     Denied,
-    /// What was found is not an annals store that this version can use.
+    /// The database holds something other than an annals store, or a store that this version of
+    /// annals cannot use.
     Incompatible,
-    /// Something stored cannot be read back as what it should be.
+    /// Stored data cannot be decoded.
     Corrupt,
-    /// The data was encrypted with a key that has been forgotten: nothing brings it back.
+    /// The data was encrypted with a key that has been forgotten. Nothing brings it back.
     Forgotten,
-    /// The database reported something that none of the other kinds says: see `source()`.
+    /// The database reported an error of some other kind: see `source()`.
     Internal,
 }
 
@@ -65,27 +66,29 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// A lost race: what the writer believed, and what is.
+/// The details of a conflict: the version that the writer expected, and the actual one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conflict {
-    /// The stream.
+    /// The stream that was to be changed.
     pub stream: StreamId,
-    /// What the append expected.
+    /// What the writer expected.
     pub expected: ExpectedVersion,
-    /// The version at which the stream was found.
+    /// The version that the stream had.
     pub actual: Version,
 }
 
-/// What went wrong, where, and what a caller may do about it.
+/// The error of every call of annals: what went wrong, where, and what the caller can do about it.
 ///
 /// ```
 /// use annals_core::{Error, ErrorKind};
-/// fn again(error: &Error) -> bool {
-///     // Retrying with the same events is safe even where the first try may have been written.
+///
+/// /// Whether to send the same append, with the same event ids, once more.
+/// fn retry(error: &Error) -> bool {
+///     // If the first try was written after all, the store answers the retry without writing.
 ///     error.is_retryable() || error.outcome_unknown()
 /// }
-/// assert!(again(&Error::new(ErrorKind::Busy, "the database is locked")));
+/// assert!(retry(&Error::new(ErrorKind::Busy, "the database is locked")));
 /// ```
 pub struct Error(Box<Inner>);
 
@@ -101,8 +104,8 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of this kind. The message says what happened and, where there is something, what
-    /// to do; it must hold no secret.
+    /// An error of this kind. The message says what happened and, if the caller can do something,
+    /// what to do. It must not contain a secret.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -116,7 +119,7 @@ impl Error {
         }))
     }
 
-    /// A lost race.
+    /// A conflict: another writer has changed the stream since the caller read it.
     #[must_use]
     pub fn lost_race(stream: &StreamId, expected: ExpectedVersion, actual: Version) -> Self {
         let mut error = Self::new(
@@ -128,14 +131,14 @@ impl Error {
         error
     }
 
-    /// The stream was tombstoned.
+    /// An error that says that the stream was tombstoned.
     #[must_use]
     pub fn stream_closed(stream: &StreamId) -> Self {
         Self::new(ErrorKind::StreamClosed, "the stream was tombstoned and takes no more writes")
             .with_stream(stream)
     }
 
-    /// The store declares that it cannot do `what`.
+    /// An error that says that the store has no `what`, as its capabilities declare.
     #[must_use]
     pub fn unsupported(what: &str) -> Self {
         Self::new(
@@ -144,35 +147,36 @@ impl Error {
         )
     }
 
-    /// Adds the name of the backend, where none is set yet.
+    /// Adds the name of the backend, unless the error already has one.
     #[must_use]
     pub fn with_backend(mut self, backend: &'static str) -> Self {
         self.0.backend.get_or_insert(backend);
         self
     }
 
-    /// Adds what was being done (`append`, `read_stream`, …), where none is set yet.
+    /// Adds the operation that failed (`append`, `read_stream`, …), unless the error already has
+    /// one.
     #[must_use]
     pub fn with_operation(mut self, operation: &'static str) -> Self {
         self.0.operation.get_or_insert(operation);
         self
     }
 
-    /// Adds the stream, where none is set yet.
+    /// Adds the stream, unless the error already has one.
     #[must_use]
     pub fn with_stream(mut self, stream: &StreamId) -> Self {
         self.0.stream.get_or_insert_with(|| stream.clone());
         self
     }
 
-    /// Adds the cause: the driver's own error, as it came.
+    /// Adds the cause: the unchanged error of the driver.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Says that a write may have happened although its answer was lost (contract, rule 6).
+    /// Says that the write may have happened, because its answer was lost (contract, rule 6).
     #[must_use]
     pub fn with_outcome_unknown(mut self) -> Self {
         self.0.outcome_unknown = true;
@@ -185,40 +189,40 @@ impl Error {
         self.0.kind
     }
 
-    /// The versions of a lost race: present where the kind is [`ErrorKind::Conflict`].
+    /// The expected and the actual version, if the kind is [`ErrorKind::Conflict`].
     #[must_use]
     pub fn conflict(&self) -> Option<&Conflict> {
         self.0.conflict.as_ref()
     }
 
-    /// Whether the same call, unchanged, may succeed later. A conflict does not count: it needs a
-    /// new decision.
+    /// Whether the same call, unchanged, may succeed later. False for a conflict, which needs a new
+    /// decision by the caller.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Busy)
     }
 
-    /// Whether a write may have happened all the same, because its answer was lost. Where this is
-    /// `false`, nothing was written. Retrying an append with the same events and the same expected
-    /// version is safe either way.
+    /// Whether the write may have happened although the call failed, because its answer was lost.
+    /// If this is `false`, nothing was written. Retrying an append with the same events and the same
+    /// expected version is safe in both cases.
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
     }
 
-    /// The backend that failed, as in `sqlite`.
+    /// The name of the backend that failed, such as `sqlite`.
     #[must_use]
     pub fn backend(&self) -> Option<&'static str> {
         self.0.backend
     }
 
-    /// What was being done, as in `append`.
+    /// The operation that failed, such as `append`.
     #[must_use]
     pub fn operation(&self) -> Option<&'static str> {
         self.0.operation
     }
 
-    /// The stream, where there is one.
+    /// The stream that the call was about, if it was about one.
     #[must_use]
     pub fn stream(&self) -> Option<&StreamId> {
         self.0.stream.as_ref()
@@ -239,7 +243,7 @@ impl fmt::Display for Error {
         }
         write!(f, "{kind}: {message}")?;
         if *outcome_unknown {
-            f.write_str(" (it may have been written all the same)")?;
+            f.write_str(" (the answer was lost: the write may have happened)")?;
         }
         Ok(())
     }
@@ -293,6 +297,6 @@ mod tests {
             .with_outcome_unknown();
         assert_eq!(error.source().unwrap().to_string(), "reset");
         assert!(error.is_retryable() && error.outcome_unknown());
-        assert!(error.to_string().ends_with("(it may have been written all the same)"));
+        assert!(error.to_string().ends_with("(the answer was lost: the write may have happened)"));
     }
 }

@@ -1,4 +1,4 @@
-//! Events: to be written, and recorded.
+//! Events: [`NewEvent`], to be written, and [`RecordedEvent`], as a store holds it.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use crate::{Error, EventType, Payload, Position, Result, StreamId, Version, metadata};
 
-/// An event to be written.
+/// An event to write. The store adds a version, a position and a time, and it becomes a
+/// [`RecordedEvent`].
 ///
 /// ```
 /// use annals_core::NewEvent;
@@ -25,7 +26,7 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// An event with a fresh id (UUID version 7) and no metadata.
+    /// An event with a new id (UUID version 7) and no metadata.
     #[must_use]
     pub fn new(event_type: EventType, data: Payload) -> Self {
         Self { id: Uuid::now_v7(), event_type, data, metadata: Payload::empty() }
@@ -34,7 +35,7 @@ impl NewEvent {
     /// An event whose data is a value, serialised as JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where the type is not a legal
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the type is not a legal
     /// name, or the value cannot be serialised.
     pub fn json<T: Serialize + ?Sized>(
         event_type: impl TryInto<EventType, Error: Into<Error>>,
@@ -46,7 +47,7 @@ impl NewEvent {
     /// An event whose data is bytes of any kind.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where the type is not a legal
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the type is not a legal
     /// name.
     pub fn binary(
         event_type: impl TryInto<EventType, Error: Into<Error>>,
@@ -55,15 +56,16 @@ impl NewEvent {
         Ok(Self::new(event_type.try_into().map_err(Into::into)?, Payload::binary(bytes)))
     }
 
-    /// Sets the id. Appending the same ids again is how a retry is recognised.
+    /// Sets the id. A store recognises the retry of an append by the ids of its events, so a retry
+    /// must use the same ids.
     #[must_use]
     pub fn with_id(mut self, id: Uuid) -> Self {
         self.id = id;
         self
     }
 
-    /// Sets the metadata. Its content kind follows from the bytes, since not every backend can
-    /// store one for metadata: JSON where they are one JSON text, else binary.
+    /// Sets the metadata. Its content kind is inferred from the bytes, because not every backend can
+    /// store one for metadata: JSON if the bytes are one JSON text, else binary.
     #[must_use]
     pub fn with_metadata(mut self, bytes: impl Into<Bytes>) -> Self {
         self.metadata = Payload::inferred(bytes);
@@ -73,7 +75,7 @@ impl NewEvent {
     /// Sets the metadata to a value, serialised as JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where it cannot be serialised.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it cannot be serialised.
     pub fn with_json_metadata<T: Serialize + ?Sized>(mut self, value: &T) -> Result<Self> {
         self.metadata = Payload::json(value)?;
         Ok(self)
@@ -82,8 +84,8 @@ impl NewEvent {
     /// Sets `$correlationId` in the metadata, and leaves its other members as they are.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where there is metadata that is
-    /// not a JSON object.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the event has metadata that
+    /// is not a JSON object.
     pub fn with_correlation_id(mut self, id: impl AsRef<str>) -> Result<Self> {
         self.metadata = metadata::with(&self.metadata, metadata::CORRELATION_ID, id.as_ref())?;
         Ok(self)
@@ -92,8 +94,8 @@ impl NewEvent {
     /// Sets `$causationId` in the metadata, and leaves its other members as they are.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where there is metadata that is
-    /// not a JSON object.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the event has metadata that
+    /// is not a JSON object.
     pub fn with_causation_id(mut self, id: impl AsRef<str>) -> Result<Self> {
         self.metadata = metadata::with(&self.metadata, metadata::CAUSATION_ID, id.as_ref())?;
         Ok(self)
@@ -123,32 +125,33 @@ impl NewEvent {
         &self.metadata
     }
 
-    /// `$correlationId` of the metadata, where that is a JSON object with such a string.
+    /// The string `$correlationId` of the metadata; `None` if the metadata has none.
     #[must_use]
     pub fn correlation_id(&self) -> Option<String> {
         metadata::get(&self.metadata, metadata::CORRELATION_ID)
     }
 
-    /// `$causationId` of the metadata, where that is a JSON object with such a string.
+    /// The string `$causationId` of the metadata; `None` if the metadata has none.
     #[must_use]
     pub fn causation_id(&self) -> Option<String> {
         metadata::get(&self.metadata, metadata::CAUSATION_ID)
     }
 
-    /// What counts against [`Capabilities::max_event_bytes`](crate::Capabilities::max_event_bytes):
-    /// the bytes of data and metadata.
+    /// The number of bytes of data and metadata together, which
+    /// [`Capabilities::max_event_bytes`](crate::Capabilities::max_event_bytes) limits.
     #[must_use]
     pub fn size(&self) -> usize {
         self.data.len() + self.metadata.len()
     }
 
-    /// For adapters: an event as it was stored, unchecked, since it was checked when it was written.
+    /// For adapters: an event from its stored parts. Nothing is checked, because everything was
+    /// checked when the event was written.
     #[must_use]
     pub fn from_stored(id: Uuid, event_type: EventType, data: Payload, metadata: Payload) -> Self {
         Self { id, event_type, data, metadata }
     }
 
-    /// For adapters: the event as it stands once recorded.
+    /// For adapters: the event with what the store adds when it records it.
     #[must_use]
     pub fn recorded(
         self,
@@ -166,16 +169,16 @@ impl NewEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedEvent {
-    /// The stream.
+    /// The stream that the event is in.
     pub stream: StreamId,
-    /// Its place in the stream.
+    /// The event's place in its stream.
     pub version: Version,
-    /// Its place in the whole store.
+    /// The event's place in the whole store.
     pub position: Position,
-    /// When the store recorded it, by the clock of whoever assigned the position: UTC, whole
-    /// microseconds. Clocks go backwards; order is by position.
+    /// When the event was recorded: UTC, in whole microseconds, by the clock of the machine that
+    /// assigned its position. Clocks can go backwards, so order events by position, not by time.
     pub recorded_at: DateTime<Utc>,
-    /// The id it was given.
+    /// The id that the writer gave to the event.
     pub id: Uuid,
     /// The type.
     pub event_type: EventType,
@@ -186,17 +189,29 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// The bytes of data and metadata.
+    /// The number of bytes of data and metadata together.
     #[must_use]
     pub fn size(&self) -> usize {
         self.data.len() + self.metadata.len()
     }
 
-    /// The value that the data, a JSON text, stands for.
+    /// Decodes the data, a JSON text.
+    ///
+    /// ```
+    /// # use annals_core::{RecordedEvent, Result};
+    /// #[derive(serde::Deserialize)]
+    /// struct OrderPlaced {
+    ///     total: u32,
+    /// }
+    ///
+    /// fn total(event: &RecordedEvent) -> Result<u32> {
+    ///     Ok(event.json::<OrderPlaced>()?.total)
+    /// }
+    /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) with the stream, version and type, where
-    /// the data is not JSON, or not a `T`.
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), with the stream, version and type of the
+    /// event, if the data is not JSON, or not a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         self.data.decode().map_err(|e| {
             let what = format!(
@@ -209,13 +224,13 @@ impl RecordedEvent {
         })
     }
 
-    /// `$correlationId` of the metadata, where that is a JSON object with such a string.
+    /// The string `$correlationId` of the metadata; `None` if the metadata has none.
     #[must_use]
     pub fn correlation_id(&self) -> Option<String> {
         metadata::get(&self.metadata, metadata::CORRELATION_ID)
     }
 
-    /// `$causationId` of the metadata, where that is a JSON object with such a string.
+    /// The string `$causationId` of the metadata; `None` if the metadata has none.
     #[must_use]
     pub fn causation_id(&self) -> Option<String> {
         metadata::get(&self.metadata, metadata::CAUSATION_ID)

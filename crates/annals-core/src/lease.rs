@@ -1,4 +1,4 @@
-//! Leases: of several processes one at a time.
+//! Leases: one of several processes at a time may do a piece of work.
 
 use std::{
     fmt,
@@ -11,40 +11,42 @@ use uuid::Uuid;
 
 use crate::{Error, LeaseName, Result};
 
-/// What a store keeps of a lease. It does not know what time it is: whether the lease has run out
-/// is judged by those who want it, each by its own steady clock (see [`Candidate`]), so that no two
-/// clocks have to agree.
+/// What a store keeps of a lease. The record contains no time of day: each candidate judges by its
+/// own steady clock whether the lease has expired (see [`Candidate`]), so no two clocks have to
+/// agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseRecord {
     /// Counts the writes of this record, from 1.
     pub revision: u64,
-    /// The fencing token: the revision with which the holder took it. Whoever takes it later has a
-    /// greater one, so that whatever the holder writes to can refuse one who has been replaced.
+    /// The fencing token: the revision with which the holder took the lease. Every later holder has
+    /// a greater token, so a system that compares tokens can refuse the writes of a holder that has
+    /// been replaced.
     pub token: u64,
-    /// Who holds it: one attempt to, which nobody shares.
+    /// The holder: the id of one [`Candidate`], which no other candidate has.
     pub holder: Uuid,
-    /// How long after it saw this revision for the first time somebody else may take it. Zero: it
-    /// was given up.
+    /// The time to live: how long another candidate must have seen this revision before it may
+    /// take the lease. Zero means that the holder gave the lease up.
     pub ttl: Duration,
 }
 
 impl LeaseRecord {
-    /// A record. Of the time to live whole milliseconds count, which is what every store keeps.
+    /// A record. The time to live is cut to whole milliseconds, which is what every store keeps.
     #[must_use]
     pub fn new(revision: u64, token: u64, holder: Uuid, ttl: Duration) -> Self {
         Self { revision, token, holder, ttl: whole_millis(ttl) }
     }
 
-    /// Its numbers for databases whose integers are signed: revision, token, and the time to live
-    /// in milliseconds. Greater ones than these have become the greatest there is.
+    /// For adapters: the numbers of the record as signed integers: revision, token, and the time to
+    /// live in milliseconds. A number that is too large for `i64` becomes `i64::MAX`.
     #[must_use]
     pub fn to_stored(&self) -> [i64; 3] {
         let millis = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
         [self.revision, self.token, millis].map(|number| i64::try_from(number).unwrap_or(i64::MAX))
     }
 
-    /// The reverse of `to_stored`; negative numbers, which no record has, become 0.
+    /// For adapters: the reverse of [`LeaseRecord::to_stored`]. A negative number, which no record
+    /// has, becomes 0.
     #[must_use]
     pub fn from_stored(numbers: [i64; 3], holder: Uuid) -> Self {
         let [revision, token, millis] = numbers.map(|number| u64::try_from(number).unwrap_or(0));
@@ -52,27 +54,30 @@ impl LeaseRecord {
     }
 }
 
-/// The time that a store keeps.
+/// Cuts a time to what a store keeps: whole milliseconds that fit into an `i64`.
 fn whole_millis(time: Duration) -> Duration {
     let most = i64::MAX.unsigned_abs();
     Duration::from_millis(u64::try_from(time.as_millis()).map_or(most, |millis| millis.min(most)))
 }
 
-/// Keeps the records of leases. What is not implemented refuses. Those who want a lease use a
-/// [`Candidate`].
+/// Keeps the records of leases. Applications do not call this trait; they use a [`Candidate`]. A
+/// method that a store does not implement refuses with
+/// [`Unsupported`](crate::ErrorKind::Unsupported).
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
-    /// The newest record; none where nobody ever held it.
+    /// The newest record of a lease; `None` if nobody ever held the lease.
     async fn load_lease(&self, _name: &LeaseName) -> Result<Option<LeaseRecord>> {
         Err(Error::unsupported("leases"))
     }
 
-    /// Replaces the record of the revision before, and only that: a record of revision 1 is written
-    /// where there is none. Says whether this call did it; of any number of calls with one
-    /// revision, be the records alike, one at most is told so. Records stay for ever.
+    /// Compares and swaps: writes this record if the store holds the record of the revision before
+    /// it, or no record if this one has revision 1. Returns whether this call wrote it. Of any
+    /// number of calls with the same revision, even with equal records, at most one gets `true`. A
+    /// record stays for ever.
     ///
     /// # Errors
-    /// Where [`Error::outcome_unknown`], [`LeaseStore::load_lease`] tells.
+    /// If [`Error::outcome_unknown`], [`LeaseStore::load_lease`] tells whether the record was
+    /// written.
     async fn swap_lease(&self, _name: &LeaseName, _record: &LeaseRecord) -> Result<bool> {
         Err(Error::unsupported("leases"))
     }
@@ -90,15 +95,18 @@ impl<T: LeaseStore + ?Sized> LeaseStore for Arc<T> {
     }
 }
 
-/// One who wants a lease, and renews it while it has it. Its calls go to the store and come back;
-/// when to call them is up to the caller, who needs a timer. They can be cancelled.
+/// A candidate for a lease: it takes the lease when it can, and then renews it. It has no timer of
+/// its own: the caller decides when to call [`Candidate::acquire`] again, and can cancel the call.
 ///
-/// Another's lease is taken when its record stood unchanged for its time to live since *this*
-/// candidate first saw it: so a new candidate waits that long even where the holder died long ago,
-/// unless the lease was given up. The holder counts from *before* its last renewal was sent, which
-/// is earlier: while [`Candidate::token`] gives a token, nobody else has the lease. What the holder
-/// began before that moment may arrive anywhere later: that is what the token is for, as it is
-/// where the clock of a machine stood still while the machine slept.
+/// A candidate takes the lease of another one when the record has stood unchanged for its time to
+/// live since *this* candidate first saw it. So a new candidate waits that long even if the holder
+/// died long ago, unless the holder gave the lease up. The holder counts from *before* it sent its
+/// last renewal, which is earlier than any other candidate can have seen it: while
+/// [`Candidate::token`] returns a token, nobody else holds the lease.
+///
+/// A write that the holder began before its lease expired can still arrive afterwards, and so can
+/// any write of a machine whose clock stood still while the machine slept. Send the token with such
+/// writes, and let their receiver refuse a token smaller than the greatest it has seen.
 ///
 /// ```
 /// # use std::{sync::Arc, time::Duration};
@@ -114,55 +122,58 @@ pub struct Candidate {
     name: LeaseName,
     holder: Uuid,
     ttl: Duration,
-    /// The newest record that is known of, and since when.
+    /// The newest record that this candidate knows, and when it first saw that record.
     seen: Option<(LeaseRecord, Instant)>,
-    /// The last record that was sent to take or keep the lease, and when it was for the first time.
+    /// The last record that this candidate sent to take or renew the lease, and when it first sent
+    /// that record.
     sent: Option<(LeaseRecord, Instant)>,
-    /// Until when the lease is held.
+    /// Until when this candidate holds the lease; `None` if it does not.
     until: Option<Instant>,
-    /// Whether a call may have changed the record, or not.
+    /// Whether a call was begun whose outcome is not known yet, so that `seen` may be outdated.
     unsure: bool,
 }
 
 impl Candidate {
-    /// One who does not have the lease yet. Of the time to live whole milliseconds count, one at
-    /// least.
+    /// A candidate that does not hold the lease yet. The time to live is cut to whole milliseconds,
+    /// and is at least one.
     #[must_use]
     pub fn new(store: Arc<dyn LeaseStore>, name: LeaseName, ttl: Duration) -> Self {
-        // What others judge by.
+        // The store keeps whole milliseconds, and other candidates judge by what it keeps.
         let ttl = whole_millis(ttl).max(Duration::from_millis(1));
         let holder = Uuid::now_v7();
         Self { store, name, holder, ttl, seen: None, sent: None, until: None, unsure: false }
     }
 
-    /// The token of the lease, while it is held.
+    /// The fencing token, while this candidate holds the lease; else `None`.
     #[must_use]
     pub fn token(&self) -> Option<u64> {
         let (record, _) = self.seen.as_ref()?;
         self.until.filter(|until| Instant::now() < *until).map(|_| record.token)
     }
 
-    /// How long the lease is still held unless it is renewed; zero where it is not held.
+    /// How long this candidate still holds the lease if it does not renew it; zero if it does not
+    /// hold it.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Takes the lease where it can be had, or renews it. Says whether it is held now, which it is
-    /// not where the store took longer than the time to live to answer. One who was late to renew,
-    /// and whom nobody replaced, goes on with the token it had.
+    /// Takes the lease if it is free or expired, or renews it. Returns whether this candidate holds
+    /// the lease now: it does not if the store took longer than the time to live to answer. A holder
+    /// that renews too late, but that nobody has replaced, keeps its token.
     ///
     /// # Errors
-    /// Those of the store. A lease that was held is held until its time is over; call again.
+    /// The errors of the store. A holder keeps the lease until its time to live is over, so it can
+    /// call again.
     pub async fn acquire(&mut self) -> Result<bool> {
-        // Of one's own record it is known that it is the newest: a renewal is one call.
+        // A holder knows that its own record is the newest, so a renewal is one call to the store.
         if self.until.is_none() || self.unsure {
             self.look().await?;
         }
         let Some(record) = self.next() else { return Ok(false) };
         let now = Instant::now();
-        // One like it that seemed lost may arrive any time after it was sent; the others count
-        // from when they see that.
+        // An equal record that was sent before and seemed lost may have arrived, and the other
+        // candidates count from when they saw it: not before it was first sent.
         let first = match &self.sent {
             Some((sent, first)) if *sent == record => *first,
             _ => now,
@@ -179,7 +190,8 @@ impl Candidate {
         if let Err(error) = self.look().await {
             return Err(swapped.err().unwrap_or(error));
         }
-        // It may be there although the answer was another, or was lost.
+        // The record may have been written although the call failed or returned `false`: another
+        // call with an equal record can have written it.
         if self.seen.as_ref().is_some_and(|(seen, _)| *seen == record) {
             self.until = first.checked_add(self.ttl);
             return Ok(self.token().is_some());
@@ -187,15 +199,15 @@ impl Candidate {
         swapped.map(|_| self.token().is_some())
     }
 
-    /// Gives the lease up, so that the next one need not wait; also where it is not known whether
-    /// it is held. From now on it is not.
+    /// Gives the lease up, so that the next candidate need not wait, even if it is not known whether
+    /// this candidate holds it. From now on this candidate does not hold it.
     ///
     /// # Errors
-    /// Those of the store; then it runs out, unless this is called again.
+    /// The errors of the store. Call again, or else the lease expires after its time to live.
     pub async fn release(&mut self) -> Result<()> {
         self.until = None;
-        // Once more where it was refused because of something that had seemed lost, of which there
-        // can be one: after that the revision is another.
+        // An earlier write that had seemed lost can arrive first and make the swap fail. There can
+        // be only one such write, since it changes the revision, so try at most twice.
         for _ in 0..2 {
             if self.unsure {
                 self.look().await?;
@@ -211,13 +223,13 @@ impl Candidate {
         Ok(())
     }
 
-    /// The newest record, where it says that this candidate has the lease.
+    /// The newest known record, if it says that this candidate holds the lease.
     fn mine(&self) -> Option<&LeaseRecord> {
         let (seen, _) = self.seen.as_ref()?;
         (seen.holder == self.holder && !seen.ttl.is_zero()).then_some(seen)
     }
 
-    /// The record that takes or keeps the lease; none while somebody else has it.
+    /// The record that takes or renews the lease; `None` while another candidate holds it.
     fn next(&self) -> Option<LeaseRecord> {
         let Some((seen, since)) = &self.seen else {
             return Some(LeaseRecord::new(1, 1, self.holder, self.ttl));
@@ -231,7 +243,7 @@ impl Candidate {
         Some(LeaseRecord::new(revision, token, self.holder, self.ttl))
     }
 
-    /// Learns the newest record.
+    /// Loads the newest record from the store.
     async fn look(&mut self) -> Result<()> {
         let newest = self.store.load_lease(&self.name).await?;
         let known = self.seen.as_ref().map(|(record, _)| record);
@@ -271,26 +283,27 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    /// Longer than any test, and as short as a test waits for.
+    /// Longer than any test takes.
     const LONG: Duration = Duration::from_secs(600);
+    /// Short enough for a test to wait for.
     const SHORT: Duration = Duration::from_millis(100);
 
-    /// What becomes of the next write.
+    /// What happens to the next write.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Swap {
-        /// It is done, and the answer is lost.
+        /// The record is written, and the answer is lost.
         LosesAnswer,
-        /// It is done, and the answer denies it.
+        /// The record is written, and the answer denies it.
         Denies,
-        /// It is done, and there is no answer.
+        /// The record is written, and the answer never comes.
         Hangs,
-        /// It is done, and the answer takes longer than [`SHORT`].
+        /// The record is written, and the answer takes longer than [`SHORT`].
         Dawdles,
-        /// It is not done.
+        /// The record is not written.
         Fails,
-        /// It is not done before [`Fake::arrive`].
+        /// The record is not written until [`Fake::arrive`] is called.
         Lags,
-        /// Those arrive just before it.
+        /// The records that lag arrive just before this one.
         IsOvertaken,
     }
 
@@ -302,7 +315,7 @@ mod tests {
         kept: Option<LeaseRecord>,
         swaps: VecDeque<Swap>,
         late: Vec<LeaseRecord>,
-        /// Which of the next loads fail.
+        /// For each of the next loads, whether it fails.
         failing: VecDeque<bool>,
         calls: usize,
     }
@@ -420,7 +433,7 @@ mod tests {
             assert!(revision == 1 || store.state().calls == before + 1);
             assert!(!acquire(&mut other).unwrap());
         }
-        assert_eq!(store.kept().revision, 5, "one who waits wrote");
+        assert_eq!(store.kept().revision, 5, "a waiting candidate wrote");
     }
 
     #[test]
@@ -435,7 +448,7 @@ mod tests {
         assert!(seen.elapsed() >= SHORT);
         assert_eq!((holder.token(), other.token()), (None, Some(2)));
         assert!(!acquire(&mut holder).unwrap());
-        // What it would give up is not its own any more.
+        // The lease belongs to the other candidate now, so there is nothing to give up.
         release(&mut holder).unwrap();
         assert_eq!(store.kept(), LeaseRecord::new(2, 2, other.holder, LONG));
     }
@@ -459,7 +472,7 @@ mod tests {
         assert_eq!(store.state().calls, 0, "there is nothing to give up");
         let mut last = 0;
         for _ in 0..5 {
-            // The second time by the one who gave it up: it is no renewal.
+            // The second round is by the candidate that gave the lease up: that is no renewal.
             for candidate in [&mut one, &mut other] {
                 for _ in 0..2 {
                     assert!(acquire(candidate).unwrap());
@@ -493,14 +506,14 @@ mod tests {
             let store = Arc::new(Fake::default());
             let mut holder = candidate(&store, LONG);
             store.next([first]);
-            // One looks before it writes, and after.
+            // `acquire` loads the record before it writes, and again after a failed write.
             store.state().failing.extend([false, true]);
             acquire(&mut holder).unwrap_err();
             assert_eq!((holder.token(), store.kept().revision), (None, 1));
             assert!(acquire(&mut holder).unwrap());
             assert_eq!(holder.token(), Some(1), "not the token under which it was written");
 
-            // One who holds it does not look before, and goes on holding it.
+            // A holder does not load the record before it writes, and keeps the lease.
             store.next([first]);
             store.state().failing.extend([true, true]);
             for _ in 0..2 {
@@ -522,7 +535,7 @@ mod tests {
         acquire(&mut holder).unwrap_err();
         assert_eq!((holder.token(), store.state().kept.clone()), (None, None));
         assert!(acquire(&mut holder).unwrap());
-        // What fails later takes nothing away.
+        // A renewal that fails does not end the lease.
         store.next([Swap::Fails]);
         acquire(&mut holder).unwrap_err();
         assert_eq!(holder.token(), Some(1));
@@ -542,11 +555,11 @@ mod tests {
     fn what_arrives_late_counts_from_when_it_was_sent() {
         let store = Arc::new(Fake::default());
         let mut holder = candidate(&store, LONG);
-        // Once to take it, and once to renew it.
+        // The first round takes the lease, the second renews it.
         for revision in [1, 3] {
             store.next([Swap::Lags, Swap::IsOvertaken]);
             acquire(&mut holder).unwrap_err();
-            // The others may see it from here on, and do not see that it was sent again.
+            // Other candidates may see the record from now on; they cannot see that it is sent again.
             let sent = Instant::now();
             spin(SHORT);
             assert!(acquire(&mut holder).unwrap());
@@ -555,7 +568,7 @@ mod tests {
             assert!(acquire(&mut holder).unwrap());
             assert!(Instant::now() + holder.remaining() > sent + LONG, "this is another record");
         }
-        // What was sent once more and did not arrive before is as good as new.
+        // A record that is written only when it is sent again counts from then: nobody saw it before.
         store.next([Swap::Lags]);
         acquire(&mut holder).unwrap_err();
         let sent = Instant::now();
@@ -596,7 +609,7 @@ mod tests {
             release(&mut holder).unwrap();
             assert_eq!(store.kept(), LeaseRecord::new(3, 1, holder.holder, Duration::ZERO));
         }
-        // One that comes between the look and the write.
+        // The lagging write arrives between the load and the write.
         let store = Arc::new(Fake::default());
         let mut holder = candidate(&store, LONG);
         assert!(acquire(&mut holder).unwrap());
@@ -605,7 +618,7 @@ mod tests {
         store.arrive();
         release(&mut holder).unwrap();
         assert_eq!(store.kept().ttl, Duration::ZERO);
-        // And one that was lost itself.
+        // The write that gives the lease up fails itself.
         assert!(acquire(&mut holder).unwrap());
         store.next([Swap::Fails]);
         release(&mut holder).unwrap_err();

@@ -1,4 +1,4 @@
-//! Members of JSON metadata, read and set without disturbing the others.
+//! Reads and sets one member of JSON metadata, and leaves the other members as they are.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use serde_json::value::RawValue;
 
 use crate::{ContentKind, Error, ErrorKind, Payload, Result};
 
-/// The name that EventStoreDB gives to it.
+/// The name that EventStoreDB gives to the correlation id.
 pub(crate) const CORRELATION_ID: &str = "$correlationId";
-/// The name that EventStoreDB gives to it.
+/// The name that EventStoreDB gives to the causation id.
 pub(crate) const CAUSATION_ID: &str = "$causationId";
 
 pub(crate) fn get(metadata: &Payload, name: &str) -> Option<String> {
@@ -21,7 +21,7 @@ pub(crate) fn get(metadata: &Payload, name: &str) -> Option<String> {
         return None;
     }
     let members: Members = serde_json::from_slice(metadata.bytes()).ok()?;
-    // Of members with one name the last counts, as for every JSON parser in use.
+    // If a name occurs twice, the last member counts, as in most JSON parsers.
     let value = members.0.into_iter().rfind(|(member, _)| member == name)?.1;
     serde_json::from_str(value.get()).ok()
 }
@@ -31,18 +31,19 @@ pub(crate) fn with(metadata: &Payload, name: &str, value: &str) -> Result<Payloa
         Members(Vec::new())
     } else {
         serde_json::from_slice(metadata.bytes()).map_err(|e| {
-            let message = format!("{name} needs metadata that is a JSON object, or none");
+            let message = format!("{name} cannot be set, since the metadata is not a JSON object");
             Error::new(ErrorKind::InvalidInput, message).with_source(e)
         })?
     };
     members.0.retain(|(member, _)| member != name);
-    let value = serde_json::value::to_raw_value(value)
-        .map_err(|e| Error::new(ErrorKind::InvalidInput, "not a JSON string").with_source(e))?;
+    let value = serde_json::value::to_raw_value(value).map_err(|e| {
+        Error::new(ErrorKind::InvalidInput, "the id is not a JSON string").with_source(e)
+    })?;
     members.0.push((name.to_owned(), value));
     Payload::json(&members)
 }
 
-/// The members of a JSON object in their order, the values as text.
+/// The members of a JSON object in their order, with their values as unchanged JSON text.
 struct Members(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Members {

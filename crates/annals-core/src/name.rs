@@ -1,6 +1,6 @@
-//! The names of streams, event types, categories, prefixes and subscribers.
+//! The names of streams, event types, categories, prefixes, subscribers and leases.
 //!
-//! Each is a newtype that cannot hold an illegal value, and is cheap to clone.
+//! Each is a newtype that cannot hold an illegal value and is cheap to clone.
 
 use std::{borrow::Borrow, convert::Infallible, fmt, str::FromStr, sync::Arc};
 
@@ -9,7 +9,8 @@ use crate::{Error, ErrorKind};
 /// The longest name, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 255;
 
-/// Ids that begin with this belong to the backend: they can be read, never written.
+/// Stream ids and event types that begin with this character belong to the backend: applications
+/// can read them but not write them.
 const SYSTEM_PREFIX: char = '$';
 
 fn check_name(what: &str, text: &str) -> Result<(), Error> {
@@ -33,7 +34,9 @@ fn check_name(what: &str, text: &str) -> Result<(), Error> {
 fn check_category(what: &str, text: &str) -> Result<(), Error> {
     check_name(what, text)?;
     if text.contains('-') {
-        let message = format!("{what} {text:?} holds a `-`, which is what ends a category");
+        let message = format!(
+            "{what} {text:?} holds a `-`; a category ends before the first `-` of a stream id"
+        );
         return Err(Error::new(ErrorKind::InvalidInput, message));
     }
     Ok(())
@@ -46,11 +49,11 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks the text and takes it.
+            /// Checks the text and copies it.
             ///
             /// # Errors
-            /// [`ErrorKind::InvalidInput`] where it is not 1 to 255 bytes of UTF-8, holds a control
-            /// character, or cannot be what the type stands for.
+            /// [`ErrorKind::InvalidInput`] if the text is empty or longer than 255 bytes, or has a
+            /// character that is not allowed in such a name.
             pub fn new(text: impl AsRef<str>) -> Result<Self, Error> {
                 let text = text.as_ref();
                 $check($what, text)?;
@@ -118,9 +121,9 @@ macro_rules! name {
 }
 
 name! {
-    /// The id of a stream: usually one aggregate, as in `order-42`.
+    /// The id of a stream, which is usually one aggregate: `order-42`.
     ///
-    /// 1 to 255 bytes of UTF-8 without control characters, compared byte for byte.
+    /// An id has 1 to 255 bytes of UTF-8 without control characters, and is compared byte for byte.
     ///
     /// ```
     /// use annals_core::StreamId;
@@ -133,47 +136,50 @@ name! {
 }
 
 name! {
-    /// The type of an event, as in `OrderPlaced`: 1 to 255 bytes of UTF-8 without control
+    /// The type of an event, such as `OrderPlaced`: 1 to 255 bytes of UTF-8 without control
     /// characters, compared byte for byte.
     EventType, "the event type", check_name
 }
 
 name! {
-    /// The category of streams: the part of a [`StreamId`] before its first `-`, so it holds none.
+    /// A category of streams: the part of a [`StreamId`] before its first `-`. A category has no
+    /// `-` itself.
     Category, "the category", check_category
 }
 
 name! {
-    /// What the ids of the wanted streams begin with, compared byte for byte: `%`, `_` and `*`
-    /// stand for themselves.
+    /// A prefix of stream ids, compared byte for byte: `%`, `_` and `*` have no special meaning.
     StreamPrefix, "the stream prefix", check_name
 }
 
 name! {
-    /// The name under which a subscriber stores its checkpoint.
+    /// The name under which a subscriber keeps its [checkpoint](crate::CheckpointStore).
     SubscriberId, "the subscriber id", check_name
 }
 
 name! {
-    /// The name of a [lease](crate::LeaseStore): what one process at a time has to itself.
+    /// The name of a [lease](crate::LeaseStore), such as the piece of work that one process at a
+    /// time may do.
     LeaseName, "the name of the lease", check_name
 }
 
 impl StreamId {
-    /// The part before the first `-`; none without a `-`, or where it comes first.
+    /// The part before the first `-`; `None` if the id has no `-` or begins with it.
     #[must_use]
     pub fn category(&self) -> Option<Category> {
         self.category_str().map(|category| Category(category.into()))
     }
 
-    /// [`StreamId::category`] without the copy.
+    /// [`StreamId::category`] as a string slice, without a copy.
     #[must_use]
     pub fn category_str(&self) -> Option<&str> {
         self.0.split_once('-').map(|(category, _)| category).filter(|category| !category.is_empty())
     }
 
-    /// Whether the id begins with `$`: such streams belong to the backend, are never written
-    /// through annals, and are hidden from reads of all unless asked for.
+    /// Whether the id begins with `$`. Such streams belong to the backend: annals never writes to
+    /// them, and reads of all leave them out unless [`Filter::include_system`] is set.
+    ///
+    /// [`Filter::include_system`]: crate::Filter::include_system
     #[must_use]
     pub fn is_system(&self) -> bool {
         self.0.starts_with(SYSTEM_PREFIX)
@@ -181,7 +187,8 @@ impl StreamId {
 }
 
 impl EventType {
-    /// Whether the type begins with `$`, and so belongs to the backend.
+    /// Whether the type begins with `$`. Such types belong to the backend, and annals never writes
+    /// them.
     #[must_use]
     pub fn is_system(&self) -> bool {
         self.0.starts_with(SYSTEM_PREFIX)

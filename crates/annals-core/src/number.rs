@@ -1,4 +1,4 @@
-//! Versions and positions: two counts that must not be confused.
+//! Versions and positions: two kinds of numbers that must not be confused.
 
 use std::fmt;
 
@@ -14,38 +14,39 @@ macro_rules! number {
         pub struct $name(u64);
 
         impl $name {
-            /// The value as such.
+            /// The version or position of this value.
             #[must_use]
             pub const fn new(value: u64) -> Self {
                 Self(value)
             }
 
-            /// The number.
+            /// The value.
             #[must_use]
             pub const fn get(self) -> u64 {
                 self.0
             }
 
-            /// For databases whose integers are signed: values beyond their range, which no event
-            /// has, become the greatest one.
+            /// For adapters: the value as a signed integer. A value above `i64::MAX`, which no event
+            /// has, becomes `i64::MAX`.
             #[must_use]
             pub fn to_i64(self) -> i64 {
                 i64::try_from(self.0).unwrap_or(i64::MAX)
             }
 
-            /// The reverse of `to_i64`; negative numbers, which no event has, become 0.
+            /// For adapters: the reverse of `to_i64`. A negative number, which no event has, becomes
+            /// 0.
             #[must_use]
             pub fn from_i64(value: i64) -> Self {
                 Self(u64::try_from(value).unwrap_or(0))
             }
 
-            /// The number `count` further on, or the greatest there is.
+            /// This value plus `count`, but at most `u64::MAX`.
             #[must_use]
             pub const fn plus(self, count: u64) -> Self {
                 Self(self.0.saturating_add(count))
             }
 
-            /// The number `count` before, or 0.
+            /// This value minus `count`, but at least 0.
             #[must_use]
             pub const fn minus(self, count: u64) -> Self {
                 Self(self.0.saturating_sub(count))
@@ -75,18 +76,23 @@ macro_rules! number {
 number! {
     /// An event's place in its stream, counted from 1 without gaps.
     ///
-    /// The version of a stream is that of its last event; a stream that does not exist is at
+    /// The version of a stream is the version of its last event. A stream that does not exist has
     /// [`Version::NONE`].
+    ///
+    /// ```
+    /// use annals_core::Version;
+    /// assert_eq!(Version::NONE.plus(1), Version::FIRST);
+    /// ```
     Version
 }
 
 number! {
-    /// An event's place in the whole store: strictly increasing in the order of commits, not
-    /// necessarily dense, comparable within one store only.
+    /// An event's place in the whole store. Positions strictly increase in the order of commits and
+    /// can have gaps. Only positions of the same store can be compared.
     ///
-    /// No event stands at [`Position::START`]; where a store keeps no order over all streams
-    /// ([`Capabilities::global_order`](crate::Capabilities::global_order) is off) every event says
-    /// so by carrying it.
+    /// No event has [`Position::START`], except in a store without an order over all streams
+    /// ([`Capabilities::global_order`](crate::Capabilities::global_order) is `false`), in which
+    /// every event has it.
     Position
 }
 
@@ -98,6 +104,6 @@ impl Version {
 }
 
 impl Position {
-    /// Before the first event.
+    /// The position before the first event.
     pub const START: Self = Self(0);
 }

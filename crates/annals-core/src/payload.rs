@@ -1,4 +1,4 @@
-//! The bytes of an event, kept as they are.
+//! The bytes of an event, which no store changes.
 
 use std::{error::Error as StdError, fmt};
 
@@ -16,8 +16,16 @@ pub enum ContentKind {
     Binary,
 }
 
-/// Bytes with a content kind. Every store gives them back byte for byte (contract, rule 10);
-/// cloning one copies no bytes.
+/// Bytes with a content kind. Every store returns them byte for byte (contract, rule 10). Cloning
+/// a payload copies no bytes.
+///
+/// ```
+/// use annals_core::{ContentKind, Payload};
+/// let payload = Payload::json(&serde_json::json!({ "total": 40 }))?;
+/// assert_eq!(payload.bytes(), r#"{"total":40}"#.as_bytes());
+/// assert_eq!(payload.kind(), ContentKind::Json);
+/// # Ok::<(), annals_core::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload {
     kind: ContentKind,
@@ -28,7 +36,7 @@ impl Payload {
     /// A value, serialised as JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where `serde_json` cannot serialise it.
+    /// [`ErrorKind::InvalidInput`] if `serde_json` cannot serialise the value.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
         let bytes = serde_json::to_vec(value).map_err(|e| {
             Error::new(ErrorKind::InvalidInput, "the value cannot be written as JSON")
@@ -37,10 +45,11 @@ impl Payload {
         Ok(Self { kind: ContentKind::Json, bytes: bytes.into() })
     }
 
-    /// JSON text that is there already; kept as it is: key order, number text, white space.
+    /// A JSON text, which is kept as it is: the order of its keys, the text of its numbers, and its
+    /// white space.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where it is not one JSON text.
+    /// [`ErrorKind::InvalidInput`] if the bytes are not exactly one JSON text.
     pub fn json_text(text: impl Into<Bytes>) -> Result<Self> {
         let bytes = text.into();
         match check_json(&bytes) {
@@ -58,19 +67,20 @@ impl Payload {
         Self { kind: ContentKind::Binary, bytes: bytes.into() }
     }
 
-    /// Bytes whose kind follows from them: JSON where they are one JSON text, else binary.
+    /// Bytes whose kind is inferred from them: JSON if they are exactly one JSON text, else binary.
     pub fn inferred(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let kind = if check_json(&bytes).is_ok() { ContentKind::Json } else { ContentKind::Binary };
         Self { kind, bytes }
     }
 
-    /// For adapters: what a store holds, unchecked, since it was checked when it was written.
+    /// For adapters: a payload from its stored parts. Nothing is checked, because everything was
+    /// checked when the payload was written.
     pub fn from_stored(kind: ContentKind, bytes: impl Into<Bytes>) -> Self {
         Self { kind, bytes: bytes.into() }
     }
 
-    /// No bytes at all.
+    /// A payload without bytes.
     #[must_use]
     pub const fn empty() -> Self {
         Self { kind: ContentKind::Binary, bytes: Bytes::new() }
@@ -88,22 +98,22 @@ impl Payload {
         &self.bytes
     }
 
-    /// How many bytes.
+    /// The number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there are none.
+    /// Whether the payload has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// The value that the JSON text stands for.
+    /// Decodes the bytes, a JSON text.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the bytes are not JSON, or not a `T`.
+    /// [`ErrorKind::Corrupt`] if the bytes are not JSON, or not a `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.bytes).map_err(|e| {
             let type_name = std::any::type_name::<T>();
@@ -113,8 +123,8 @@ impl Payload {
     }
 }
 
-/// Whether the bytes are one JSON text. `serde_json` does not look at the encoding of strings that
-/// it skips, so UTF-8 is checked first.
+/// Checks that the bytes are exactly one JSON text. `serde_json` does not check the encoding of
+/// strings that it skips, so check for UTF-8 first.
 fn check_json(bytes: &[u8]) -> Result<(), Box<dyn StdError + Send + Sync>> {
     serde_json::from_str::<IgnoredAny>(std::str::from_utf8(bytes)?)?;
     Ok(())
@@ -128,7 +138,7 @@ impl Default for Payload {
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Enough to recognise a payload by, without flooding a log.
+        /// How many bytes are shown: enough to recognise a payload, and few enough for a log.
         const SHOWN: usize = 200;
         let (head, more) = self.bytes.split_at(self.bytes.len().min(SHOWN));
         write!(f, "{:?} {:?}", self.kind, Bytes::copy_from_slice(head))?;

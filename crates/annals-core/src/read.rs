@@ -1,4 +1,4 @@
-//! What a read asks for.
+//! What the caller of a read asks for.
 
 use futures::stream::BoxStream;
 
@@ -6,12 +6,24 @@ use crate::{
     Category, EventType, Position, RecordedEvent, Result, StreamId, StreamPrefix, Version,
 };
 
-/// Events as they are read. An error is the last item; an end without one is the end of what was
-/// asked for. Nothing is read before the stream is polled, and no more than is being polled for,
-/// give or take a page: memory stays bounded (contract, rule 14).
+/// The events of a read, one after another. If the stream of events ends without an error, the
+/// read is complete; an error is always the last item. Nothing is read before the first poll, and
+/// the store never reads more than a page ahead of the polls: memory stays bounded (contract,
+/// rule 14).
+///
+/// ```
+/// use annals_core::{EventStore, ReadAll, Result, TryStreamExt};
+/// async fn print_all(store: &dyn EventStore) -> Result<()> {
+///     let mut events = store.read_all(ReadAll::default());
+///     while let Some(event) = events.try_next().await? {
+///         println!("{} {} {}", event.position, event.stream, event.event_type);
+///     }
+///     Ok(())
+/// }
+/// ```
 pub type EventStream = BoxStream<'static, Result<RecordedEvent>>;
 
-/// From old to new, or from new to old.
+/// The order in which events are read: from old to new, or from new to old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Direction {
     /// From old to new.
@@ -21,22 +33,28 @@ pub enum Direction {
     Backwards,
 }
 
-/// How to read one stream: by default all of it, from old to new.
+/// Which events of one stream to read: by default all of them, from old to new.
+///
+/// ```
+/// use annals_core::ReadStream;
+/// // The last ten events, the newest first.
+/// let options = ReadStream::default().backwards().with_limit(10);
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ReadStream {
-    /// The version to begin with, itself included; by default the first there is in this
-    /// direction. A version that does not exist is where it would be: reading backwards from 100 a
-    /// stream of 3 begins with 3.
+    /// The version to begin with (inclusive); by default the first event in this direction. If no
+    /// event has this version, the read begins with the next one in its direction: a backwards
+    /// read from 100 of a stream with 3 events begins with version 3.
     pub from: Option<Version>,
-    /// Which way.
+    /// The order of the events.
     pub direction: Direction,
-    /// At most this many events.
+    /// The most events to read; by default no limit.
     pub limit: Option<u64>,
 }
 
 impl ReadStream {
-    /// Sets the version to begin with, itself included.
+    /// Sets the version to begin with (inclusive).
     #[must_use]
     pub fn with_from(mut self, version: impl Into<Version>) -> Self {
         self.from = Some(version.into());
@@ -50,7 +68,7 @@ impl ReadStream {
         self
     }
 
-    /// Sets the greatest number of events.
+    /// Sets the most events to read.
     #[must_use]
     pub fn with_limit(mut self, limit: u64) -> Self {
         self.limit = Some(limit);
@@ -58,23 +76,34 @@ impl ReadStream {
     }
 }
 
-/// How to read over all streams, in position order: by default everything, from old to new.
+/// Which events of the whole store to read, in position order: by default all of them, from old to
+/// new.
+///
+/// ```
+/// use annals_core::{Category, Filter, Position, ReadAll};
+/// // At most 100 events of the category `order` that were appended after a known position.
+/// let options = ReadAll::default()
+///     .with_filter(Filter::default().with_category(Category::new("order")?))
+///     .after(Position::new(17))
+///     .with_limit(100);
+/// # Ok::<(), annals_core::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ReadAll {
-    /// Which events.
+    /// Which events are wanted.
     pub filter: Filter,
-    /// The position after which (or, backwards, before which) to begin, itself excluded; by
-    /// default the first there is in this direction.
+    /// The position after which to begin or, backwards, before which to begin (exclusive); by
+    /// default the read begins with the first event in its direction.
     pub from: Option<Position>,
-    /// Which way.
+    /// The order of the events.
     pub direction: Direction,
-    /// At most this many events.
+    /// The most events to read; by default no limit.
     pub limit: Option<u64>,
 }
 
 impl ReadAll {
-    /// Sets which events.
+    /// Sets which events are wanted.
     #[must_use]
     pub fn with_filter(mut self, filter: Filter) -> Self {
         self.filter = filter;
@@ -104,7 +133,7 @@ impl ReadAll {
         self
     }
 
-    /// Sets the greatest number of events.
+    /// Sets the most events to read.
     #[must_use]
     pub fn with_limit(mut self, limit: u64) -> Self {
         self.limit = Some(limit);
@@ -112,8 +141,9 @@ impl ReadAll {
     }
 }
 
-/// Which events of the whole store: by default all but those in streams of the backend's own.
-/// Every condition that is set must hold. Filters run in the database wherever it can.
+/// Which events of the whole store are wanted: by default all except those in the backend's own
+/// streams, whose ids begin with `$`. If several conditions are set, an event must fulfil all of
+/// them. Filters run in the database if the database can do that.
 ///
 /// ```
 /// use annals_core::{Category, EventType, Filter};
@@ -127,11 +157,11 @@ impl ReadAll {
 pub struct Filter {
     /// Only streams of this category.
     pub category: Option<Category>,
-    /// Only streams whose id begins with this.
+    /// Only streams whose id begins with this prefix.
     pub prefix: Option<StreamPrefix>,
-    /// Only events of one of these types; empty means of any.
+    /// Only events of one of these types. An empty list means any type.
     pub event_types: Vec<EventType>,
-    /// Whether streams whose id begins with `$` count as well.
+    /// Whether events in streams whose id begins with `$` are wanted too.
     pub include_system: bool,
 }
 
@@ -143,35 +173,35 @@ impl Filter {
         self
     }
 
-    /// Only streams whose id begins with this.
+    /// Only streams whose id begins with this prefix.
     #[must_use]
     pub fn with_prefix(mut self, prefix: StreamPrefix) -> Self {
         self.prefix = Some(prefix);
         self
     }
 
-    /// Only events of one of these types; none means of any.
+    /// Only events of one of these types. No types at all means any type.
     #[must_use]
     pub fn with_event_types(mut self, event_types: impl IntoIterator<Item = EventType>) -> Self {
         self.event_types = event_types.into_iter().collect();
         self
     }
 
-    /// Also streams whose id begins with `$`.
+    /// Adds the streams whose id begins with `$`.
     #[must_use]
     pub fn including_system(mut self) -> Self {
         self.include_system = true;
         self
     }
 
-    /// Whether an event of this type in this stream is wanted.
+    /// Whether the filter lets an event of this type in this stream through.
     #[must_use]
     pub fn matches(&self, stream: &StreamId, event_type: &EventType) -> bool {
         self.matches_stream(stream)
             && (self.event_types.is_empty() || self.event_types.contains(event_type))
     }
 
-    /// Whether events in this stream are wanted, if they are of the right type.
+    /// Whether the filter lets events of this stream through, if they have a wanted type.
     #[must_use]
     pub fn matches_stream(&self, stream: &StreamId) -> bool {
         (self.include_system || !stream.is_system())

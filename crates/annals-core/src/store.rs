@@ -1,4 +1,4 @@
-//! The traits that a store implements, and the conveniences that come with them.
+//! The traits that a store implements, and the extension trait with its conveniences.
 
 use std::{fmt, sync::Arc};
 
@@ -11,135 +11,166 @@ use crate::{
     SubscriberId, Subscription, TransferStore, Version,
 };
 
-/// An event store. The crate's documentation says what every one promises; conveniences are in
-/// [`EventStoreExt`], help for those who implement it in [`adapter`](crate::adapter).
+/// An event store. The [documentation of this crate](crate) says what every store promises.
+/// [`EventStoreExt`] adds conveniences for callers; [`adapter`](crate::adapter) is for those who
+/// implement a store.
+///
+/// ```
+/// use annals_core::{EventStore, EventStoreExt, ExpectedVersion, NewEvent, Result, StreamId};
+///
+/// async fn pay(store: &dyn EventStore) -> Result<()> {
+///     let stream = StreamId::new("order-42")?;
+///     let events = store.load_stream(&stream).await?;
+///     // … decide, on these events, that the order can be paid …
+///     let last = events.last().map_or(ExpectedVersion::NoStream, |event| event.version.into());
+///     let paid = NewEvent::json("OrderPaid", &serde_json::json!({ "cents": 4000 }))?;
+///     // If another writer has appended since the load, this is a conflict, and nothing is written.
+///     store.append_to(&stream, last, [paid]).await?;
+///     Ok(())
+/// }
+/// ```
 #[async_trait]
 pub trait EventStore: fmt::Debug + Send + Sync + 'static {
-    /// What this store can do.
+    /// What this store can do, and its limits.
     fn capabilities(&self) -> &Capabilities;
 
     /// Writes events to one stream, all or none.
     ///
-    /// Dropping the future leaves the append done whole or not at all. Trying again with the same
-    /// events and the same expectation is safe: where it had been written, the first answer comes
-    /// again, with [`Appended::replayed`] where the store [tells](Capabilities::tells_retries).
+    /// If the caller drops the future, the append happens completely or not at all. Retrying with
+    /// the same events and the same expectation is safe: if the first try was written, the store
+    /// writes nothing and returns the first answer again, with [`Appended::replayed`] set if the
+    /// store can [tell a retry](Capabilities::tells_retries).
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) where the expectation does not hold;
+    /// [`Conflict`](crate::ErrorKind::Conflict) if the expectation does not hold;
     /// [`StreamClosed`](crate::ErrorKind::StreamClosed) for a tombstoned stream;
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for no events at all and for names that
-    /// begin with `$`; [`LimitExceeded`](crate::ErrorKind::LimitExceeded). Where
-    /// [`Error::outcome_unknown`] is false, nothing was written.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there are no events, or if the stream or
+    /// an event type begins with `$`; [`LimitExceeded`](crate::ErrorKind::LimitExceeded) if an
+    /// event or the append is larger than the [`Capabilities`] allow. Nothing was written, unless
+    /// [`Error::outcome_unknown`] is true.
     async fn append(&self, append: Append) -> Result<Appended>;
 
-    /// Writes events to several different streams, all or none, each under its own expectation.
-    /// The answers come in the order of the appends.
+    /// Writes events to several streams, all or none, each stream under its own expectation. The
+    /// answers come in the order of the appends.
     ///
     /// # Errors
-    /// As for [`EventStore::append`]; the conflict is that of the first stream that has one.
+    /// As for [`EventStore::append`]; if several expectations do not hold, the error names the
+    /// first. [`InvalidInput`](crate::ErrorKind::InvalidInput) if two appends name the same stream;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without
     /// [`Capabilities::multi_stream_append`].
     async fn append_multi(&self, appends: Vec<Append>) -> Result<Vec<Appended>>;
 
-    /// Reads one stream in version order. A stream that does not exist reads as empty.
+    /// Reads one stream in version order. A stream that does not exist reads as empty;
+    /// [`EventStore::stream_info`] tells the two apart.
     fn read_stream(&self, stream: &StreamId, options: ReadStream) -> EventStream;
 
     /// Reads over all streams in position order.
     ///
     /// # Errors
-    /// As the first item: [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// The first item is [`Unsupported`](crate::ErrorKind::Unsupported) without
     /// [`Capabilities::global_order`].
     fn read_all(&self, options: ReadAll) -> EventStream;
 
-    /// Subscribes: what is there already, then what comes.
+    /// Subscribes: delivers the events that the store already has, then new ones as they are
+    /// appended.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for
-    /// [`Start::AfterVersion`](crate::Start::AfterVersion) with more than one stream;
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for more than one stream, or a start by
-    /// position, without [`Capabilities::global_order`].
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if
+    /// [`Start::AfterVersion`](crate::Start::AfterVersion) is used with
+    /// [`Source::All`](crate::Source::All); [`Unsupported`](crate::ErrorKind::Unsupported) for
+    /// `Source::All` or a start at a position without [`Capabilities::global_order`].
     async fn subscribe(&self, options: Subscribe) -> Result<Subscription>;
 
-    /// Whether a stream exists, and its versions.
+    /// Tells whether a stream exists, and which versions it has.
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo>;
 
-    /// Removes the events of a stream before a version. Its version stays, even where no event is
-    /// left. A stream that does not exist stays so.
+    /// Removes the events of a stream before a version. The stream keeps its version, even if no
+    /// event is left. On a stream that does not exist this does nothing.
     ///
     /// # Errors
     /// [`StreamClosed`](crate::ErrorKind::StreamClosed) for a tombstoned stream;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without [`Capabilities::truncate`].
     async fn truncate(&self, stream: &StreamId, before: Version) -> Result<()>;
 
-    /// Deletes a stream, and its snapshot: it reads as empty, `NoStream` and `Exact` of its last
-    /// version both hold, and the next append continues its numbering. A stream that does not
-    /// exist stays so.
+    /// Deletes a stream, and its snapshot. The stream then reads as empty, `NoStream` and `Exact` of
+    /// its last version both hold, and the next append continues its numbering. On a stream that
+    /// does not exist this does nothing.
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) where the expectation does not hold;
+    /// [`Conflict`](crate::ErrorKind::Conflict) if the expectation does not hold;
     /// [`StreamClosed`](crate::ErrorKind::StreamClosed) for a tombstoned stream;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without [`Capabilities::delete`].
     async fn delete(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()>;
 
-    /// Deletes a stream, and its snapshot, for ever: every later write to it is refused. The
+    /// Deletes a stream, and its snapshot, for ever: the store refuses every later write to it. The
     /// stream need not exist.
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) where the expectation does not hold;
-    /// [`StreamClosed`](crate::ErrorKind::StreamClosed) where it was tombstoned before;
+    /// [`Conflict`](crate::ErrorKind::Conflict) if the expectation does not hold;
+    /// [`StreamClosed`](crate::ErrorKind::StreamClosed) if the stream was tombstoned before;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without [`Capabilities::tombstone`].
     async fn tombstone(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()>;
 }
 
-/// Whether a stream exists.
+/// Whether a stream exists, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StreamState {
-    /// Nothing was ever appended.
+    /// The stream never had an event.
     Missing,
-    /// It exists, even where every event was truncated.
+    /// The stream exists, even if all its events were truncated.
     Live,
-    /// It was deleted; an append brings it back.
+    /// The stream was deleted. An append brings it back.
     Deleted,
-    /// It was tombstoned; nothing brings it back.
+    /// The stream was tombstoned. Nothing brings it back.
     Tombstoned,
 }
 
-/// What [`EventStore::stream_info`] says.
+/// What [`EventStore::stream_info`] tells of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {
     /// Whether the stream exists.
     pub state: StreamState,
-    /// The version of its last event, deleted or not; 0 where it never had one.
+    /// The version of the stream's last event, even if that was removed; 0 if the stream never had
+    /// an event.
     pub version: Version,
-    /// The version of the first event that can still be read; none where there is no such event.
+    /// The version of the first event that can still be read; `None` if none can.
     pub first_version: Option<Version>,
 }
 
 impl StreamInfo {
-    /// For adapters: what is known of a stream.
+    /// For adapters: the state of a stream, and its versions.
     #[must_use]
     pub fn new(state: StreamState, version: Version, first_version: Option<Version>) -> Self {
         Self { state, version, first_version }
     }
 
-    /// Whether something was appended that was not deleted since.
+    /// Whether something was appended to the stream, and the stream was not deleted since.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.state == StreamState::Live
     }
 }
 
-/// The state of a stream as it was at some version.
+/// A snapshot: the state that the events of a stream add up to, as of one version. It saves reading
+/// the events before that version.
+///
+/// ```
+/// use annals_core::{Payload, Snapshot};
+/// let state = Payload::json(&serde_json::json!({ "balance": 700 }))?;
+/// let snapshot = Snapshot::new(12, state);
+/// assert_eq!(snapshot.version.get(), 12);
+/// # Ok::<(), annals_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// The version of the last event that is part of the state.
     pub version: Version,
-    /// The state.
+    /// The state, as the application encoded it.
     pub data: Payload,
-    /// What the application wants to know about it, such as the schema of the state.
+    /// What the application wants to know about the state, such as the version of its schema.
     pub metadata: Payload,
 }
 
@@ -156,45 +187,50 @@ impl Snapshot {
         self
     }
 
-    /// The bytes of data and metadata.
+    /// The number of bytes of data and metadata together.
     #[must_use]
     pub fn size(&self) -> usize {
         self.data.len() + self.metadata.len()
     }
 }
 
-/// Keeps the latest snapshot of each stream. What is not implemented refuses.
+/// Keeps the latest snapshot of each stream. A method that a store does not implement refuses with
+/// [`Unsupported`](crate::ErrorKind::Unsupported).
 #[async_trait]
 pub trait SnapshotStore: Send + Sync {
-    /// The latest snapshot.
+    /// The latest snapshot of a stream; `None` if there is none.
     async fn load_snapshot(&self, _stream: &StreamId) -> Result<Option<Snapshot>> {
         Err(Error::unsupported("snapshots"))
     }
 
-    /// Keeps a snapshot, unless the one that is kept is of a later version.
+    /// Keeps a snapshot, unless the store already keeps one of a later version.
     ///
     /// # Errors
-    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) where it is larger than an event may be.
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) if the snapshot is larger than
+    /// [`Capabilities::max_event_bytes`].
     async fn save_snapshot(&self, _stream: &StreamId, _snapshot: Snapshot) -> Result<()> {
         Err(Error::unsupported("snapshots"))
     }
 
-    /// Forgets the snapshot, where there is one.
+    /// Removes the snapshot of a stream, if there is one.
     async fn delete_snapshot(&self, _stream: &StreamId) -> Result<()> {
         Err(Error::unsupported("snapshots"))
     }
 }
 
-/// Keeps the last position of each subscriber. What is not implemented refuses.
+/// Keeps a checkpoint for each subscriber: the position up to which it has handled all events. A
+/// method that a store does not implement refuses with
+/// [`Unsupported`](crate::ErrorKind::Unsupported).
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
-    /// The position that is kept.
+    /// The checkpoint of a subscriber; `None` if there is none.
     async fn load_checkpoint(&self, _subscriber: &SubscriberId) -> Result<Option<Position>> {
         Err(Error::unsupported("checkpoints"))
     }
 
-    /// Keeps a position, unless the one that is kept is greater: a checkpoint never moves back by
-    /// this. Returns what is kept now.
+    /// Moves the checkpoint of a subscriber forward to a position. If the store keeps a greater one,
+    /// that one stays: this call never moves a checkpoint back. Returns the checkpoint that the
+    /// store keeps now.
     async fn save_checkpoint(
         &self,
         _subscriber: &SubscriberId,
@@ -203,7 +239,7 @@ pub trait CheckpointStore: Send + Sync {
         Err(Error::unsupported("checkpoints"))
     }
 
-    /// Sets the checkpoint to any position, or forgets it.
+    /// Sets the checkpoint to any position, also to a lower one; `None` removes the checkpoint.
     async fn reset_checkpoint(
         &self,
         _subscriber: &SubscriberId,
@@ -213,18 +249,19 @@ pub trait CheckpointStore: Send + Sync {
     }
 }
 
-/// All that a backend of annals gives: what `annals::connect` returns, as an `Arc<dyn Store>`.
+/// All traits of a store together. `annals::connect` returns an `Arc<dyn Store>`.
 pub trait Store: TransferStore + SnapshotStore + CheckpointStore + LeaseStore {}
 
 impl<T: TransferStore + SnapshotStore + CheckpointStore + LeaseStore + ?Sized> Store for T {}
 
-/// Conveniences on every [`EventStore`].
+/// Conveniences for callers, on every [`EventStore`].
 #[async_trait]
 pub trait EventStoreExt: EventStore {
-    /// [`EventStore::append`], with anything that can become a stream id.
+    /// [`EventStore::append`] for one stream, given by its id or by a string.
     ///
     /// # Errors
-    /// As for [`EventStore::append`].
+    /// As for [`EventStore::append`]; [`InvalidInput`](crate::ErrorKind::InvalidInput) also if the
+    /// string is not a legal stream id.
     async fn append_to<S, E, I>(&self, stream: S, expected: E, events: I) -> Result<Appended>
     where
         S: TryInto<StreamId, Error: Into<Error>> + Send,
@@ -232,12 +269,12 @@ pub trait EventStoreExt: EventStore {
         I: IntoIterator<Item = NewEvent> + Send,
     {
         let stream = stream.try_into().map_err(Into::into)?;
-        // Made before the await, so that the iterator need not live across it.
+        // Collect the events before the await, so that the iterator need not live across it.
         let append = Append::new(stream, expected, events);
         self.append(append).await
     }
 
-    /// All events of one stream. Takes memory for all of them: for streams that may be long use
+    /// All events of one stream, in memory at once. For streams that may be long use
     /// [`EventStore::read_stream`].
     ///
     /// # Errors
@@ -246,7 +283,8 @@ pub trait EventStoreExt: EventStore {
         self.read_stream(stream, ReadStream::default()).try_collect().await
     }
 
-    /// The position of the last event of the store, or [`Position::START`].
+    /// The position of the last event that a read of all returns, or [`Position::START`] if there
+    /// is no event.
     ///
     /// # Errors
     /// As for [`EventStore::read_all`].

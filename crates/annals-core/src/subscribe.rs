@@ -1,4 +1,4 @@
-//! Subscriptions: what was, then what comes.
+//! Subscriptions: first the events that the store already has, then new ones.
 
 use std::{
     fmt,
@@ -13,23 +13,24 @@ use crate::{
     Category, Error, ErrorKind, Filter, Position, RecordedEvent, Result, StreamId, Version,
 };
 
-/// What is subscribed to. Exhaustive, so that no store overlooks one.
+/// Which events a subscription delivers. The enum is exhaustive, so that no store can overlook a
+/// source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The whole store, or as much of it as the filter lets through: a category, say.
+    /// The events of the whole store that the filter lets through, such as those of a category.
     All(Filter),
-    /// One stream.
+    /// The events of one stream.
     Stream(StreamId),
 }
 
 impl Source {
-    /// One category.
+    /// The events of one category.
     #[must_use]
     pub fn category(category: Category) -> Self {
         Self::All(Filter::default().with_category(category))
     }
 
-    /// Whether an event is wanted.
+    /// Whether an event belongs to this source.
     #[must_use]
     pub fn matches(&self, event: &RecordedEvent) -> bool {
         match self {
@@ -57,44 +58,62 @@ impl From<Filter> for Source {
     }
 }
 
-/// Where a subscription begins. Exhaustive, so that no store overlooks one.
+/// Where a subscription begins. The enum is exhaustive, so that no store can overlook a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Start {
-    /// With the first event there is.
+    /// At the first event that can be read.
     #[default]
     Beginning,
-    /// With the first event after this position: a checkpoint.
+    /// After this position, such as the checkpoint of the subscriber.
     After(Position),
-    /// With the first event after this version. Only for one stream.
+    /// After this version. Only for a subscription to one stream.
     AfterVersion(Version),
-    /// With whatever is appended after `subscribe` has returned.
+    /// After the last event that the store has now: everything that is appended after `subscribe`
+    /// has returned is delivered.
     End,
 }
 
-/// What to subscribe to, and from where: by default everything from the beginning.
+/// What to subscribe to, and where to begin: by default everything from the beginning.
+///
+/// ```
+/// use annals_core::{Category, EventStore, Message, Position, Result, Source, Subscribe};
+///
+/// async fn follow(store: &dyn EventStore, checkpoint: Position) -> Result<()> {
+///     let orders = Source::category(Category::new("order")?);
+///     let mut subscription = store.subscribe(Subscribe::to(orders).after(checkpoint)).await?;
+///     loop {
+///         match subscription.next().await? {
+///             Message::Event(event) => println!("{} {}", event.stream, event.event_type),
+///             Message::CaughtUp(position) => println!("all events up to {position} delivered"),
+///             _ => {}
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Subscribe {
-    /// What is subscribed to.
+    /// Which events are delivered.
     pub source: Source,
-    /// Where it begins.
+    /// Where the subscription begins.
     pub start: Start,
 }
 
 impl Subscribe {
-    /// To one stream, to all that a filter lets through, or to a [`Source`].
+    /// A subscription to one stream, to all events that a filter lets through, or to a [`Source`],
+    /// from the beginning.
     pub fn to(source: impl Into<Source>) -> Self {
         Self { source: source.into(), start: Start::Beginning }
     }
 
-    /// Begins after this position.
+    /// Begins after this position, such as a checkpoint.
     #[must_use]
     pub fn after(mut self, position: impl Into<Position>) -> Self {
         self.start = Start::After(position.into());
         self
     }
 
-    /// Begins elsewhere.
+    /// Sets where the subscription begins.
     #[must_use]
     pub fn with_start(mut self, start: Start) -> Self {
         self.start = start;
@@ -102,21 +121,24 @@ impl Subscribe {
     }
 }
 
-/// What a subscription says.
+/// What a subscription tells its subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
     /// The next matching event.
     Event(RecordedEvent),
-    /// Everything that matches up to this position was delivered; the filter left the rest out.
+    /// Every matching event up to this position was delivered. A subscriber can store the position
+    /// as its progress, even if the filter lets few events through.
     Checkpoint(Position),
-    /// The same, and that was all there is: from now on events are live. Said again whenever the
-    /// subscription had fallen behind.
+    /// Every matching event up to this position was delivered, and the store has no more for now:
+    /// the next events are new ones. Said again each time the subscription has fallen behind and
+    /// caught up.
     CaughtUp(Position),
 }
 
 impl Message {
-    /// Where a subscription has to begin to get all that this one has not delivered yet.
+    /// The position after which another subscription must begin to deliver what this one has not
+    /// delivered yet.
     #[must_use]
     pub fn position(&self) -> Position {
         match self {
@@ -125,7 +147,7 @@ impl Message {
         }
     }
 
-    /// The event, where it is one.
+    /// The event, if this message is one.
     #[must_use]
     pub fn into_event(self) -> Option<RecordedEvent> {
         match self {
@@ -135,41 +157,43 @@ impl Message {
     }
 }
 
-/// Every matching event exactly once, in order: first those already there, then live ones
-/// (contract, rules 15 to 20). Dropping it ends it. It is also a [`Stream`].
+/// Delivers every matching event exactly once and in order: first those that the store already has,
+/// then new ones (contract, rules 15 to 20). Dropping the subscription ends it. It is also a
+/// [`Stream`] of messages.
 pub struct Subscription {
     pages: BoxStream<'static, Told>,
-    /// What is left of the last one.
+    /// The events of the last page that were not delivered yet.
     events: vec::IntoIter<RecordedEvent>,
+    /// The message to deliver after these events.
     then: Option<Result<Message>>,
     ended: bool,
 }
 
-/// Events, and what there is to say after them.
+/// The events of a page, and the message to deliver after them.
 pub(crate) type Told = (Vec<RecordedEvent>, Option<Result<Message>>);
 
 impl Subscription {
-    /// For adapters: a subscription from its messages. What the stream does between two polls, it
-    /// must keep inside itself, which makes [`Subscription::next`] cancel-safe.
+    /// For adapters: a subscription from a stream of messages. The stream must keep its state inside
+    /// itself between two polls, so that [`Subscription::next`] is cancel-safe.
     pub fn new(messages: impl Stream<Item = Result<Message>> + Send + 'static) -> Self {
         Self::in_pages(messages.map(|message| (Vec::new(), Some(message))))
     }
 
-    /// From pages, whose events are moved but once.
+    /// A subscription from pages. This moves each event once; a stream of messages moves it twice.
     pub(crate) fn in_pages(pages: impl Stream<Item = Told> + Send + 'static) -> Self {
         let events = Vec::new().into_iter();
         Self { pages: pages.boxed(), events, then: None, ended: false }
     }
 
-    /// The next message. Cancel-safe: a call that is dropped loses nothing.
+    /// Waits for the next message. Cancel-safe: if the future is dropped, no message is lost.
     ///
     /// # Errors
-    /// Whatever ended the subscription, once; after that [`ErrorKind::Unavailable`].
+    /// The error that ended the subscription, once; after that [`ErrorKind::Unavailable`].
     pub async fn next(&mut self) -> Result<Message> {
         StreamExt::next(self).await.unwrap_or_else(|| Err(ended()))
     }
 
-    /// The next event, past everything else. Cancel-safe.
+    /// Waits for the next event, and skips the other messages. Cancel-safe.
     ///
     /// # Errors
     /// As for [`Subscription::next`].
@@ -202,7 +226,8 @@ impl Stream for Subscription {
             if self.ended {
                 return Poll::Ready(None);
             }
-            // It ends only with an error that says why (contract, rule 19).
+            // A subscription ends only with an error that says why (contract, rule 19), so an end of
+            // the pages becomes one.
             let page = std::task::ready!(self.pages.poll_next_unpin(cx));
             let (events, then) = page.unwrap_or_else(|| (Vec::new(), Some(Err(ended()))));
             (self.events, self.then) = (events.into_iter(), then);

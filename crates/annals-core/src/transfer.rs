@@ -1,4 +1,4 @@
-//! Moving events from one store to another, as they were recorded.
+//! Moves events from one store to another, as they were recorded.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,12 +11,28 @@ use crate::{
     Version, adapter::StreamHead,
 };
 
-/// What moving events needs beyond what applications do, at either end. What is not implemented
-/// refuses, or goes by appends.
+/// Lists and imports: what it takes to move events from one store to another, beyond what
+/// applications use. A store that does not implement [`TransferStore::list_streams`] refuses it, and
+/// one that does not implement [`TransferStore::import`] imports by appends.
+///
+/// ```
+/// use annals_core::{EventStore, ReadAll, Result, TransferStore, TryStreamExt};
+///
+/// /// Copies all events. If it is interrupted, it can begin again.
+/// async fn copy(from: &dyn EventStore, to: &dyn TransferStore) -> Result<()> {
+///     let mut events = from.read_all(ReadAll::default());
+///     while let Some(event) = events.try_next().await? {
+///         // Larger pieces are faster.
+///         to.import(vec![event]).await?;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[async_trait]
 pub trait TransferStore: EventStore {
-    /// The streams that were ever written to, those whose events are gone as well, by the bytes of
-    /// their ids: those after an id, at most so many.
+    /// Lists at most `limit` of the streams whose id is greater than `after`, in the order of the
+    /// bytes of their ids. The list has every stream that was ever written to, even if its events
+    /// were removed. To list all streams, call again with the last id until the list is empty.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] without [`Capabilities::list_streams`].
@@ -25,24 +41,24 @@ pub trait TransferStore: EventStore {
         _after: Option<&StreamId>,
         _limit: usize,
     ) -> Result<Vec<(StreamId, StreamInfo)>> {
-        Err(Error::unsupported("a list of streams"))
+        Err(Error::unsupported("list of streams"))
     }
 
-    /// Writes events that another store recorded, as they are: stream, version, id, type, payloads
-    /// and, with [`Capabilities::exact_import`], the time. Their positions are the store's own, in
-    /// the order given.
+    /// Writes events that another store recorded, and keeps their stream, version, id, type,
+    /// payloads and, with [`Capabilities::exact_import`], their time. This store gives them
+    /// positions of its own, in the order given.
     ///
-    /// An event whose id stands at its version already is left as it is, so that an import may be
-    /// repeated, in other pieces as well. A stream without readable events may begin at any version,
-    /// as if it had been truncated before. Where the call fails, or is dropped, the first of the
-    /// events may have been written: the same call again writes the rest.
+    /// If an event with the same id already has the same version of the stream, it is left as it is.
+    /// So an import can be repeated, also in other pieces. A stream without readable events may
+    /// begin at any version, as if it had been truncated before. If the call fails or is dropped,
+    /// the first of the events may have been written: the same call again writes the rest.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] where another event, or none, stands at a version that the stream has
-    /// passed, and where readable events would be followed by a gap;
+    /// [`ErrorKind::Conflict`] if the stream has passed the version of an event and has another
+    /// event, or none, at that version, or if a gap would follow readable events;
     /// [`ErrorKind::StreamClosed`] for a tombstoned stream; [`ErrorKind::InvalidInput`] for names
-    /// that begin with `$`, and for events of one stream whose versions do not go up by 1;
-    /// [`ErrorKind::LimitExceeded`] where they are more than one append may have.
+    /// that begin with `$`, and for events of one stream whose versions do not increase by 1;
+    /// [`ErrorKind::LimitExceeded`] if the events are more, or larger, than one append may have.
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
         import_by_appends(self, events).await
     }
@@ -64,7 +80,7 @@ impl<T: TransferStore + ?Sized> TransferStore for Arc<T> {
     }
 }
 
-/// For adapters: refuses what [`TransferStore::import`] refuses before anything is sent.
+/// For adapters: refuses an import that must be refused before anything is sent to the database.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] and [`ErrorKind::LimitExceeded`].
@@ -91,9 +107,11 @@ pub fn check_import(events: &[RecordedEvent], capabilities: &Capabilities) -> Re
                 return limit(&what, event.size(), capabilities.max_event_bytes);
             }
             match versions.insert(&event.stream, event.version) {
-                _ if event.version == Version::NONE => invalid("versions begin at 1"),
+                _ if event.version == Version::NONE => {
+                    invalid("an event has version 0; versions begin at 1")
+                }
                 Some(before) if event.version != before.plus(1) => {
-                    invalid("the versions of a stream's events must go up by 1")
+                    invalid("the versions of the events of a stream must increase by 1")
                 }
                 _ => Ok(()),
             }
@@ -107,21 +125,23 @@ pub fn check_import(events: &[RecordedEvent], capabilities: &Capabilities) -> Re
     Ok(())
 }
 
-/// What is to be done with an imported event.
+/// What an adapter has to do with an imported event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportVerdict {
-    /// The stream has not come so far: write it, and what follows it in the stream.
+    /// The stream has not reached this version: write the event, and all later events of the stream.
     Write,
-    /// The stream has passed this version: the event that stands there has its id, or this is a
-    /// conflict.
+    /// The stream has passed this version: if the event that it has there has another id, this is a
+    /// conflict; else there is nothing to do.
     Compare,
 }
 
 impl StreamHead {
-    /// Decides on an event that is imported. `is_empty`: whether no event of the stream is readable.
+    /// Decides what to do with an imported event. `is_empty` says that the stream has no readable
+    /// event.
     ///
     /// # Errors
-    /// [`ErrorKind::StreamClosed`]; [`ErrorKind::Conflict`] where there would be a gap.
+    /// [`ErrorKind::StreamClosed`] for a tombstoned stream; [`ErrorKind::Conflict`] if a gap would
+    /// follow readable events.
     pub fn judge_import(&self, event: &RecordedEvent, is_empty: bool) -> Result<ImportVerdict> {
         if self.state == StreamState::Tombstoned {
             return Err(Error::stream_closed(&event.stream));
@@ -136,23 +156,24 @@ impl StreamHead {
     }
 }
 
-/// For adapters: an imported event that cannot stand at its version in a stream that is at `actual`.
+/// For adapters: the error for an imported event that cannot get its version, because the stream,
+/// which is at `actual`, has passed it or has not reached it.
 #[must_use]
 pub fn import_conflict(event: &RecordedEvent, actual: Version) -> Error {
     Error::lost_race(&event.stream, ExpectedVersion::Exact(event.version.minus(1)), actual)
 }
 
-/// The type of the events that [`import_by_appends`] writes, and truncates, where a stream does not
-/// begin at version 1.
+/// The type of the placeholder events that [`import_by_appends`](crate::adapter::import_by_appends)
+/// writes, and truncates again, if a stream does not begin at version 1.
 pub const PLACEHOLDER: &str = "annals.placeholder";
 
-/// [`TransferStore::import`] for a store that can only append. Keeps everything but the times; one
-/// append for each run of events of one stream. Where a stream begins at a later version, writes
-/// placeholders, and truncates them: subscribers may see these.
+/// [`TransferStore::import`] for a store that can only append. It keeps everything but the times,
+/// and makes one append of each run of events of the same stream. If a stream begins after version
+/// 1, it first writes placeholders and truncates them, which subscribers may see.
 ///
 /// # Errors
-/// As for [`TransferStore::import`]; [`ErrorKind::Unsupported`] for a stream that begins at a later
-/// version, without [`Capabilities::truncate`].
+/// As for [`TransferStore::import`]; [`ErrorKind::Unsupported`] for a stream that begins after
+/// version 1, without [`Capabilities::truncate`].
 pub async fn import_by_appends<S: EventStore + ?Sized>(
     store: &S,
     events: Vec<RecordedEvent>,
@@ -164,11 +185,11 @@ pub async fn import_by_appends<S: EventStore + ?Sized>(
     Ok(())
 }
 
-/// Writes events that follow each other in one stream.
+/// Imports a run of events of the same stream.
 async fn append_run<S: EventStore + ?Sized>(store: &S, run: &[RecordedEvent]) -> Result<()> {
     let Some(first) = run.first() else { return Ok(()) };
     if first.version == Version::FIRST {
-        // On a deleted stream the append would succeed, and continue its numbering.
+        // On a deleted stream the append would succeed, with versions that continue its numbering.
         let info = store.stream_info(&first.stream).await?;
         if info.state == StreamState::Deleted {
             return Err(import_conflict(first, info.version));
@@ -191,6 +212,7 @@ async fn append_run<S: EventStore + ?Sized>(store: &S, run: &[RecordedEvent]) ->
     }
 }
 
+/// Appends a run of events at their versions. Returns the conflict, if it is one.
 async fn try_append<S: EventStore + ?Sized>(
     store: &S,
     run: &[RecordedEvent],
@@ -214,7 +236,8 @@ async fn try_append<S: EventStore + ?Sized>(
     }
 }
 
-/// What is left of a run when those are taken away that stand in the stream already.
+/// Compares the first events of a run, up to the version `actual` that the stream has, with the
+/// events of the stream. Returns the rest of the run.
 async fn compare<'a, S: EventStore + ?Sized>(
     store: &S,
     run: &'a [RecordedEvent],
@@ -234,14 +257,16 @@ async fn compare<'a, S: EventStore + ?Sized>(
     Ok(rest)
 }
 
-/// Brings a stream without readable events to the version before an event.
+/// Brings a stream without readable events to the version before the event `next`.
 async fn fill<S: EventStore + ?Sized>(
     store: &S,
     next: &RecordedEvent,
     mut version: Version,
 ) -> Result<()> {
     if !store.capabilities().truncate {
-        return Err(Error::unsupported("a stream that begins after version 1, without truncation"));
+        let message = "the stream begins after version 1, and this store cannot truncate the \
+                       placeholders before it (see its capabilities)";
+        return Err(Error::new(ErrorKind::Unsupported, message).with_stream(&next.stream));
     }
     let last = next.version.minus(1);
     while version < last {
