@@ -1,7 +1,7 @@
 //! One interface to event stores: the [`EventStore`] trait, the event types, and the errors.
 //!
 //! Applications depend on the crate `annals`, which re-exports everything here and connects to a
-//! store by its URL. Adapters depend on this crate alone. It does no I/O and needs no runtime.
+//! store by its URL. Adapters depend on this crate alone. It does no I/O of its own.
 //!
 //! ```
 //! use annals_core::{EventStore, EventStoreExt, ExpectedVersion, NewEvent, Result, StreamId};
