@@ -1,6 +1,6 @@
-//! The event store of annals in memory: the reference that the others are compared with, and a
-//! store for tests. It keeps every rule of the contract, and nothing once its last handle is
-//! dropped.
+//! The event store of annals in memory: the reference that the other stores are compared with, and
+//! a store for tests. It keeps every rule of the contract, and loses all events when its last
+//! handle is dropped.
 //!
 //! ```
 //! # use annals_core::{EventStore, EventStoreExt, ExpectedVersion, NewEvent, Result, StreamId};
@@ -13,9 +13,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Cloning a [`MemoryStore`] gives another handle to the same events.
+//! A clone of a [`MemoryStore`] is another handle to the same events.
+//!
+//! The crate has three parts: the events and every change to them, the pages that reads and
+//! subscriptions are made of, and the [`Adapter`](annals_core::adapter::Adapter) that maps the
+//! traits of a store to these two.
 
-mod read;
+mod pages;
 mod state;
 mod store;
 

@@ -1,44 +1,65 @@
 //! The events, and every change to them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 use annals_core::{
-    Append, Appended, Error,
-    ExpectedVersion::{Any, StreamExists},
-    LeaseName, LeaseRecord, NewEvent, Position, RecordedEvent, Result, Snapshot, StreamId,
-    StreamInfo, StreamState, SubscriberId, Version,
-    adapter::{self, ImportVerdict, StreamHead, Verdict},
+    Append, Appended, Error, ExpectedVersion, LeaseName, LeaseRecord, Position, RecordedEvent,
+    Result, Snapshot, StreamId, StreamInfo, StreamState, SubscriberId, Version,
+    adapter::{self, ImportVerdict, StreamHead},
 };
 use chrono::{DateTime, SubsecRound, Utc};
+use tokio::sync::watch;
 use uuid::Uuid;
 
+/// The state behind its lock. A clone is another handle to the same state.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedState(Arc<RwLock<State>>);
+
+// No change can panic half-way, so the state behind a poisoned lock is whole.
+impl SharedState {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All that a store holds.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// Every event by position, the first at 1. Removed ones leave an empty place.
+    /// The event at each position, beginning with position 1. A removed event leaves `None`.
     log: Vec<Option<RecordedEvent>>,
     streams: HashMap<StreamId, Stream>,
     pub(crate) snapshots: HashMap<StreamId, Snapshot>,
     pub(crate) checkpoints: HashMap<SubscriberId, Position>,
     pub(crate) leases: HashMap<LeaseName, LeaseRecord>,
+    /// The last position. A new one wakes the subscribers.
+    appended: watch::Sender<Position>,
 }
 
 #[derive(Debug)]
 struct Stream {
     head: StreamHead,
-    /// The positions of the events that are left; the last is that of `head.version`.
+    /// The positions of the events that are left. The last belongs to the version `head.version`.
     positions: VecDeque<Position>,
-    /// Where each id stands, the last time where it stands twice.
-    ids: HashMap<Uuid, Version>,
+    /// The version of each event id; the last one, if two events have the same id.
+    versions: HashMap<Uuid, Version>,
 }
 
 impl Default for Stream {
     fn default() -> Self {
-        Self { head: StreamHead::MISSING, positions: VecDeque::new(), ids: HashMap::new() }
+        let (positions, versions) = (VecDeque::new(), HashMap::new());
+        Self { head: StreamHead::MISSING, positions, versions }
     }
 }
 
 impl Stream {
-    /// The version of the first event that is left, or would be.
+    /// The version of the first event that is left. If none is left, that of the next event.
     fn first_version(&self) -> Version {
         self.head.version.plus(1).minus(self.positions.len() as u64)
     }
@@ -49,93 +70,70 @@ impl Stream {
     }
 }
 
+/// Changes to streams.
 impl State {
-    /// Writes all the appends, or none. Judges all of them before it writes the first.
+    /// Writes all the appends, or none: it judges all of them before it writes the first.
     pub(crate) fn append(&mut self, appends: Vec<Append>) -> Result<Vec<Appended>> {
-        let mut replays = Vec::new();
+        let mut judged = Vec::with_capacity(appends.len());
         for append in &appends {
-            replays.push(self.judge(append)?);
+            judged.push((self.head(&append.stream), self.first_answer(append)?));
         }
-        if let Some(replayed) = replays.iter().copied().collect() {
+        if let Some(replayed) = adapter::all_or_none(&appends, &judged)? {
             return Ok(replayed);
         }
-        if let Some((append, _)) = appends.iter().zip(&replays).find(|(_, replay)| replay.is_some())
-        {
-            // Written before, but not together with the others: not this append.
-            let actual = self.head(&append.stream).version;
-            return Err(Error::lost_race(&append.stream, append.expected, actual));
-        }
         let now = Utc::now().trunc_subsecs(6);
-        appends.into_iter().map(|append| self.write(append, now)).collect()
+        let written = appends.into_iter().map(|append| self.write(append, now)).collect();
+        self.appended.send_replace(self.last_position());
+        written
     }
 
-    /// Whether to write an append, or what it answered when it was written before.
-    fn judge(&self, append: &Append) -> Result<Option<Appended>> {
+    /// The answer that an append got when it was written before; `None` if it is to be written.
+    fn first_answer(&self, append: &Append) -> Result<Option<Appended>> {
+        // Under `Any` and `StreamExists` a retry is recognised wherever its first event is.
+        let retry_after = || {
+            let versions = &self.streams.get(&append.stream)?.versions;
+            Some(versions.get(&append.events.first()?.id())?.minus(1))
+        };
         let head = self.head(&append.stream);
-        let conflict = || Err(Error::lost_race(&append.stream, append.expected, head.version));
-        match head.judge(append.expected) {
-            Verdict::Closed => Err(Error::stream_closed(&append.stream)),
-            Verdict::Conflict => conflict(),
-            Verdict::RetryOrConflict(base) => self
-                .written_after(append, base)?
-                .map_or_else(conflict, |appended| Ok(Some(appended))),
-            // `Exact` and `NoStream` hold: the same ids again are other events. Under `Any` and
-            // `StreamExists` they are a retry, wherever they stand.
-            Verdict::Write if matches!(append.expected, Any | StreamExists) => {
-                let first = append.events.first().map(NewEvent::id);
-                let stream = self.streams.get(&append.stream);
-                match stream.zip(first).and_then(|(stream, first)| stream.ids.get(&first)) {
-                    Some(version) => self.written_after(append, version.minus(1)),
-                    None => Ok(None),
-                }
-            }
-            Verdict::Write => Ok(None),
-        }
-    }
-
-    /// The answer of the append, if its ids stand right after that version.
-    fn written_after(&self, append: &Append, base: Version) -> Result<Option<Appended>> {
-        let mut last = Position::START;
-        for (version, event) in (base.get() + 1..).zip(&append.events) {
-            match self.event(&append.stream, version.into()) {
-                Some(found) if found.id == event.id() => last = found.position,
-                _ => return Ok(None),
-            }
-        }
-        Appended::after(base, append.count(), last, true).map(Some)
+        let Some(base) = head.compare_after(append, retry_after)? else { return Ok(None) };
+        let found = (1..).map_while(|n| self.event(&append.stream, base.plus(n)));
+        let found = found.map(|event| Ok::<_, Error>((event.version, event.id, event.position)));
+        head.compared(append, adapter::written_after(append, base, found)?)
     }
 
     fn write(&mut self, append: Append, now: DateTime<Utc>) -> Result<Appended> {
-        let count = append.count();
-        let stream = self.streams.entry(append.stream.clone()).or_default();
-        let base = stream.head.version;
-        for (version, event) in (base.get() + 1..).zip(append.events) {
-            let position = Position::new(self.log.len() as u64 + 1);
-            stream.positions.push_back(position);
-            stream.ids.insert(event.id(), version.into());
-            let event = event.recorded(append.stream.clone(), version.into(), position, now);
-            self.log.push(Some(event));
+        let (base, count) = (self.head(&append.stream).version, append.count());
+        for (n, event) in (1..).zip(append.events) {
+            self.record(event.recorded(append.stream.clone(), base.plus(n), Position::START, now));
         }
-        stream.head.version = base.plus(count);
-        stream.head.state = StreamState::Live;
         Appended::after(base, count, self.last_position(), false)
     }
 
-    /// Writes events of another store, or nothing.
+    /// Adds an event at the next position.
+    fn record(&mut self, mut event: RecordedEvent) {
+        event.position = self.last_position().plus(1);
+        let stream = self.streams.entry(event.stream.clone()).or_default();
+        stream.positions.push_back(event.position);
+        stream.versions.insert(event.id, event.version);
+        stream.head.version = event.version;
+        stream.head.state = StreamState::Live;
+        self.log.push(Some(event));
+    }
+
+    /// Writes events of another store, or none: it judges all of them before it writes the first.
     pub(crate) fn import(&mut self, events: Vec<RecordedEvent>) -> Result<()> {
         let mut new = Vec::with_capacity(events.len());
-        // The streams to which events before have been found to be written.
-        let mut written = HashSet::new();
+        // The versions of a stream increase by 1, so all events after a new one are new as well.
+        let mut streams_of_new = HashSet::new();
         for event in events {
-            if written.contains(&event.stream) {
+            if streams_of_new.contains(&event.stream) {
                 new.push(event);
                 continue;
             }
-            let is_empty = self.info(&event.stream).first_version.is_none();
-            let head = self.head(&event.stream);
-            match head.judge_import(&event, is_empty)? {
+            let (head, info) = (self.head(&event.stream), self.info(&event.stream));
+            match head.judge_import(&event, info.first_version.is_none())? {
                 ImportVerdict::Write => {
-                    written.insert(event.stream.clone());
+                    streams_of_new.insert(event.stream.clone());
                     new.push(event);
                 }
                 ImportVerdict::Compare => match self.event(&event.stream, event.version) {
@@ -144,57 +142,98 @@ impl State {
                 },
             }
         }
-        for mut event in new {
-            event.position = Position::new(self.log.len() as u64 + 1);
-            let stream = self.streams.entry(event.stream.clone()).or_default();
-            stream.positions.push_back(event.position);
-            stream.ids.insert(event.id, event.version);
-            stream.head.version = event.version;
-            stream.head.state = StreamState::Live;
-            self.log.push(Some(event));
-        }
+        new.into_iter().for_each(|event| self.record(event));
+        self.appended.send_replace(self.last_position());
         Ok(())
     }
 
-    /// The streams after an id, in the order of their ids.
-    pub(crate) fn list(
-        &self,
-        after: Option<&StreamId>,
-        limit: usize,
-    ) -> Vec<(StreamId, StreamInfo)> {
-        let after = after.map_or("", StreamId::as_str);
-        let mut ids: Vec<_> = self.streams.keys().filter(|id| id.as_str() > after).collect();
-        ids.sort_unstable_by_key(|id| id.as_str());
-        ids.into_iter().take(limit).map(|id| (id.clone(), self.info(id))).collect()
+    pub(crate) fn truncate(&mut self, id: &StreamId, before: Version) -> Result<()> {
+        self.head(id).check(id, ExpectedVersion::Any)?;
+        self.remove_before(id, before);
+        Ok(())
     }
 
-    /// Removes what stands before a version; all of it where that is beyond the last.
-    pub(crate) fn truncate(&mut self, id: &StreamId, before: Version) {
+    /// Removes all events of a stream, and its snapshot, and leaves the stream deleted or
+    /// tombstoned.
+    pub(crate) fn delete(
+        &mut self,
+        id: &StreamId,
+        expected: ExpectedVersion,
+        state: StreamState,
+    ) -> Result<()> {
+        let head = self.head(id);
+        head.check(id, expected)?;
+        if head.state == StreamState::Missing && state == StreamState::Deleted {
+            return Ok(());
+        }
+        self.remove_before(id, Version::new(u64::MAX));
+        let stream = self.streams.entry(id.clone()).or_default();
+        stream.head.state = state;
+        stream.head.deleted_at = head.version;
+        self.snapshots.remove(id);
+        Ok(())
+    }
+
+    /// Removes the events of a stream before a version; all of them if the version is beyond the
+    /// last.
+    fn remove_before(&mut self, id: &StreamId, before: Version) {
         let Some(stream) = self.streams.get_mut(id) else { return };
         while stream.first_version() < before {
             let Some(position) = stream.positions.pop_front() else { return };
             let index = usize::try_from(position.get() - 1).unwrap_or(usize::MAX);
-            if let Some(removed) = self.log.get_mut(index).and_then(Option::take) {
-                let version = removed.version;
-                if stream.ids.get(&removed.id) == Some(&version) {
-                    stream.ids.remove(&removed.id);
-                }
+            let Some(removed) = self.log.get_mut(index).and_then(Option::take) else { continue };
+            // A later event may have the same id.
+            if stream.versions.get(&removed.id) == Some(&removed.version) {
+                stream.versions.remove(&removed.id);
             }
         }
     }
+}
 
-    /// Removes everything: for the time being, or for ever.
-    pub(crate) fn delete(&mut self, id: &StreamId, state: StreamState) {
-        if self.head(id).state == StreamState::Missing && state == StreamState::Deleted {
-            return;
+/// Changes to what is kept beside streams.
+impl State {
+    pub(crate) fn save_snapshot(&mut self, id: &StreamId, snapshot: Snapshot) {
+        if self.snapshots.get(id).is_none_or(|kept| kept.version <= snapshot.version) {
+            self.snapshots.insert(id.clone(), snapshot);
         }
-        self.streams.entry(id.clone()).or_default();
-        self.truncate(id, Version::new(u64::MAX));
-        if let Some(stream) = self.streams.get_mut(id) {
-            stream.head.state = state;
-            stream.head.deleted_at = stream.head.version;
+    }
+
+    pub(crate) fn save_checkpoint(
+        &mut self,
+        subscriber: &SubscriberId,
+        position: Position,
+    ) -> Position {
+        let kept = self.checkpoints.entry(subscriber.clone()).or_default();
+        *kept = position.max(*kept);
+        *kept
+    }
+
+    pub(crate) fn reset_checkpoint(
+        &mut self,
+        subscriber: &SubscriberId,
+        position: Option<Position>,
+    ) {
+        match position {
+            Some(position) => self.checkpoints.insert(subscriber.clone(), position),
+            None => self.checkpoints.remove(subscriber),
+        };
+    }
+
+    pub(crate) fn swap_lease(&mut self, name: &LeaseName, record: &LeaseRecord) -> bool {
+        let kept = self.leases.get(name).map_or(0, |kept| kept.revision);
+        let is_next = kept.checked_add(1) == Some(record.revision);
+        if is_next {
+            self.leases.insert(name.clone(), record.clone());
         }
-        self.snapshots.remove(id);
+        is_next
+    }
+}
+
+/// Questions about streams.
+impl State {
+    /// Is woken by every new position.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Position> {
+        self.appended.subscribe()
     }
 
     pub(crate) fn head(&self, id: &StreamId) -> StreamHead {
@@ -206,13 +245,9 @@ impl State {
         self.head(id).info(stream.map(Stream::first_version))
     }
 
+    /// The last position that any event ever had.
     pub(crate) fn last_position(&self) -> Position {
         Position::new(self.log.len() as u64)
-    }
-
-    /// The event at a position, if it was not removed.
-    pub(crate) fn at(&self, position: u64) -> Option<&RecordedEvent> {
-        self.log.get(usize::try_from(position.checked_sub(1)?).ok()?)?.as_ref()
     }
 
     /// The version of the last event of a stream at or before a position.
@@ -222,7 +257,24 @@ impl State {
         stream.first_version().plus(before).minus(1)
     }
 
+    /// The event at a position, unless it was removed.
+    pub(crate) fn event_at(&self, position: Position) -> Option<&RecordedEvent> {
+        self.log.get(usize::try_from(position.get().checked_sub(1)?).ok()?)?.as_ref()
+    }
+
+    /// The event of a stream that has a version, unless it was removed.
     pub(crate) fn event(&self, id: &StreamId, version: Version) -> Option<&RecordedEvent> {
-        self.at(self.streams.get(id)?.position(version)?.get())
+        self.event_at(self.streams.get(id)?.position(version)?)
+    }
+
+    /// At most `limit` streams whose ids are greater than `after`, in the order of their ids.
+    pub(crate) fn list_streams(
+        &self,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Vec<(StreamId, StreamInfo)> {
+        let mut ids: Vec<_> = self.streams.keys().filter(|&id| Some(id) > after).collect();
+        ids.sort_unstable();
+        ids.into_iter().take(limit).map(|id| (id.clone(), self.info(id))).collect()
     }
 }
