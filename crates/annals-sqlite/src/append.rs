@@ -1,131 +1,72 @@
-//! Judging an append, and writing it.
+//! Appends: the judgement, and the rows.
 
-use annals_core::{
-    Append, Appended, Error,
-    ExpectedVersion::{Any, StreamExists},
-    NewEvent, Position, StreamId, StreamState, Version,
-    adapter::Verdict,
-};
+use annals_core::{Append, Appended, Position, StreamState, Version, adapter};
 use rusqlite::params;
 
 use crate::{
-    error::{Failure, corrupt},
-    rows::{self, Head},
+    error::Failure,
+    rows::{self, StoredStream},
     session::Session,
 };
 
 impl Session<'_> {
-    /// Writes an append, or nothing: a refusal leaves the transaction as it was.
-    pub(crate) fn append(&mut self, append: &Append) -> Result<Appended, Failure> {
-        let head = self.head(&append.stream)?;
-        match self.replayed(append, &head)? {
-            Some(replayed) => Ok(replayed),
-            None => self.write(append, head),
-        }
-    }
-
-    /// Writes all the appends, or none. Judges all of them before it writes the first.
-    pub(crate) fn append_multi(&mut self, appends: &[Append]) -> Result<Vec<Appended>, Failure> {
+    /// Writes all the appends, or none: it judges all of them before it writes the first. So a
+    /// refused append leaves the transaction as it was.
+    pub(crate) fn append(&mut self, appends: &[Append]) -> Result<Vec<Appended>, Failure> {
+        let mut streams = Vec::with_capacity(appends.len());
         let mut judged = Vec::with_capacity(appends.len());
         for append in appends {
-            let head = self.head(&append.stream)?;
-            judged.push((append, head, self.replayed(append, &head)?));
+            let stored = self.stream(&append.stream)?;
+            judged.push((stored.head, self.first_answer(append, &stored)?));
+            streams.push(stored);
         }
-        if let Some(replayed) = judged.iter().map(|(.., replayed)| *replayed).collect() {
+        if let Some(replayed) = adapter::all_or_none(appends, &judged)? {
             return Ok(replayed);
         }
-        if let Some((append, head, _)) = judged.iter().find(|(.., replayed)| replayed.is_some()) {
-            // Written before, but not together with the others: not this append.
-            let actual = head.head.version;
-            return Err(Error::lost_race(&append.stream, append.expected, actual).into());
-        }
-        judged.into_iter().map(|(append, head, _)| self.write(append, head)).collect()
+        let written = appends.iter().zip(streams);
+        written.map(|(append, stored)| self.write(append, stored)).collect()
     }
 
-    /// What an append answered when it was written before; none where it is to be written.
-    fn replayed(&mut self, append: &Append, head: &Head) -> Result<Option<Appended>, Failure> {
-        let conflict = || {
-            let actual = head.head.version;
-            Failure::from(Error::lost_race(&append.stream, append.expected, actual))
-        };
-        match head.head.judge(append.expected) {
-            Verdict::Closed => Err(Error::stream_closed(&append.stream).into()),
-            Verdict::Conflict => Err(conflict()),
-            Verdict::RetryOrConflict(base) => {
-                self.written_after(append, head, base)?.map(Some).ok_or_else(conflict)
-            }
-            // `Exact` and `NoStream` hold: the same ids again are other events. Under `Any` and
-            // `StreamExists` they are a retry, which is looked for at the end of the stream only:
-            // no index on ids is worth what it costs every append.
-            Verdict::Write if matches!(append.expected, Any | StreamExists) => {
-                if head.last_id.is_none() || head.last_id != append.events.last().map(NewEvent::id)
-                {
-                    return Ok(None);
-                }
-                let Some(base) = head.head.version.get().checked_sub(append.count()) else {
-                    return Ok(None);
-                };
-                self.written_after(append, head, base.into())
-            }
-            Verdict::Write => Ok(None),
-        }
-    }
-
-    /// The answer of the append, if its ids stand right after that version.
-    fn written_after(
+    /// The answer that an append got when it was written before; `None` if it is to be written.
+    fn first_answer(
         &self,
         append: &Append,
-        head: &Head,
-        base: Version,
+        stored: &StoredStream,
     ) -> Result<Option<Appended>, Failure> {
-        let Some(stream) = head.row else { return Ok(None) };
-        let count = append.count();
+        // Under `Any` and `StreamExists` look for a retry only at the end of the stream. To find it
+        // anywhere takes an index on ids, which would make every append more expensive.
+        let retry_after = || stored.head.retry_at_end(append, stored.last_id);
+        let Some(base) = stored.head.compare_after(append, retry_after)? else { return Ok(None) };
         let mut statement = self.connection.prepare_cached(&self.database.sql.ids_after)?;
-        let mut rows =
-            statement.query(params![stream, base.to_i64(), Version::new(count).to_i64()])?;
-        let mut last = Position::START;
-        for (version, event) in (base.get() + 1..).zip(&append.events) {
-            let Some(row) = rows.next()? else { return Ok(None) };
-            let found = Version::from_i64(row.get(0)?);
-            if found.get() != version || rows::uuid(row.get_ref(2)?) != Some(event.id()) {
-                return Ok(None);
-            }
-            last = Position::from_i64(row.get(1)?);
-        }
-        Ok(Some(Appended::after(base, count, last, true)?))
+        let count = Version::new(append.count()).to_i64();
+        let found = statement.query_map(params![stored.row, base.to_i64(), count], |row| {
+            let (version, position) = (row.get(0)?, row.get(1)?);
+            let id = rows::uuid(row.get_ref(2)?);
+            Ok((Version::from_i64(version), id, Position::from_i64(position)))
+        })?;
+        // An event whose id cannot be decoded is not an event of this append.
+        let found = found.map_while(|row| match row {
+            Ok((version, id, position)) => id.map(|id| Ok((version, id, position))),
+            Err(error) => Some(Err(Failure::from(error))),
+        });
+        let found = adapter::written_after(append, base, found)?;
+        Ok(stored.head.compared(append, found)?)
     }
 
-    fn write(&mut self, append: &Append, mut head: Head) -> Result<Appended, Failure> {
-        let base = head.head.version;
-        let appended = |last| Appended::after(base, append.count(), last, false);
-        // An append that has no answer must not be begun.
-        appended(self.last)?;
-        let stream = self.writable(&append.stream, &head)?;
-        for (version, event) in (base.get() + 1..).zip(&append.events) {
-            let payloads = [event.data(), event.metadata()];
-            let (id, event_type) = (event.id(), event.event_type());
-            self.insert(stream, version.into(), self.now, id, event_type, payloads)?;
-            head.last_id = Some(event.id());
+    fn write(&mut self, append: &Append, mut stored: StoredStream) -> Result<Appended, Failure> {
+        let row = self.live_row(&append.stream, &stored)?;
+        let base = stored.head.version;
+        for (n, event) in (1..).zip(&append.events) {
+            let payloads = (event.data(), event.metadata());
+            let name = (event.id(), event.event_type());
+            self.insert_event(row, base.plus(n), self.now, name, payloads)?;
+            stored.last_id = Some(event.id());
         }
-        head.row = Some(stream);
-        head.head.version = base.plus(append.count());
-        head.head.state = StreamState::Live;
-        self.heads.put(&append.stream, head);
+        stored.row = Some(row);
+        stored.head.version = base.plus(append.count());
+        stored.head.state = StreamState::Live;
+        self.remember(&append.stream, stored);
         self.has_appended = true;
-        Ok(appended(self.last)?)
-    }
-
-    /// The row of a stream that is live from now on.
-    pub(crate) fn writable(&self, stream: &StreamId, head: &Head) -> Result<i64, Failure> {
-        let sql = &self.database.sql;
-        match (head.row, head.head.state) {
-            (Some(row), StreamState::Live) => Ok(row),
-            (Some(row), StreamState::Deleted) => {
-                self.connection.prepare_cached(&sql.revive_stream)?.execute([row])?;
-                Ok(row)
-            }
-            (None, _) => self.insert_stream(stream),
-            (Some(_), _) => Err(corrupt("a closed stream was judged open").into()),
-        }
+        Ok(Appended::after(base, append.count(), self.last, false)?)
     }
 }

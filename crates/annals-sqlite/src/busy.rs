@@ -1,32 +1,35 @@
-//! Waiting for others who hold a lock.
+//! Waits while other connections hold a lock on the database.
 
 use std::{
-    hash::{BuildHasher, Hasher, RandomState},
     thread,
     time::{Duration, Instant},
 };
 
+use annals_core::adapter::Backoff;
+
 use crate::error::{Failure, is_busy};
 
-/// How long to sleep between two tries. SQLite's own handler sleeps up to 100 ms, and starves
-/// next to a writer that pauses for less than that; random, so that two do not try in step.
-const NAPS: std::ops::Range<Duration> = Duration::from_micros(200)..Duration::from_millis(1);
+/// The first and the longest pause between two tries. SQLite's own busy handler sleeps for up to
+/// 100 ms, so it starves beside a writer that pauses for less than that.
+const PAUSES: (Duration, Duration) = (Duration::from_micros(400), Duration::from_millis(1));
 
-/// Tries again while the database is locked, for one timeout in all.
+/// Retries work while the database is locked, until the busy timeout is over. Several pieces of
+/// work can share one timeout.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct BusyRetry {
     timeout: Duration,
-    /// When it ends; set by the first try that fails, so that the usual case reads no clock.
+    /// When the timeout ends. The first failed try sets it, so that work that does not wait reads
+    /// no clock.
     until: Option<Instant>,
-    random: u64,
+    backoff: Backoff,
 }
 
-impl Patience {
+impl BusyRetry {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { timeout, until: None, random: 0 }
+        Self { timeout, until: None, backoff: Backoff::new(PAUSES.0, PAUSES.1) }
     }
 
-    /// Does the work, again and again while it fails because of a lock.
+    /// Does the work, and repeats it while it fails because the database is locked.
     pub(crate) fn retry<T>(
         &mut self,
         mut work: impl FnMut() -> Result<T, Failure>,
@@ -34,7 +37,7 @@ impl Patience {
         loop {
             match work() {
                 Err(Failure::Driver(error)) if is_busy(&error) => {
-                    if !self.wait() {
+                    if !self.pause() {
                         return Err(error.into());
                     }
                 }
@@ -43,26 +46,18 @@ impl Patience {
         }
     }
 
-    /// Sleeps a little, unless the timeout is over.
-    fn wait(&mut self) -> bool {
+    /// Sleeps for a short time. Returns `false`, without a sleep, if the timeout is over.
+    fn pause(&mut self) -> bool {
         let now = Instant::now();
         let until = *self.until.get_or_insert_with(|| {
-            tracing::debug!("the database is locked by others; waiting");
-            self.random = RandomState::new().build_hasher().finish();
-            // A timeout beyond what the clock can say is for ever, near enough.
+            tracing::debug!("the database is locked by another connection; waiting");
+            // If the clock cannot represent the end of the timeout, wait for 34 years.
             now.checked_add(self.timeout).unwrap_or(now + Duration::from_secs(1 << 30))
         });
         if now >= until {
             return false;
         }
-        // Knuth's generator: good enough to be out of step.
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let span = u64::try_from((NAPS.end - NAPS.start).as_micros()).unwrap_or(1);
-        let nap = NAPS.start + Duration::from_micros((self.random >> 33) % span);
-        thread::sleep(nap.min(until - now));
+        thread::sleep(self.backoff.next_pause().min(until - now));
         true
     }
 }

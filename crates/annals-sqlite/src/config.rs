@@ -1,4 +1,4 @@
-//! The options of a store.
+//! The options with which a store is opened.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,26 +11,26 @@ use annals_core::{Error, ErrorKind, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location {
-    /// In a file, together with `-wal` and `-shm` files next to it while it is open.
+    /// In a file. While the file is open, SQLite keeps a `-wal` and a `-shm` file beside it.
     File(PathBuf),
-    /// In memory, seen by no other store, and gone with the last handle: at most 1 GiB, which is
-    /// SQLite's own limit.
+    /// In memory. No other store sees these events, and they are lost with the last handle. SQLite
+    /// limits such a database to 1 GiB.
     Memory,
 }
 
-/// What SQLite waits for before an append has succeeded.
+/// What an append waits for before it succeeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// The disk: what was appended survives the loss of power.
+    /// The disk: appended events survive a loss of power.
     #[default]
     Full,
-    /// The operating system: what was appended survives the death of the process; the loss of
-    /// power may cost the last appends, whole ones, and damages nothing.
+    /// The operating system: appended events survive the death of the process. A loss of power can
+    /// undo the last appends, each of them completely, and does not damage the file.
     Normal,
 }
 
-/// How a store is opened.
+/// The options with which a store is opened.
 ///
 /// ```
 /// use annals_sqlite::{SqliteConfig, Synchronous};
@@ -43,23 +43,25 @@ pub enum Synchronous {
 pub struct SqliteConfig {
     /// Where the events are.
     pub location: Location,
-    /// What the names of the tables begin with, so that several stores, and the tables of the
-    /// application, share one file: `annals` unless set. A letter or `_`, then up to 30 more, or
-    /// digits.
+    /// The beginning of the names of the store's tables; default `annals`. Stores with different
+    /// prefixes, and tables of the application, can share one file. A prefix is a letter or `_`,
+    /// followed by at most 30 letters, digits and `_`.
     pub prefix: String,
-    /// What an append waits for: the disk, unless set.
+    /// What an append waits for; by default the disk.
     pub synchronous: Synchronous,
-    /// How long to wait for another process that writes, or another handle: 10 seconds unless set.
-    /// After it the call fails with [`ErrorKind::Busy`], and nothing was written.
+    /// How long a call waits while another process, or another handle, has locked the database;
+    /// default 10 seconds. After that the call fails with [`ErrorKind::Busy`] and has written
+    /// nothing.
     pub busy_timeout: Duration,
-    /// The most connections that read at the same time, 1 to 64: 4 unless set.
+    /// The most connections that read at the same time, from 1 to
+    /// [`MAX_READERS`](Self::MAX_READERS); default 4.
     pub readers: usize,
-    /// Whether a file that is missing is created: yes, unless set.
+    /// Whether to create a file that does not exist; default `true`.
     pub create: bool,
 }
 
 impl SqliteConfig {
-    /// The greatest number of reader connections.
+    /// The greatest value of [`readers`](Self::readers).
     pub const MAX_READERS: usize = 64;
 
     fn at(location: Location) -> Self {
@@ -73,7 +75,7 @@ impl SqliteConfig {
         }
     }
 
-    /// A store in a file. A relative path begins at the working directory.
+    /// A store in a file. A relative path is relative to the working directory.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self::at(Location::File(path.as_ref().to_owned()))
     }
@@ -84,18 +86,7 @@ impl SqliteConfig {
         Self::at(Location::Memory)
     }
 
-    /// Reads a URL: `sqlite://relative.db`, `sqlite:///absolute.db`, `sqlite:relative.db`, or
-    /// `sqlite::memory:`, each with any of the parameters `prefix`, `synchronous` (`full` or
-    /// `normal`), `busy_timeout` (milliseconds), `readers` and `create` (`true` or `false`).
-    /// `%20` and the like are decoded.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] with the part that is wrong, and what it could be.
-    pub fn from_url(url: &str) -> Result<Self> {
-        crate::url::parse(url)
-    }
-
-    /// Sets what the names of the tables begin with.
+    /// Sets the beginning of the names of the store's tables.
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
@@ -109,7 +100,7 @@ impl SqliteConfig {
         self
     }
 
-    /// Sets how long to wait for others who write.
+    /// Sets how long a call waits while the database is locked.
     #[must_use]
     pub fn with_busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
@@ -123,14 +114,14 @@ impl SqliteConfig {
         self
     }
 
-    /// Sets whether a file that is missing is created.
+    /// Sets whether to create a file that does not exist.
     #[must_use]
     pub fn with_create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Refuses what could not work.
+    /// Refuses options that cannot work.
     pub(crate) fn check(&self) -> Result<()> {
         check_prefix(&self.prefix)?;
         if !(1..=Self::MAX_READERS).contains(&self.readers) {
@@ -145,15 +136,15 @@ impl SqliteConfig {
     }
 }
 
-/// The prefix becomes part of SQL text, so nothing but a plain name passes.
+/// Accepts only a plain name, because the prefix becomes part of SQL text.
 fn check_prefix(prefix: &str) -> Result<()> {
-    /// Long enough for any name, short enough to be read in front of a table's.
+    /// Long enough for every good name, and short enough to read in front of the name of a table.
     const MAX: usize = 31;
     let plain = |c: char| c == '_' || c.is_ascii_alphanumeric();
     let named = prefix.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
         && prefix.chars().all(plain)
         && prefix.len() <= MAX;
-    // SQLite keeps names that begin with `sqlite_` to itself, in upper and lower case.
+    // SQLite reserves names that begin with `sqlite_`, in upper and lower case.
     let lower = prefix.to_ascii_lowercase();
     let reserved = lower == "sqlite" || lower.starts_with("sqlite_");
     if named && !reserved {
@@ -161,7 +152,7 @@ fn check_prefix(prefix: &str) -> Result<()> {
     }
     let message = format!(
         "`prefix` is {prefix:?}; use a letter or `_`, then at most {} letters, digits and `_`, \
-         and nothing that begins with `sqlite_`",
+         but not a name that begins with `sqlite_`",
         MAX - 1
     );
     Err(Error::new(ErrorKind::InvalidInput, message))

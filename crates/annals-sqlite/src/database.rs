@@ -1,4 +1,4 @@
-//! The file, and connections to it.
+//! The database, and connections to it.
 
 use std::{
     fs,
@@ -11,23 +11,23 @@ use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
 use crate::{
-    busy::Patience,
+    busy::BusyRetry,
     config::{Location, SqliteConfig, Synchronous},
     error::{Failure, driver},
     migrate,
     sql::Sql,
 };
 
-/// After how many pages of 4 KiB the WAL is written back: four times SQLite's own figure, which
-/// makes appends 5 to 10 % cheaper, and costs 16 MiB of disk.
+/// After how many pages of 4 KiB SQLite copies the WAL into the database file. This is four times
+/// SQLite's default: appends become 5 to 10 % cheaper, and the WAL takes up to 16 MiB of disk.
 const WAL_PAGES: u32 = 4_000;
-/// The page caches, in KiB. The writer's holds the upper levels of the index of a large store.
+/// The page caches, in KiB. That of the writer holds the upper levels of the index of a large store.
 const WRITER_CACHE: u32 = 16 * 1024;
 const READER_CACHE: u32 = 2 * 1024;
-/// More than there are statements.
+/// How many prepared statements a connection caches: more than this crate has.
 const STATEMENTS: usize = 64;
 
-/// A database that was opened, and has the tables.
+/// A database that is open and has the tables of the store.
 #[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) config: SqliteConfig,
@@ -40,20 +40,22 @@ enum Place {
     File(PathBuf),
     Memory {
         uri: String,
-        /// Keeps the events while there is no other connection.
+        /// An in-memory database lives as long as a connection to it is open. This connection keeps
+        /// it alive.
         _anchor: Mutex<Connection>,
-        /// A database in memory has no WAL, so that a reader and a writer shut each other out.
-        /// They take turns here, and never find it locked.
+        /// An in-memory database has no WAL, so a reader locks out the writer and the reverse. They
+        /// take turns by this lock, and so never find the database locked.
         turns: RwLock<()>,
     },
 }
 
 impl Database {
-    /// Opens the database, and creates what it needs; with a connection for the writer.
+    /// Opens the database, and creates or migrates its tables. Returns also the connection for the
+    /// writer.
     pub(crate) fn open(config: SqliteConfig) -> Result<(Self, Connection)> {
         config.check()?;
         let sql = Sql::new(&config.prefix);
-        let mut patience = Patience::new(config.busy_timeout);
+        let mut busy = BusyRetry::new(config.busy_timeout);
         let (place, create) = match &config.location {
             Location::File(path) => (Place::File(check_path(path, config.create)?), config.create),
             Location::Memory => {
@@ -63,14 +65,14 @@ impl Database {
             }
         };
         let database = Self { config, sql, place };
-        let writer = patience.retry(|| {
+        let writer = busy.retry(|| {
             let connection = database.connect(create)?;
-            // Before anything is changed: a newer store stays as it is.
+            // Check the version before anything is changed, so that a newer store stays as it is.
             migrate::version(&connection, &database.sql, &database.config.prefix)?;
             database.prepare_writer(&connection)?;
             Ok(connection)
         })?;
-        migrate::run(&writer, &database.sql, &database.config.prefix, &mut patience)?;
+        migrate::run(&writer, &database.sql, &database.config.prefix, &mut busy)?;
         tracing::debug!(
             location = ?database.config.location,
             prefix = database.config.prefix,
@@ -79,9 +81,9 @@ impl Database {
         Ok((database, writer))
     }
 
-    /// A further connection for the writer, where the first was lost.
+    /// Another connection for the writer, after the first one was lost.
     pub(crate) fn writer(&self) -> Result<Connection, Failure> {
-        Patience::new(self.config.busy_timeout).retry(|| {
+        BusyRetry::new(self.config.busy_timeout).retry(|| {
             let connection = self.connect(false)?;
             self.prepare_writer(&connection)?;
             Ok(connection)
@@ -96,7 +98,8 @@ impl Database {
         Ok(connection)
     }
 
-    /// The file, as one name for all who open it; none in memory.
+    /// The canonical path of the file, which is the same for all handles to it. `None` for a
+    /// database in memory.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         match &self.place {
             Place::File(path) => Some(fs::canonicalize(path).unwrap_or_else(|_| path.clone())),
@@ -104,13 +107,13 @@ impl Database {
         }
     }
 
-    /// A turn to read, where readers and the writer have to take turns.
+    /// Waits for a turn to read, if readers and the writer must take turns.
     pub(crate) fn read_turn(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        // The lock guards no data, so a poisoned one is as good as any.
+        // The lock guards no data, so a poisoned lock can be used.
         self.turns().map(|turns| turns.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A turn to write, where readers and the writer have to take turns.
+    /// Waits for a turn to write, if readers and the writer must take turns.
     pub(crate) fn write_turn(&self) -> Option<RwLockWriteGuard<'_, ()>> {
         self.turns().map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner))
     }
@@ -124,7 +127,7 @@ impl Database {
 
     fn connect(&self, create: bool) -> rusqlite::Result<Connection> {
         match &self.place {
-            // No URI, so that `?` and `%` in a path stand for themselves.
+            // Open the path without the URI flag, so that `?` and `%` have no special meaning.
             Place::File(path) => connect(path, OpenFlags::empty(), create),
             Place::Memory { uri, .. } => connect(uri, OpenFlags::SQLITE_OPEN_URI, true),
         }
@@ -138,9 +141,10 @@ impl Database {
         };
         let ask = "PRAGMA journal_mode";
         let mode = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, String>(0));
-        // Asked first: to set it, even to what it is, may need a lock.
+        // Read the journal mode before setting it: SQLite may take a lock to set it, even to the
+        // value it already has.
         if mode(ask)? != journal && mode(&format!("{ask} = {journal}"))? != journal {
-            let message = "the database cannot use a write-ahead log where it is; choose a \
+            let message = "SQLite cannot use a write-ahead log in this directory; choose a \
                            directory on a local disk";
             return Err(Error::new(ErrorKind::Incompatible, message).into());
         }
@@ -152,6 +156,7 @@ impl Database {
     }
 }
 
+/// Opens a connection for reading and writing.
 pub(crate) fn connect(
     path: impl AsRef<Path>,
     flags: OpenFlags,
@@ -160,17 +165,19 @@ pub(crate) fn connect(
     let mut flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
     let connection = Connection::open_with_flags(path, flags)?;
-    // Whoever uses the connection waits for locks by `Patience`.
+    // SQLite itself does not wait for locks. Each use of a connection retries with a `BusyRetry`.
     connection.busy_timeout(std::time::Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
 
-/// The path, made absolute: readers are opened later, when the working directory may be another.
+/// Checks the path of the file and makes it absolute, because connections are also opened later,
+/// when the working directory may have changed.
 pub(crate) fn check_path(path: &Path, create: bool) -> Result<PathBuf> {
     let invalid = |message: String| Error::new(ErrorKind::InvalidInput, message);
-    let path = std::path::absolute(path)
-        .map_err(|e| invalid("the database needs a path".to_owned()).with_source(e))?;
+    let path = std::path::absolute(path).map_err(|e| {
+        invalid("the path is empty, or there is no working directory".to_owned()).with_source(e)
+    })?;
     if path.is_dir() {
         return Err(invalid(format!("{path:?} is a directory; add the name of a file")));
     }
@@ -179,7 +186,7 @@ pub(crate) fn check_path(path: &Path, create: bool) -> Result<PathBuf> {
     }
     if !create && !path.exists() {
         return Err(invalid(format!(
-            "{path:?} does not exist, and `create` is off; name a file that exists, or turn it on"
+            "{path:?} does not exist, and `create` is off; name an existing file, or turn `create` on"
         )));
     }
     Ok(path)

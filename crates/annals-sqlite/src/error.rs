@@ -1,22 +1,22 @@
-//! The one place where errors of SQLite become ours.
+//! The only place in which errors of SQLite become errors of annals.
 
-use annals_core::{Error, ErrorKind};
+use annals_core::{Error, ErrorKind, adapter};
 use rusqlite::ErrorCode;
 
 /// The name of this backend.
 pub(crate) const BACKEND: &str = "sqlite";
 
-/// Adds where an error came from.
+/// Adds this backend and an operation to an error.
 pub(crate) fn context(operation: &'static str) -> impl Fn(Error) -> Error {
-    move |error| error.with_backend(BACKEND).with_operation(operation)
+    adapter::context(BACKEND, operation)
 }
 
-/// Why a piece of work on a connection came to nothing.
+/// Why work on a connection failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The work itself was refused, before it changed anything: the transaction is as it was.
+    /// The work was refused before it changed anything, so the transaction can go on.
     Refused(Error),
-    /// SQLite failed, in the middle of anything.
+    /// SQLite failed, perhaps in the middle of a change, so the transaction must be rolled back.
     Driver(rusqlite::Error),
 }
 
@@ -41,51 +41,52 @@ impl From<Failure> for Error {
     }
 }
 
-/// An error of SQLite, with what can be done about it.
+/// The error of annals for an error of SQLite. Its message says what the user can do.
 pub(crate) fn driver(error: rusqlite::Error) -> Error {
     let (kind, message) = match error.sqlite_error_code() {
         _ if is_busy(&error) => (
             ErrorKind::Busy,
-            "others kept the database locked for all of the busy timeout; try again, or raise \
-             `busy_timeout`",
+            "other connections kept the database locked for the whole busy timeout; try again, or \
+             raise `busy_timeout`",
         ),
         Some(ErrorCode::ReadOnly) => (
             ErrorKind::Denied,
-            "the database cannot be written to; the file and its directory must be writable",
+            "the database is read-only; make the file and its directory writable",
         ),
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
-            (ErrorKind::Denied, "the database file must not be used in this way")
+            (ErrorKind::Denied, "the operating system denied access to the database file")
         }
         Some(ErrorCode::CannotOpen) => (
             ErrorKind::Unavailable,
-            "the database file cannot be opened; look whether it, and its directory, are there and \
-             can be written to",
+            "the database file cannot be opened; check that the file and its directory exist and \
+             are writable",
         ),
         Some(ErrorCode::DiskFull) => {
-            (ErrorKind::Unavailable, "the disk is full; make room, then try again")
+            (ErrorKind::Unavailable, "the disk is full; free some space, then try again")
         }
-        Some(ErrorCode::SystemIoFailure) => {
-            (ErrorKind::Unavailable, "the operating system could not read or write the file")
+        Some(ErrorCode::SystemIoFailure) => (
+            ErrorKind::Unavailable,
+            "the operating system failed to read or write the database file",
+        ),
+        Some(ErrorCode::OutOfMemory) => (ErrorKind::Unavailable, "SQLite ran out of memory"),
+        Some(ErrorCode::TooBig) => {
+            (ErrorKind::LimitExceeded, "a value or a statement is too large for SQLite")
         }
-        Some(ErrorCode::OutOfMemory) => (ErrorKind::Unavailable, "out of memory"),
-        Some(ErrorCode::TooBig) => (ErrorKind::LimitExceeded, "too large for SQLite"),
         Some(ErrorCode::DatabaseCorrupt) => (
             ErrorKind::Corrupt,
-            "the database file is damaged; restore it from a backup, or see `.recover` of the \
-             sqlite3 shell",
+            "the database file is damaged; restore it from a backup, or try the command `.recover` \
+             of the sqlite3 shell",
         ),
         Some(ErrorCode::NotADatabase) => {
             (ErrorKind::Incompatible, "the file is not an SQLite database; choose another path")
         }
-        None if is_undecodable(&error) => {
-            (ErrorKind::Corrupt, "a stored value is not what it should be")
-        }
-        _ => (ErrorKind::Internal, "SQLite reported an error"),
+        None if is_undecodable(&error) => (ErrorKind::Corrupt, "a stored value has the wrong type"),
+        _ => (ErrorKind::Internal, "SQLite reported an unexpected error"),
     };
     Error::new(kind, message).with_source(error)
 }
 
-/// Whether others hold a lock, so that waiting helps.
+/// Whether the error says that another connection holds a lock, so that it helps to wait.
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -97,8 +98,8 @@ pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Whether a COMMIT that failed in this way may yet turn out to have happened: what was written
-/// is not visible, but may be found when the file is recovered after a crash.
+/// Whether a COMMIT that failed with this error may have happened. Its changes are not visible now,
+/// but after a crash SQLite may find them in the WAL and recover them.
 pub(crate) fn leaves_commit_unknown(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
 }
@@ -116,7 +117,7 @@ fn is_undecodable(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Something stored is not what it should be.
+/// An error for stored data that cannot be decoded.
 pub(crate) fn corrupt(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, message.into())
 }

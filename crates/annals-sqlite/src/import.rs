@@ -1,109 +1,82 @@
-//! Events and streams, as they go from one store to another.
+//! Imports: events as another store recorded them.
 
 use std::collections::HashMap;
 
 use annals_core::{
-    RecordedEvent, StreamId, StreamInfo, StreamState, Version,
+    RecordedEvent, StreamId, StreamState,
     adapter::{ImportVerdict, import_conflict},
 };
 use rusqlite::{OptionalExtension, params};
 
 use crate::{
-    database::Database,
-    error::{Failure, corrupt},
-    readers::Reader,
-    rows::{self, Head},
+    error::Failure,
+    rows::{self, StoredStream},
     session::Session,
 };
 
 impl Session<'_> {
-    /// Writes events of another store, or nothing: a refusal leaves the transaction as it was.
+    /// Writes events of another store, or none: it judges all of them before it writes the first.
+    /// So a refused import leaves the transaction as it was.
     pub(crate) fn import(&mut self, events: &[RecordedEvent]) -> Result<(), Failure> {
-        // Where each stream stands, or will once what is to be written before is written.
-        let mut heads: HashMap<&StreamId, Head> = HashMap::new();
+        // The streams that get new events.
+        let mut streams: HashMap<&StreamId, StoredStream> = HashMap::new();
         let mut new = Vec::with_capacity(events.len());
         for event in events {
-            let head = match heads.get(&event.stream) {
-                // The versions of a stream go up by 1: what follows a new event is new.
-                Some(_) => {
-                    new.push(event);
-                    continue;
-                }
-                None => self.head(&event.stream)?,
-            };
-            match head.head.judge_import(event, head.last_id.is_none())? {
+            if streams.contains_key(&event.stream) {
+                // The versions of a stream increase by 1, so all events after a new one are new.
+                new.push(event);
+                continue;
+            }
+            let stored = self.stream(&event.stream)?;
+            match stored.head.judge_import(event, stored.last_id.is_none())? {
                 ImportVerdict::Write => {
-                    heads.insert(&event.stream, head);
+                    streams.insert(&event.stream, stored);
                     new.push(event);
                 }
-                ImportVerdict::Compare => self.compare(event, &head)?,
+                ImportVerdict::Compare => self.compare(event, &stored)?,
             }
         }
         for event in new {
-            // Judged above, so it is there.
-            let Some(head) = heads.get_mut(&event.stream) else { continue };
-            self.write_imported(event, head)?;
+            if let Some(stored) = streams.get_mut(&event.stream) {
+                self.write_imported(event, stored)?;
+            }
         }
-        for (stream, head) in heads {
-            self.heads.put(stream, head);
+        for (stream, stored) in streams {
+            self.remember(stream, stored);
             self.has_appended = true;
         }
         Ok(())
     }
 
-    /// Whether an event stands where it should.
-    fn compare(&self, event: &RecordedEvent, head: &Head) -> Result<(), Failure> {
+    /// Checks that the stream has this event at its version.
+    fn compare(&self, event: &RecordedEvent, stored: &StoredStream) -> Result<(), Failure> {
         let mut statement = self.connection.prepare_cached(&self.database.sql.id_at)?;
-        let found = statement
-            .query_row(params![head.row, event.version.to_i64()], |row| {
-                row.get_ref(0).map(rows::uuid)
-            })
-            .optional()?;
+        let place = params![stored.row, event.version.to_i64()];
+        let found = statement.query_row(place, |row| row.get_ref(0).map(rows::uuid)).optional()?;
         match found.flatten() {
             Some(id) if id == event.id => Ok(()),
-            _ => Err(import_conflict(event, head.head.version).into()),
+            _ => Err(import_conflict(event, stored.head.version).into()),
         }
     }
 
-    fn write_imported(&mut self, event: &RecordedEvent, head: &mut Head) -> Result<(), Failure> {
-        let row = match (head.row, head.head.state) {
-            (Some(row), StreamState::Live) => row,
-            _ => self.writable(&event.stream, head)?,
-        };
-        if event.version != head.head.version.plus(1) {
-            let before = event.version.minus(1).to_i64();
-            self.connection
-                .prepare_cached(&self.database.sql.set_removed_to)?
-                .execute(params![row, before])?;
-        }
+    fn write_imported(
+        &mut self,
+        event: &RecordedEvent,
+        stored: &mut StoredStream,
+    ) -> Result<(), Failure> {
+        let row = self.live_row(&event.stream, stored)?;
         let RecordedEvent { version, recorded_at, id, event_type, data, metadata, .. } = event;
-        self.insert(row, *version, *recorded_at, *id, event_type, [data, metadata])?;
-        head.row = Some(row);
-        head.head.version = event.version;
-        head.head.state = StreamState::Live;
-        head.last_id = Some(event.id);
+        if *version != stored.head.version.plus(1) {
+            // The stream begins late, as if the versions before this one had been removed.
+            let set_removed_to = &self.database.sql.set_removed_to;
+            let removed_to = version.minus(1).to_i64();
+            self.connection.prepare_cached(set_removed_to)?.execute(params![row, removed_to])?;
+        }
+        self.insert_event(row, *version, *recorded_at, (*id, event_type), (data, metadata))?;
+        stored.row = Some(row);
+        stored.head.version = *version;
+        stored.head.state = StreamState::Live;
+        stored.last_id = Some(*id);
         Ok(())
     }
-}
-
-/// The streams after a name, in the order of their bytes.
-pub(crate) fn list(
-    database: &Database,
-    reader: &mut Reader,
-    after: &str,
-    limit: usize,
-) -> Result<Vec<(StreamId, StreamInfo)>, Failure> {
-    let mut statement = reader.connection.prepare_cached(&database.sql.list_streams)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![after, limit])?;
-    let mut streams = Vec::new();
-    while let Some(row) = rows.next()? {
-        let name: String = row.get(0)?;
-        let stream = StreamId::new(&name)
-            .map_err(|e| corrupt("a stream has an illegal name").with_source(e))?;
-        let (state, version) = rows::state(&stream, row.get(1)?, row.get(2)?, row.get(4)?)?;
-        let first: Option<i64> = row.get(3)?;
-        streams.push((stream, StreamInfo::new(state, version, first.map(Version::from_i64))));
-    }
-    Ok(streams)
 }

@@ -1,4 +1,4 @@
-//! The event store of annals in an SQLite file: embedded, durable, no server to run.
+//! The event store of annals in an SQLite file: embedded, durable, and without a server.
 //!
 //! ```
 //! # use annals_core::{EventStore, EventStoreExt, ExpectedVersion, NewEvent, Result, StreamId};
@@ -13,44 +13,46 @@
 //!
 //! # How it works
 //!
-//! * One thread for each store makes all changes. Whatever waits for it goes into one transaction
-//!   and so shares one wait for the disk; each change is judged by itself, and answered once it is
-//!   committed.
-//! * Positions are given under SQLite's write lock, so that the order of positions is the order of
-//!   commits, and a subscription that reads on from its last position skips nothing.
-//! * Reads are pages, each in a short transaction of its own, on connections of their own: they
-//!   block no append, and no append blocks them.
-//! * Several handles, and several processes, can use one file at the same time. Subscribers are
-//!   woken at once by commits of their own process, and within about 10 ms by those of others.
-//! * Filters are evaluated by SQLite while it goes through the positions: there is no index on
-//!   types or categories, which would cost every append.
+//! * Each store has one thread that makes all changes. It makes all changes that wait in one
+//!   transaction, so that they share one wait for the disk. It judges each change by itself, and
+//!   answers after the commit.
+//! * A position is assigned while SQLite's write lock is held. So the order of positions is the
+//!   order of commits, and a subscription that reads on from its last position skips nothing.
+//! * A read is made of pages, each a short transaction on a connection that only reads. Reads block
+//!   no append, and appends block no read.
+//! * Several handles, and several processes, can use the same file at the same time. A subscription
+//!   is woken at once by commits of its own process, and within about 10 ms by commits of others.
+//! * SQLite evaluates filters while it scans the positions. There is no index on types or
+//!   categories, because it would make every append more expensive.
 //!
 //! # The file
 //!
-//! It is in WAL mode: SQLite keeps a `-wal` and a `-shm` file next to it while it is open, and needs
-//! a local disk. The tables begin with [`SqliteConfig::prefix`], so that several stores share a file
-//! with each other and with the application; do not write to them. The schema's version stands in
-//! `{prefix}_meta`; `PRAGMA user_version` is left to the application.
+//! The file is in WAL mode: while it is open, SQLite keeps a `-wal` and a `-shm` file beside it. It
+//! must be on a local disk. The names of the tables begin with [`SqliteConfig::prefix`], so that
+//! several stores and the application can share a file; do not write to these tables. The version
+//! of the schema is in the table `{prefix}_meta`; `PRAGMA user_version` is left to the application.
 //!
-//! A retry under [`Any`](annals_core::ExpectedVersion::Any) or `StreamExists` is recognised while
-//! the events of the first try are the last of their stream. What is truncated or deleted is gone
-//! at once; SQLite keeps the space in the file for what comes next.
+//! A retry under [`Any`](annals_core::ExpectedVersion::Any) or `StreamExists` is recognised as long
+//! as the events of the first try are the last of their stream. Truncated and deleted events are
+//! removed at once; SQLite reuses their space in the file.
 
 mod append;
 mod busy;
 mod config;
 mod database;
+mod engine;
 mod error;
-mod heads;
 mod import;
-mod inspect;
+mod lifecycle;
 mod manage;
 mod migrate;
 mod notify;
 mod queue;
 mod read;
 mod readers;
+mod records;
 mod rows;
+mod runtime;
 mod session;
 mod sql;
 mod store;
@@ -61,5 +63,5 @@ mod url;
 mod writer;
 
 pub use config::{Location, SqliteConfig, Synchronous};
-pub use inspect::Inspection;
+pub use lifecycle::Inspection;
 pub use store::SqliteStore;

@@ -1,132 +1,130 @@
-//! Everything that is written besides events.
+//! What is asked about streams, and the removal of their events.
 
-use annals_core::{ExpectedVersion, Position, Snapshot, StreamId, StreamState, Version};
-use rusqlite::params;
+use annals_core::{
+    ExpectedVersion, Position, StreamId, StreamInfo, StreamState, Version, adapter::state_code,
+};
+use rusqlite::{OptionalExtension, params};
 
 use crate::{
     error::{Failure, corrupt},
-    queue::{Answer, Command},
-    rows::{self, Head, StoredState},
+    readers::Reader,
+    rows::{StoredStream, first_version, last_position, state_and_version},
     session::Session,
 };
 
-impl Session<'_> {
-    /// Makes one change, inside a transaction.
-    pub(crate) fn execute(&mut self, command: &Command) -> Result<Answer, Failure> {
-        match command {
-            Command::Append(append) => return self.append(append).map(Answer::Appended),
-            Command::AppendMulti(appends) => {
-                return self.append_multi(appends).map(Answer::AppendedMulti);
-            }
-            Command::Import(events) => self.import(events)?,
-            Command::Truncate { stream, before } => self.truncate(stream, *before)?,
-            Command::Delete { stream, expected, state } => {
-                self.delete(stream, *expected, *state)?;
-            }
-            Command::SaveSnapshot { stream, snapshot } => self.save_snapshot(stream, snapshot)?,
-            Command::DeleteSnapshot { stream } => self.delete_snapshot(stream)?,
-            Command::SaveCheckpoint { subscriber, position } => {
-                let kept: i64 = self
-                    .connection
-                    .prepare_cached(&self.database.sql.save_checkpoint)?
-                    .query_row(params![subscriber.as_str(), position.to_i64()], |row| row.get(0))?;
-                return Ok(Answer::Kept(Position::from_i64(kept)));
-            }
-            Command::ResetCheckpoint { subscriber, position } => {
-                let sql = &self.database.sql;
-                match position {
-                    Some(position) => self
-                        .connection
-                        .prepare_cached(&sql.set_checkpoint)?
-                        .execute(params![subscriber.as_str(), position.to_i64()])?,
-                    None => self
-                        .connection
-                        .prepare_cached(&sql.delete_checkpoint)?
-                        .execute([subscriber.as_str()])?,
-                };
-            }
-            Command::SwapLease { name, record } => {
-                let sql = &self.database.sql;
-                let statement =
-                    if record.revision == 1 { &sql.begin_lease } else { &sql.swap_lease };
-                let [revision, token, ttl] = record.to_stored();
-                let holder = record.holder.as_bytes();
-                let changed = self.connection.prepare_cached(statement)?.execute(params![
-                    name.as_str(),
-                    revision,
-                    token,
-                    holder,
-                    ttl
-                ])?;
-                return Ok(Answer::Swapped(changed > 0));
+/// Questions.
+impl Reader {
+    pub(crate) fn last_position(&self) -> Result<Position, Failure> {
+        last_position(&self.connection, &self.database.sql)
+    }
+
+    pub(crate) fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo, Failure> {
+        let (connection, sql) = (&self.connection, &self.database.sql);
+        let StoredStream { row, head, .. } = StoredStream::load(connection, sql, stream)?;
+        let first = row.map(|row| first_version(connection, sql, row)).transpose()?;
+        Ok(head.info(first.flatten()))
+    }
+
+    /// At most `limit` streams whose ids are greater than `after`, in the order of their bytes.
+    pub(crate) fn list_streams(
+        &self,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<(StreamId, StreamInfo)>, Failure> {
+        let mut statement = self.connection.prepare_cached(&self.database.sql.list_streams)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let after = after.map_or("", StreamId::as_str);
+        let mut rows = statement.query(params![after, limit])?;
+        let mut streams = Vec::new();
+        while let Some(row) = rows.next()? {
+            let name: String = row.get(0)?;
+            let stream = StreamId::new(&name)
+                .map_err(|e| corrupt("a stream has an illegal name").with_source(e))?;
+            let (state, version) =
+                state_and_version(&stream, row.get(1)?, row.get(2)?, row.get(4)?)?;
+            let first: Option<i64> = row.get(3)?;
+            streams.push((stream, StreamInfo::new(state, version, first.map(Version::from_i64))));
+        }
+        Ok(streams)
+    }
+
+    /// The version of the last event of a stream at or before a position, removed or not.
+    pub(crate) fn version_at(
+        &self,
+        stream: &StreamId,
+        position: Position,
+    ) -> Result<Version, Failure> {
+        let (connection, sql) = (&self.connection, &self.database.sql);
+        let StoredStream { row, head, .. } = StoredStream::load(connection, sql, stream)?;
+        let Some(row) = row else { return Ok(Version::NONE) };
+        let Some(first) = first_version(connection, sql, row)? else { return Ok(head.version) };
+        // A binary search: the order of versions is the order of positions, without gaps.
+        let mut statement = connection.prepare_cached(&sql.position_of)?;
+        let (mut low, mut high) = (first.minus(1).get(), head.version.get());
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let place = params![row, Version::new(middle).to_i64()];
+            let found: Option<i64> = statement.query_row(place, |row| row.get(0)).optional()?;
+            let found = found.ok_or_else(|| {
+                corrupt(format!("version {middle} is missing")).with_stream(stream)
+            })?;
+            if Position::from_i64(found) <= position {
+                low = middle;
+            } else {
+                high = middle - 1;
             }
         }
-        Ok(Answer::Done)
+        Ok(Version::new(low))
+    }
+}
+
+/// Removal.
+impl Session<'_> {
+    /// Removes the events of a stream before a version; all of them if the version is beyond the
+    /// last.
+    pub(crate) fn truncate(&mut self, stream: &StreamId, before: Version) -> Result<(), Failure> {
+        let StoredStream { row, head, .. } = self.stream(stream)?;
+        head.check(stream, ExpectedVersion::Any)?;
+        let Some(row) = row else { return Ok(()) };
+        self.remove_events(stream, row, before.minus(1).min(head.version))
     }
 
-    /// Removes what stands before a version; all of it where that is beyond the last.
-    fn truncate(&mut self, stream: &StreamId, before: Version) -> Result<(), Failure> {
-        let head = self.head(stream)?;
-        head.head.check(stream, ExpectedVersion::Any)?;
-        let Some(row) = head.row else { return Ok(()) };
-        self.remove(stream, row, before.minus(1).min(head.head.version))
-    }
-
-    /// Removes everything: for the time being, or for ever.
-    fn delete(
+    /// Removes all events of a stream, and its snapshot, and leaves the stream deleted or
+    /// tombstoned.
+    pub(crate) fn delete(
         &mut self,
         stream: &StreamId,
         expected: ExpectedVersion,
         state: StreamState,
     ) -> Result<(), Failure> {
-        let Head { row, head, .. } = self.head(stream)?;
+        let StoredStream { row, head, .. } = self.stream(stream)?;
         head.check(stream, expected)?;
         if head.state == StreamState::Missing && state == StreamState::Deleted {
             return Ok(());
         }
-        let stored = state.to_stored().ok_or_else(|| corrupt("no state to delete into"))?;
         let row = match row {
             Some(row) => row,
             None => self.insert_stream(stream)?,
         };
-        self.remove(stream, row, head.version)?;
+        self.remove_events(stream, row, head.version)?;
         self.connection.prepare_cached(&self.database.sql.close_stream)?.execute(params![
             row,
-            stored,
+            state_code(state),
             head.version.to_i64()
         ])?;
         self.delete_snapshot(stream)
     }
 
-    /// Removes the events up to a version, and sees to it that neither their versions nor their
-    /// positions are given again.
-    fn remove(&mut self, stream: &StreamId, row: i64, to: Version) -> Result<(), Failure> {
-        self.heads.forget(stream);
+    /// Removes the events of a stream up to a version, and keeps a note of them, so that neither
+    /// their versions nor their positions are given again.
+    fn remove_events(&mut self, stream: &StreamId, row: i64, to: Version) -> Result<(), Failure> {
+        self.forget(stream);
         let sql = &self.database.sql;
         let range = params![row, to.to_i64()];
         if self.connection.prepare_cached(&sql.remove_events)?.execute(range)? > 0 {
             self.connection.prepare_cached(&sql.set_removed_to)?.execute(range)?;
             self.connection.prepare_cached(&sql.raise_floor)?.execute([self.last.to_i64()])?;
         }
-        Ok(())
-    }
-
-    fn save_snapshot(&self, stream: &StreamId, snapshot: &Snapshot) -> Result<(), Failure> {
-        let Snapshot { version, data, metadata, .. } = snapshot;
-        self.connection.prepare_cached(&self.database.sql.save_snapshot)?.execute(params![
-            stream.as_str(),
-            version.to_i64(),
-            rows::kinds(data, metadata),
-            &**data.bytes(),
-            &**metadata.bytes(),
-        ])?;
-        Ok(())
-    }
-
-    fn delete_snapshot(&self, stream: &StreamId) -> Result<(), Failure> {
-        self.connection
-            .prepare_cached(&self.database.sql.delete_snapshot)?
-            .execute([stream.as_str()])?;
         Ok(())
     }
 }

@@ -1,36 +1,37 @@
-//! Brings the tables to the version of the schema that this build knows.
+//! Creates the tables, and migrates them to the version of the schema that this build knows.
 //!
-//! The version stands in a table of the store's own: `PRAGMA user_version` belongs to the
-//! application, and there is only one in a file.
+//! The version is kept in a table of the store. `PRAGMA user_version` belongs to the application,
+//! because a file has only one.
 
 use annals_core::{Error, ErrorKind};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use crate::{busy::Patience, error::Failure, sql::Sql};
+use crate::{busy::BusyRetry, error::Failure, sql::Sql};
 
-/// What leads to each version, the first to version 1. Entries are never changed, only added.
+/// The migration to each version, beginning with version 1. Add entries, but never change one.
 const MIGRATIONS: &[&str] = &[include_str!("../schema/0001.sql")];
 
-/// The version that this build knows.
+/// The newest version of the schema that this build knows.
 pub(crate) const CURRENT: i64 = MIGRATIONS.len() as i64;
 
-/// The version of the tables that are there; 0 where there are none.
+/// The version of the schema in the file; 0 if the store has no tables yet.
 ///
 /// # Errors
-/// [`ErrorKind::Incompatible`] where they are newer than this build, or not those of a store.
+/// [`ErrorKind::Incompatible`] if the version is newer than this build, or if the tables are not
+/// those of a store.
 pub(crate) fn version(connection: &Connection, sql: &Sql, prefix: &str) -> Result<i64, Failure> {
     let version = found(connection, sql, prefix)?;
     if version > CURRENT {
         let message = format!(
-            "the store has schema version {version}, and this version of annals knows none beyond \
-             {CURRENT}; upgrade annals"
+            "the store has schema version {version}, but this version of annals knows only the \
+             versions up to {CURRENT}; upgrade annals"
         );
         return Err(Error::new(ErrorKind::Incompatible, message).into());
     }
     Ok(version)
 }
 
-/// [`version`], be it newer than this build or not.
+/// Like [`version`], but also returns a version that is newer than this build.
 pub(crate) fn found(connection: &Connection, sql: &Sql, prefix: &str) -> Result<i64, Failure> {
     let found: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE",
@@ -49,20 +50,20 @@ pub(crate) fn found(connection: &Connection, sql: &Sql, prefix: &str) -> Result<
     }
 }
 
-/// Runs the migrations that are missing, in one transaction. Safe when several processes do so at
-/// once: the lock is taken before the version is read.
+/// Runs the missing migrations in one transaction. Several processes can do this at the same time:
+/// each reads the version again after it has taken the lock.
 pub(crate) fn run(
     connection: &Connection,
     sql: &Sql,
     prefix: &str,
-    patience: &mut Patience,
+    busy: &mut BusyRetry,
 ) -> Result<(), Failure> {
-    if patience.retry(|| version(connection, sql, prefix))? == CURRENT {
+    if busy.retry(|| version(connection, sql, prefix))? == CURRENT {
         return Ok(());
     }
-    patience.retry(|| Ok(connection.execute_batch("BEGIN IMMEDIATE")?))?;
+    busy.retry(|| Ok(connection.execute_batch("BEGIN IMMEDIATE")?))?;
     let migrated = migrate(connection, sql, prefix)
-        .and_then(|()| patience.retry(|| Ok(connection.execute_batch("COMMIT")?)));
+        .and_then(|()| busy.retry(|| Ok(connection.execute_batch("COMMIT")?)));
     if migrated.is_err() && !connection.is_autocommit() {
         connection.execute_batch("ROLLBACK")?;
     }
@@ -88,7 +89,7 @@ fn migrate(connection: &Connection, sql: &Sql, prefix: &str) -> Result<(), Failu
     Ok(())
 }
 
-/// What SQLite says where a table of that name is there already, or a column is not.
+/// Whether SQLite reports that a table already exists, or that a column does not exist.
 fn is_foreign(error: &rusqlite::Error) -> bool {
     matches!(error, rusqlite::Error::SqlInputError { .. })
         || error.sqlite_error_code() == Some(ErrorCode::Unknown)
@@ -96,7 +97,7 @@ fn is_foreign(error: &rusqlite::Error) -> bool {
 
 fn foreign(prefix: &str) -> Error {
     let message = format!(
-        "the file has tables named `{prefix}_…` that are not those of an annals store; choose \
+        "the file has tables named `{prefix}_…` that do not belong to an annals store; choose \
          another `prefix`"
     );
     Error::new(ErrorKind::Incompatible, message)

@@ -1,5 +1,5 @@
-//! Wakes those who wait for events: at once where this process committed them, and within one poll
-//! interval where another did.
+//! Wakes subscriptions that wait for events: at once after a commit of this process, and within one
+//! poll interval after a commit of another process.
 
 use std::{
     collections::HashMap,
@@ -15,35 +15,38 @@ use tokio::sync::watch;
 
 use crate::{database::Database, error::Failure};
 
-/// How often to look for commits of other processes, while somebody waits.
+/// How often to poll for commits of other processes, while a subscription waits.
 const POLL: Duration = Duration::from_millis(10);
-/// For how many polls the thread stays although nobody waits: a subscriber that is being served
-/// comes back soon, and a thread costs more than a few polls.
+/// For how many polls the thread goes on while no subscription waits. A subscription that has just
+/// been woken soon waits again, and starting a thread costs more than a few polls.
 const LINGER: u32 = 100;
 
-/// What identifies a store within the process: tables of SQLite are the same in upper and lower
-/// case.
+/// What identifies a store within the process: its file, and its prefix in lower case, because
+/// SQLite does not distinguish upper and lower case in the names of tables.
 type Key = (PathBuf, String);
 
 static NOTIFIERS: LazyLock<Mutex<HashMap<Key, Weak<Notifier>>>> = LazyLock::new(Mutex::default);
 
-/// One for all handles of this process to one store.
+/// All handles of this process to the same store share one notifier.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     shared: Arc<Shared>,
+    /// `None` for a database in memory, which no other handle can open.
     key: Option<Key>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// How many times something was committed, or may have been.
+    /// Counts the commits, and the moments at which there may have been one.
     commits: watch::Sender<u64>,
     poller: Mutex<Poller>,
     stop: Condvar,
 }
 
+/// The thread that polls for commits of other processes.
 #[derive(Debug, Default)]
 struct Poller {
+    /// How many subscriptions wait.
     waiting: usize,
     /// The thread, while it runs.
     thread: Option<JoinHandle<()>>,
@@ -61,7 +64,7 @@ impl Shared {
 }
 
 impl Notifier {
-    /// The notifier of this store.
+    /// The notifier of the store in this database.
     pub(crate) fn of(database: &Database) -> Arc<Self> {
         let Some(file) = database.file() else { return Arc::new(Self::new(None)) };
         let key = (file, database.config.prefix.to_ascii_lowercase());
@@ -79,17 +82,17 @@ impl Notifier {
         Self { shared: Arc::new(Shared { commits: watch::Sender::new(0), poller, stop }), key }
     }
 
-    /// Something was committed.
+    /// Wakes the subscriptions, because events were committed.
     pub(crate) fn wake(&self) {
         self.shared.wake();
     }
 
-    /// Is told of every commit from now on.
+    /// A receiver that is woken by every commit from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.commits.subscribe()
     }
 
-    /// Waits until the thread that looks for commits of other processes has ended.
+    /// Stops the thread that polls, and waits until it has ended.
     pub(crate) fn close(self) {
         let thread = {
             let mut poller = self.shared.poller();
@@ -97,12 +100,12 @@ impl Notifier {
             poller.thread.take()
         };
         self.shared.stop.notify_all();
-        // A thread that panicked has ended as well.
+        // Ignore whether the thread panicked: it has ended in both cases.
         drop(thread.map(JoinHandle::join));
     }
 
-    /// Looks for commits of other processes until what is returned is dropped.
-    pub(crate) fn watch(&self, database: &Arc<Database>) -> Result<Watching<'_>> {
+    /// Polls for commits of other processes until the guard is dropped.
+    pub(crate) fn poll(&self, database: &Arc<Database>) -> Result<Polling<'_>> {
         let mut poller = self.shared.poller();
         if self.key.is_some() && poller.thread.is_none() {
             let (shared, database) = (self.shared.clone(), database.clone());
@@ -110,13 +113,13 @@ impl Notifier {
                 .name("annals-sqlite-poll".to_owned())
                 .spawn(move || poll(&shared, &database))
                 .map_err(|e| {
-                    let message = "no thread could be started";
+                    let message = "the thread that polls for commits could not be started";
                     Error::new(ErrorKind::Unavailable, message).with_source(e)
                 })?;
             poller.thread = Some(thread);
         }
         poller.waiting += 1;
-        Ok(Watching(&self.shared))
+        Ok(Polling(&self.shared))
     }
 }
 
@@ -126,7 +129,7 @@ impl Drop for Notifier {
         self.shared.stop.notify_all();
         if let Some(key) = &self.key {
             let mut notifiers = NOTIFIERS.lock().unwrap_or_else(PoisonError::into_inner);
-            // A later one may stand there already.
+            // A later notifier may have taken the place of this one.
             if notifiers.get(key).is_some_and(|notifier| notifier.strong_count() == 0) {
                 notifiers.remove(key);
             }
@@ -134,22 +137,22 @@ impl Drop for Notifier {
     }
 }
 
-/// Somebody waits.
+/// Held by a subscription while it waits.
 #[derive(Debug)]
-pub(crate) struct Watching<'a>(&'a Shared);
+pub(crate) struct Polling<'a>(&'a Shared);
 
-impl Drop for Watching<'_> {
+impl Drop for Polling<'_> {
     fn drop(&mut self) {
         self.0.poller().waiting -= 1;
     }
 }
 
-/// The thread that looks for commits of others, until nobody has waited for a while.
+/// Polls for commits of other processes, until no subscription has waited for a while.
 fn poll(shared: &Shared, database: &Database) {
-    let mut look = Look::default();
+    let mut watcher = FileWatcher::default();
     let mut idle = 0;
     loop {
-        if look.has_changed(database) {
+        if watcher.may_have_changed(database) {
             shared.wake();
         }
         let poller = shared.poller();
@@ -165,20 +168,21 @@ fn poll(shared: &Shared, database: &Database) {
     }
 }
 
-/// The connection that looks, and what it saw last.
+/// Notices commits of other connections by the data version of the database.
 #[derive(Default)]
-struct Look {
+struct FileWatcher {
     connection: Option<Connection>,
+    /// The data version at the last poll.
     seen: Option<i64>,
 }
 
-impl Look {
-    /// Whether there may have been a commit since the last look. The first look says so in any
-    /// case, since nobody looked before, and so does one that fails: whoever waits then reads, and
-    /// finds out.
-    fn has_changed(&mut self, database: &Database) -> bool {
-        let version = self.version(database).inspect_err(|error| {
-            tracing::debug!(?error, "cannot look for commits of other processes");
+impl FileWatcher {
+    /// Whether there may have been a commit since the last poll. The first poll says so because it
+    /// cannot know. A poll that fails says so because a woken subscription then reads, and either
+    /// finds events or reports the error.
+    fn may_have_changed(&mut self, database: &Database) -> bool {
+        let version = self.data_version(database).inspect_err(|error| {
+            tracing::debug!(?error, "cannot poll for commits of other processes");
         });
         let version = version.ok();
         if version.is_none() {
@@ -189,7 +193,7 @@ impl Look {
         changed
     }
 
-    fn version(&mut self, database: &Database) -> Result<i64, Failure> {
+    fn data_version(&mut self, database: &Database) -> Result<i64, Failure> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => database.reader()?,

@@ -1,4 +1,4 @@
-//! The way from any task to the writer's thread: bounded, and in order.
+//! The queue of changes, from any task to the writer's thread: bounded, and in order.
 
 use std::{
     sync::{
@@ -8,89 +8,120 @@ use std::{
     time::{Duration, Instant},
 };
 
-use annals_core::{
-    Append, Appended, Error, ErrorKind, ExpectedVersion, LeaseName, LeaseRecord, NewEvent,
-    Position, RecordedEvent, Result, Snapshot, StreamId, StreamState, SubscriberId, Version,
-};
+use annals_core::{Error, ErrorKind, Result};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, oneshot},
 };
 
-/// One change to the store.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Append(Append),
-    AppendMulti(Vec<Append>),
-    Import(Vec<RecordedEvent>),
-    Truncate { stream: StreamId, before: Version },
-    Delete { stream: StreamId, expected: ExpectedVersion, state: StreamState },
-    SaveSnapshot { stream: StreamId, snapshot: Snapshot },
-    DeleteSnapshot { stream: StreamId },
-    SaveCheckpoint { subscriber: SubscriberId, position: Position },
-    ResetCheckpoint { subscriber: SubscriberId, position: Option<Position> },
-    SwapLease { name: LeaseName, record: LeaseRecord },
-}
+use crate::{error::Failure, runtime, session::Session};
 
-/// What a change answers.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Appended(Appended),
-    AppendedMulti(Vec<Appended>),
-    Kept(Position),
-    Swapped(bool),
-    Done,
+/// How much may wait in the queue, in KiB: 64 MiB, or 1,024 changes. Further changes wait in their
+/// tasks, which slows their writers down. A transaction has at most so much as well, because the
+/// writer takes all that waits.
+const ROOM: u32 = 64 * 1024;
+/// What a change takes at least, in KiB.
+const LEAST: usize = ROOM as usize / 1_024;
+
+/// What an event takes besides its payloads, in bytes: its names and ids, and their containers.
+const EVENT_BYTES: usize = 256;
+
+/// How long the writer waits for as many changes as it had in the last transaction. Their writers
+/// are likely to come again soon; without this wait the writers would split into two halves that
+/// take turns.
+const GATHER: Duration = Duration::from_micros(100);
+
+/// The memory that events take, by the sizes of their payloads.
+pub(crate) fn bytes(events: impl Iterator<Item = usize>) -> usize {
+    events.map(|size| size + EVENT_BYTES).sum()
 }
 
 /// A change that waits for its turn.
-#[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) command: Command,
-    pub(crate) reply: oneshot::Sender<Reply>,
-    /// What it takes of [`ROOM`].
+    change: Box<dyn Change>,
+    /// How much of [`ROOM`] the change takes.
     pub(crate) units: u32,
-    /// Where whoever asked is waiting.
+    /// The runtime in which the caller waits.
     pub(crate) runtime: Handle,
 }
 
-/// The answer, and the change itself: to free its memory is left to whoever asked, since the writer
-/// has the least time of all.
-pub(crate) type Reply = (Result<Answer>, Command);
-
 impl Job {
-    /// Answers. Whoever asked may have gone; what was done stays done.
-    pub(crate) fn answer(self, answer: Result<Answer>) {
-        let _ = self.reply.send((answer, self.command));
+    /// Makes the change, inside a transaction. If the store refuses the change, the refusal is its
+    /// answer, and the transaction can go on. The call can be repeated in another transaction.
+    ///
+    /// # Errors
+    /// SQLite failed, so the transaction must be rolled back.
+    pub(crate) fn make(&mut self, session: &mut Session<'_>) -> rusqlite::Result<()> {
+        self.change.make(session)
+    }
+
+    /// Sends the caller the answer of the last [`Job::make`], which is committed now.
+    pub(crate) fn answer(self) {
+        self.change.answer(None);
+    }
+
+    /// Sends the caller an error instead: the change was not committed.
+    pub(crate) fn fail(self, error: Error) {
+        self.change.answer(Some(error));
     }
 }
 
-/// How much may wait, in KiB: 64 MiB, or 1,024 changes. More wait in their tasks, which is how
-/// writers are held back. What is taken at once, and so a transaction, is bounded by it as well.
-const ROOM: u32 = 64 * 1024;
-/// What a change takes at least.
-const LEAST: usize = ROOM as usize / 1_024;
-/// What an event takes besides its payload, in bytes: names, ids, and the containers.
-const EVENT_BYTES: usize = 256;
+/// A change, whatever the type of its answer is.
+trait Change: Send {
+    fn make(&mut self, session: &mut Session<'_>) -> rusqlite::Result<()>;
+    fn answer(self: Box<Self>, error: Option<Error>);
+}
 
-/// How long the writer waits for as many changes as it had the last time. Those who wrote then are
-/// likely to come again; without it, half of them would take turns with the other half.
-const GATHER: Duration = Duration::from_micros(100);
+/// A change whose answer is a `T`.
+struct Typed<T, F> {
+    change: F,
+    made: Option<Result<T>>,
+    /// Takes the answer, and the change itself: the caller frees its memory, because the writer has
+    /// the least time of all threads.
+    caller: oneshot::Sender<(Result<T>, F)>,
+}
+
+impl<T, F> Change for Typed<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Session<'_>) -> Result<T, Failure> + Send,
+{
+    fn make(&mut self, session: &mut Session<'_>) -> rusqlite::Result<()> {
+        self.made = Some(match (self.change)(session) {
+            Ok(answer) => Ok(answer),
+            Err(Failure::Refused(error)) => Err(error),
+            Err(Failure::Driver(error)) => return Err(error),
+        });
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, error: Option<Error>) {
+        let Self { change, made, caller } = *self;
+        let answer = match error {
+            Some(error) => Err(error),
+            None => made.unwrap_or_else(|| Err(writer_ended())),
+        };
+        // A dropped receiver means that the caller cancelled the call. The change stays made.
+        let _ = caller.send((answer, change));
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
+    /// Wakes the writer.
     ready: Condvar,
     room: Arc<Semaphore>,
-    /// How many transactions were committed: what grouping is measured by.
+    /// How many transactions were committed, so that a test can see how changes are grouped.
     pub(crate) commits: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     jobs: Vec<Job>,
-    /// How many jobs the writer sleeps for; 0 while it is awake.
+    /// For how many jobs the writer sleeps; 0 while it is awake.
     wanted: usize,
-    /// No handle is left.
+    /// The last handle was dropped.
     closed: bool,
     /// The writer has ended.
     ended: bool,
@@ -106,24 +137,27 @@ impl Queue {
         }
     }
 
-    /// Has a change made. Once it is queued it is made whole or not at all, also where this future
-    /// is dropped.
-    pub(crate) async fn submit(&self, command: Command) -> Result<Answer> {
-        let units = command.units();
+    /// Has a change made by the writer. `bytes` is roughly the memory that the change takes. Once
+    /// the change is queued, it is made completely or not at all, even if this future is dropped.
+    pub(crate) async fn submit<T, F>(&self, bytes: usize, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Session<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        // A change that is larger than the room takes all of it.
+        let units = u32::try_from((bytes / 1_024).max(LEAST)).unwrap_or(ROOM).min(ROOM);
         match self.room.try_acquire_many(units) {
             Ok(permit) => permit.forget(),
-            Err(_) => self.room.acquire_many(units).await.map_err(|_| ended())?.forget(),
+            Err(_) => self.room.acquire_many(units).await.map_err(|_| writer_ended())?.forget(),
         }
-        let runtime = Handle::try_current().map_err(|e| {
-            let message = "a change has to be made inside a Tokio runtime";
-            Error::new(ErrorKind::InvalidInput, message).with_source(e)
-        })?;
-        let (reply, answer) = oneshot::channel();
-        self.push(Job { command, reply, units, runtime })?;
-        // The writer answers every job, unless its thread was torn down in the middle of one.
+        let runtime = runtime::current()?;
+        let (caller, answer) = oneshot::channel();
+        let change = Box::new(Typed { change, made: None, caller });
+        self.push(Job { change, units, runtime })?;
+        // The writer answers every job, unless its thread panics in the middle of one.
         match answer.await {
             Ok((answer, _)) => answer,
-            Err(_) => Err(ended().with_outcome_unknown()),
+            Err(_) => Err(writer_ended().with_outcome_unknown()),
         }
     }
 
@@ -131,7 +165,7 @@ impl Queue {
         let wake = {
             let mut waiting = self.lock();
             if waiting.ended {
-                return Err(ended());
+                return Err(writer_ended());
             }
             waiting.jobs.push(job);
             (1..=waiting.jobs.len()).contains(&waiting.wanted)
@@ -142,8 +176,9 @@ impl Queue {
         Ok(())
     }
 
-    /// For the writer: moves all that waits to `jobs`, as soon as there is something; where the
-    /// last batch had several, waits a moment for as many. False where nothing will come any more.
+    /// For the writer: waits for a job, and moves all that wait to `jobs`. If the last transaction
+    /// had several jobs, `last` of them, it also waits a moment for as many. Returns `false` if the
+    /// queue is closed and empty.
     pub(crate) fn take(&self, jobs: &mut Vec<Job>, last: usize) -> bool {
         let mut waiting = self.lock();
         if last > 1 && waiting.jobs.len() < last && !waiting.closed {
@@ -170,25 +205,25 @@ impl Queue {
         true
     }
 
-    /// For the writer: so many units are done with.
+    /// For the writer: gives back the room of jobs that are done.
     pub(crate) fn release(&self, units: usize) {
         self.room.add_permits(units);
     }
 
-    /// No more changes will come; those that wait are still made.
+    /// No more changes will come. The writer still makes those that wait.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.ready.notify_one();
     }
 
-    /// The writer has ended: what waits gets no answer, and nothing more is taken.
+    /// The writer has ended. The jobs that wait fail, and so does every later call.
     pub(crate) fn end(&self) {
         let mut waiting = self.lock();
         waiting.ended = true;
         let left = std::mem::take(&mut waiting.jobs);
         drop(waiting);
         for job in left {
-            job.answer(Err(ended()));
+            job.fail(writer_ended());
         }
         self.room.close();
     }
@@ -198,28 +233,17 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Each change under the lock is one step, so a poisoned lock is sound.
+        // Each change under the lock is one step, so the data behind a poisoned lock is right.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Command {
-    /// How much of [`ROOM`] it takes; all of it, where it is larger than that.
-    fn units(&self) -> u32 {
-        let events = |append: &Append| {
-            append.events.iter().map(|event| NewEvent::size(event) + EVENT_BYTES).sum::<usize>()
-        };
-        let bytes = match self {
-            Self::Append(append) => events(append),
-            Self::AppendMulti(appends) => appends.iter().map(events).sum(),
-            Self::Import(imported) => imported.iter().map(|event| event.size() + EVENT_BYTES).sum(),
-            Self::SaveSnapshot { snapshot, .. } => snapshot.size(),
-            _ => 0,
-        };
-        u32::try_from((bytes / 1_024).max(LEAST)).unwrap_or(ROOM).min(ROOM)
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("units", &self.units).finish_non_exhaustive()
     }
 }
 
-fn ended() -> Error {
+fn writer_ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the store's writer has ended; open the store again")
 }

@@ -1,21 +1,19 @@
-//! Reads, a page at a time: each page is one short transaction, so that an open read blocks no
-//! append and keeps no WAL from being written back.
+//! Reads, a page at a time. Each page is one short transaction, so an open read blocks no append
+//! and does not keep SQLite from copying the WAL into the file.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::sync::Arc;
 
 use annals_core::{
-    Direction, Error, Filter, Position, ReadAll, ReadStream, RecordedEvent, Result, StreamId,
-    Version,
+    Direction, Filter, Position, ReadAll, ReadStream, RecordedEvent, Result, StreamId, Version,
     adapter::{Page, Pages},
 };
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
 use crate::{
-    database::Database,
-    error::{Failure, context},
+    error::Failure,
     readers::{Reader, Readers},
-    rows,
+    rows::last_position,
     sql::Sql,
 };
 
@@ -23,18 +21,16 @@ use crate::{
 const PAGE_EVENTS: usize = 1_024;
 /// A page ends with the event that brings its payloads to this many bytes.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
-/// How many positions a filtered page looks at: a few milliseconds' worth.
+/// How many positions a filtered page looks at, which takes SQLite a few milliseconds.
 const PAGE_POSITIONS: u64 = 16 * PAGE_EVENTS as u64;
 
-/// What a page of a read gives: the page, and where the next begins.
-type Turned<T> = Result<(Page, T), Failure>;
-
-/// One stream, from a version on.
+/// The pages of one stream.
 pub(crate) struct StreamPages {
     readers: Arc<Readers>,
     query: StreamQuery,
 }
 
+/// What is left to read of a stream.
 #[derive(Clone)]
 struct StreamQuery {
     stream: StreamId,
@@ -51,21 +47,20 @@ impl StreamPages {
 impl Pages for StreamPages {
     async fn next_page(&mut self) -> Result<Page> {
         let query = self.query.clone();
-        let turned = self.readers.run(move |database, reader| query.page(database, reader)).await;
-        let (page, from) = turned
-            .map_err(context("read_stream"))
-            .map_err(|e| e.with_stream(&self.query.stream))?;
+        let (page, next) = self.readers.read(move |reader| query.page(reader)).await?;
         let options = &mut self.query.options;
-        options.from = from.or(options.from);
+        options.from = next.or(options.from);
         options.limit = options.limit.map(|limit| limit.saturating_sub(page.events.len() as u64));
         Ok(page)
     }
 }
 
 impl StreamQuery {
-    fn page(&self, database: &Database, reader: &mut Reader) -> Turned<Option<Version>> {
+    /// The next page, and the version with which the page after it begins; `None` if this page has
+    /// no events.
+    fn page(&self, reader: &mut Reader) -> Result<(Page, Option<Version>), Failure> {
         let Self { stream, options } = self;
-        let Reader { connection, decoder } = reader;
+        let Reader { database, connection, decoder } = reader;
         let sql = &database.sql;
         let considered = last_position(connection, sql)?;
         let mut page = Page { events: Vec::new(), considered, more: false };
@@ -88,7 +83,7 @@ impl StreamQuery {
             |row| Ok(Some(decoder.event(row, stream.clone())?)),
         )?;
         let Some(last) = page.events.last() else { return Ok((page, None)) };
-        if let End::Full { .. } = end {
+        if let PageEnd::Full { .. } = end {
             page.more = true;
             page.considered = last.position;
         }
@@ -100,16 +95,17 @@ impl StreamQuery {
     }
 }
 
-/// The whole store from one position on, itself excluded.
+/// The pages of all streams.
 pub(crate) struct AllPages {
     readers: Arc<Readers>,
     query: AllQuery,
 }
 
+/// What is left to read of all streams.
 #[derive(Clone)]
 struct AllQuery {
     options: Arc<ReadAll>,
-    /// The types wanted, as a JSON array; none for any.
+    /// The wanted event types as a JSON array; `None` if all are wanted.
     types: Option<Arc<str>>,
     from: Option<Position>,
     limit: Option<u64>,
@@ -129,8 +125,7 @@ impl AllPages {
 impl Pages for AllPages {
     async fn next_page(&mut self) -> Result<Page> {
         let query = self.query.clone();
-        let turned = self.readers.run(move |database, reader| query.page(database, reader)).await;
-        let (page, from) = turned.map_err(context("read_all"))?;
+        let (page, from) = self.readers.read(move |reader| query.page(reader)).await?;
         self.query.from = Some(from);
         let read = page.events.len() as u64;
         self.query.limit = self.query.limit.map(|limit| limit.saturating_sub(read));
@@ -139,31 +134,31 @@ impl Pages for AllPages {
 }
 
 impl AllQuery {
-    fn page(&self, database: &Database, reader: &mut Reader) -> Turned<Position> {
-        let sql = &database.sql;
+    /// The next page, and the position from which the page after it goes on.
+    fn page(&self, reader: &mut Reader) -> Result<(Page, Position), Failure> {
         let forwards = self.options.direction == Direction::Forwards;
-        let last = last_position(&reader.connection, sql)?;
+        let last = last_position(&reader.connection, &reader.database.sql)?;
         let from = match self.from {
             Some(from) if forwards => from,
             None if forwards => Position::START,
             from => from.unwrap_or(last.plus(1)).min(last.plus(1)),
         };
         let mut page = Page { events: Vec::new(), considered: from, more: false };
-        let Some((low, high)) = self.window(&reader.connection, sql, from, last)? else {
-            return Ok((page, from));
+        let window = self.window(&reader.connection, &reader.database.sql, from, last)?;
+        let Some((low, high)) = window else { return Ok((page, from)) };
+        (page.considered, page.more) = match self.fill(&mut page.events, reader, low, high)? {
+            PageEnd::NoMoreRows if forwards => (high, high < last),
+            PageEnd::NoMoreRows => (low, low > Position::new(1)),
+            PageEnd::Full { at } => (at, true),
+            PageEnd::Limit { at } => (at, false),
         };
-        let (at, more) = match self.fill(&mut page.events, sql, reader, low, high)? {
-            End::Over if forwards => (high, high < last),
-            End::Over => (low, low > Position::new(1)),
-            End::Full { at } => (at, true),
-            End::Limit { at } => (at, false),
-        };
-        (page.considered, page.more) = (at, more);
-        Ok((page, at))
+        let considered = page.considered;
+        Ok((page, considered))
     }
 
-    /// The positions to look at now: all that are left where nothing is filtered, else some, so
-    /// that a page that finds little ends as well. None where there are none left.
+    /// The positions that this page looks at, both inclusive: without a filter all that are left,
+    /// with a filter only some, so that a page that finds few events also ends soon. `None` if no
+    /// positions are left.
     fn window(
         &self,
         connection: &Connection,
@@ -180,9 +175,9 @@ impl AllQuery {
         if low > high {
             return Ok(None);
         }
-        if self.types.is_some() || self.names_streams() {
-            // Begins with the next event that is left, so that a long stretch of removed ones
-            // takes one page, not many.
+        if self.types.is_some() || self.filters_streams() {
+            // Begin with the next event that is left, so that a long stretch of removed events
+            // takes one page and not many.
             let text = if forwards { &sql.first_position_after } else { &sql.last_position_before };
             let next: Option<i64> =
                 connection.prepare_cached(text)?.query_row([from.to_i64()], |row| row.get(0))?;
@@ -196,7 +191,7 @@ impl AllQuery {
         Ok(Some((low, high)))
     }
 
-    fn names_streams(&self) -> bool {
+    fn filters_streams(&self) -> bool {
         let Filter { category, prefix, .. } = &self.options.filter;
         category.is_some() || prefix.is_some()
     }
@@ -204,22 +199,23 @@ impl AllQuery {
     fn fill(
         &self,
         events: &mut Vec<RecordedEvent>,
-        sql: &Sql,
         reader: &mut Reader,
         low: Position,
         high: Position,
-    ) -> Result<End, Failure> {
-        let Reader { connection, decoder } = reader;
+    ) -> Result<PageEnd, Failure> {
+        let Reader { database, connection, decoder } = reader;
+        let sql = &database.sql;
         let Filter { category, prefix, include_system, .. } = &self.options.filter;
         let decode = |row: &Row<'_>| {
             let stream = decoder.stream(connection, sql, row.get(1)?)?;
-            // No stream of this backend begins with `$`; one that another tool put there does.
+            // This store writes no stream that begins with `$`, but another tool may have written
+            // one.
             let hidden = stream.is_system() && !include_system;
             if hidden { Ok(None) } else { decoder.event(row, stream).map(Some) }
         };
         let (low, high, types) = (low.to_i64(), high.to_i64(), self.types.as_deref());
         let forwards = self.options.direction == Direction::Forwards;
-        if self.names_streams() {
+        if self.filters_streams() {
             let text = if forwards { &sql.of_streams_forwards } else { &sql.of_streams_backwards };
             let category = category.as_ref().map(|c| c.as_str());
             let prefix = prefix.as_ref().map(|p| p.as_str());
@@ -235,95 +231,38 @@ impl AllQuery {
 }
 
 /// Why a page has no more events.
-enum End {
-    /// There are no more rows.
-    Over,
-    /// The page is full; `at` is the last position that it considered.
+enum PageEnd {
+    /// The statement has no more rows.
+    NoMoreRows,
+    /// The page is full. It has considered all positions up to `at`.
     Full { at: Position },
-    /// So many were asked for.
+    /// The limit of the read is reached.
     Limit { at: Position },
 }
 
-/// Takes as many rows as make a page.
+/// Adds the events of rows to a page until it is full. `decode` returns `None` for an event that is
+/// left out.
 fn fill(
     events: &mut Vec<RecordedEvent>,
     mut rows: Rows<'_>,
     limit: Option<u64>,
     mut decode: impl FnMut(&Row<'_>) -> Result<Option<RecordedEvent>, Failure>,
-) -> Result<End, Failure> {
+) -> Result<PageEnd, Failure> {
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     let mut at = Position::START;
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         if events.len() == PAGE_EVENTS || bytes >= PAGE_BYTES {
-            return Ok(End::Full { at });
+            return Ok(PageEnd::Full { at });
         }
         at = Position::from_i64(row.get(0)?);
         if let Some(event) = decode(row)? {
-            bytes += event.data.len() + event.metadata.len();
+            bytes += event.size();
             events.push(event);
         }
         if events.len() == limit {
-            return Ok(End::Limit { at });
+            return Ok(PageEnd::Limit { at });
         }
     }
-    Ok(End::Over)
-}
-
-/// The last position that any event ever had.
-pub(crate) fn last_position(connection: &Connection, sql: &Sql) -> Result<Position, Failure> {
-    let last: i64 =
-        connection.prepare_cached(&sql.last_position)?.query_row([], |row| row.get(0))?;
-    Ok(Position::from_i64(last))
-}
-
-/// The version that a stream had at a position.
-pub(crate) fn version_at(
-    connection: &Connection,
-    sql: &Sql,
-    stream: &StreamId,
-    position: Position,
-) -> Result<Version, Failure> {
-    let head = rows::Head::load(connection, sql, stream)?;
-    let Some(row) = head.row else { return Ok(Version::NONE) };
-    let Some(first) = first_version(connection, sql, row)? else { return Ok(head.head.version) };
-    // Position order is version order, and there are no gaps, so that halving finds it.
-    let (mut low, mut high) = (first.minus(1).get(), head.head.version.get());
-    while let ControlFlow::Continue(middle) = halve(low, high) {
-        let found: Option<i64> = connection
-            .prepare_cached(&sql.position_of)?
-            .query_row(params![row, Version::new(middle).to_i64()], |row| row.get(0))
-            .optional()?;
-        let Some(found) = found else { return Err(gap(stream, middle).into()) };
-        if Position::from_i64(found) <= position {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    Ok(Version::new(low))
-}
-
-/// The middle of what is left, above `low`.
-fn halve(low: u64, high: u64) -> ControlFlow<(), u64> {
-    if low < high {
-        ControlFlow::Continue(low + (high - low).div_ceil(2))
-    } else {
-        ControlFlow::Break(())
-    }
-}
-
-fn gap(stream: &StreamId, version: u64) -> Error {
-    crate::error::corrupt(format!("version {version} is missing")).with_stream(stream)
-}
-
-/// The version of the first event that is left.
-pub(crate) fn first_version(
-    connection: &Connection,
-    sql: &Sql,
-    row: i64,
-) -> Result<Option<Version>, Failure> {
-    let first: Option<i64> =
-        connection.prepare_cached(&sql.first_version)?.query_row([row], |row| row.get(0))?;
-    Ok(first.map(Version::from_i64))
+    Ok(PageEnd::NoMoreRows)
 }

@@ -1,16 +1,19 @@
-//! Connections for reading: a few, kept for the next read, and used off the runtime's threads.
+//! The connections that read: a few, which are kept for later reads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::sync::Semaphore;
 
-use crate::{busy::Patience, database::Database, error::Failure, rows::Decoder};
+use crate::{
+    busy::BusyRetry, database::Database, error::Failure, rows::Decoder, runtime::blocking,
+};
 
 /// A connection that reads, and what it remembers from one read to the next.
 #[derive(Debug)]
 pub(crate) struct Reader {
+    pub(crate) database: Arc<Database>,
     pub(crate) connection: Connection,
     pub(crate) decoder: Decoder,
 }
@@ -20,68 +23,69 @@ pub(crate) struct Reader {
 pub(crate) struct Readers {
     database: Arc<Database>,
     idle: Mutex<Vec<Reader>>,
-    slots: Arc<Semaphore>,
+    /// A permit for each read that may run at the same time.
+    permits: Arc<Semaphore>,
 }
 
 impl Readers {
     pub(crate) fn new(database: Arc<Database>) -> Self {
-        let slots = Arc::new(Semaphore::new(database.config.readers));
-        Self { database, idle: Mutex::default(), slots }
+        let permits = Arc::new(Semaphore::new(database.config.readers));
+        Self { database, idle: Mutex::default(), permits }
     }
 
-    /// Does work in one short read transaction, on a thread that may block; again, where others
-    /// hold a lock, until the busy timeout is over. Dropping the future leaves the work to end by
-    /// itself.
-    pub(crate) async fn run<T: Send + 'static>(
+    /// Does work in one short read transaction, on a thread that may block. Repeats it while the
+    /// database is locked, until the busy timeout is over. If the future is dropped, the work goes
+    /// on to its end.
+    pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
-        mut work: impl FnMut(&Database, &mut Reader) -> Result<T, Failure> + Send + 'static,
+        mut work: impl FnMut(&mut Reader) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
-        let slot = self.slots.clone().acquire_owned().await.map_err(|e| lost().with_source(e))?;
-        let runtime = Handle::try_current().map_err(|e| {
-            let message = "a read has to be polled inside a Tokio runtime";
-            Error::new(ErrorKind::InvalidInput, message).with_source(e)
+        let permit = self.permits.clone().acquire_owned().await.map_err(|e| {
+            Error::new(ErrorKind::Unavailable, "the store was closed").with_source(e)
         })?;
         let readers = self.clone();
-        let done = runtime.spawn_blocking(move || {
-            let _slot = slot;
-            let mut patience = Patience::new(readers.database.config.busy_timeout);
-            patience.retry(|| readers.once(&mut work)).map_err(Error::from)
-        });
-        done.await.map_err(|e| lost().with_source(e))?
+        blocking(move || {
+            let _permit = permit;
+            let mut busy = BusyRetry::new(readers.database.config.busy_timeout);
+            busy.retry(|| readers.read_once(&mut work)).map_err(Error::from)
+        })
+        .await
     }
 
-    /// Waits for the reads that are under way, takes no more, and closes the connections.
+    /// Waits for the reads that are running, refuses later ones, and closes the connections.
     pub(crate) async fn close(&self) {
         let all = u32::try_from(self.database.config.readers).unwrap_or(u32::MAX);
-        let _slots = self.slots.acquire_many(all).await;
-        self.slots.close();
+        let _permits = self.permits.acquire_many(all).await;
+        self.permits.close();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn once<T>(
+    fn read_once<T>(
         &self,
-        work: &mut impl FnMut(&Database, &mut Reader) -> Result<T, Failure>,
+        work: &mut impl FnMut(&mut Reader) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let database = &*self.database;
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken first, and so given back last: to open a connection reads, and one that is dropped
-        // in the middle of a transaction holds its lock until then.
-        let turn = database.read_turn();
+        // Take the turn first, so that it is given back last: opening a connection reads, and a
+        // connection that is dropped inside a transaction holds its lock until it is closed.
+        let turn = self.database.read_turn();
         let kept = idle().pop();
         let mut reader = match kept {
             Some(reader) => reader,
-            None => Reader { connection: database.reader()?, decoder: Decoder::default() },
+            None => self.open()?,
         };
         reader.connection.prepare_cached("BEGIN")?.execute([])?;
-        let done = work(database, &mut reader)?;
+        let done = work(&mut reader)?;
         reader.connection.prepare_cached("COMMIT")?.execute([])?;
-        // After an error the connection is dropped instead, and its transaction with it.
+        // After an error this line is not reached: the connection is dropped, and with it its
+        // transaction.
         idle().push(reader);
         drop(turn);
         Ok(done)
     }
-}
 
-fn lost() -> Error {
-    Error::new(ErrorKind::Unavailable, "the read was given up, since the runtime shuts down")
+    fn open(&self) -> Result<Reader, Failure> {
+        let database = self.database.clone();
+        let connection = database.reader()?;
+        Ok(Reader { database, connection, decoder: Decoder::default() })
+    }
 }

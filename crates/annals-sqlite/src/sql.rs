@@ -1,4 +1,4 @@
-//! Every statement on the tables, with the prefix of the store put in. Values are always bound.
+//! Every statement on the tables. The prefix of the store is part of the text; values are bound.
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident: $text:expr;)*) => {
@@ -23,7 +23,7 @@ macro_rules! event_columns {
     };
 }
 
-/// Between two positions, of any type or of those in a JSON array.
+/// Events between two positions (inclusive), of any type or of the types in a JSON array.
 macro_rules! in_window {
     () => {
         "WHERE e.position BETWEEN ?1 AND ?2 \
@@ -31,8 +31,9 @@ macro_rules! in_window {
     };
 }
 
-/// `CROSS` keeps the planner from beginning with the streams, which would need a sort. `substr`
-/// compares byte for byte, unlike `LIKE`.
+/// Events of the streams of a category, or with a prefix. A `CROSS JOIN` keeps the planner from
+/// beginning with the streams, after which it would have to sort the events. `substr` compares byte
+/// for byte, unlike `LIKE`.
 macro_rules! of_streams {
     () => {
         "AND (?4 IS NULL OR s.category = ?4) \
@@ -50,7 +51,7 @@ statements! {
     raise_floor: "UPDATE {prefix}_meta SET value = max(value, ?1) WHERE key = 'position_floor'";
 
     /// A stream, with the version and id of its last event.
-    head: "SELECT s.id, s.state, s.removed_to, s.deleted_at, e.version, e.id \
+    stream: "SELECT s.id, s.state, s.removed_to, s.deleted_at, e.version, e.id \
         FROM {prefix}_streams s LEFT JOIN {prefix}_events e ON e.stream = s.id AND e.version = \
         (SELECT max(version) FROM {prefix}_events WHERE stream = s.id) WHERE s.name = ?1";
     stream_row: "SELECT id FROM {prefix}_streams WHERE name = ?1";
@@ -58,7 +59,7 @@ statements! {
     first_version: "SELECT min(version) FROM {prefix}_events WHERE stream = ?1";
     position_of: "SELECT position FROM {prefix}_events WHERE stream = ?1 AND version = ?2";
     id_at: "SELECT id FROM {prefix}_events WHERE stream = ?1 AND version = ?2";
-    /// Streams, with the first and the last version that can be read.
+    /// Streams, with the versions of the first and the last event that are left.
     list_streams: "SELECT s.name, s.state, s.removed_to, \
         (SELECT min(version) FROM {prefix}_events WHERE stream = s.id), \
         (SELECT max(version) FROM {prefix}_events WHERE stream = s.id) \
@@ -107,7 +108,7 @@ statements! {
     delete_checkpoint: "DELETE FROM {prefix}_checkpoints WHERE subscriber = ?1";
 
     load_lease: "SELECT revision, token, holder, ttl FROM {prefix}_leases WHERE name = ?1";
-    /// The first record of a lease, and every later one: only after the one before it.
+    /// The first record of a lease, and every later one, which must follow the record before it.
     begin_lease: "INSERT INTO {prefix}_leases (name, revision, token, holder, ttl) \
         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO NOTHING";
     swap_lease: "UPDATE {prefix}_leases SET revision = ?2, token = ?3, holder = ?4, ttl = ?5 \

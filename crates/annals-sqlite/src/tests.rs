@@ -1,4 +1,4 @@
-//! What only the inside shows: how changes are grouped.
+//! Tests of what cannot be seen from outside: how changes are grouped.
 
 use std::sync::atomic::Ordering;
 
@@ -25,9 +25,9 @@ async fn what_waits_shares_a_transaction() {
     drop(lock);
     let appended = appends.await;
     assert!(appended.iter().all(Result::is_ok));
-    let commits = store.shared.queue.commits.load(Ordering::Relaxed);
+    let commits = store.engine.queue.commits.load(Ordering::Relaxed);
     assert!(commits <= 2, "{commits} commits for 100 appends");
-    // One clock reading, and one order, for all that were together.
+    // The appends of one transaction are recorded at the same time.
     let times: std::collections::HashSet<_> = {
         use futures::TryStreamExt;
         let events = store.read_all(annals_core::ReadAll::default());

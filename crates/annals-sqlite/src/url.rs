@@ -1,112 +1,92 @@
 //! `sqlite:` URLs.
 
-use std::time::Duration;
-
-use annals_core::{Error, ErrorKind, Result};
+use annals_core::{
+    Error, ErrorKind, Result,
+    adapter::url::{Parameter, Parameters, decode},
+};
 
 use crate::config::{SqliteConfig, Synchronous};
 
 const PARAMETERS: &str = "`prefix`, `synchronous`, `busy_timeout`, `readers` and `create`";
 
-pub(crate) fn parse(url: &str) -> Result<SqliteConfig> {
-    let Some(rest) = url.strip_prefix("sqlite:") else {
-        return invalid("the URL does not begin with `sqlite:`".to_owned());
-    };
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if has_password(path) {
-        // Not repeated, since it holds a secret that was meant for some other database.
-        let message =
-            "SQLite has no host, user or password; a path that looks so needs `%3A` for `:`";
-        return invalid(message.to_owned());
-    }
-    let path = path.strip_prefix("//").unwrap_or(path);
-    let mut config = if path == ":memory:" {
-        SqliteConfig::in_memory()
-    } else {
-        let path = decode("the path", path)?;
-        if path.is_empty() || path.contains('\0') {
-            let message = "the URL has no path; use `sqlite://events.db`, `sqlite:///dir/events.db` \
-                           or `sqlite::memory:`";
-            return invalid(message.to_owned());
+impl SqliteConfig {
+    /// Parses a URL: `sqlite://relative.db`, `sqlite:///absolute.db`, `sqlite:relative.db` or
+    /// `sqlite::memory:`. Percent-encoded bytes such as `%20` are decoded.
+    ///
+    /// | parameter | value |
+    /// |---|---|
+    /// | `prefix` | [`prefix`](Self::prefix) |
+    /// | `synchronous` | [`synchronous`](Self::synchronous): `full` or `normal` |
+    /// | `busy_timeout` | [`busy_timeout`](Self::busy_timeout), in milliseconds |
+    /// | `readers` | [`readers`](Self::readers) |
+    /// | `create` | [`create`](Self::create): `true` or `false` |
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`]; the message names the wrong part, and what it can be.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let Some(rest) = url.strip_prefix("sqlite:") else {
+            return Err(invalid("the URL does not begin with `sqlite:`"));
+        };
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if has_password(path) {
+            // The message does not repeat the URL: its password is meant for another database.
+            let message = "SQLite has no host, user or password; if this is a path, write `%3A` \
+                           for `:`";
+            return Err(invalid(message));
         }
-        SqliteConfig::new(path)
-    };
-    let mut seen = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if seen.contains(&name) {
-            return invalid(format!("the parameter `{name}` is given twice"));
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let mut config =
+            if path == ":memory:" { Self::in_memory() } else { Self::new(decode_path(path)?) };
+        for parameter in Parameters::parse(query)? {
+            set(&mut config, &parameter)?;
         }
-        seen.push(name);
-        set(&mut config, name, &decode(name, value)?)?;
+        config.check()?;
+        Ok(config)
     }
-    config.check()?;
-    Ok(config)
 }
 
-/// Whether it begins as `//user:password@host`.
+/// Whether the URL begins like `//user:password@host`.
 fn has_password(path: &str) -> bool {
     let authority = path.strip_prefix("//").and_then(|path| path.split('/').next());
     let user_info = authority.and_then(|authority| authority.rsplit_once('@'));
     user_info.is_some_and(|(user_info, _)| user_info.contains(':'))
 }
 
-fn set(config: &mut SqliteConfig, name: &str, value: &str) -> Result<()> {
-    let expected = |what: &str| invalid(format!("`{name}` is {value:?}; use {what}"));
-    match name {
-        "prefix" => value.clone_into(&mut config.prefix),
-        "synchronous" => match value {
-            "full" => config.synchronous = Synchronous::Full,
-            "normal" => config.synchronous = Synchronous::Normal,
-            _ => return expected("`full` or `normal`"),
-        },
-        "busy_timeout" => match value.parse() {
-            Ok(milliseconds) => config.busy_timeout = Duration::from_millis(milliseconds),
-            Err(_) => return expected("a number of milliseconds"),
-        },
-        "readers" => match value.parse() {
-            Ok(readers) => config.readers = readers,
-            Err(_) => return expected("a number from 1 to 64"),
-        },
-        "create" => match value {
-            "true" => config.create = true,
-            "false" => config.create = false,
-            _ => return expected("`true` or `false`"),
-        },
-        _ => return invalid(format!("there is no parameter `{name}`; there are {PARAMETERS}")),
+fn decode_path(path: &str) -> Result<String> {
+    let path = decode("the path", path)?;
+    if path.is_empty() || path.contains('\0') {
+        let message = "the URL has no path; use `sqlite://events.db`, `sqlite:///dir/events.db` or \
+                       `sqlite::memory:`";
+        return Err(invalid(message));
+    }
+    Ok(path)
+}
+
+fn set(config: &mut SqliteConfig, parameter: &Parameter) -> Result<()> {
+    match parameter.name() {
+        "prefix" => parameter.value().clone_into(&mut config.prefix),
+        "synchronous" => {
+            config.synchronous = match parameter.value() {
+                "full" => Synchronous::Full,
+                "normal" => Synchronous::Normal,
+                _ => return Err(parameter.invalid("`full` or `normal`")),
+            };
+        }
+        "busy_timeout" => config.busy_timeout = parameter.milliseconds()?,
+        "readers" => config.readers = parameter.parsed("a number from 1 to 64")?,
+        "create" => config.create = parameter.flag()?,
+        _ => return Err(parameter.unknown(PARAMETERS)),
     }
     Ok(())
 }
 
-/// Replaces each `%` and the two hexadecimal digits after it by the byte they stand for.
-fn decode(what: &str, text: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        match (digit(rest.next()), digit(rest.next())) {
-            (Some(high), Some(low)) => bytes.extend(u8::try_from(high * 16 + low)),
-            _ => {
-                return invalid(format!(
-                    "{what} holds a `%` without two hexadecimal digits; write `%25`"
-                ));
-            }
-        }
-    }
-    String::from_utf8(bytes).or_else(|_| invalid(format!("{what} is not UTF-8 once decoded")))
-}
-
-fn invalid<T>(message: String) -> Result<T> {
-    Err(Error::new(ErrorKind::InvalidInput, message))
+fn invalid(message: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidInput, message)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{path::Path, time::Duration};
 
     use super::*;
     use crate::config::Location;
@@ -121,12 +101,12 @@ mod tests {
             ("sqlite://a%20b%3fc%C3%BC.db?create=false", "a b?cü.db"),
         ] {
             assert_eq!(
-                parse(url).unwrap().location,
+                SqliteConfig::from_url(url).unwrap().location,
                 Location::File(Path::new(path).into()),
                 "{url}"
             );
         }
-        assert_eq!(parse("sqlite::memory:").unwrap(), SqliteConfig::in_memory());
+        assert_eq!(SqliteConfig::from_url("sqlite::memory:").unwrap(), SqliteConfig::in_memory());
     }
 
     #[test]
@@ -139,7 +119,7 @@ mod tests {
             .with_busy_timeout(Duration::from_millis(250))
             .with_readers(2)
             .with_create(false);
-        assert_eq!(parse(url).unwrap(), config);
+        assert_eq!(SqliteConfig::from_url(url).unwrap(), config);
     }
 
     #[test]
@@ -161,7 +141,7 @@ mod tests {
             ("sqlite:%zz.db", "%25"),
             ("sqlite:%ff.db", "UTF-8"),
         ] {
-            let error = parse(url).unwrap_err();
+            let error = SqliteConfig::from_url(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
             assert!(error.to_string().contains(named), "{url}: {error}");
             assert!(!format!("{error:?}").contains("hunter2"), "{url}: {error:?}");

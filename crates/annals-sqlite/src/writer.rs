@@ -1,11 +1,12 @@
-//! The thread that makes every change, as many in one transaction as wait.
+//! The thread that makes all changes. It takes all changes that wait, and makes them in one
+//! transaction.
 //!
-//! One transaction costs one wait for the disk, however many changes it holds, and SQLite has one
-//! writer at a time in any case. Each change is judged by itself: one that is refused costs the
-//! others nothing.
+//! A transaction costs one wait for the disk, however many changes it has, and SQLite has only one
+//! writer at a time in any case. Each change is judged by itself, so a refused change does not
+//! affect the others.
 
 use std::{
-    slice,
+    mem, slice,
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -15,11 +16,11 @@ use chrono::{DateTime, Utc};
 use rusqlite::Connection;
 
 use crate::{
-    busy::Patience,
+    busy::BusyRetry,
     database::Database,
     error::driver,
     notify::Notifier,
-    queue::{Answer, Job, Queue},
+    queue::{Job, Queue},
     session::{Aborted, Session},
 };
 
@@ -35,14 +36,15 @@ pub(crate) fn start(
         notifier,
         queue: queue.clone(),
         jobs: Vec::new(),
-        alone: false,
+        one_by_one: false,
         now: DateTime::UNIX_EPOCH,
     };
     let thread = thread::Builder::new()
         .name("annals-sqlite".to_owned())
         .spawn(move || writer.run(connection))
         .map_err(|e| {
-            Error::new(ErrorKind::Unavailable, "no thread could be started").with_source(e)
+            let message = "the writer's thread could not be started";
+            Error::new(ErrorKind::Unavailable, message).with_source(e)
         })?;
     Ok((queue, thread))
 }
@@ -51,17 +53,17 @@ struct Writer {
     database: Arc<Database>,
     notifier: Arc<Notifier>,
     queue: Arc<Queue>,
-    /// What was taken from the queue and not answered yet.
+    /// The jobs that were taken from the queue and not answered yet.
     jobs: Vec<Job>,
-    /// Whether they failed together, and are to be tried one by one.
-    alone: bool,
-    /// The clock, as it was read last.
+    /// Whether these jobs failed in one transaction, so that each gets a transaction of its own.
+    one_by_one: bool,
+    /// The last time that was recorded.
     now: DateTime<Utc>,
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Also where the thread unwinds: nobody waits for it then.
+        // This also runs if the thread panics: then no caller waits for ever.
         self.queue.end();
     }
 }
@@ -79,21 +81,22 @@ impl Writer {
             };
             match opened {
                 Ok(connection) => self.serve(&connection),
-                Err(error) => self.refuse(error),
+                Err(error) => self.fail_all(error),
             }
         }
     }
 
-    /// Makes changes until there are no more, or the connection is lost.
+    /// Makes changes on a connection until the queue is closed and empty, or the connection cannot
+    /// be used any more.
     fn serve(&mut self, connection: &Connection) {
         let database = self.database.clone();
         let mut session = match Session::new(&database, connection, self.now) {
             Ok(session) => session,
-            Err(error) => return self.refuse(driver(error)),
+            Err(error) => return self.fail_all(driver(error)),
         };
         loop {
             let count = self.jobs.len();
-            let usable = self.batch(&mut session);
+            let usable = self.make_changes(&mut session);
             self.now = session.now;
             if !usable || !self.queue.take(&mut self.jobs, count) {
                 return;
@@ -101,22 +104,23 @@ impl Writer {
         }
     }
 
-    /// Makes the changes that were taken, together; where that fails, each alone, so that one that
-    /// cannot be made harms only itself. Says whether the connection can still be used.
-    fn batch(&mut self, session: &mut Session<'_>) -> bool {
-        let mut patience = Patience::new(self.database.config.busy_timeout);
-        let mut jobs = std::mem::take(&mut self.jobs);
-        if !self.alone && jobs.len() > 1 {
-            match session.transact(&jobs, &mut patience) {
-                Ok(answers) => {
+    /// Makes the changes that were taken, in one transaction. If that fails, gives each change a
+    /// transaction of its own, so that a change that cannot be made does not affect the others.
+    /// Returns whether the connection can still be used.
+    fn make_changes(&mut self, session: &mut Session<'_>) -> bool {
+        let mut busy = BusyRetry::new(self.database.config.busy_timeout);
+        let mut jobs = mem::take(&mut self.jobs);
+        if !self.one_by_one && jobs.len() > 1 {
+            match transact(session, &mut jobs, &mut busy) {
+                Ok(()) => {
                     self.committed(session, jobs.len());
-                    self.answer(jobs.drain(..).zip(answers).collect());
+                    self.answer_together(&mut jobs, |job| job.answer());
                     self.jobs = jobs;
                     return true;
                 }
                 Err(Aborted { error, usable }) => {
                     tracing::debug!(%error, changes = jobs.len(), "trying each change alone");
-                    self.alone = true;
+                    self.one_by_one = true;
                     if !usable {
                         self.jobs = jobs;
                         return false;
@@ -125,16 +129,16 @@ impl Writer {
             }
         }
         let mut jobs = jobs.into_iter();
-        while let Some(job) = jobs.next() {
-            match session.transact(slice::from_ref(&job), &mut patience) {
-                Ok(mut answers) => {
+        while let Some(mut job) = jobs.next() {
+            let done = transact(session, slice::from_mut(&mut job), &mut busy);
+            self.queue.release(job.units as usize);
+            match done {
+                Ok(()) => {
                     self.committed(session, 1);
-                    if let Some(answer) = answers.pop() {
-                        self.answer_one(job, answer);
-                    }
+                    job.answer();
                 }
                 Err(Aborted { error, usable }) => {
-                    self.answer_one(job, Err(error));
+                    job.fail(error);
                     if !usable {
                         self.jobs = jobs.collect();
                         return false;
@@ -142,7 +146,7 @@ impl Writer {
                 }
             }
         }
-        self.alone = false;
+        self.one_by_one = false;
         true
     }
 
@@ -154,34 +158,36 @@ impl Writer {
         tracing::debug!(changes, "committed");
     }
 
-    /// Answers those who asked by a task of the runtime in which they wait: to wake another task
-    /// there costs next to nothing, from here a call of the kernel for each.
-    fn answer(&self, mut answers: Vec<(Job, Result<Answer>)>) {
-        self.queue.release(answers.iter().map(|(job, _)| job.units as usize).sum());
-        while let Some((job, _)) = answers.first() {
-            let runtime = job.runtime.clone();
-            let here = |(job, _): &mut (Job, _)| job.runtime.id() == runtime.id();
-            let together: Vec<_> = answers.extract_if(.., here).collect();
-            runtime.spawn(async move {
-                together.into_iter().for_each(|(job, answer)| job.answer(answer));
-            });
+    /// Answers jobs by one task of each runtime in which their callers wait. To wake a task from a
+    /// thread of its own runtime costs next to nothing; from this thread it costs a system call for
+    /// each caller.
+    fn answer_together(&self, jobs: &mut Vec<Job>, answer: impl Fn(Job) + Clone + Send + 'static) {
+        self.queue.release(jobs.iter().map(|job| job.units as usize).sum());
+        while let Some(first) = jobs.first() {
+            let runtime = first.runtime.clone();
+            let of_runtime = |job: &mut Job| job.runtime.id() == runtime.id();
+            let together: Vec<_> = jobs.extract_if(.., of_runtime).collect();
+            let answer = answer.clone();
+            runtime.spawn(async move { together.into_iter().for_each(answer) });
         }
     }
 
-    /// Answers somebody who is alone, and so not worth a task.
-    fn answer_one(&self, job: Job, answer: Result<Answer>) {
-        self.queue.release(job.units as usize);
-        job.answer(answer);
-    }
-
-    /// Answers all that was taken by the error that kept it from being begun.
-    fn refuse(&mut self, error: Error) {
+    /// Fails all jobs that were taken, because there is no connection to make their changes.
+    fn fail_all(&mut self, error: Error) {
         let error = Arc::new(error);
-        let jobs = std::mem::take(&mut self.jobs);
-        let refused = jobs.into_iter().map(|job| {
+        let mut jobs = mem::take(&mut self.jobs);
+        self.answer_together(&mut jobs, move |job| {
             let message = "the writer has no connection to the database";
-            (job, Err(Error::new(error.kind(), message).with_source(error.clone())))
+            job.fail(Error::new(error.kind(), message).with_source(error.clone()));
         });
-        self.answer(refused.collect());
     }
+}
+
+/// Makes the changes of jobs in one transaction.
+fn transact(
+    session: &mut Session<'_>,
+    jobs: &mut [Job],
+    busy: &mut BusyRetry,
+) -> Result<(), Aborted> {
+    session.transact(busy, |session| jobs.iter_mut().try_for_each(|job| job.make(session)))
 }

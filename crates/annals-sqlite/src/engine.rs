@@ -1,0 +1,92 @@
+//! What all handles of a store share: the database, its readers, its writer, and what wakes
+//! subscriptions.
+
+use std::{sync::Arc, thread::JoinHandle};
+
+use annals_core::Result;
+
+use crate::{
+    config::SqliteConfig,
+    database::Database,
+    error::{Failure, context},
+    notify::Notifier,
+    queue::Queue,
+    readers::{Reader, Readers},
+    runtime::blocking,
+    session::Session,
+    writer,
+};
+
+/// An open store. When it is dropped, the writer still makes the changes that are queued, and then
+/// closes the file.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) database: Arc<Database>,
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) notifier: Arc<Notifier>,
+    pub(crate) queue: Arc<Queue>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    pub(crate) async fn open(config: SqliteConfig) -> Result<Self> {
+        let opened = blocking(move || {
+            let (database, connection) = Database::open(config)?;
+            let database = Arc::new(database);
+            let notifier = Notifier::of(&database);
+            let (queue, writer) = writer::start(database.clone(), connection, notifier.clone())?;
+            let readers = Arc::new(Readers::new(database.clone()));
+            Ok(Self { database, readers, notifier, queue, writer: Some(writer) })
+        });
+        opened.await.map_err(context("open"))
+    }
+
+    /// Waits until the changes that are queued are made and the file is closed.
+    pub(crate) async fn close(mut self) -> Result<()> {
+        let writer = self.writer.take();
+        let (readers, notifier) = (self.readers.clone(), self.notifier.clone());
+        drop(self);
+        readers.close().await;
+        drop(readers);
+        let closed = blocking(move || {
+            // Ignore whether the thread panicked: it has ended in both cases.
+            drop(writer.map(JoinHandle::join));
+            if let Some(notifier) = Arc::into_inner(notifier) {
+                notifier.close();
+            }
+            Ok(())
+        });
+        closed.await.map_err(context("close"))
+    }
+
+    /// Reads on one of the readers: see [`Readers::read`].
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Reader) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T> {
+        self.readers.read(work).await
+    }
+
+    /// Has the writer make a change of a few bytes: see [`Queue::submit`].
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnMut(&mut Session<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T> {
+        self.queue.submit(0, change).await
+    }
+
+    /// Has the writer make a change that takes about so many bytes of memory.
+    pub(crate) async fn write_large<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        change: impl FnMut(&mut Session<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T> {
+        self.queue.submit(bytes, change).await
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
