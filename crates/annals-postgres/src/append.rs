@@ -1,14 +1,13 @@
-//! Appends as the function `append` of the schema takes and answers them.
+//! Sends appends to the functions `append` and `append_one` of the schema, and reads their answers.
 //!
-//! The database decides whether an expectation holds, in the statement that writes. Where it does
-//! not, what it found is judged here, as for every store.
+//! The database decides whether an expectation holds, in the statement that writes. If it does not
+//! hold, the answer says how the stream was found, and core judges that, as for every store.
 
 use std::sync::Arc;
 
 use annals_core::{
-    Append, Appended, ContentKind, Error, ExpectedVersion, NewEvent, Payload, Position, Result,
-    StreamState, Version,
-    adapter::{StreamHead, Verdict},
+    Append, Appended, ExpectedVersion, NewEvent, Position, Result, StreamState, Version,
+    adapter::{self, StreamHead},
 };
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
@@ -16,42 +15,28 @@ use uuid::Uuid;
 use crate::{
     connections::Connections,
     error::{Failure, corrupt, internal},
-    rows,
+    rows::MAY_BE_RETRIED,
     sql::{Sql, one_row, query},
 };
 
-const DATA_IS_JSON: i16 = 1;
-const METADATA_IS_JSON: i16 = 2;
-/// The first event of an append that names no version.
-const MAY_BE_RETRIED: i16 = 4;
-/// The bits that a stored event may have.
-pub(crate) const KNOWN_FLAGS: i16 = DATA_IS_JSON | METADATA_IS_JSON | MAY_BE_RETRIED;
-
-/// How the content kinds of data and metadata are stored.
-pub(crate) fn kinds(data: &Payload, metadata: &Payload) -> i16 {
-    let bit = |payload: &Payload, bit| if payload.kind() == ContentKind::Json { bit } else { 0 };
-    bit(data, DATA_IS_JSON) | bit(metadata, METADATA_IS_JSON)
-}
-
-/// The reverse of [`kinds`].
-pub(crate) fn kind_of(flags: i16) -> (ContentKind, ContentKind) {
-    let kind = |bit| if flags & bit == 0 { ContentKind::Binary } else { ContentKind::Json };
-    (kind(DATA_IS_JSON), kind(METADATA_IS_JSON))
-}
-
-/// One append of a call.
+/// One append of a statement.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct AppendRequest<'a> {
     pub(crate) append: &'a Append,
-    /// Whether its first id stands in the stream and is known to be no retry.
+    /// Whether the first id of the append stands in the stream, and is known not to be a retry.
     pub(crate) is_new: bool,
 }
 
-impl Asked<'_> {
+impl<'a> AppendRequest<'a> {
+    pub(crate) fn new(append: &'a Append) -> Self {
+        Self { append, is_new: false }
+    }
+
     fn names_no_version(&self) -> bool {
         matches!(self.append.expected, ExpectedVersion::Any | ExpectedVersion::StreamExists)
     }
 
+    /// The number by which the schema's functions know the expectation.
     fn expectation(&self) -> i64 {
         match self.append.expected {
             ExpectedVersion::Any if self.is_new => -3,
@@ -69,54 +54,65 @@ impl Asked<'_> {
 
     fn flags(&self, number: usize, event: &NewEvent) -> i16 {
         let first = number == 0 && self.names_no_version();
-        kinds(event.data(), event.metadata()) | if first { MAY_BE_RETRIED } else { 0 }
+        let kinds = adapter::content_kinds(event.data(), event.metadata());
+        i16::from(kinds) | if first { MAY_BE_RETRIED } else { 0 }
     }
 }
 
-/// How an append was answered.
+/// What a statement did with an append.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Answer {
-    /// Its events stand after this version.
+pub(crate) enum AppendOutcome {
     Written(Appended),
-    /// Its stream was found like this.
-    Found {
+    /// Nothing was written. The stream was found like this.
+    NotWritten {
         head: StreamHead,
-        /// Where its first id stands, for an append that names no version.
-        seen_at: Option<Version>,
+        /// The version after which the append stands if it is a retry. The database looks for its
+        /// first id only if the append names no version.
+        retry_after: Option<Version>,
     },
 }
 
-/// Sends appends, which share a transaction: each is judged by itself, or all together. They are in
-/// rounds, of which each has no stream twice and ends at one of `rounds`.
+impl AppendOutcome {
+    fn not_written(head: StreamHead, seen_at: Option<i64>) -> Self {
+        let seen_at = seen_at.filter(|_| head.state == StreamState::Live);
+        let retry_after = seen_at.map(|version| Version::from_i64(version).minus(1));
+        Self::NotWritten { head, retry_after }
+    }
+}
+
+/// Sends appends in one statement, and so in one transaction. Each is judged by itself, or all
+/// together if `all_or_none`. They come in rounds, each of which ends before the index in `rounds`
+/// and has no stream twice.
 pub(crate) async fn send(
     connection: &mut PgConnection,
     sql: &Sql,
     lock_key: i32,
-    asked: &[Asked<'_>],
+    requests: &[AppendRequest<'_>],
     rounds: &[i32],
     all_or_none: bool,
-) -> Result<Vec<Answer>, Failure> {
-    if let [one] = asked
-        && let [event] = one.append.events.as_slice()
+) -> Result<Vec<AppendOutcome>, Failure> {
+    if let [request] = requests
+        && let [event] = request.append.events.as_slice()
     {
-        let stream = &one.append.stream;
+        let stream = &request.append.stream;
         let query = query(&sql.append_one)
             .bind(lock_key)
             .bind(stream.as_str())
             .bind(stream.category_str())
-            .bind(one.expectation())
+            .bind(request.expectation())
             .bind(event.id())
             .bind(event.event_type().as_str())
-            .bind(one.flags(0, event))
+            .bind(request.flags(0, event))
             .bind(&**event.data().bytes())
             .bind(&**event.metadata().bytes());
         let row = one_row(query, connection).await?;
         return Ok(vec![decode_one(&row)?]);
     }
-    let streams = || asked.iter().map(|one| &one.append.stream);
+    let streams = || requests.iter().map(|request| &request.append.stream);
     let events = || {
-        asked.iter().enumerate().flat_map(|(index, one)| {
-            one.append.events.iter().enumerate().map(move |(n, event)| (index, one, n, event))
+        requests.iter().enumerate().flat_map(|(index, request)| {
+            let events = request.append.events.iter().enumerate();
+            events.map(move |(n, event)| (index, request, n, event))
         })
     };
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -127,31 +123,30 @@ pub(crate) async fn send(
         .bind(rounds)
         .bind(streams().map(|stream| stream.as_str()).collect::<Vec<_>>())
         .bind(streams().map(|stream| stream.category_str()).collect::<Vec<_>>())
-        .bind(asked.iter().map(Asked::expectation).collect::<Vec<_>>())
-        .bind(asked.iter().map(Asked::first_id).collect::<Vec<_>>())
+        .bind(requests.iter().map(AppendRequest::expectation).collect::<Vec<_>>())
+        .bind(requests.iter().map(AppendRequest::first_id).collect::<Vec<_>>())
         .bind(events().map(|(index, ..)| owner(index + 1)).collect::<Vec<_>>())
         .bind(events().map(|(_, _, n, _)| number(n + 1)).collect::<Vec<_>>())
         .bind(events().map(|(.., event)| event.id()).collect::<Vec<_>>())
         .bind(events().map(|(.., event)| event.event_type().as_str()).collect::<Vec<_>>())
-        .bind(events().map(|(_, one, n, event)| one.flags(n, event)).collect::<Vec<_>>())
+        .bind(events().map(|(_, request, n, event)| request.flags(n, event)).collect::<Vec<_>>())
         .bind(events().map(|(.., event)| &**event.data().bytes()).collect::<Vec<_>>())
         .bind(events().map(|(.., event)| &**event.metadata().bytes()).collect::<Vec<_>>());
     let row = one_row(query, connection).await?;
-    decode(&row, asked)
+    decode(&row, requests)
 }
 
-fn decode_one(row: &PgRow) -> Result<Answer, Failure> {
+fn decode_one(row: &PgRow) -> Result<AppendOutcome, Failure> {
     let version = Version::from_i64(row.try_get(2)?);
     if row.try_get(0)? {
         let position = Position::from_i64(row.try_get(5)?);
-        return Ok(Answer::Written(Appended::after(version, 1, position, false)?));
+        return Ok(AppendOutcome::Written(Appended::after(version, 1, position, false)?));
     }
     let head = head(row.try_get(1)?, version, row.try_get(3)?)?;
-    let seen_at: Option<i64> = row.try_get(4)?;
-    Ok(Answer::Found { head, seen_at: seen_at.map(Version::from_i64) })
+    Ok(AppendOutcome::not_written(head, row.try_get(4)?))
 }
 
-fn decode(row: &PgRow, asked: &[Asked<'_>]) -> Result<Vec<Answer>, Failure> {
+fn decode(row: &PgRow, requests: &[AppendRequest<'_>]) -> Result<Vec<AppendOutcome>, Failure> {
     let written: Vec<bool> = row.try_get(0)?;
     let states: Vec<Option<i16>> = row.try_get(1)?;
     let versions: Vec<i64> = row.try_get(2)?;
@@ -159,91 +154,58 @@ fn decode(row: &PgRow, asked: &[Asked<'_>]) -> Result<Vec<Answer>, Failure> {
     let seen_at: Vec<Option<i64>> = row.try_get(4)?;
     let positions: Option<Vec<i64>> = row.try_get(5)?;
     let mut positions = positions.into_iter().flatten();
-    let mut answers = Vec::with_capacity(asked.len());
+    let mut outcomes = Vec::with_capacity(requests.len());
     let found = written.into_iter().zip(states).zip(versions).zip(deletions).zip(seen_at);
-    for (one, ((((written, state), version), deletion), seen_at)) in asked.iter().zip(found) {
+    for (request, found) in requests.iter().zip(found) {
+        let ((((written, state), version), deletion), seen_at) = found;
         let version = Version::from_i64(version);
-        answers.push(if written {
-            let last = positions.nth(one.append.events.len().saturating_sub(1));
+        outcomes.push(if written {
+            let last = positions.nth(request.append.events.len().saturating_sub(1));
             let last = last.ok_or_else(|| internal("fewer positions than events"))?;
-            let (count, last) = (one.append.count(), Position::from_i64(last));
-            Answer::Written(Appended::after(version, count, last, false)?)
+            let (count, last) = (request.append.count(), Position::from_i64(last));
+            AppendOutcome::Written(Appended::after(version, count, last, false)?)
         } else {
-            let head = head(state, version, deletion)?;
-            Answer::Found { head, seen_at: seen_at.map(Version::from_i64) }
+            AppendOutcome::not_written(head(state, version, deletion)?, seen_at)
         });
     }
-    if answers.len() != asked.len() || positions.next().is_some() {
+    if outcomes.len() != requests.len() || positions.next().is_some() {
         return Err(internal("not as many answers as appends").into());
     }
-    Ok(answers)
+    Ok(outcomes)
 }
 
+/// The head of a stream, from the columns of the schema's functions.
 pub(crate) fn head(
     state: Option<i16>,
     version: Version,
     deleted_at: Option<i64>,
 ) -> Result<StreamHead> {
     let Some(state) = state else { return Ok(StreamHead::MISSING) };
-    let state = rows::state(state).ok_or_else(|| corrupt("unknown state of a stream"))?;
+    let state = decode_state(state)?;
     let deleted_at = Version::from_i64(deleted_at.unwrap_or(0));
     Ok(StreamHead { state, version, deleted_at })
 }
 
-/// What has to be looked at before an append that was not written can be answered.
-pub(crate) enum Next {
-    /// Nothing.
-    Refuse(Error),
-    /// Whether its ids stand after this version: then it was written before. If they do not, it is
-    /// a conflict, or, for one that names no version, to be sent again as new.
-    LookAfter(Version),
-    /// Its expectation holds: only others kept it from being written.
-    Holds,
+pub(crate) fn decode_state(code: i16) -> Result<StreamState> {
+    adapter::state_of_code(code.into()).ok_or_else(|| corrupt("unknown state of a stream"))
 }
 
-impl Asked<'_> {
-    /// Judges what was found.
-    pub(crate) fn next(&self, head: &StreamHead, seen_at: Option<Version>) -> Next {
-        let Append { stream, expected, .. } = self.append;
-        match head.judge(*expected) {
-            Verdict::Closed => Next::Refuse(Error::stream_closed(stream)),
-            Verdict::Conflict => Next::Refuse(Error::lost_race(stream, *expected, head.version)),
-            Verdict::RetryOrConflict(base) => Next::LookAfter(base),
-            Verdict::Write => match seen_at {
-                Some(version) if head.state == StreamState::Live => {
-                    Next::LookAfter(version.minus(1))
-                }
-                _ => Next::Holds,
-            },
-        }
-    }
-
-    /// The answer of the append, if its ids stand right after that version.
-    pub(crate) async fn written_after(
-        &self,
-        connections: &Arc<Connections>,
-        sql: &Sql,
-        base: Version,
-    ) -> sqlx::Result<Option<Appended>> {
-        let count = self.append.count();
-        let statement = || {
-            query(&sql.ids_after)
-                .bind(self.append.stream.as_str())
-                .bind(base.to_i64())
-                .bind(Version::new(count).to_i64())
-        };
-        let rows = connections.rows(statement).await?;
-        if rows.len() != self.append.events.len() {
-            return Ok(None);
-        }
-        let mut last = Position::START;
-        for ((version, event), row) in (base.get() + 1..).zip(&self.append.events).zip(rows) {
-            let (found, id): (i64, Uuid) = (row.try_get(0)?, row.try_get(1)?);
-            if Version::from_i64(found).get() != version || id != event.id() {
-                return Ok(None);
-            }
-            last = Position::from_i64(row.try_get(2)?);
-        }
-        Ok(Appended::after(base, count, last, true).ok())
-    }
+/// The answer that an append got when it was written before: if its ids stand right after the
+/// version `base`.
+pub(crate) async fn find_replayed(
+    connections: &Arc<Connections>,
+    sql: &Sql,
+    append: &Append,
+    base: Version,
+) -> Result<Option<Appended>, Failure> {
+    let count = Version::new(append.count()).to_i64();
+    let statement =
+        || query(&sql.ids_after).bind(append.stream.as_str()).bind(base.to_i64()).bind(count);
+    let rows = connections.rows(statement).await?;
+    let found = rows.iter().map(|row| {
+        let (version, position) = (row.try_get(0)?, row.try_get(2)?);
+        let id: Uuid = row.try_get(1)?;
+        Ok((Version::from_i64(version), id, Position::from_i64(position)))
+    });
+    adapter::written_after(append, base, found)
 }

@@ -5,27 +5,27 @@ use std::{fmt, time::Duration};
 use annals_core::{Error, ErrorKind, Result};
 use sqlx::postgres::PgConnectOptions;
 
-/// What a store is like, whoever makes its connections.
+/// The options of a store, apart from its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostgresOptions {
-    /// The schema in which the tables are, so that several stores, and the application, share one
-    /// database: `annals` unless set. A small letter or `_`, then up to 62 more, or digits.
+    /// The schema that holds the store's tables; `annals` unless set. Several stores and the
+    /// application can share a database under different schemas. A lower-case letter or `_`, then at
+    /// most 62 lower-case letters, digits and `_`.
     pub schema: String,
-    /// The most appends under way at the same time, 1 to 64: 4 unless set. Each takes all that wait
-    /// when it begins, so that more are not faster.
+    /// The most transactions of appends at the same time, 1 to 64; 4 unless set. Each takes all
+    /// appends that wait when it begins, so that more writers are not faster.
     pub writers: usize,
-    /// How often subscribers look by themselves, in case a notification was lost: every second
-    /// unless set.
+    /// How often subscribers look for new events without being notified, since a notification may
+    /// be lost; every second unless set.
     pub poll_interval: Duration,
-    /// How long to wait for the answer to one request, so that a network that swallows it holds
-    /// nobody up for ever: 60 seconds unless set. After it the connection is closed, and the call
-    /// fails with [`ErrorKind::Unavailable`]; an append may have been written. Set
-    /// `statement_timeout` on the server to less.
+    /// How long to wait for the server's answer to one request; 60 seconds unless set. After that
+    /// time the connection is closed and the call fails with [`ErrorKind::Unavailable`]; an append
+    /// may have been written all the same. Set `statement_timeout` on the server to less.
     pub request_timeout: Duration,
-    /// Whether a schema that is missing, or older than this build, is created or migrated: yes,
-    /// unless set. Otherwise it is refused, and no privilege to create anything is needed; nor is
-    /// it where the schema is up to date.
+    /// Whether to create a missing schema and to migrate an older one; `true` unless set. If
+    /// `false`, such a schema is refused. Only creating and migrating need the privilege to create
+    /// tables.
     pub migrate: bool,
 }
 
@@ -45,42 +45,42 @@ impl PostgresOptions {
     /// The greatest number of writers.
     pub const MAX_WRITERS: usize = 64;
 
-    /// Sets the schema in which the tables are.
+    /// Sets the schema that holds the store's tables.
     #[must_use]
     pub fn with_schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = schema.into();
         self
     }
 
-    /// Sets the most appends under way at the same time.
+    /// Sets the most transactions of appends at the same time.
     #[must_use]
     pub fn with_writers(mut self, writers: usize) -> Self {
         self.writers = writers;
         self
     }
 
-    /// Sets how often subscribers look by themselves.
+    /// Sets how often subscribers look for new events without being notified.
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Sets how long to wait for the answer to one request.
+    /// Sets how long to wait for the server's answer to one request.
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// Sets whether the schema is created or migrated.
+    /// Sets whether to create a missing schema and to migrate an older one.
     #[must_use]
     pub fn with_migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// Refuses what could not work.
+    /// Refuses values that cannot work.
     pub(crate) fn check(&self) -> Result<()> {
         check_schema(&self.schema)?;
         if !(1..=Self::MAX_WRITERS).contains(&self.writers) {
@@ -98,9 +98,9 @@ impl PostgresOptions {
     }
 }
 
-/// The schema becomes part of SQL text, so nothing but a plain name passes.
+/// Lets only plain names pass, since the schema becomes part of SQL text.
 fn check_schema(schema: &str) -> Result<()> {
-    /// What PostgreSQL keeps of a name.
+    /// The most bytes that PostgreSQL keeps of a name.
     const MAX: usize = 63;
     let plain = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
     let named = schema.starts_with(|c: char| c == '_' || c.is_ascii_lowercase())
@@ -110,61 +110,43 @@ fn check_schema(schema: &str) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "`schema` is {schema:?}; use a small letter or `_`, then at most {} small letters, digits \
-         and `_`, and nothing that begins with `pg_`",
+        "`schema` is {schema:?}; use a lower-case letter or `_`, then at most {} lower-case letters, \
+         digits and `_`, and no name that begins with `pg_`",
         MAX - 1
     );
     Err(Error::new(ErrorKind::InvalidInput, message))
 }
 
-/// How a store is opened with connections of its own.
+/// The options of a store that makes its own connections.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PostgresConfig {
-    /// Server, database, credentials, TLS.
+    /// The server, the database, the credentials, TLS.
     pub connect: PgConnectOptions,
-    /// What the store is like.
+    /// The other options of the store.
     pub options: PostgresOptions,
-    /// The most connections, 3 to 1,000: 10 unless set. One of them listens, the others read and
-    /// write.
+    /// The most connections, 3 to 1,000; 10 unless set. One of them listens for notifications, the
+    /// others read and write.
     pub connections: u32,
-    /// How long to wait for a connection, be it made or become free: 10 seconds unless set. After
-    /// it the call fails with [`ErrorKind::Busy`], and nothing was written.
+    /// How long to wait until a connection is made or becomes free; 10 seconds unless set. After
+    /// that time the call fails with [`ErrorKind::Busy`], and nothing was written.
     pub acquire_timeout: Duration,
 }
 
 impl PostgresConfig {
-    /// The least number of connections: one listens, and one more must be left beside a writer.
+    /// The least number of connections: one listens, one writes, one reads.
     pub const MIN_CONNECTIONS: u32 = 3;
     /// The greatest number of connections.
     pub const MAX_CONNECTIONS: u32 = 1_000;
 
-    /// A store behind these connections.
+    /// A store whose connections are made with these options of sqlx.
     #[must_use]
     pub fn new(connect: PgConnectOptions) -> Self {
         let (options, acquire_timeout) = (PostgresOptions::default(), Duration::from_secs(10));
         Self { connect, options, connections: 10, acquire_timeout }
     }
 
-    /// Reads a URL: `postgres://user:password@host:port/database`, with any of the parameters
-    ///
-    /// * of the store: `schema`, `writers`, `migrate` (`true` or `false`), `connections`, and, in
-    ///   milliseconds, `poll_interval`, `request_timeout`, `acquire_timeout`;
-    /// * of libpq: `sslmode` (`disable`, `prefer`, `require`, `verify-ca`, `verify-full`),
-    ///   `sslrootcert`, `sslcert`, `sslkey`, `host` (a directory for a Unix socket), `hostaddr`,
-    ///   `port`, `dbname`, `user`, `password`, `application_name`, `options`.
-    ///
-    /// What the URL leaves open is taken from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`,
-    /// `PGDATABASE`, `PGSSLMODE` and the like, and the password from `~/.pgpass`, as libpq does.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] with the part that is wrong, and what it could be; never with
-    /// the password.
-    pub fn from_url(url: &str) -> Result<Self> {
-        crate::url::parse(url)
-    }
-
-    /// Sets what the store is like.
+    /// Sets the other options of the store.
     #[must_use]
     pub fn with_options(mut self, options: PostgresOptions) -> Self {
         self.options = options;
@@ -185,7 +167,7 @@ impl PostgresConfig {
         self
     }
 
-    /// Refuses what could not work.
+    /// Refuses values that cannot work.
     pub(crate) fn check(&self) -> Result<()> {
         let (least, most) = (Self::MIN_CONNECTIONS, Self::MAX_CONNECTIONS);
         if !(least..=most).contains(&self.connections) {
@@ -199,7 +181,7 @@ impl PostgresConfig {
     }
 }
 
-/// Without the password, which the options of sqlx would show.
+/// Shows no password, as the `Debug` output of `PgConnectOptions` would.
 impl fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresConfig")

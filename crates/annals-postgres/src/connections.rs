@@ -1,8 +1,9 @@
-//! Connections that are kept between two uses.
+//! Keeps connections open between two statements.
 //!
-//! A pool of sqlx asks the server whether a connection is alive each time one is returned, and by
-//! default each time one is taken: three round trips where one would do. So a few are kept here.
-//! One that died meanwhile is found out when it is used.
+//! A pool of sqlx asks the server whether a connection is alive each time the connection is returned
+//! and, by default, each time it is taken: three round trips for each statement instead of one. So
+//! the store keeps some of the pool's connections to itself. If a kept connection has died, the next
+//! statement on it fails, and is sent again on another connection.
 
 use std::{
     io,
@@ -21,98 +22,98 @@ use crate::{error::has_lost_connection, sql::Statement};
 pub(crate) struct Connections {
     pub(crate) pool: PgPool,
     idle: Mutex<Vec<PoolConnection<Postgres>>>,
-    /// One was kept.
-    kept: Notify,
-    /// The most that are kept.
-    keep: usize,
-    /// How long to wait for an answer.
-    patience: Duration,
-    giving_back: AbortHandle,
+    /// Signalled when a connection is added to `idle`.
+    returned: Notify,
+    /// The most connections in `idle`.
+    most_idle: usize,
+    request_timeout: Duration,
+    /// The task that gives the idle connections back to the pool when the pool is closed.
+    closing: AbortHandle,
     runtime: Handle,
 }
 
 impl Drop for Connections {
     fn drop(&mut self) {
-        self.giving_back.abort();
-        // A connection that is dropped needs a runtime, which a store may outlive.
+        self.closing.abort();
+        // sqlx needs a runtime to drop a connection, and a store may be dropped outside of one.
         let _entered = self.runtime.enter();
         self.idle().clear();
     }
 }
 
 impl Connections {
-    pub(crate) fn new(pool: PgPool, keep: usize, patience: Duration) -> Arc<Self> {
+    pub(crate) fn new(pool: PgPool, most_idle: usize, request_timeout: Duration) -> Arc<Self> {
         Arc::new_cyclic(|this: &Weak<Self>| {
             let (this, closed) = (this.clone(), pool.close_event());
-            // Who closes the pool waits for all of its connections.
+            // `PgPool::close` waits until every connection is back in the pool.
             let give_back = async move {
                 closed.await;
                 drop(this.upgrade().map(|this| std::mem::take(&mut *this.idle())));
             };
-            let giving_back = tokio::spawn(give_back).abort_handle();
-            let (idle, kept) = (Mutex::default(), Notify::new());
-            let runtime = Handle::current();
-            Self { pool, idle, kept, keep, patience, giving_back, runtime }
+            let closing = tokio::spawn(give_back).abort_handle();
+            let (idle, returned, runtime) = (Mutex::default(), Notify::new(), Handle::current());
+            Self { pool, idle, returned, most_idle, request_timeout, closing, runtime }
         })
     }
 
-    /// Waits for an answer, but not for ever. A network that swallows what is sent is not found out
-    /// otherwise: sqlx sets no keep-alive on its connections.
-    pub(crate) async fn within<T, E: From<sqlx::Error>>(
+    /// Waits for the answer to a request, at most for the request timeout. Without it, a network
+    /// that swallows packets would never be noticed: sqlx sets no keep-alive on its connections.
+    pub(crate) async fn with_timeout<T, E: From<sqlx::Error>>(
         &self,
         answer: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        tokio::time::timeout(self.patience, answer).await.unwrap_or_else(|_| {
-            let message = "no answer within `request_timeout`";
+        tokio::time::timeout(self.request_timeout, answer).await.unwrap_or_else(|_| {
+            let message = "the server did not answer within `request_timeout`";
             Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message)).into())
         })
     }
 
-    /// One that was kept, or else as [`get_tested`](Self::get_tested).
-    pub(crate) async fn get(self: &Arc<Self>) -> sqlx::Result<Lease> {
+    /// An idle connection, which may have died; if there is none, see
+    /// [`get_tested`](Self::get_tested).
+    pub(crate) async fn get(self: &Arc<Self>) -> sqlx::Result<PooledConnection> {
         let idle = self.idle().pop();
         match idle {
-            Some(connection) => Ok(Lease::new(self, connection, true)),
+            Some(connection) => Ok(PooledConnection::new(self, connection, true)),
             None => self.get_tested().await,
         }
     }
 
-    /// One from the pool, which sees to it that it is alive; or, where all are in use, one that is
-    /// kept meanwhile, and so was alive just before.
-    pub(crate) async fn get_tested(self: &Arc<Self>) -> sqlx::Result<Lease> {
+    /// A connection that the pool has tested or made. If all are in use, it may be one that another
+    /// caller gives back meanwhile, and so was alive a moment ago.
+    pub(crate) async fn get_tested(self: &Arc<Self>) -> sqlx::Result<PooledConnection> {
         let mut acquiring = pin!(self.pool.acquire());
         loop {
             tokio::select! {
                 biased;
-                made = &mut acquiring => return Ok(Lease::new(self, made?, false)),
-                () = self.kept.notified() => {}
+                made = &mut acquiring => return Ok(PooledConnection::new(self, made?, false)),
+                () = self.returned.notified() => {}
             }
             let idle = self.idle().pop();
             if let Some(connection) = idle {
-                return Ok(Lease::new(self, connection, true));
+                return Ok(PooledConnection::new(self, connection, true));
             }
         }
     }
 
-    /// Runs a statement that can be run twice without harm, to the very end of its answer. Where it
-    /// turns out that the connection had died while it was kept, runs it again on another.
+    /// Runs a statement that does no harm if it runs twice, and reads its answer to the end. If an
+    /// idle connection turns out to have died, runs the statement again on another.
     pub(crate) async fn rows<'q>(
         self: &Arc<Self>,
         statement: impl Fn() -> Statement<'q>,
     ) -> sqlx::Result<Vec<PgRow>> {
-        let mut lease = self.get().await?;
+        let mut connection = self.get().await?;
         loop {
-            match self.within(statement().fetch_all(&mut *lease)).await {
+            match self.with_timeout(statement().fetch_all(&mut *connection)).await {
                 Ok(rows) => {
-                    lease.keep();
+                    connection.give_back();
                     return Ok(rows);
                 }
-                Err(error) => lease = lease.renew(error).await?,
+                Err(error) => connection = connection.replace_after(error).await?,
             }
         }
     }
 
-    /// [`rows`](Self::rows), of which there is one.
+    /// [`rows`](Self::rows) for a statement that answers with one row.
     pub(crate) async fn row<'q>(
         self: &Arc<Self>,
         statement: impl Fn() -> Statement<'q>,
@@ -120,10 +121,10 @@ impl Connections {
         self.rows(statement).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// Drops what is kept: one has died, and so may the others have.
-    pub(crate) fn forget(&self) {
-        let dead = std::mem::take(&mut *self.idle());
-        for mut connection in dead {
+    /// Closes the idle connections: if one connection was lost, the others may be too.
+    pub(crate) fn close_idle(&self) {
+        let idle = std::mem::take(&mut *self.idle());
+        for mut connection in idle {
             connection.close_on_drop();
         }
     }
@@ -133,51 +134,53 @@ impl Connections {
     }
 }
 
-/// A connection in use. Unless it is kept it goes back to the pool, which looks whether it is in
-/// order: after an error, and where a future is dropped in the middle of something.
+/// A connection in use. Unless it is given back, dropping it returns it to the pool of sqlx, which
+/// tests it first. That happens after an error, and when a future is dropped during a statement.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(crate) struct PooledConnection {
     home: Arc<Connections>,
     connection: PoolConnection<Postgres>,
-    /// Whether it was kept before, and so may have died.
-    pub(crate) was_kept: bool,
+    /// Whether it was idle before, so that it may have died unnoticed.
+    was_idle: bool,
 }
 
-impl Lease {
-    fn new(home: &Arc<Connections>, connection: PoolConnection<Postgres>, was_kept: bool) -> Self {
-        Self { home: home.clone(), connection, was_kept }
+impl PooledConnection {
+    fn new(home: &Arc<Connections>, connection: PoolConnection<Postgres>, was_idle: bool) -> Self {
+        Self { home: home.clone(), connection, was_idle }
     }
 
-    /// Nothing is under way on it: the next one can have it.
-    pub(crate) fn keep(self) {
-        let Connections { pool, keep, kept, .. } = &*self.home;
+    /// Lets the next caller use the connection. No statement may be under way on it.
+    pub(crate) fn give_back(self) {
+        let Connections { pool, most_idle, returned, .. } = &*self.home;
         let mut idle = self.home.idle();
-        // Looked at under the lock: what is kept before the pool is closed is given back after.
-        if idle.len() < *keep && !pool.is_closed() {
+        // Looked at under the lock: when the pool is closed, its close event comes after, and takes
+        // what is idle by then.
+        if idle.len() < *most_idle && !pool.is_closed() {
             idle.push(self.connection);
-            kept.notify_one();
+            returned.notify_one();
         }
     }
 
-    /// After an error: another connection, if this one had died while it was kept; else the error.
-    pub(crate) async fn renew(self, error: sqlx::Error) -> sqlx::Result<Self> {
+    /// Another connection, if the error says that this one was lost, and it was idle before;
+    /// otherwise the error.
+    pub(crate) async fn replace_after(self, error: sqlx::Error) -> sqlx::Result<Self> {
         if !has_lost_connection(&error) {
-            self.keep();
+            self.give_back();
             return Err(error);
         }
-        let (home, was_kept) = (self.home.clone(), self.was_kept);
+        let (home, was_idle) = (self.home.clone(), self.was_idle);
         self.close();
-        home.forget();
-        if was_kept { home.get_tested().await } else { Err(error) }
+        home.close_idle();
+        if was_idle { home.get_tested().await } else { Err(error) }
     }
 
-    /// Closes it, whatever is under way on it.
+    /// Closes the connection, even if a statement is under way on it.
     pub(crate) fn close(mut self) {
         self.connection.close_on_drop();
     }
 }
 
-impl Deref for Lease {
+impl Deref for PooledConnection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -185,7 +188,7 @@ impl Deref for Lease {
     }
 }
 
-impl DerefMut for Lease {
+impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.connection
     }

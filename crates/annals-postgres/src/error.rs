@@ -1,29 +1,31 @@
-//! The one place where errors of PostgreSQL become ours.
+//! Turns errors of PostgreSQL and sqlx into errors of annals, for the whole crate.
 
 use std::io;
 
-use annals_core::{Error, ErrorKind};
+use annals_core::{Error, ErrorKind, Result, adapter};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use tokio::runtime::Handle;
 
-/// The name of this backend.
+/// The backend's name in errors and capabilities.
 pub(crate) const BACKEND: &str = "postgres";
 
-/// What to do about a pooler with which a store could not work.
-pub(crate) const POOLER: &str = "a pooler between here and the server gives each transaction another connection, where neither \
-     prepared statements nor notifications last; let it pool sessions, or go past it";
+/// Says what to do about a connection pooler with which a store cannot work.
+pub(crate) const POOLER: &str = "a connection pooler between this program and the server pools \
+     transactions, so that prepared statements and LISTEN are lost; set it to pool sessions, or \
+     connect to the server directly";
 
-/// Adds where an error came from.
+/// Adds the backend and the operation to an error.
 pub(crate) fn context(operation: &'static str) -> impl Fn(Error) -> Error {
-    move |error| error.with_backend(BACKEND).with_operation(operation)
+    adapter::context(BACKEND, operation)
 }
 
-/// Why a call came to nothing.
+/// Why a statement failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The driver, or the server, failed.
+    /// The driver or the server reported an error.
     Driver(sqlx::Error),
-    /// What came back is not what it should be.
-    Nonsense(Error),
+    /// The server answered, and the answer is not valid.
+    InvalidAnswer(Error),
 }
 
 impl From<sqlx::Error> for Failure {
@@ -34,16 +36,25 @@ impl From<sqlx::Error> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Nonsense(error)
+        Self::InvalidAnswer(error)
     }
 }
 
-/// An error of the driver, with what can be done about it. The codes are those of the appendix
-/// "PostgreSQL Error Codes" of PostgreSQL's documentation.
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Driver(error) => driver(error),
+            Failure::InvalidAnswer(error) => error,
+        }
+    }
+}
+
+/// Turns an error of the driver into one that says what to do about it. The codes are those of the
+/// appendix "PostgreSQL Error Codes" in PostgreSQL's documentation.
 pub(crate) fn driver(error: sqlx::Error) -> Error {
     let (kind, message) = match &error {
         sqlx::Error::Database(_) => database(code(&error).unwrap_or_default()),
-        // What rustls refuses comes as the first.
+        // sqlx reports what rustls refuses as an I/O error of this kind.
         sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => no_tls(),
         sqlx::Error::Tls(_) => no_tls(),
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => {
@@ -51,18 +62,19 @@ pub(crate) fn driver(error: sqlx::Error) -> Error {
         }
         sqlx::Error::PoolTimedOut => (
             ErrorKind::Busy,
-            "no connection of the pool became free in time; try again, or allow more connections",
+            "no connection of the pool became free within the acquire timeout; try again, or \
+             allow the pool more connections",
         ),
-        sqlx::Error::PoolClosed => (ErrorKind::Unavailable, "the pool was closed"),
+        sqlx::Error::PoolClosed => (ErrorKind::Unavailable, "the connection pool was closed"),
         sqlx::Error::Configuration(_) => {
-            (ErrorKind::InvalidInput, "the options of the connection cannot work")
+            (ErrorKind::InvalidInput, "the connection options are invalid")
         }
         sqlx::Error::Decode(_)
         | sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
         | sqlx::Error::RowNotFound => {
-            (ErrorKind::Corrupt, "a stored value is not what it should be")
+            (ErrorKind::Corrupt, "a stored value has the wrong type or is missing")
         }
         _ => (ErrorKind::Internal, "the driver reported an error"),
     };
@@ -70,7 +82,7 @@ pub(crate) fn driver(error: sqlx::Error) -> Error {
 }
 
 fn no_tls() -> (ErrorKind, &'static str) {
-    let message = "no TLS connection could be made; look at `sslmode` and `sslrootcert`";
+    let message = "no TLS connection could be made; check `sslmode` and `sslrootcert`";
     (ErrorKind::Unavailable, message)
 }
 
@@ -83,54 +95,58 @@ fn database(code: &str) -> (ErrorKind, &'static str) {
         ),
         "25006" => (
             ErrorKind::Denied,
-            "the server takes no writes: it is a standby, or the session is read-only; connect to \
-             the primary",
+            "the server accepts no writes: it is a standby, or the session is read-only; connect \
+             to the primary",
         ),
         "26000" | "42P05" => (ErrorKind::Incompatible, POOLER),
         "3D000" => (ErrorKind::Incompatible, "the database does not exist; create it"),
         "3F000" | "42P01" | "42703" | "42883" => (
             ErrorKind::Incompatible,
-            "the schema lacks something that a store has: it was removed or changed under way",
+            "a schema, table, column or function of the store is missing; it was removed or changed \
+             while the store was open",
         ),
         "42501" => (
             ErrorKind::Denied,
             "the role lacks a privilege; the documentation of annals-postgres lists what it needs",
         ),
         "40001" | "40P01" | "55P03" => {
-            (ErrorKind::Busy, "others wrote at the same time; try again")
+            (ErrorKind::Busy, "another transaction got in the way; try again")
         }
         "57014" => (
             ErrorKind::Busy,
-            "the server cancelled the statement, as it took longer than `statement_timeout`; try \
-             again, or raise it",
+            "the server cancelled the statement because it took longer than `statement_timeout`; \
+             try again, or raise that setting",
         ),
-        "53100" => (ErrorKind::Unavailable, "the disk of the server is full"),
+        "53100" => (ErrorKind::Unavailable, "the server's disk is full"),
         "53300" => (
             ErrorKind::Busy,
-            "the server has no more connections to give; try again, or raise `max_connections`",
+            "the server has no free connection left; try again, or raise `max_connections`",
         ),
-        "54000" | "22023" => (ErrorKind::LimitExceeded, "larger than PostgreSQL can take"),
-        // The session ends with these.
-        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => {
-            (ErrorKind::Unavailable, "the server shuts down, starts, or has closed the connection")
+        "54000" | "22023" => {
+            (ErrorKind::LimitExceeded, "a value is larger than PostgreSQL accepts")
         }
+        // After these the session is over.
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => (
+            ErrorKind::Unavailable,
+            "the server is shutting down or starting, or has closed the connection",
+        ),
         _ => match code.get(..2) {
             Some("08") => (ErrorKind::Unavailable, "the connection was lost"),
             Some("28") => (ErrorKind::Denied, "the server refused the credentials"),
-            Some("53") => (ErrorKind::Busy, "the server lacks memory or another resource"),
-            Some("XX") => (ErrorKind::Corrupt, "PostgreSQL found its own data damaged"),
+            Some("53") => (ErrorKind::Busy, "the server is short of memory or another resource"),
+            Some("XX") => (ErrorKind::Corrupt, "PostgreSQL found that its own data is damaged"),
             _ => (ErrorKind::Internal, "PostgreSQL reported an error"),
         },
     }
 }
 
-/// The code of an error that the server reported.
+/// The code of an error that the server reported; `None` for an error of the driver.
 pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
     let database = error.as_database_error()?;
     Some(database.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
-/// Whether the connection cannot be used any more; what was sent on it may have been done.
+/// Whether the connection is lost. The server may have executed the statement all the same.
 pub(crate) fn has_lost_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -144,9 +160,9 @@ pub(crate) fn has_lost_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The same error again, for another append that waited for the same connection: where none can be
-/// had, or the server does not answer.
-pub(crate) fn unreachable(error: &Error) -> Option<Error> {
+/// A copy of the error, if it says that the server cannot be reached or no connection can be had:
+/// then every append that waited for the same connection gets it.
+pub(crate) fn copy_if_unreachable(error: &Error) -> Option<Error> {
     let source: &sqlx::Error = std::error::Error::source(error)?.downcast_ref()?;
     let same = match source {
         sqlx::Error::PoolTimedOut => sqlx::Error::PoolTimedOut,
@@ -157,18 +173,30 @@ pub(crate) fn unreachable(error: &Error) -> Option<Error> {
     Some(driver(same))
 }
 
-/// Whether transactions got in each other's way, so that nothing was written, and to try again may
-/// help: serialization failure, deadlock, unique violation.
+/// Whether the transaction wrote nothing because another one got in its way, so that it may succeed
+/// if it is sent again: serialization failure, deadlock, unique violation.
 pub(crate) fn is_race(error: &sqlx::Error) -> bool {
     matches!(code(error), Some("40001" | "40P01" | "23505"))
 }
 
-/// Something stored is not what it should be.
+/// The database holds something that no store writes.
 pub(crate) fn corrupt(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, message.into())
 }
 
-/// A mistake of this crate.
+/// A bug in this crate.
 pub(crate) fn internal(message: &'static str) -> Error {
     Error::new(ErrorKind::Internal, message)
+}
+
+/// The Tokio runtime of the caller.
+pub(crate) fn runtime() -> Result<Handle> {
+    Handle::try_current().map_err(|e| {
+        Error::new(ErrorKind::InvalidInput, "this needs a Tokio runtime").with_source(e)
+    })
+}
+
+/// The answer to a call whose task was dropped with its runtime.
+pub(crate) fn runtime_ended() -> Error {
+    Error::new(ErrorKind::Unavailable, "the Tokio runtime is shutting down")
 }

@@ -1,8 +1,9 @@
-//! Up to which position the order of events is settled, so that a reader skips none.
+//! Up to which position readers may read, so that they skip no event.
 //!
 //! Positions come from a sequence, and appends commit in any order: a reader that remembered the
-//! greatest position it saw would skip what commits below it later. `schema/0001.sql` says at
-//! `horizon` how it is known that nothing is left to come; here is who asks, and when.
+//! greatest position it saw would skip the events that are committed below it later. The function
+//! `horizon` in `schema/0001.sql` says which positions are settled, and explains why. This file calls
+//! it, once for all readers that wait at the same time.
 
 use std::{
     collections::HashSet,
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use annals_core::Position;
+use annals_core::{Position, adapter::Backoff};
 use sqlx::Row;
 use tokio::sync::Mutex;
 
@@ -22,51 +23,56 @@ use crate::{
     sql::{Sql, query},
 };
 
-/// How long to wait before asking again whether an append is still under way: an append takes this
-/// long where the disk is slow, and the wait grows from here.
+/// The first pause before asking again whether an append is still under way: about as long as an
+/// append takes on a slow disk.
 const FIRST_PAUSE: Duration = Duration::from_micros(500);
-/// The longest wait between two questions.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The pauses of a reader that waits for a gap to close.
+pub(crate) fn backoff() -> Backoff {
+    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)
+}
 
 #[derive(Debug)]
 pub(crate) struct Horizon {
     connections: Arc<Connections>,
     sql: Arc<Sql>,
     lock_key: i32,
-    /// How many times it was asked: who waited while another asked need not ask again.
+    /// How many times the server was asked: a reader that waited while others asked need not ask
+    /// again.
     asked: AtomicU64,
-    last: Mutex<Last>,
+    known: Mutex<Known>,
 }
 
-/// What was found when it was last asked.
+/// What the last answer of the server said.
 #[derive(Debug, Default)]
-struct Last {
-    found: Found,
+struct Known {
+    watermarks: Watermarks,
     gap: Option<Gap>,
 }
 
-/// A gap below a position that could be seen, and the appends that may fill it yet.
+/// Missing positions below one that can be seen, and the appends that may still fill them.
 #[derive(Debug)]
 struct Gap {
     visible: i64,
     in_flight: HashSet<String>,
 }
 
-/// What is known of the order of positions.
+/// How far the order of positions is known.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Found {
-    /// Every append up to here has become visible, or never will.
+pub(crate) struct Watermarks {
+    /// Up to this position, every append has become visible or has failed.
     settled: i64,
-    /// The greatest position that could be seen; beyond `settled` where there is a gap.
+    /// The greatest position that can be seen. It is beyond `settled` if there is a gap.
     visible: i64,
 }
 
-impl Found {
+impl Watermarks {
     pub(crate) fn settled(self) -> Position {
         Position::from_i64(self.settled)
     }
 
-    /// Whether there are events behind a gap.
+    /// Whether events can be seen behind a gap.
     pub(crate) fn has_gap(self) -> bool {
         self.settled < self.visible
     }
@@ -75,44 +81,44 @@ impl Found {
 impl Horizon {
     pub(crate) fn new(connections: Arc<Connections>, sql: Arc<Sql>, lock_key: i32) -> Self {
         let asked = AtomicU64::new(0);
-        Self { connections, sql, lock_key, asked, last: Mutex::default() }
+        Self { connections, sql, lock_key, asked, known: Mutex::default() }
     }
 
-    /// Asks once. Whatever was committed before this was called is settled, or behind a gap.
-    pub(crate) async fn ask(&self) -> sqlx::Result<Found> {
+    /// Asks the server once. Whatever was committed before this call is settled, or behind a gap.
+    pub(crate) async fn ask(&self) -> sqlx::Result<Watermarks> {
         let before = self.asked.load(Ordering::Acquire);
-        let mut last = self.last.lock().await;
-        // Two, since the first may have been under way already when this was called.
+        let mut known = self.known.lock().await;
+        // Two others must have asked meanwhile: the first of them may have begun before this call.
         if self.asked.load(Ordering::Acquire) >= before + 2 {
-            return Ok(last.found);
+            return Ok(known.watermarks);
         }
-        let known = last.found.settled;
-        let statement = || query(&self.sql.horizon).bind(self.lock_key).bind(known);
+        let settled = known.watermarks.settled;
+        let statement = || query(&self.sql.horizon).bind(self.lock_key).bind(settled);
         let row = self.connections.row(statement).await?;
         let (settled, visible): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         let in_flight: Option<Vec<String>> = row.try_get(2)?;
-        last.learn(settled, visible, in_flight.into_iter().flatten().collect());
+        known.learn(settled, visible, in_flight.into_iter().flatten().collect());
         self.asked.fetch_add(1, Ordering::AcqRel);
-        Ok(last.found)
+        Ok(known.watermarks)
     }
 
-    /// Waits until everything that was committed before this was called is settled: for as long as
-    /// the appends take that are under way now, at most.
+    /// Waits until everything that was committed before this call is settled. That takes at most as
+    /// long as the appends that are under way now.
     pub(crate) async fn reach(&self) -> sqlx::Result<Position> {
         let first = self.ask().await?;
-        let mut found = first;
-        let mut pause = Pause::default();
-        while found.settled < first.visible {
-            pause.wait().await;
-            found = self.ask().await?;
+        let mut watermarks = first;
+        let mut backoff = backoff();
+        while watermarks.settled < first.visible {
+            tokio::time::sleep(backoff.next_pause()).await;
+            watermarks = self.ask().await?;
         }
-        Ok(found.settled())
+        Ok(watermarks.settled())
     }
 }
 
-impl Last {
+impl Known {
     fn learn(&mut self, mut settled: i64, visible: i64, in_flight: HashSet<String>) {
-        // Those that could have filled it are gone, even where others have come since.
+        // The appends that could have filled the gap have ended, even if others have begun since.
         let closed = self.gap.take_if(|gap| gap.in_flight.is_disjoint(&in_flight));
         if let Some(gap) = closed {
             settled = settled.max(gap.visible);
@@ -122,24 +128,7 @@ impl Last {
             Some(gap) if settled < gap.visible => Some(gap),
             _ => Some(Gap { visible, in_flight }),
         };
-        self.found = Found { settled, visible };
-    }
-}
-
-/// Waits, longer each time.
-#[derive(Debug)]
-pub(crate) struct Pause(Duration);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(FIRST_PAUSE)
-    }
-}
-
-impl Pause {
-    pub(crate) async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        self.watermarks = Watermarks { settled, visible };
     }
 }
 
@@ -148,16 +137,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_is_closed_when_those_are_gone_who_could_fill_it() {
-        let mut last = Last::default();
+    fn a_gap_is_closed_when_the_appends_that_could_fill_it_have_ended() {
+        let mut known = Known::default();
         let mut learn = |settled, visible, in_flight: &[&str]| {
-            last.learn(settled, visible, in_flight.iter().map(|&a| a.to_owned()).collect());
-            last.found.settled
+            known.learn(settled, visible, in_flight.iter().map(|&a| a.to_owned()).collect());
+            known.watermarks.settled
         };
         assert_eq!(learn(3, 3, &[]), 3);
         assert_eq!(learn(3, 8, &["1/1", "2/1"]), 3, "one of them may have taken 4");
         assert_eq!(learn(3, 9, &["2/1", "3/1"]), 3, "2/1 still may");
-        assert_eq!(learn(3, 12, &["3/1", "4/1"]), 8, "who came later cannot fill what was below 8");
+        assert_eq!(learn(3, 12, &["3/1", "4/1"]), 8, "3/1 began later, and cannot fill below 8");
         assert_eq!(learn(8, 12, &["4/1"]), 8);
         assert_eq!(learn(10, 12, &["5/1"]), 12);
         assert_eq!(learn(12, 12, &[]), 12);

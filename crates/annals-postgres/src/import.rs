@@ -1,8 +1,8 @@
-//! Events that another store recorded, written as they are.
+//! Writes events that another store recorded, as they are.
 //!
-//! The function `import` of the schema takes them by the thousand, and writes all or none. Where a
-//! stream is not simply at the version before its events, it says how it found the streams; what
-//! stands there already is looked up then, and what is left is sent again.
+//! The function `import` of the schema takes thousands of events, and writes all of them or none. If
+//! some stream is not at the version before its first event, the function only says how it found the
+//! streams. Then the importer looks up the events that are there already, and sends the others again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,43 +12,36 @@ use std::{
 
 use annals_core::{
     RecordedEvent, Result, StreamId, Version,
-    adapter::{ImportVerdict, StreamHead, import_conflict},
+    adapter::{ImportVerdict, StreamHead, content_kinds, import_conflict},
 };
-use sqlx::{
-    Encode, PgConnection, Postgres, Row, Type,
-    encode::IsNull,
-    error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, types::Oid},
-};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    append::{self, kinds},
-    error::{Failure, driver, internal},
-    resend::{Sent, Tries},
-    rows::EPOCH_MICROS,
+    append,
+    database::Database,
+    error::{Failure, driver, internal, runtime, runtime_ended},
+    resend::{Attempts, WriteSession},
     sql::{one_row, query},
-    store::Shared,
-    writer::{ended, runtime},
 };
 
-/// The most events of a transaction. Beyond, its begin and its end are a small part of it already,
-/// and appends to its streams wait for it.
+/// The most events of a transaction. With more, beginning and ending it would hardly cost less for
+/// each event, and appends to its streams would wait longer.
 const MOST_EVENTS: usize = 5_000;
 /// The most bytes of a transaction, unless one event has more.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// The most streams of a transaction: each takes a lock, of which the server has 6,400 for everybody
-/// with the settings that it has by default.
+/// The most streams of a transaction. Each takes a lock, and with its default settings the server has
+/// 6,400 locks for all sessions together.
 const MOST_STREAMS: usize = 1_000;
 
-/// Writes events that were checked, a transaction for each part of them. The part that is under way
-/// goes on when what this returns is dropped, so that its commit wakes subscribers.
-pub(crate) async fn import(shared: &Arc<Shared>, events: Vec<RecordedEvent>) -> Result<()> {
+/// Writes events that were checked, in one transaction for each part of them. If the future is
+/// dropped, the part that is under way is written all the same, and wakes subscribers.
+pub(crate) async fn import(database: &Arc<Database>, events: Vec<RecordedEvent>) -> Result<()> {
     let runtime = runtime()?;
     for events in in_parts(events) {
-        let importer = Importer { shared: shared.clone(), sent: Sent::default() };
+        let importer = Importer { database: database.clone(), session: WriteSession::default() };
         let written = runtime.spawn(importer.write(events)).await;
-        written.unwrap_or_else(|_| Err(ended().with_outcome_unknown()))?;
+        written.unwrap_or_else(|_| Err(runtime_ended().with_outcome_unknown()))?;
     }
     Ok(())
 }
@@ -75,25 +68,25 @@ fn in_parts(events: Vec<RecordedEvent>) -> Vec<Vec<RecordedEvent>> {
     parts
 }
 
-/// Writes one part.
+/// Writes one part of an import.
 struct Importer {
-    shared: Arc<Shared>,
-    sent: Sent,
+    database: Arc<Database>,
+    session: WriteSession,
 }
 
 impl Importer {
     async fn write(mut self, events: Vec<RecordedEvent>) -> Result<()> {
         let mut left: Vec<&RecordedEvent> = events.iter().collect();
         while !left.is_empty() {
-            let asked = Asked::of(&left);
-            let sent = self.send(&asked).await;
-            if self.sent.is_unknown || matches!(sent, Ok(None)) {
-                self.shared.notifier.committed();
+            let request = ImportRequest::of(&left);
+            let sent = self.send(&request).await;
+            if self.session.outcome_unknown || matches!(sent, Ok(None)) {
+                self.database.notifier.committed();
             }
-            let sent = sent.map_err(|e| self.sent.outcome(e))?;
-            let Some(found) = sent else { return Ok(()) };
-            let ids = self.ids(&asked, &found).await.map_err(|e| self.sent.outcome(driver(e)))?;
-            let new = judge(&asked, &found, &ids)?;
+            let Some(found) = sent.map_err(|e| self.session.mark(e))? else { return Ok(()) };
+            let ids = self.ids(&request, &found).await;
+            let ids = ids.map_err(|e| self.session.mark(driver(e)))?;
+            let new = judge(&request, &found, &ids)?;
             if new.len() == left.len() {
                 return Err(internal("an import was not written"));
             }
@@ -102,38 +95,39 @@ impl Importer {
         Ok(())
     }
 
-    /// Says how the streams were found, where nothing was written.
-    async fn send(&mut self, asked: &Asked<'_>) -> Result<Option<Vec<Found>>> {
-        let connections = &self.shared.connections;
-        let mut tries = Tries::default();
+    /// Sends a request. `None` if it was written, otherwise how its streams were found.
+    async fn send(&mut self, request: &ImportRequest<'_>) -> Result<Option<Vec<FoundStream>>> {
+        let connections = &self.database.connections;
+        let mut attempts = Attempts::default();
         loop {
-            let mut lease = self.sent.lease(connections, &mut tries).await?;
-            let answer = connections.within(asked.send(&mut lease, &self.shared)).await;
-            let done = self.sent.answered(connections, lease, answer, &mut tries);
-            if let ControlFlow::Break(done) = done {
-                // Who looks for ids must not wait for this one.
-                self.sent.keep();
+            let mut connection = self.session.connection(connections, &mut attempts).await?;
+            let sent = request.send(&mut connection, &self.database);
+            let answer = connections.with_timeout(sent).await;
+            let next = self.session.answered(connections, connection, answer, &mut attempts);
+            if let ControlFlow::Break(done) = next {
+                // Looking for ids takes a connection, and this task may hold the last one.
+                self.session.give_back();
                 return done;
             }
         }
     }
 
-    /// The ids of the events that can be read where some of those asked for would stand: by the
-    /// index of their stream, and their version.
+    /// The ids of the readable events at the versions that the request's events would have, by the
+    /// index of their stream in the request and their version.
     async fn ids(
         &self,
-        asked: &Asked<'_>,
-        found: &[Found],
+        request: &ImportRequest<'_>,
+        found: &[FoundStream],
     ) -> sqlx::Result<HashMap<(usize, Version), Uuid>> {
         let passed = || {
-            let streams = asked.streams.iter().zip(found).enumerate();
+            let streams = request.streams.iter().zip(found).enumerate();
             streams.filter(|(_, (stream, found))| stream.first <= found.head.version)
         };
         if passed().next().is_none() {
             return Ok(HashMap::new());
         }
-        let (connections, text) = (&self.shared.connections, &self.shared.sql.ids_between);
-        let last = |(_, (stream, found)): (usize, (&Stream<'_>, &Found))| {
+        let (connections, text) = (&self.database.connections, &self.database.sql.ids_between);
+        let last = |(_, (stream, found)): (usize, (&VersionRange<'_>, &FoundStream))| {
             stream.last.min(found.head.version).to_i64()
         };
         let statement = || {
@@ -155,30 +149,30 @@ impl Importer {
     }
 }
 
-/// A part, or what is left of it, with its streams.
-struct Asked<'a> {
-    streams: Vec<Stream<'a>>,
-    /// Each with the index of its stream.
+/// The events of one statement, with their streams.
+struct ImportRequest<'a> {
+    streams: Vec<VersionRange<'a>>,
+    /// The events, each with the index of its stream.
     events: Vec<(usize, &'a RecordedEvent)>,
 }
 
-struct Stream<'a> {
+/// A stream, and the first and last version of its events in a request.
+struct VersionRange<'a> {
     id: &'a StreamId,
-    /// The versions of its events here, all between these.
     first: Version,
     last: Version,
 }
 
-/// How a stream was found.
-struct Found {
+/// How the database found a stream.
+struct FoundStream {
     head: StreamHead,
-    /// Whether none of its events can be read.
+    /// Whether no event of the stream can be read.
     is_empty: bool,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> ImportRequest<'a> {
     fn of(events: &[&'a RecordedEvent]) -> Self {
-        let mut streams: Vec<Stream<'a>> = Vec::new();
+        let mut streams: Vec<VersionRange<'a>> = Vec::new();
         let mut indexes = HashMap::new();
         let mut index_of = |event: &'a RecordedEvent| {
             let index = *indexes.entry(&event.stream).or_insert(streams.len());
@@ -186,7 +180,7 @@ impl<'a> Asked<'a> {
                 Some(stream) => stream.last = event.version,
                 None => {
                     let (first, last) = (event.version, event.version);
-                    streams.push(Stream { id: &event.stream, first, last });
+                    streams.push(VersionRange { id: &event.stream, first, last });
                 }
             }
             (index, event)
@@ -198,20 +192,20 @@ impl<'a> Asked<'a> {
     async fn send(
         &self,
         connection: &mut PgConnection,
-        shared: &Shared,
-    ) -> Result<Option<Vec<Found>>, Failure> {
+        database: &Database,
+    ) -> Result<Option<Vec<FoundStream>>, Failure> {
         let streams = || self.streams.iter();
         let events = || self.events.iter().map(|(_, event)| *event);
         let owner = |index: usize| i32::try_from(index + 1).unwrap_or(i32::MAX);
-        let flags = |event: &RecordedEvent| kinds(&event.data, &event.metadata);
-        let query = query(&shared.sql.import)
-            .bind(shared.lock_key)
+        let flags = |event: &RecordedEvent| i16::from(content_kinds(&event.data, &event.metadata));
+        let query = query(&database.sql.import)
+            .bind(database.lock_key)
             .bind(streams().map(|stream| stream.id.as_str()).collect::<Vec<_>>())
             .bind(streams().map(|stream| stream.id.category_str()).collect::<Vec<_>>())
             .bind(streams().map(|stream| stream.first.to_i64()).collect::<Vec<_>>())
             .bind(self.events.iter().map(|(index, _)| owner(*index)).collect::<Vec<_>>())
             .bind(events().map(|event| event.version.to_i64()).collect::<Vec<_>>())
-            .bind(events().map(RecordedAt::of).collect::<Vec<_>>())
+            .bind(events().map(|event| event.recorded_at).collect::<Vec<_>>())
             .bind(events().map(|event| event.id).collect::<Vec<_>>())
             .bind(events().map(|event| event.event_type.as_str()).collect::<Vec<_>>())
             .bind(events().map(flags).collect::<Vec<_>>())
@@ -221,14 +215,14 @@ impl<'a> Asked<'a> {
         if row.try_get(0)? { Ok(None) } else { self.decode(&row).map(Some) }
     }
 
-    fn decode(&self, row: &PgRow) -> Result<Vec<Found>, Failure> {
+    fn decode(&self, row: &PgRow) -> Result<Vec<FoundStream>, Failure> {
         let states: Vec<Option<i16>> = row.try_get(1)?;
         let (versions, removals): (Vec<i64>, Vec<i64>) = (row.try_get(2)?, row.try_get(3)?);
         let mut found = Vec::with_capacity(self.streams.len());
         for ((state, version), removed_to) in states.into_iter().zip(versions).zip(removals) {
-            // No append is judged here: when it was deleted does not matter.
+            // An import is judged without the version at which the stream was deleted.
             let head = append::head(state, Version::from_i64(version), None)?;
-            found.push(Found { head, is_empty: version <= removed_to });
+            found.push(FoundStream { head, is_empty: version <= removed_to });
         }
         if found.len() != self.streams.len() {
             return Err(internal("not as many answers as streams").into());
@@ -237,16 +231,16 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The events that are still to be written, those before them in their streams being there.
+/// The events that are still to be written. The events before them in their streams are there.
 fn judge<'a>(
-    asked: &Asked<'a>,
-    found: &[Found],
+    request: &ImportRequest<'a>,
+    found: &[FoundStream],
     ids: &HashMap<(usize, Version), Uuid>,
 ) -> Result<Vec<&'a RecordedEvent>> {
     let mut new = Vec::new();
-    // The versions of a stream go up by 1: what follows a new event is new.
+    // The versions of a stream have no gaps, so an event that follows a new one is new.
     let mut has_new = vec![false; found.len()];
-    for &(index, event) in &asked.events {
+    for &(index, event) in &request.events {
         let (Some(has_new), Some(found)) = (has_new.get_mut(index), found.get(index)) else {
             return Err(internal("an event without a stream"));
         };
@@ -264,35 +258,4 @@ fn judge<'a>(
         }
     }
     Ok(new)
-}
-
-/// A `timestamptz`, of which sqlx knows nothing without another crate.
-#[derive(Clone, Copy, Debug)]
-struct RecordedAt(i64);
-
-impl RecordedAt {
-    const TYPE: PgTypeInfo = PgTypeInfo::with_oid(Oid(1184));
-    const ARRAY: PgTypeInfo = PgTypeInfo::with_oid(Oid(1185));
-
-    fn of(event: &RecordedEvent) -> Self {
-        Self(event.recorded_at.timestamp_micros().saturating_sub(EPOCH_MICROS))
-    }
-}
-
-impl Type<Postgres> for RecordedAt {
-    fn type_info() -> PgTypeInfo {
-        Self::TYPE
-    }
-}
-
-impl PgHasArrayType for RecordedAt {
-    fn array_type_info() -> PgTypeInfo {
-        Self::ARRAY
-    }
-}
-
-impl Encode<'_, Postgres> for RecordedAt {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        Encode::<Postgres>::encode(self.0, buffer)
-    }
 }

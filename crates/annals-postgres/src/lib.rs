@@ -12,33 +12,33 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An application that has a `sqlx::PgPool` hands it over: [`PostgresStore::with_pool`]. A
-//! projection into the same database writes its rows and its checkpoint in one transaction:
+//! An application that has a `sqlx::PgPool` opens the store on it: [`PostgresStore::with_pool`]. A
+//! projection in the same database can write its rows and its checkpoint in one transaction:
 //! [`PostgresStore::advance_checkpoint`].
 //!
 //! # How it works
 //!
 //! * An append is one statement, and so one round trip: a function of the schema takes a lock on the
-//!   stream, judges the expectation, takes positions, inserts. Appends that wait share a
-//!   transaction, and its commit; each is still judged by itself.
-//! * Transactions commit in another order than they took their positions. A reader that comes to a
-//!   gap asks who could fill it yet, and goes on when those are gone: it skips no event, and nothing
-//!   but an append to this store holds it up. `docs/adr/0003-order.md` has the reasoning, and what
-//!   the other ways cost.
-//! * Subscribers are woken at once by commits of their own process, and by `LISTEN` and `NOTIFY`
-//!   by those of others. The notification follows the commit, is sent for many at once, and may be
-//!   lost: then they look by themselves after [`PostgresOptions::poll_interval`].
-//! * Reads are pages, one statement each: an open read keeps no connection and no transaction.
-//! * When a connection is lost, an append is sent once more, since a retry is always recognised; a
-//!   subscription goes on where it was for as long as it takes.
-//! * An import is a statement for every few thousand events: it takes the locks and judges the
-//!   streams as an append does, once for each stream, and may be repeated.
+//!   stream, judges the expected version, takes positions and inserts the events. Appends that wait
+//!   share a transaction and its commit, but each is judged by itself.
+//! * Transactions do not commit in the order in which they took their positions. So a reader that
+//!   finds a gap between positions asks the server which appends may still fill it, and waits until
+//!   these have ended. It skips no event, and only appends to the same store make it wait.
+//!   `docs/adr/0003-order.md` has the reasons, and what other ways cost.
+//! * A commit wakes the subscribers in the same process directly, and those in other processes by
+//!   `LISTEN` and `NOTIFY`. The notification is sent after the commit, one for many commits. If one
+//!   is lost, subscribers find the events after [`PostgresOptions::poll_interval`].
+//! * Each page of a read is one statement, so an open read keeps no connection and no transaction.
+//! * After a lost connection an append is sent once more, since the store recognises a retry, and a
+//!   subscription goes on at its last event as soon as the server can be reached.
+//! * An import writes a few thousand events in one statement. It locks and judges each stream once, as
+//!   an append does, and can be repeated.
 //!
 //! # The schema
 //!
-//! Everything is in one schema, [`PostgresOptions::schema`]. `schema/0001.sql` of this crate is
-//! what it is made of, and explains it. Payloads are `bytea`, since the JSON types change what they
-//! are given; the view `readable_events` is for people:
+//! A store has one schema, [`PostgresOptions::schema`]. The file `schema/0001.sql` of this crate
+//! creates and explains it. Payloads are `bytea`, since the JSON types would change them; the view
+//! `readable_events` shows them to people:
 //!
 //! ```sql
 //! SELECT stream, version, type, data->>'total' FROM annals.readable_events ORDER BY position;
@@ -46,8 +46,8 @@
 //!
 //! # Privileges
 //!
-//! Who opens the store for the first time, or with a newer annals, must be allowed to create the
-//! schema. After that a role needs no more than this to append, read and subscribe:
+//! The role that opens the store for the first time, or with a newer annals, must be allowed to
+//! create the schema. Later a role needs these privileges to append, read and subscribe:
 //!
 //! ```sql
 //! GRANT USAGE ON SCHEMA annals TO shop;
@@ -58,41 +58,47 @@
 //! GRANT INSERT, UPDATE ON annals.leases TO shop;
 //! ```
 //!
-//! To remove events, to append to a stream that was deleted, and to import into one that has no
-//! events left, also:
+//! It needs these too to remove events, to append to a deleted stream, and to import into a stream
+//! without events:
 //!
 //! ```sql
 //! GRANT UPDATE ON annals.streams TO shop;
 //! GRANT DELETE ON annals.events TO shop;
 //! ```
 //!
-//! # What it needs of the server
+//! # What the server must be like
 //!
-//! * The encoding UTF8.
-//! * The isolation level READ COMMITTED, which is PostgreSQL's default. Connections of the store's
-//!   own are set to it; a pool that is handed over must have it.
-//! * The primary: a standby takes no writes, and does not know which appends are under way.
-//! * Connections: at most [`PostgresConfig::connections`], one of which listens.
-//! * A connection that stays: a pooler between the store and the server pools sessions, as PgBouncer
-//!   does with `pool_mode=session`. One that pools transactions is refused, as far as `open` can
-//!   find it out.
-//! * `jit = off` and `enable_seqscan = off` are better for all of its statements. Connections of the
-//!   store's own are set to both.
+//! * Its encoding is UTF8.
+//! * Its isolation level is READ COMMITTED, PostgreSQL's default. The store sets it on its own
+//!   connections; an application's pool must have it.
+//! * It is the primary. A standby takes no writes, and does not know which appends are under way.
+//! * It allows [`PostgresConfig::connections`] connections, one of which listens.
+//! * A connection pooler in front of it pools sessions, as PgBouncer does with `pool_mode=session`.
+//!   Opening a store behind a pooler of transactions fails, as far as the store can find that out.
+//! * `jit = off` and `enable_seqscan = off` make all statements of a store faster. The store sets
+//!   both on its own connections.
 
 mod append;
+mod call;
 mod config;
+mod connect;
 mod connections;
+mod database;
 mod error;
 mod horizon;
 mod import;
 mod manage;
 mod migrate;
 mod notify;
-mod pooler;
+mod page;
 mod projection;
+mod queue;
 mod read;
+mod read_all;
+mod records;
 mod resend;
 mod rows;
+mod session;
 mod sql;
 mod store;
 mod subscribe;
@@ -100,6 +106,6 @@ mod url;
 mod writer;
 
 pub use config::{PostgresConfig, PostgresOptions};
-/// The driver, in the version whose types this crate's interface has.
+/// The driver, in the version whose types are part of this crate's interface.
 pub use sqlx;
 pub use store::PostgresStore;

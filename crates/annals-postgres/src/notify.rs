@@ -1,13 +1,14 @@
-//! Wakes those who wait for events: at once where this process committed them, by a notification
-//! where another did.
+//! Wakes subscribers: directly after a commit of this process, by `LISTEN` and `NOTIFY` after a commit
+//! of another one.
 //!
-//! A `NOTIFY` in the transaction of an append would take a lock of the whole cluster at its commit.
-//! So it is sent after the commit, by a task of its own, and one stands for all commits since the
-//! last. One that is lost delays a subscriber until it looks by itself; the events come from the
-//! table in any case.
+//! A `NOTIFY` in the transaction of an append would take a lock of the whole cluster at its commit. So
+//! a task sends notifications after the commits, and one notification stands for all commits since
+//! the last. A lost notification only delays subscribers until their next poll: a notification carries
+//! no events, which subscribers read from the table.
 
 use std::{io, sync::Arc, time::Duration};
 
+use annals_core::adapter::Backoff;
 use sqlx::{
     PgPool,
     postgres::{PgListener, PgNotification},
@@ -19,27 +20,27 @@ use tokio::{
 
 use crate::connections::Connections;
 
-/// The shortest time between two notifications: a few hundred a second cost an append nothing.
+/// The shortest time between two notifications: a few hundred of them a second slow down no append.
 const SPACING: Duration = Duration::from_millis(3);
-/// How long to wait before connecting again, at first and at most.
+/// The first and the longest pause before the listener connects again.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
 #[derive(Debug)]
 pub(crate) struct Notifier {
-    /// How many times something was committed, or may have been.
+    /// Counts the commits that this process made or was told of. Some may not have happened.
     commits: watch::Sender<u64>,
-    /// Something was committed here that others have not been told of.
+    /// Signalled when this process has committed something that other processes do not know of.
     untold: Arc<Notify>,
     channel: String,
-    /// Tells this store's own notifications from those of others.
+    /// The payload of this store's notifications, by which it recognises its own.
     sender: String,
     poll_interval: Duration,
     connections: Arc<Connections>,
-    telling: OnceCell<Task>,
+    notifying: OnceCell<Task>,
     listening: OnceCell<Task>,
 }
 
-/// A task that ends with its owner.
+/// A task that is aborted when this is dropped.
 #[derive(Debug)]
 struct Task(AbortHandle);
 
@@ -64,33 +65,33 @@ impl Notifier {
         Arc::new(Self {
             commits: watch::Sender::new(0),
             untold: Arc::default(),
-            // A channel is one name for the whole database, of at most 63 bytes.
+            // A channel is known in the whole database. Its name has at most 63 bytes.
             channel: format!("annals {}", schema.get(..56).unwrap_or(schema)),
             sender: format!("{:016x}", fastrand::u64(..)),
             poll_interval,
             connections,
-            telling: OnceCell::new(),
+            notifying: OnceCell::new(),
             listening: OnceCell::new(),
         })
     }
 
-    /// Something was committed here.
+    /// Says that this process has committed something, or may have.
     pub(crate) fn committed(self: &Arc<Self>) {
         wake(&self.commits);
         self.untold.notify_one();
-        if self.telling.get().is_none() {
-            let tell = tell(
+        if self.notifying.get().is_none() {
+            let notify = notify(
                 self.connections.clone(),
                 self.untold.clone(),
                 self.channel.clone(),
                 self.sender.clone(),
             );
-            // Where another was faster, this one is ended.
-            drop(self.telling.set(tokio::spawn(tell).into()));
+            // If another thread was faster, `set` fails, and dropping the task aborts it.
+            drop(self.notifying.set(tokio::spawn(notify).into()));
         }
     }
 
-    /// Is told of every commit from now on.
+    /// A receiver that changes at every commit from now on.
     pub(crate) fn subscribe(self: &Arc<Self>) -> watch::Receiver<u64> {
         if self.listening.get().is_none() {
             let listen = listen(
@@ -100,12 +101,12 @@ impl Notifier {
                 self.sender.clone(),
                 self.poll_interval,
             );
-            let look = look(self.commits.clone(), self.poll_interval);
-            // They end where the pool is closed.
+            let poll = poll(self.commits.clone(), self.poll_interval);
+            // `listen` returns when the pool is closed.
             let either = async {
                 tokio::select! {
                     () = listen => {}
-                    () = look => {}
+                    () = poll => {}
                 }
             };
             drop(self.listening.set(tokio::spawn(either).into()));
@@ -118,27 +119,32 @@ fn wake(commits: &watch::Sender<u64>) {
     commits.send_modify(|count| *count = count.wrapping_add(1));
 }
 
-/// Tells other processes of commits.
-async fn tell(connections: Arc<Connections>, untold: Arc<Notify>, channel: String, sender: String) {
+/// Notifies other processes of commits.
+async fn notify(
+    connections: Arc<Connections>,
+    untold: Arc<Notify>,
+    channel: String,
+    sender: String,
+) {
     loop {
         untold.notified().await;
         let statement = || sqlx::query("SELECT pg_notify($1, $2)").bind(&channel).bind(&sender);
         if let Err(error) = connections.rows(statement).await {
-            tracing::debug!(%error, "no notification was sent; subscribers look by themselves");
+            tracing::debug!(%error, "no notification was sent; subscribers find the events at their next poll");
         }
         tokio::time::sleep(SPACING).await;
     }
 }
 
-/// Looks by itself once in a while, also while no connection can be had to listen.
-async fn look(commits: watch::Sender<u64>, poll_interval: Duration) {
+/// Wakes subscribers at every poll interval, also while the listener has no connection.
+async fn poll(commits: watch::Sender<u64>, poll_interval: Duration) {
     loop {
         tokio::time::sleep(poll_interval).await;
         wake(&commits);
     }
 }
 
-/// Listens to other processes.
+/// Wakes subscribers when other processes notify.
 async fn listen(
     pool: PgPool,
     commits: watch::Sender<u64>,
@@ -147,12 +153,13 @@ async fn listen(
     poll_interval: Duration,
 ) {
     let is_other = |notification: &PgNotification| notification.payload() != sender;
-    let mut pause = RECONNECT.0;
+    let backoff = || Backoff::new(RECONNECT.0, RECONNECT.1.min(poll_interval));
+    let mut pauses = backoff();
     loop {
         let error = match connect(&pool, &channel).await {
             Ok(mut listener) => {
-                pause = RECONNECT.0;
-                // What was committed before is not told.
+                pauses = backoff();
+                // Commits before the `LISTEN` were missed.
                 wake(&commits);
                 loop {
                     match listener.try_recv().await {
@@ -166,20 +173,19 @@ async fn listen(
             Err(error) => error,
         };
         if pool.is_closed() {
-            // Subscribers are to find out, and end.
+            // Subscribers wake up, find the pool closed, and end.
             wake(&commits);
             return;
         }
-        tracing::debug!(%error, "no notifications for now; connecting again");
-        tokio::time::sleep(pause.min(poll_interval)).await;
-        pause = (pause * 2).min(RECONNECT.1);
+        tracing::debug!(%error, "the listener has no connection; it will connect again");
+        tokio::time::sleep(pauses.next_pause()).await;
         wake(&commits);
     }
 }
 
 async fn connect(pool: &PgPool, channel: &str) -> sqlx::Result<PgListener> {
     let mut listener = PgListener::connect_with(pool).await?;
-    // Its own way to connect again holds up whoever waits for it.
+    // Otherwise `try_recv` would connect again by itself, and return only when it succeeded.
     listener.eager_reconnect(false);
     listener.listen(channel).await?;
     Ok(listener)

@@ -48,7 +48,7 @@ impl PostgresStore {
         from: Option<Position>,
         to: Position,
     ) -> Result<()> {
-        let sql = &self.shared.sql;
+        let sql = &self.database.sql;
         let text = if from.is_some() { &sql.advance_checkpoint } else { &sql.begin_checkpoint };
         let mut query = query(text).bind(subscriber.as_str()).bind(to.to_i64());
         if let Some(from) = from {

@@ -1,102 +1,100 @@
-//! Sends what is recognised when it comes twice.
+//! Sends a statement that writes, and sends it again after a lost connection or a race.
+//!
+//! Such a statement may be sent twice, since the store recognises what it has written before.
 
 use std::{ops::ControlFlow, sync::Arc};
 
 use annals_core::{Error, Result};
 
 use crate::{
-    connections::{Connections, Lease},
+    connections::{Connections, PooledConnection},
     error::{Failure, driver, has_lost_connection, is_race},
 };
 
-/// How often a transaction is sent again that met another in the database.
-const RACES: usize = 10;
+/// How often a statement is sent again because another transaction got in its way.
+const MOST_RACES: usize = 10;
 
-/// What is left of what was sent before.
+/// What a task that writes carries from one statement to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Sent {
-    /// Its connection, for what is sent next.
-    lease: Option<Lease>,
-    /// Whether an answer was lost, so that it may have been written.
-    pub(crate) is_unknown: bool,
+pub(crate) struct WriteSession {
+    /// The connection of the last statement.
+    connection: Option<PooledConnection>,
+    /// Whether an answer was lost, so that the statement may have written although it failed.
+    pub(crate) outcome_unknown: bool,
 }
 
-impl Sent {
-    /// Says so where it may have been written all the same.
-    pub(crate) fn outcome(&self, error: Error) -> Error {
-        if self.is_unknown { error.with_outcome_unknown() } else { error }
-    }
-
-    /// Lets others have the connection.
-    pub(crate) fn keep(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.keep();
-        }
-    }
-}
-
-/// How often something was sent already.
+/// The failures of one statement so far.
 #[derive(Debug, Default)]
-pub(crate) struct Tries {
+pub(crate) struct Attempts {
     races: usize,
-    /// Why the connection was lost.
+    /// The error by which a connection was lost.
     lost: Option<sqlx::Error>,
 }
 
-impl Sent {
-    /// A connection to send on: that of before, as long as it is not known to be dead.
-    pub(crate) async fn lease(
-        &mut self,
-        connections: &Arc<Connections>,
-        tries: &mut Tries,
-    ) -> Result<Lease> {
-        let lease = match self.lease.take() {
-            Some(lease) => return Ok(lease),
-            None if tries.lost.is_some() => connections.get_tested().await,
-            None => connections.get().await,
-        };
-        // Where it began says more than that it goes on.
-        lease.map_err(|error| driver(tries.lost.take().unwrap_or(error)))
+impl WriteSession {
+    /// Marks the outcome as unknown in an error, if it is.
+    pub(crate) fn mark(&self, error: Error) -> Error {
+        if self.outcome_unknown { error.with_outcome_unknown() } else { error }
     }
 
-    /// Takes the answer to what was sent, and the connection; goes on where the same is to be sent
-    /// again.
+    /// Lets other tasks use the connection.
+    pub(crate) fn give_back(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.give_back();
+        }
+    }
+
+    /// A connection for the next attempt: that of the last statement, if it was not lost.
+    pub(crate) async fn connection(
+        &mut self,
+        connections: &Arc<Connections>,
+        attempts: &mut Attempts,
+    ) -> Result<PooledConnection> {
+        let connection = match self.connection.take() {
+            Some(connection) => return Ok(connection),
+            None if attempts.lost.is_some() => connections.get_tested().await,
+            None => connections.get().await,
+        };
+        // The error by which the first connection was lost says more than that there is no other.
+        connection.map_err(|error| driver(attempts.lost.take().unwrap_or(error)))
+    }
+
+    /// Takes the connection and the answer of an attempt. Says whether to send the statement again.
     ///
-    /// Where the connection is lost, it is not known whether it was written. To send it once more is
-    /// safe, since what was written is recognised: it finds out. A connection that was kept from
-    /// before may have been dead all the time, so this is not rare.
+    /// After a lost connection it is not known whether the statement has written. Sending it once
+    /// more finds out. This is not rare: an idle connection may have died long before it was used.
     pub(crate) fn answered<T>(
         &mut self,
         connections: &Connections,
-        lease: Lease,
+        connection: PooledConnection,
         answer: Result<T, Failure>,
-        tries: &mut Tries,
+        attempts: &mut Attempts,
     ) -> ControlFlow<Result<T>> {
         let error = match answer {
             Ok(answer) => {
-                self.lease = Some(lease);
+                self.connection = Some(connection);
                 return ControlFlow::Break(Ok(answer));
             }
-            Err(Failure::Nonsense(error)) => {
-                self.is_unknown = true;
+            Err(Failure::InvalidAnswer(error)) => {
+                self.outcome_unknown = true;
                 return ControlFlow::Break(Err(error));
             }
             Err(Failure::Driver(error)) => error,
         };
         if has_lost_connection(&error) {
-            lease.close();
-            connections.forget();
-            self.is_unknown = true;
-            if tries.lost.is_some() {
+            connection.close();
+            connections.close_idle();
+            self.outcome_unknown = true;
+            if attempts.lost.is_some() {
                 return ControlFlow::Break(Err(driver(error)));
             }
-            tracing::debug!(%error, "the connection was lost; sending it again");
-            tries.lost = Some(error);
+            tracing::debug!(%error, "the connection was lost; sending the statement again");
+            attempts.lost = Some(error);
             return ControlFlow::Continue(());
         }
-        self.lease = Some(lease);
-        if is_race(&error) && tries.races < RACES {
-            tries.races += 1;
+        self.connection = Some(connection);
+        if is_race(&error) && attempts.races < MOST_RACES {
+            attempts.races += 1;
             return ControlFlow::Continue(());
         }
         ControlFlow::Break(Err(driver(error)))

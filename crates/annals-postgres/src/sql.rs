@@ -1,4 +1,5 @@
-//! Every statement on the tables, with the schema of the store put in. Values are always bound.
+//! Every statement on the tables of a store. The name of the schema is part of the text; values are
+//! always bound.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use sqlx::{
     query::Query,
 };
 
-/// The name of the schema as it stands in SQL text. It was checked to be a plain name.
+/// The name of a schema for SQL text. `PostgresOptions` lets only plain names pass.
 pub(crate) fn quoted(schema: &str) -> String {
     format!("\"{schema}\"")
 }
@@ -16,14 +17,14 @@ pub(crate) fn quoted(schema: &str) -> String {
 /// A statement with its values.
 pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-/// A statement of [`Sql`], prepared when a connection first runs it.
+/// A statement of [`Sql`], without values. A connection prepares it when it first runs it.
 pub(crate) fn query<'q>(text: &Arc<str>) -> Statement<'q> {
-    // The schema is the only thing put into a text, and it was checked.
+    // Safe: the only part of the text that is not constant is the schema, a plain name.
     sqlx::query(AssertSqlSafe(text.clone()))
 }
 
-/// Runs a statement that answers with one row, to the very end of the answer: a statement that
-/// writes has committed only then, while `fetch_one` returns with the row.
+/// Runs a statement that answers with one row, and reads the answer to its end. `fetch_one` would
+/// return with the row, before the statement has committed.
 pub(crate) async fn one_row(
     statement: Statement<'_>,
     connection: &mut PgConnection,
@@ -49,15 +50,15 @@ macro_rules! statements {
     };
 }
 
-/// What `rows::Decoder::event` reads, in its order.
+/// The columns that `rows::Decoder::event` reads, in this order.
 macro_rules! event_columns {
     () => {
         "e.position, e.version, e.recorded_at, e.id, e.flags, e.type, e.data, e.metadata"
     };
 }
 
-/// The stream of each event. The planner must not begin with the streams, and look through all that
-/// they have, where it guesses that a filter leaves few: `OFFSET 0` keeps it from that.
+/// Joins the stream of each event. If the planner guesses that a filter leaves few events, it would
+/// begin with the streams and read all of their events; `OFFSET 0` prevents that.
 macro_rules! stream_of {
     ($event:literal) => {
         concat!(
@@ -69,7 +70,7 @@ macro_rules! stream_of {
     };
 }
 
-/// Events of all streams, between two positions. What was removed may still have its row.
+/// Events of all streams between two positions. Removed events may still have their rows.
 macro_rules! of_all {
     ($and:literal, $order:literal) => {
         concat!(
@@ -86,9 +87,9 @@ macro_rules! of_all {
     };
 }
 
-/// The same of one category. The planner must not take the index on positions, and walk past the
-/// events of all other categories, where it guesses that many are of this one: so what is asked for
-/// is a range of the index on categories, in its order.
+/// Events of one category between two positions. If the planner guesses that many events are of this
+/// category, it would read the index of positions and pass over the events of all other categories.
+/// So the condition and the order are those of the index of categories.
 macro_rules! of_category {
     ($order:literal) => {
         concat!(
@@ -109,8 +110,8 @@ macro_rules! of_category {
     };
 }
 
-/// The same of several types: as many as are asked for of each, as in [`of_category`]; then the
-/// first of those.
+/// Events of several types between two positions. Reads up to the limit of each type by the index of
+/// types, as `of_category` reads a category, and takes the first of all these.
 macro_rules! of_types {
     ($order:literal) => {
         concat!(
@@ -146,7 +147,7 @@ statements! {
         FROM {schema}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     import: "SELECT written, states, versions, removals \
         FROM {schema}.import($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-    /// The events of several streams between two versions: by the number of the stream.
+    /// The ids of several streams' events, each stream between two versions.
     ids_between: "SELECT a.number, f.version, f.id \
         FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY \
             AS a (name, first, last, number) \
@@ -156,7 +157,7 @@ statements! {
                 AND e.version > s.removed_to OFFSET 0) AS f";
     horizon: "SELECT settled, visible, in_flight FROM {schema}.horizon($1, $2)";
     remove: "SELECT {schema}.remove($1, $2, $3, $4, $5, $6, $7)";
-    /// Some of what was removed.
+    /// Deletes some of the events that were removed.
     clean_up: "WITH deleted AS (DELETE FROM {schema}.events WHERE position = ANY (ARRAY( \
             SELECT e.position FROM {schema}.events AS e \
             JOIN {schema}.streams AS s ON s.id = e.stream \
@@ -169,14 +170,15 @@ statements! {
     list_streams: "SELECT s.name, s.state, greatest(s.removed_to, (SELECT max(e.version) \
         FROM {schema}.events AS e WHERE e.stream = s.id)), s.removed_to, s.deleted_at \
         FROM {schema}.streams AS s WHERE s.name > $1 ORDER BY s.name LIMIT $2";
-    /// What is needed to answer a retry.
+    /// The ids by which a retry is recognised, and the positions for its answer.
     ids_after: "SELECT e.version, e.id, e.position FROM {schema}.events AS e \
         JOIN {schema}.streams AS s ON s.id = e.stream \
         WHERE s.name = $1 AND e.version > $2 AND e.version > s.removed_to \
         ORDER BY e.version LIMIT $3";
     /// The greatest position that can be seen.
     last_position: "SELECT coalesce(max(position), 0) FROM {schema}.events";
-    /// The version of a stream at a position, which most often is near its end.
+    /// The version of a stream at a position. Begins at the end of the stream, since most positions
+    /// that are asked for are near it.
     version_at: "SELECT e.version FROM {schema}.events AS e \
         JOIN {schema}.streams AS s ON s.id = e.stream \
         WHERE s.name = $1 AND e.position <= $2 ORDER BY e.version DESC LIMIT 1";
@@ -195,7 +197,7 @@ statements! {
     category_backwards: of_category!("DESC");
     types_forwards: of_types!("");
     types_backwards: of_types!("DESC");
-    /// By no index, and so between two positions that are not far from each other.
+    /// No index helps here, so the two positions must not be far from each other.
     scan_forwards: of_all!("AND ($4::text[] IS NULL OR e.type = ANY ($4)) AND s.name ^@ $5", "");
     scan_backwards: of_all!("AND ($4::text[] IS NULL OR e.type = ANY ($4)) AND s.name ^@ $5", "DESC");
 
@@ -214,14 +216,16 @@ statements! {
     set_checkpoint: "INSERT INTO {schema}.checkpoints (subscriber, position) VALUES ($1, $2) \
         ON CONFLICT (subscriber) DO UPDATE SET position = excluded.position";
     delete_checkpoint: "DELETE FROM {schema}.checkpoints WHERE subscriber = $1";
-    /// The first checkpoint of a subscriber, and every later one: only if it is still what it was.
+    /// Writes the first checkpoint of a subscriber; `advance_checkpoint` every later one, if the
+    /// checkpoint is still where the caller found it.
     begin_checkpoint: "INSERT INTO {schema}.checkpoints (subscriber, position) VALUES ($1, $2) \
         ON CONFLICT (subscriber) DO NOTHING";
     advance_checkpoint: "UPDATE {schema}.checkpoints SET position = $2 \
         WHERE subscriber = $1 AND position = $3";
 
     load_lease: "SELECT revision, token, ttl, holder FROM {schema}.leases WHERE name = $1";
-    /// The first record of a lease, and every later one: only after the one before it.
+    /// Writes the first record of a lease; `swap_lease` every later one, if the record before it is
+    /// still there.
     begin_lease: "INSERT INTO {schema}.leases AS kept (name, revision, token, ttl, holder) \
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING RETURNING revision";
     swap_lease: "UPDATE {schema}.leases AS kept \

@@ -1,14 +1,16 @@
-//! `postgres:` URLs.
+//! Reads the URL of a store.
 
-use std::{str::FromStr, time::Duration};
-
-use annals_core::{Error, ErrorKind, Result};
+use annals_core::{
+    Error, ErrorKind, Result,
+    adapter::url::{Parameter, Parameters},
+};
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use url::Url;
 
 use crate::config::PostgresConfig;
 
-/// What is left to sqlx, which reads these as libpq does. It would log and skip any other.
+/// The parameters that sqlx reads, as libpq does. It would log any other with its value, and ignore
+/// it.
 const OF_LIBPQ: [&str; 13] = [
     "sslmode",
     "sslrootcert",
@@ -28,82 +30,85 @@ const OF_LIBPQ: [&str; 13] = [
 const OF_STORE: &str = "`schema`, `writers`, `poll_interval`, `request_timeout`, `migrate`, \
     `connections`, `acquire_timeout`";
 
-pub(crate) fn parse(text: &str) -> Result<PostgresConfig> {
-    let mut url = Url::parse(text).map_err(|error| {
-        // `url` quotes nothing of what it reads.
-        let message = "the URL cannot be read; it begins as `postgres://user:password@host/database`, \
-                       and special characters of the password are written as `%40` and the like";
-        Error::new(ErrorKind::InvalidInput, message).with_source(error)
-    })?;
-    if !matches!(url.scheme(), "postgres" | "postgresql") {
-        return invalid("the URL does not begin with `postgres:`".to_owned());
-    }
-    let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-    url.set_query(None);
-    let mut config = PostgresConfig::new(PgConnectOptions::new_without_pgpass());
-    let mut seen = Vec::new();
-    for (name, value) in &pairs {
-        if seen.contains(&name) {
-            return invalid(format!("the parameter `{name}` is given twice"));
-        }
-        seen.push(name);
-        if OF_LIBPQ.contains(&name.as_str()) {
-            url.query_pairs_mut().append_pair(name, value);
-        } else {
-            set(&mut config, name, value)?;
-        }
-    }
-    config.connect = PgConnectOptions::from_url(&url)
-        .map_err(|error| {
-            let parameters = OF_LIBPQ.map(|name| format!("`{name}`")).join(", ");
-            let message = format!("one of the parameters {parameters} has an impossible value");
+impl PostgresConfig {
+    /// Reads a URL: `postgres://user:password@host:port/database`, with any of the parameters
+    ///
+    /// * of the store: `schema`, `writers`, `migrate` (`true` or `false`), `connections`, and, in
+    ///   milliseconds, `poll_interval`, `request_timeout`, `acquire_timeout`;
+    /// * of libpq: `sslmode` (`disable`, `prefer`, `require`, `verify-ca`, `verify-full`),
+    ///   `sslrootcert`, `sslcert`, `sslkey`, `host` (a directory for a Unix socket), `hostaddr`,
+    ///   `port`, `dbname`, `user`, `password`, `application_name`, `options`.
+    ///
+    /// What the URL leaves out is taken from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`,
+    /// `PGDATABASE`, `PGSSLMODE` and the like, and the password also from `~/.pgpass`, as libpq does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], which names the part that is wrong and what it could be, and
+    /// never shows the password.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let mut url = Url::parse(url).map_err(|error| {
+            // The error of `url` does not quote the URL, which may hold a password.
+            let message = "the URL cannot be read; write `postgres://user:password@host/database`, \
+                           with special characters of the password as `%40` and the like";
             Error::new(ErrorKind::InvalidInput, message).with_source(error)
-        })?
-        // At the level of debugging sqlx would log every statement.
-        .disable_statement_logging();
-    config.check()?;
-    Ok(config)
-}
-
-fn set(config: &mut PostgresConfig, name: &str, value: &str) -> Result<()> {
-    let options = &mut config.options;
-    match name {
-        "schema" => value.clone_into(&mut options.schema),
-        "writers" => options.writers = number(name, value, "a number from 1 to 64")?,
-        "poll_interval" => options.poll_interval = milliseconds(name, value)?,
-        "request_timeout" => options.request_timeout = milliseconds(name, value)?,
-        "migrate" => options.migrate = number(name, value, "`true` or `false`")?,
-        "connections" => config.connections = number(name, value, "a number from 3 to 1,000")?,
-        "acquire_timeout" => config.acquire_timeout = milliseconds(name, value)?,
-        _ => {
-            let of_libpq = OF_LIBPQ.map(|name| format!("`{name}`")).join(", ");
-            return invalid(format!(
-                "there is no parameter `{name}`; there are {OF_STORE}, and, as in libpq, {of_libpq}"
-            ));
+        })?;
+        if !matches!(url.scheme(), "postgres" | "postgresql") {
+            let message = "the URL does not begin with `postgres:`";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
         }
+        let parameters = Parameters::parse(url.query().unwrap_or_default())?;
+        url.set_query(None);
+        let mut config = Self::new(PgConnectOptions::new_without_pgpass());
+        for parameter in parameters {
+            if OF_LIBPQ.contains(&parameter.name()) {
+                url.query_pairs_mut().append_pair(parameter.name(), parameter.value());
+            } else {
+                config.set(&parameter)?;
+            }
+        }
+        config.connect = PgConnectOptions::from_url(&url)
+            .map_err(|error| {
+                let message = format!("one of the parameters {} has an invalid value", of_libpq());
+                Error::new(ErrorKind::InvalidInput, message).with_source(error)
+            })?
+            // With debug logging on, sqlx would log every statement.
+            .disable_statement_logging();
+        config.check()?;
+        Ok(config)
     }
-    Ok(())
+
+    fn set(&mut self, parameter: &Parameter) -> Result<()> {
+        let options = &mut self.options;
+        match parameter.name() {
+            "schema" => parameter.value().clone_into(&mut options.schema),
+            "writers" => options.writers = parameter.parsed("a number from 1 to 64")?,
+            "poll_interval" => options.poll_interval = parameter.milliseconds()?,
+            "request_timeout" => options.request_timeout = parameter.milliseconds()?,
+            "migrate" => options.migrate = parameter.flag()?,
+            "connections" => self.connections = parameter.parsed("a number from 3 to 1,000")?,
+            "acquire_timeout" => self.acquire_timeout = parameter.milliseconds()?,
+            _ => {
+                let known = format!("{OF_STORE}, and, as in libpq, {}", of_libpq());
+                return Err(parameter.unknown(known));
+            }
+        }
+        Ok(())
+    }
 }
 
-fn milliseconds(name: &str, value: &str) -> Result<Duration> {
-    number(name, value, "a number of milliseconds").map(Duration::from_millis)
-}
-
-fn number<T: FromStr>(name: &str, value: &str, what: &str) -> Result<T> {
-    value.parse().or_else(|_| invalid(format!("`{name}` is {value:?}; use {what}")))
-}
-
-fn invalid<T>(message: String) -> Result<T> {
-    Err(Error::new(ErrorKind::InvalidInput, message))
+fn of_libpq() -> String {
+    OF_LIBPQ.map(|name| format!("`{name}`")).join(", ")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn everything_can_be_set() {
-        let config = parse(
+        let config = PostgresConfig::from_url(
             "postgresql://me:p%40ss@db.example:6543/shop?schema=orders&writers=2&connections=5\
              &poll_interval=50&request_timeout=60&migrate=false&acquire_timeout=70&sslmode=verify-full&host=other",
         )
@@ -129,7 +134,7 @@ mod tests {
             ("postgres://h/d?schema=a&schema=b", "twice"),
             ("postgres://h/d?schema=Annals", "`schema` is \"Annals\""),
             ("postgres://h/d?schema=pg_annals", "`pg_`"),
-            ("postgres://h/d?schema=a%22b", "small letter"),
+            ("postgres://h/d?schema=a%22b", "lower-case letter"),
             ("postgres://h/d?writers=0", "from 1 to 64"),
             ("postgres://h/d?writers=many", "from 1 to 64"),
             ("postgres://h/d?connections=2", "from 3"),
@@ -139,7 +144,7 @@ mod tests {
             ("postgres://me:hunter2@h:port/d", "cannot be read"),
             ("mysql://me:hunter2@h/d", "does not begin with"),
         ] {
-            let error = parse(url).unwrap_err();
+            let error = PostgresConfig::from_url(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains(says), "{url}: {error}");
             assert!(!format!("{error}{error:?}").contains("hunter2"), "{url}: {error:?}");

@@ -1,437 +1,241 @@
-//! Appends that wait share a transaction.
+//! Writes appends. Those that wait share a transaction.
 //!
-//! A commit costs the server the same for one append as for thirty. So each task here takes all
-//! that wait when it begins; an append that comes alone is sent alone, at once, in one statement.
-//! A transaction is one statement in any case: it ends on the server, whatever happens here, and
-//! holds its locks for as long as the server works on it, not for as long as a network hangs.
+//! A commit costs the server the same for one append as for thirty. So a task takes all appends that
+//! wait when it begins a transaction; an append that comes alone is sent alone, at once. A transaction
+//! is always one statement: the server ends it whatever happens to the client, so that its locks last
+//! as long as the server works on it, and not as long as a network hangs.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    ops::ControlFlow,
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
-use annals_core::{Append, Appended, Error, ErrorKind, Result, StreamId};
-use tokio::{runtime::Handle, sync::oneshot};
+use annals_core::{Append, Appended, Error, Result, adapter};
+use tokio::runtime::Handle;
 
 use crate::{
-    append::{self, Answer, Asked, Next},
-    connections::Connections,
-    error::{driver, internal, unreachable},
-    notify::Notifier,
-    resend::{Sent, Tries},
-    sql::Sql,
+    append::{self, AppendOutcome, AppendRequest},
+    call::{AppendCall, count, in_rounds},
+    database::Database,
+    error::{copy_if_unreachable, internal, runtime, runtime_ended},
+    queue::{Queue, WritingTask},
+    resend::{Attempts, WriteSession},
 };
 
-/// The most appends of a transaction: beyond, a commit is a small part of it already, and each
-/// holds its locks for as long as the last takes.
-const MOST_APPENDS: usize = 64;
-/// The most events of a transaction, unless one append has more.
-const MOST_EVENTS: usize = 1_024;
-/// The most bytes of a transaction, unless one append has more.
-const MOST_BYTES: usize = 1024 * 1024;
-/// How many appends have to wait before another task takes some of them. Measured: with fewer, 32
-/// writers were spread over two connections and a fifth slower.
-const SHARE: usize = 48;
-/// How long a task waits for its answer before another takes what waits behind it: many times what
-/// a transaction takes, unless it waits for a lock.
+/// How long a task waits for its answer before another task may take the appends behind it: many
+/// times as long as a transaction takes that does not wait for a lock.
 const STUCK: Duration = Duration::from_millis(10);
 
-#[derive(Debug)]
+/// The tasks that write to one store.
+#[derive(Clone, Debug)]
 pub(crate) struct Writers {
-    connections: Arc<Connections>,
-    notifier: Arc<Notifier>,
-    sql: Arc<Sql>,
-    lock_key: i32,
-    /// The most tasks.
-    most: usize,
-    queue: Mutex<Queue>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    /// How many tasks there are; of those, how many have not taken anything yet, and how many wait
-    /// for longer than usual.
-    active: usize,
-    starting: usize,
-    stuck: usize,
-}
-
-impl Queue {
-    /// Whether another task is worth it. Larger batches beat more of them: so one, until as many
-    /// appends wait as make a batch, or until the others are stuck.
-    fn begin(&mut self, most: usize) -> bool {
-        let working = self.active - self.stuck;
-        let begin = self.active < most
-            && !self.jobs.is_empty()
-            && (working == 0 || self.jobs.len() >= SHARE * (self.starting + 1));
-        self.active += usize::from(begin);
-        self.starting += usize::from(begin);
-        begin
-    }
-}
-
-/// An append, or several to be written all or none.
-#[derive(Debug)]
-struct Job {
-    appends: Vec<Append>,
-    answer: oneshot::Sender<Result<Vec<Appended>>>,
-}
-
-impl Job {
-    fn is_multi(&self) -> bool {
-        self.appends.len() > 1
-    }
-
-    fn events(&self) -> usize {
-        self.appends.iter().map(|append| append.events.len()).sum()
-    }
-
-    fn bytes(&self) -> usize {
-        let events = self.appends.iter().flat_map(|append| &append.events);
-        events.map(annals_core::NewEvent::size).sum()
-    }
-
-    fn answer(self, answer: Result<Vec<Appended>>) {
-        // Who asked may have gone away.
-        drop(self.answer.send(answer));
-    }
+    database: Arc<Database>,
+    queue: Arc<Queue>,
 }
 
 impl Writers {
-    pub(crate) fn new(
-        connections: Arc<Connections>,
-        notifier: Arc<Notifier>,
-        sql: Arc<Sql>,
-        lock_key: i32,
-        most: usize,
-    ) -> Arc<Self> {
-        Arc::new(Self { connections, notifier, sql, lock_key, most, queue: Mutex::default() })
+    pub(crate) fn new(database: Arc<Database>, most_tasks: usize) -> Self {
+        Self { database, queue: Queue::new(most_tasks) }
     }
 
-    /// Writes appends, one or several all or none. Goes on when what this returns is dropped, unless
-    /// nothing was begun.
-    pub(crate) async fn append(self: &Arc<Self>, appends: Vec<Append>) -> Result<Vec<Appended>> {
+    /// Writes appends, several of them all or none. If the future is dropped, an append whose
+    /// transaction has begun is written all the same.
+    pub(crate) async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
         let runtime = runtime()?;
-        let (answer, answered) = oneshot::channel();
-        self.queue().jobs.push_back(Job { appends, answer });
-        self.begin(&runtime);
-        answered.await.unwrap_or_else(|_| Err(ended().with_outcome_unknown()))
+        let (call, answered) = AppendCall::new(appends);
+        self.queue.push(call);
+        self.start_task(&runtime);
+        answered.await.unwrap_or_else(|_| Err(runtime_ended().with_outcome_unknown()))
     }
 
-    /// Starts another task, where it is worth it.
-    fn begin(self: &Arc<Self>, runtime: &Handle) {
-        if self.queue().begin(self.most) {
-            runtime.spawn(Writer::new(self.clone()).run());
+    /// Starts another task if one is worth its while.
+    fn start_task(&self, runtime: &Handle) {
+        if let Some(task) = self.queue.register_task() {
+            let writer = Writer { writers: self.clone(), task, session: WriteSession::default() };
+            runtime.spawn(writer.run());
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        // Each change under the lock is one step, so a poisoned lock is sound.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for an answer. If that takes long, another task may take the appends that wait: a
+    /// locked stream must not hold up the others.
+    async fn watch<T>(&self, task: &WritingTask, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        if let Ok(answer) = tokio::time::timeout(STUCK, &mut answer).await {
+            return answer;
+        }
+        let _counted = task.stuck();
+        self.start_task(&Handle::current());
+        answer.await
     }
 }
 
-pub(crate) fn runtime() -> Result<Handle> {
-    Handle::try_current().map_err(|e| {
-        Error::new(ErrorKind::InvalidInput, "this needs a Tokio runtime").with_source(e)
-    })
-}
-
-pub(crate) fn ended() -> Error {
-    Error::new(ErrorKind::Unavailable, "the runtime shuts down")
-}
-
-/// One task, and its connection.
+/// What one task does.
 struct Writer {
-    writers: Arc<Writers>,
-    sent: Sent,
-    /// Whether it is counted in the queue in this way.
-    is_active: bool,
-    is_starting: bool,
-    is_stuck: bool,
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if !self.is_active {
-            return;
-        }
-        // The runtime shuts down. Unless another task is left, nobody would ever answer these.
-        let mut queue = self.writers.queue();
-        queue.active -= 1;
-        queue.starting -= usize::from(self.is_starting);
-        queue.stuck -= usize::from(self.is_stuck);
-        if queue.active == 0 {
-            for job in queue.jobs.drain(..) {
-                job.answer(Err(ended()));
-            }
-        }
-    }
+    writers: Writers,
+    task: WritingTask,
+    session: WriteSession,
 }
 
 impl Writer {
-    fn new(writers: Arc<Writers>) -> Self {
-        Self { writers, sent: Sent::default(), is_active: true, is_starting: true, is_stuck: false }
-    }
-
     async fn run(mut self) {
-        while let Some(batch) = self.take() {
-            let is_shared = batch.len() > 1;
-            self.write(batch).await;
+        while let Some(calls) = self.task.take_batch() {
+            let is_shared = calls.len() > 1;
+            self.write(calls).await;
             if is_shared {
-                // Those who were answered come back, and go along with those who wait already.
+                // The callers that were answered may append again now, and so get into the next
+                // transaction together with those that wait already.
                 tokio::task::yield_now().await;
             }
         }
-        self.sent.keep();
+        self.session.give_back();
     }
 
-    /// What waits, as much as goes into one transaction; none where nothing does.
-    fn take(&mut self) -> Option<Vec<Job>> {
-        let mut queue = self.writers.queue();
-        queue.starting -= usize::from(std::mem::take(&mut self.is_starting));
-        let (mut batch, mut events, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(job) = queue.jobs.front() {
-            // Who asked has gone away.
-            if job.answer.is_closed() {
-                queue.jobs.pop_front();
-                continue;
-            }
-            events += job.events();
-            bytes += job.bytes();
-            let full = batch.len() == MOST_APPENDS
-                || events > MOST_EVENTS
-                || bytes > MOST_BYTES
-                || job.is_multi();
-            if full && !batch.is_empty() {
-                break;
-            }
-            let alone = job.is_multi();
-            batch.extend(queue.jobs.pop_front());
-            if alone {
-                break;
-            }
-        }
-        if batch.is_empty() {
-            queue.active -= 1;
-            self.is_active = false;
-            return None;
-        }
-        Some(batch)
-    }
-
-    async fn write(&mut self, batch: Vec<Job>) {
-        self.sent.is_unknown = false;
-        if batch.len() == 1 {
-            for job in batch {
-                let done = self.write_all_or_none(&job.appends).await;
-                job.answer(done);
+    /// Writes calls in one transaction, and answers them.
+    async fn write(&mut self, calls: Vec<AppendCall>) {
+        self.session.outcome_unknown = false;
+        if calls.len() == 1 {
+            for call in calls {
+                let done = self.write_call(&call.appends).await;
+                call.answer(done);
             }
             return;
         }
-        let (jobs, rounds) = in_rounds(batch);
-        let asked: Vec<Asked<'_>> = jobs.iter().filter_map(Asked::of).collect();
-        let answers = match self.send(&asked, &rounds, false).await {
-            Ok(answers) => answers,
+        let (calls, rounds) = in_rounds(calls);
+        let requests: Vec<_> =
+            calls.iter().flat_map(|call| &call.appends).map(AppendRequest::new).collect();
+        let sent = self.send(&requests, &rounds, false).await;
+        let outcome_unknown = self.session.outcome_unknown;
+        let outcomes = match sent {
+            Ok(outcomes) => outcomes,
             Err(error) => {
-                tracing::debug!(%error, appends = jobs.len(), "trying each append alone");
-                let is_unknown = self.sent.is_unknown;
-                for job in jobs {
-                    self.sent.is_unknown = is_unknown;
-                    // Where there is no server, each alone would only take as long again.
-                    let done = match unreachable(&error) {
-                        Some(error) => Err(self.sent.outcome(error)),
-                        None => self.write_all_or_none(&job.appends).await,
+                tracing::debug!(%error, appends = calls.len(), "sending each append by itself");
+                for call in calls {
+                    self.session.outcome_unknown = outcome_unknown;
+                    // If there is no server, each append would only wait as long again.
+                    let done = match copy_if_unreachable(&error) {
+                        Some(error) => Err(self.session.mark(error)),
+                        None => self.write_call(&call.appends).await,
                     };
-                    job.answer(done);
+                    call.answer(done);
                 }
                 return;
             }
         };
-        // First those that are done, so that nobody waits for what the others take.
-        let mut left = Vec::new();
-        for (job, answer) in jobs.into_iter().zip(answers) {
-            match answer {
-                Answer::Written(appended) => job.answer(Ok(vec![appended])),
-                Answer::Found { .. } => left.push((job, answer)),
+        // First answer the calls that are done: the others take another statement.
+        let mut unwritten = Vec::new();
+        for (call, outcome) in calls.into_iter().zip(outcomes) {
+            match outcome {
+                AppendOutcome::Written(appended) => call.answer(Ok(vec![appended])),
+                AppendOutcome::NotWritten { .. } => unwritten.push((call, outcome)),
             }
         }
-        let is_unknown = self.sent.is_unknown;
-        for (job, answer) in left {
-            self.sent.is_unknown = is_unknown;
-            let done = self.finish(&job.appends, vec![answer]).await;
-            job.answer(done);
+        for (call, outcome) in unwritten {
+            self.session.outcome_unknown = outcome_unknown;
+            let done = self.finish(&call.appends, vec![outcome]).await;
+            call.answer(done);
         }
     }
 
-    /// Writes the appends of one job.
-    async fn write_all_or_none(&mut self, appends: &[Append]) -> Result<Vec<Appended>> {
-        let asked: Vec<Asked<'_>> = appends.iter().map(Asked::new).collect();
-        let answers = self.send(&asked, &[count(asked.len())], asked.len() > 1).await?;
-        self.finish(appends, answers).await
+    /// Writes the appends of one call.
+    async fn write_call(&mut self, appends: &[Append]) -> Result<Vec<Appended>> {
+        let requests: Vec<_> = appends.iter().map(AppendRequest::new).collect();
+        let outcomes = self.send(&requests, &[count(requests.len())], requests.len() > 1).await?;
+        self.finish(appends, outcomes).await
     }
 
-    /// Makes answers of what the database said: of appends that were written, or that were not,
-    /// since they had been before, or because they conflict.
-    async fn finish(&mut self, appends: &[Append], answers: Vec<Answer>) -> Result<Vec<Appended>> {
-        let mut asked: Vec<Asked<'_>> = appends.iter().map(Asked::new).collect();
-        let mut done = Vec::with_capacity(appends.len());
-        let mut versions = Vec::with_capacity(appends.len());
-        for (one, answer) in asked.iter_mut().zip(answers) {
-            let (head, seen_at) = match answer {
-                Answer::Written(appended) => {
-                    done.push(Some(appended));
+    /// Makes the answer of a call. Appends that were not written are retries, or conflicts, or are
+    /// sent again.
+    async fn finish(
+        &mut self,
+        appends: &[Append],
+        outcomes: Vec<AppendOutcome>,
+    ) -> Result<Vec<Appended>> {
+        let (mut written, mut unwritten, mut judged) = (Vec::new(), Vec::new(), Vec::new());
+        for (append, outcome) in appends.iter().zip(outcomes) {
+            let (head, retry_after) = match outcome {
+                AppendOutcome::Written(appended) => {
+                    written.push(appended);
                     continue;
                 }
-                Answer::Found { head, seen_at } => (head, seen_at),
+                AppendOutcome::NotWritten { head, retry_after } => (head, retry_after),
             };
-            versions.push(head.version);
-            let base = match one.next(&head, seen_at) {
-                Next::Refuse(error) => return Err(error),
-                Next::Holds => {
-                    done.push(None);
-                    continue;
+            let base = head.compare_after(append, || retry_after)?;
+            let replayed = match base {
+                Some(base) => {
+                    // Looking for ids takes a connection, and this task may hold the last one.
+                    self.session.give_back();
+                    let Database { connections, sql, .. } = &*self.writers.database;
+                    let found = append::find_replayed(connections, sql, append, base).await;
+                    head.compared(append, found.map_err(|e| self.session.mark(e.into()))?)?
                 }
-                Next::LookAfter(base) => base,
+                None => None,
             };
-            // To be had again at once: who holds one must not wait for another.
-            self.sent.keep();
-            let Writers { connections, sql, .. } = &*self.writers;
-            let found = one.written_after(connections, sql, base).await;
-            let found = found.map_err(|e| self.sent.outcome(driver(e)))?;
-            if found.is_none() {
-                if seen_at.is_none() {
-                    let Append { stream, expected, .. } = one.append;
-                    return Err(Error::lost_race(stream, *expected, head.version));
-                }
-                one.is_new = true;
-            }
-            done.push(found);
+            unwritten.push(AppendRequest { append, is_new: base.is_some() });
+            judged.push((head, replayed));
         }
-        if let Some(all) = done.iter().copied().collect() {
-            return Ok(all);
+        if unwritten.is_empty() {
+            return Ok(written);
         }
-        let replayed = asked.iter().zip(&versions).zip(&done).find(|(_, done)| done.is_some());
-        if let Some(((one, version), _)) = replayed {
-            // Written before, but not together with the others: not this append.
-            let Append { stream, expected, .. } = one.append;
-            return Err(Error::lost_race(stream, *expected, *version));
+        if !written.is_empty() {
+            return Err(internal("a part of an append was written"));
         }
-        self.send_as_new(&asked).await
+        match adapter::all_or_none(appends, &judged)? {
+            Some(replayed) => Ok(replayed),
+            None => self.send_again(&unwritten).await,
+        }
     }
 
-    /// Sends appends again whose first ids stand in their streams, but are no retry.
-    async fn send_as_new(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Appended>> {
-        let answers = self.send(asked, &[count(asked.len())], asked.len() > 1).await?;
-        let mut done = Vec::with_capacity(answers.len());
-        let mut held = None;
-        for (one, answer) in asked.iter().zip(answers) {
-            let Append { stream, expected, .. } = one.append;
-            match answer {
-                Answer::Written(appended) => done.push(appended),
-                Answer::Found { head, seen_at } => match one.next(&head, seen_at) {
-                    Next::Refuse(error) => return Err(error),
-                    Next::LookAfter(_) => {
+    /// Sends appends again that are no retries, and whose expectations hold.
+    async fn send_again(&mut self, requests: &[AppendRequest<'_>]) -> Result<Vec<Appended>> {
+        let outcomes = self.send(requests, &[count(requests.len())], requests.len() > 1).await?;
+        let mut written = Vec::with_capacity(outcomes.len());
+        for (AppendRequest { append, .. }, outcome) in requests.iter().zip(outcomes) {
+            match outcome {
+                AppendOutcome::Written(appended) => written.push(appended),
+                AppendOutcome::NotWritten { head, retry_after } => {
+                    if head.compare_after(append, || retry_after)?.is_some() {
+                        let Append { stream, expected, .. } = append;
                         return Err(Error::lost_race(stream, *expected, head.version));
                     }
-                    Next::Holds => held = Some(internal("an append was not written")),
-                },
+                }
             }
         }
-        held.map_or(Ok(done), Err)
+        if written.len() < requests.len() {
+            return Err(internal("an append was not written"));
+        }
+        Ok(written)
     }
 
-    /// Sends appends, and tells subscribers of what was written, or may have been.
+    /// Sends appends, and wakes subscribers if some were written, or may have been.
     async fn send(
         &mut self,
-        asked: &[Asked<'_>],
+        requests: &[AppendRequest<'_>],
         rounds: &[i32],
         all_or_none: bool,
-    ) -> Result<Vec<Answer>> {
-        let sent = self.try_send(asked, rounds, all_or_none).await;
-        let is_written = |answer: &Answer| matches!(answer, Answer::Written(_));
-        if self.sent.is_unknown || sent.as_ref().is_ok_and(|answers| answers.iter().any(is_written))
-        {
-            self.writers.notifier.committed();
+    ) -> Result<Vec<AppendOutcome>> {
+        let sent = self.try_send(requests, rounds, all_or_none).await;
+        let is_written = |outcome: &AppendOutcome| matches!(outcome, AppendOutcome::Written(_));
+        let any_written = sent.as_ref().is_ok_and(|outcomes| outcomes.iter().any(is_written));
+        if self.session.outcome_unknown || any_written {
+            self.writers.database.notifier.committed();
         }
-        sent.map_err(|error| self.sent.outcome(error))
+        sent.map_err(|error| self.session.mark(error))
     }
 
     async fn try_send(
         &mut self,
-        asked: &[Asked<'_>],
+        requests: &[AppendRequest<'_>],
         rounds: &[i32],
         all_or_none: bool,
-    ) -> Result<Vec<Answer>> {
-        let writers = self.writers.clone();
-        let Writers { connections, sql, lock_key, .. } = &*writers;
-        let mut tries = Tries::default();
+    ) -> Result<Vec<AppendOutcome>> {
+        let Self { writers, task, session } = self;
+        let Database { connections, sql, lock_key, .. } = &*writers.database;
+        let mut attempts = Attempts::default();
         loop {
-            let mut lease = self.sent.lease(connections, &mut tries).await?;
-            let sent = append::send(&mut lease, sql, *lock_key, asked, rounds, all_or_none);
-            let answer = self.answered(connections.within(sent)).await;
-            let done = self.sent.answered(connections, lease, answer, &mut tries);
-            if let ControlFlow::Break(done) = done {
+            let mut connection = session.connection(connections, &mut attempts).await?;
+            let sent = append::send(&mut connection, sql, *lock_key, requests, rounds, all_or_none);
+            let answer = writers.watch(task, connections.with_timeout(sent)).await;
+            let next = session.answered(connections, connection, answer, &mut attempts);
+            if let ControlFlow::Break(done) = next {
                 return done;
             }
         }
     }
-}
-
-impl Writer {
-    /// Waits for an answer, and lets another task take what waits behind it, where that takes long:
-    /// one stream that is locked must not hold up the others.
-    async fn answered<T>(&mut self, sent: impl Future<Output = T>) -> T {
-        let mut sent = pin!(sent);
-        if let Ok(answer) = tokio::time::timeout(STUCK, &mut sent).await {
-            return answer;
-        }
-        self.writers.queue().stuck += 1;
-        self.is_stuck = true;
-        self.writers.begin(&Handle::current());
-        let answer = sent.await;
-        self.writers.queue().stuck -= 1;
-        self.is_stuck = false;
-        answer
-    }
-}
-
-impl<'a> Asked<'a> {
-    fn new(append: &'a Append) -> Self {
-        Self { append, is_new: false }
-    }
-
-    fn of(job: &'a Job) -> Option<Self> {
-        job.appends.first().map(Self::new)
-    }
-}
-
-fn count(appends: usize) -> i32 {
-    i32::try_from(appends).unwrap_or(i32::MAX)
-}
-
-/// Orders appends so that no stream is twice in a round, and those to one stream keep their order;
-/// with the number of appends at which each round ends.
-fn in_rounds(batch: Vec<Job>) -> (Vec<Job>, Vec<i32>) {
-    let mut seen: HashMap<StreamId, usize> = HashMap::with_capacity(batch.len());
-    let mut numbered: Vec<(usize, Job)> = Vec::with_capacity(batch.len());
-    for job in batch {
-        let round = job.appends.first().map_or(0, |append| {
-            let next = seen.entry(append.stream.clone()).or_default();
-            *next += 1;
-            *next
-        });
-        numbered.push((round, job));
-    }
-    numbered.sort_by_key(|(round, _)| *round);
-    let ends = numbered.chunk_by(|(one, _), (next, _)| one == next).scan(0, |end, round| {
-        *end += round.len();
-        Some(count(*end))
-    });
-    let ends = ends.collect();
-    (numbered.into_iter().map(|(_, job)| job).collect(), ends)
 }

@@ -98,7 +98,7 @@ async fn what_is_not_ours_is_refused_and_left_alone() -> Tested {
         ("CREATE TABLE {schema}.migrations (version integer)", FOREIGN),
         ("CREATE TABLE {schema}.migrations AS SELECT '2024-01-01' AS version", FOREIGN),
         ("CREATE TABLE {schema}.migrations AS SELECT 20240101000000 AS version", FOREIGN),
-        ("CREATE TABLE {schema}.migrations AS SELECT 1 AS version", "the schema lacks something"),
+        ("CREATE TABLE {schema}.migrations AS SELECT 1 AS version", "of the store is missing"),
         (
             "CREATE FUNCTION {schema}.migrations() RETURNS integer RETURN 1; \
           CREATE TABLE {schema}.events (id uuid)",
@@ -212,7 +212,7 @@ async fn any_plain_name_is_a_schema() -> Tested {
     for name in ["pg_annals", "information_schema", "Annals", "a b", "a\"b", "", "ä"] {
         name.clone_into(&mut place.schema);
         let opened = place.open().await;
-        assert_refused(opened, ErrorKind::InvalidInput, "small letter", name);
+        assert_refused(opened, ErrorKind::InvalidInput, "lower-case letter", name);
     }
     place.remove().await
 }
