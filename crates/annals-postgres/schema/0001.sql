@@ -1,12 +1,12 @@
--- Version 1. `{schema}` is replaced by the name of the store's schema, quoted.
+-- Version 1. `{schema}` is replaced by the quoted name of the store's schema.
 
--- Which versions of this schema were reached, and when.
+-- The versions that this schema has reached, and when.
 CREATE TABLE {schema}.migrations (
     version    integer PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
--- One row: what the store knows of itself.
+-- One row about the store itself.
 CREATE TABLE {schema}.store (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     -- The first half of the key of every advisory lock of this store.
@@ -16,43 +16,43 @@ CREATE TABLE {schema}.store (
 INSERT INTO {schema}.store (lock_key)
 VALUES ((random() * 4294967295 - 2147483648)::bigint::integer);
 
--- A row stays for ever, also when its stream was deleted. The version of a stream is that of its
--- last event or, where it is greater, `removed_to`. An append to a stream that has a row does not
--- change it: to update a row costs as much as to insert an event.
+-- The row of a stream stays for ever, even if the stream is deleted. The version of a stream is the
+-- greater of the version of its last event and `removed_to`. An append does not change the row of a
+-- live stream: updating a row costs as much as inserting an event.
 CREATE TABLE {schema}.streams (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text COLLATE "C" NOT NULL UNIQUE,
-    category   text COLLATE "C",             -- NULL: a name without `-`
+    category   text COLLATE "C",             -- NULL if the name has no `-`
     state      smallint NOT NULL DEFAULT 0,  -- 0 live, 1 deleted, 2 tombstoned
     removed_to bigint NOT NULL DEFAULT 0,    -- events up to this version were removed
     deleted_at bigint NOT NULL DEFAULT 0     -- the version when it was last deleted
 );
 
--- Taken one by one: a session that took several at once would hold back low positions, and give
--- them to later appends.
+-- CACHE 1: a session that took several positions at once would keep low positions, and give them to
+-- later appends.
 CREATE SEQUENCE {schema}.positions AS bigint CACHE 1;
 
 CREATE TABLE {schema}.events (
     position    bigint PRIMARY KEY,
-    stream      bigint NOT NULL,             -- streams.id; no foreign key, which would lock that row
+    stream      bigint NOT NULL,             -- streams.id; a foreign key would lock that row
     version     bigint NOT NULL,
     recorded_at timestamptz NOT NULL,
     id          uuid NOT NULL,
     flags       smallint NOT NULL,           -- 1: data is JSON, 2: metadata is JSON, 4: see below
     category    text COLLATE "C",            -- that of the stream
     type        text COLLATE "C" NOT NULL,
-    data        bytea NOT NULL,              -- bytes, also for JSON: json types change or refuse some
+    data        bytea NOT NULL,              -- bytes even if JSON: json types change or refuse some
     metadata    bytea NOT NULL,
     UNIQUE (stream, version)
 );
 
 CREATE INDEX events_by_category ON {schema}.events (category, position) WHERE category IS NOT NULL;
 CREATE INDEX events_by_type ON {schema}.events (type, position);
--- How a retry under `Any` or `StreamExists` is recognised: the first event of each such append has
--- flag 4. Appends that name a version leave nothing here.
+-- Finds a retry under `Any` or `StreamExists`: the first event of each such append has flag 4.
+-- Other appends have no entry in this index.
 CREATE INDEX events_by_first_id ON {schema}.events (stream, id) WHERE flags & 4 <> 0;
 
--- By name, since a snapshot may be kept of a stream that was never written to.
+-- Has the name of the stream: a snapshot may be saved for a stream that has no row.
 CREATE TABLE {schema}.snapshots (
     stream   text COLLATE "C" PRIMARY KEY,
     version  bigint NOT NULL,
@@ -66,7 +66,7 @@ CREATE TABLE {schema}.checkpoints (
     position   bigint NOT NULL
 );
 
--- A row stays for ever, so that no revision, and so no token, is ever given twice.
+-- The row of a lease stays for ever, so that no revision and no token is given twice.
 CREATE TABLE {schema}.leases (
     name     text COLLATE "C" PRIMARY KEY,
     revision bigint NOT NULL,
@@ -75,21 +75,27 @@ CREATE TABLE {schema}.leases (
     ttl      bigint NOT NULL                 -- milliseconds
 );
 
--- Appends, as many as are given, each judged by itself; or, where `all_or_none`, together.
+-- Writes appends. Each is judged by itself, or all together if `all_or_none`.
 --
--- In this order: (1) an exclusive lock on each stream, held until commit, so that no other append
--- to it is under way, and so that this one can be seen to be under way by whoever reads; (2) the
--- judgement, by a snapshot that is younger than the locks; (3) positions, and the events. Who sees
--- a position therefore knows that every append with a lower one, if it is not visible yet, has its
--- lock: see `horizon`.
+-- The function works in this order:
 --
--- Streams appear in rounds: the appends up to `rounds[1]` are to different streams, those after it
--- and up to `rounds[2]` too, and so on. An expectation is a version, or -1 for any, -2 for an
--- existing stream; -3 and -4 are the same where `first_ids` are known to be no retry.
+-- 1. It takes an exclusive lock on each stream, which lasts until the commit. So no other append to
+--    the stream is under way, and readers can see that this one is.
+-- 2. It judges the expectations by a snapshot that is younger than the locks.
+-- 3. It takes positions and inserts the events.
 --
--- For each append it says whether it was written, and how its stream was found: state (NULL where
--- there is none), version, version at deletion, and the version at which `first_ids` stands where
--- that may make it a retry. `positions` are those of the events written, in the order given.
+-- So if a reader sees a position, every append with a lower position that is not visible yet holds
+-- its lock: see `horizon`.
+--
+-- The appends come in rounds, and no stream is twice in a round: the first round ends with the
+-- append number `rounds[1]`, the second with `rounds[2]`, and so on. An expectation is a version,
+-- or -1 for any, or -2 for an existing stream; -3 and -4 mean the same if the append is known not
+-- to be a retry.
+--
+-- For each append the function returns whether it was written, and how its stream was found: the
+-- state (NULL if there is no stream), the version, the version at deletion, and the version at
+-- which the first id of the append stands, if that may make the append a retry. `positions` are
+-- those of the written events, in the order of the appends.
 CREATE FUNCTION {schema}.append(
     lock_key integer, all_or_none boolean, rounds integer[],
     names text[], categories text[], expectations bigint[], first_ids uuid[],
@@ -98,8 +104,8 @@ CREATE FUNCTION {schema}.append(
     OUT written boolean[], OUT states smallint[], OUT versions bigint[], OUT deletions bigint[],
     OUT seen_at bigint[], OUT positions bigint[]
 ) LANGUAGE plpgsql
--- A plan made anew for each call costs more than the call. One that was made while the tables were
--- small must not scan them for ever.
+-- Planning anew for each call costs more than the call itself. A plan that was made while the
+-- tables were small must not go on scanning them when they are large.
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     begins   integer := 1;
@@ -123,7 +129,7 @@ BEGIN
             PERFORM pg_advisory_xact_lock(lock_key, hashtext(names[1]));
         END IF;
     ELSE
-        -- In order, so that two of these never wait for each other.
+        -- Locks are taken in the order of their keys, so that two calls never wait for each other.
         PERFORM pg_advisory_xact_lock(lock_key, hash)
         FROM (SELECT DISTINCT hashtext(name) AS hash FROM unnest(names) AS name ORDER BY 1) AS hashes;
     END IF;
@@ -180,7 +186,8 @@ BEGIN
                 WHERE streams.id = found.id AND found.wanted AND streams.state = 1;
             END IF;
             WITH inserted AS (
-                INSERT INTO {schema}.events
+                INSERT INTO {schema}.events (position, stream, version, recorded_at, id, flags,
+                    category, type, data, metadata)
                 SELECT nextval('{schema}.positions'), stream_ids[event.owner - begins + 1],
                     found_versions[event.owner - begins + 1] + event.number, clock, event.id,
                     event.flags, categories[event.owner], event.type, event.data, event.metadata
@@ -203,8 +210,8 @@ BEGIN
 END
 $$;
 
--- The same for one append of one event, which is what most appends are: without arrays it takes
--- two thirds of the time.
+-- Does the same for one append of one event. Most appends are like that, and without arrays they
+-- take two thirds of the time.
 CREATE FUNCTION {schema}.append_one(
     lock_key integer, stream_name text, stream_category text, expected bigint, event_id uuid,
     event_type text, event_flags smallint, event_data bytea, event_metadata bytea,
@@ -250,19 +257,21 @@ BEGIN
         UPDATE {schema}.streams SET state = 0 WHERE id = stream_id;
     END IF;
     event_position := nextval('{schema}.positions');
-    INSERT INTO {schema}.events VALUES (event_position, stream_id, stream_version + 1,
-        clock_timestamp(), event_id, event_flags, stream_category, event_type, event_data,
-        event_metadata);
+    INSERT INTO {schema}.events (position, stream, version, recorded_at, id, flags, category, type,
+        data, metadata)
+    VALUES (event_position, stream_id, stream_version + 1, clock_timestamp(), event_id, event_flags,
+        stream_category, event_type, event_data, event_metadata);
 END
 $$;
 
--- Events that another store recorded, as they are: all of them, or nothing where a stream is not as
--- it must be for that. In the same order as in `append`: locks, judgement, positions.
+-- Writes events that another store recorded, as they are: all of them, or none if some stream is
+-- not as it must be. The order is that of `append`: locks, judgement, positions.
 --
--- Each stream is named once; `firsts` are the versions at which its events begin, which go up by 1.
--- They are written where the stream is at the version before, or where nothing of it can be read and
--- it has not come so far: then what is missing counts as removed. For each stream it says how it was
--- found: state (NULL where there is none), version, and up to which version events were removed.
+-- Each stream is named once. `firsts` has the version of the first event of each stream; the
+-- versions of its events have no gaps. The events are written if the stream is at the version
+-- before the first one, or if no event of the stream can be read and its version is lower: then the
+-- missing versions count as removed. For each stream the function returns how it was found: the
+-- state (NULL if there is no stream), the version, and the version up to which events were removed.
 CREATE FUNCTION {schema}.import(
     lock_key integer, names text[], categories text[], firsts bigint[],
     owners integer[], event_versions bigint[], event_times timestamptz[], event_ids uuid[],
@@ -306,7 +315,7 @@ BEGIN
         SELECT asked.name, asked.category, asked.first - 1
         FROM unnest(names, categories, firsts, stream_ids) AS asked (name, category, first, id)
         WHERE asked.id IS NULL;
-        -- To look for each of many new ones in the answer of the insert would take longer.
+        -- For many new streams this is faster than finding each one in the answer of the insert.
         SELECT array_agg(found.id) INTO stream_ids FROM (
             SELECT (SELECT streams.id FROM {schema}.streams WHERE streams.name = asked.name) AS id
             FROM unnest(names) WITH ORDINALITY AS asked (name, number) ORDER BY asked.number
@@ -320,7 +329,8 @@ BEGIN
         WHERE streams.id = found.id
             AND (found.state = 1 OR found.state = 0 AND found.first - 1 <> found.version);
     END IF;
-    INSERT INTO {schema}.events
+    INSERT INTO {schema}.events (position, stream, version, recorded_at, id, flags, category, type,
+        data, metadata)
     SELECT nextval('{schema}.positions'), stream_ids[event.owner], event.version,
         event.recorded_at, event.id, event.flags, categories[event.owner], event.type, event.data,
         event.metadata
@@ -331,20 +341,20 @@ BEGIN
 END
 $$;
 
--- How far the order of positions is settled: `settled` says up to which position every append has
--- either become visible or come to nothing; a reader that stays below it skips no event. `visible`
--- is the greatest position that can be seen; where it is beyond `settled`, some append that may
--- yet fill a gap between the two is in `in_flight`.
+-- Says how far readers may read. Up to the position `settled`, every append has become visible or
+-- has failed, so that a reader that does not go beyond it skips no event. `visible` is the greatest
+-- position that can be seen. If it is beyond `settled`, there is a gap between the two, and
+-- `in_flight` has the transactions that may still fill it.
 --
--- `known` is what was settled when it was asked before. As long as positions go on from there
--- without a gap, nothing else need be looked at. Whoever holds a position below `visible` took his
--- lock before that position was taken, and so before `visible` was read: if no lock is there now,
--- nothing is in flight any more. The locks are released after the commit becomes visible.
+-- `known` is the settled position of an earlier call. If positions continue from there without a
+-- gap, they are settled, and nothing else has to be looked at. Otherwise: an append with a position
+-- below `visible` took its lock before that position, and so before `visible` was read. If there is
+-- no lock now, no such append is under way. Locks are released after the commit has become visible.
 CREATE FUNCTION {schema}.horizon(
     lock_key integer, known bigint, OUT settled bigint, OUT visible bigint, OUT in_flight text[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    -- The most positions that are looked through for a gap.
+    -- The most positions that are searched for a gap.
     most constant bigint := 1000;
 BEGIN
     SELECT max(position) INTO visible FROM {schema}.events;
@@ -368,9 +378,10 @@ BEGIN
 END
 $$;
 
--- Removes events up to a version, and closes the stream where `new_state` is given, if it is still as
--- it was when that was decided; else changes nothing and says false. The events are hidden at once;
--- their rows may be deleted at any time.
+-- Removes the events of a stream up to a version, and gives the stream a new state unless
+-- `new_state` is NULL. If the stream is no longer as the caller knows it, the function changes
+-- nothing and returns false. The events are hidden at once; their rows can be deleted at any later
+-- time.
 CREATE FUNCTION {schema}.remove(
     lock_key integer, stream_name text, stream_category text, known_state smallint,
     known_version bigint, new_state smallint, up_to bigint
@@ -403,8 +414,8 @@ BEGIN
 END
 $$;
 
--- For people: payloads as `jsonb` where they are JSON and `jsonb` takes them (it refuses `\u0000`
--- and some numbers); as text where they are JSON; as they are.
+-- For the view: a payload as `jsonb`, or NULL if `jsonb` refuses it, as it does `\u0000` and some
+-- numbers.
 CREATE FUNCTION {schema}.to_jsonb(payload bytea) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
@@ -414,6 +425,7 @@ EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
 END
 $$;
 
+-- For people. Payloads that are JSON appear as `jsonb` and as text, all payloads as bytes.
 CREATE VIEW {schema}.readable_events AS
 SELECT event.position, stream.name AS stream, event.version, event.category, event.type, event.id,
     event.recorded_at,

@@ -10,8 +10,8 @@ use sqlx::postgres::PgConnectOptions;
 #[non_exhaustive]
 pub struct PostgresOptions {
     /// The schema that holds the store's tables; `annals` unless set. Several stores and the
-    /// application can share a database under different schemas. A lower-case letter or `_`, then at
-    /// most 62 lower-case letters, digits and `_`.
+    /// application can share a database under different schemas. A lower-case letter or `_`, then
+    /// at most 62 lower-case letters, digits and `_`.
     pub schema: String,
     /// The most transactions of appends at the same time, 1 to 64; 4 unless set. Each takes all
     /// appends that wait when it begins, so that more writers are not faster.
@@ -110,8 +110,8 @@ fn check_schema(schema: &str) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "`schema` is {schema:?}; use a lower-case letter or `_`, then at most {} lower-case letters, \
-         digits and `_`, and no name that begins with `pg_`",
+        "`schema` is {schema:?}; use a lower-case letter or `_`, then at most {} lower-case \
+         letters, digits and `_`, and no name that begins with `pg_`",
         MAX - 1
     );
     Err(Error::new(ErrorKind::InvalidInput, message))

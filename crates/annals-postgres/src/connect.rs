@@ -35,7 +35,8 @@ impl PostgresStore {
     ///
     /// # Errors
     /// * [`ErrorKind::InvalidInput`] for options that cannot work.
-    /// * [`ErrorKind::Denied`] for wrong credentials, and if the role may not create what is missing.
+    /// * [`ErrorKind::Denied`] for wrong credentials, and if the role may not create what is
+    ///   missing.
     /// * [`ErrorKind::Incompatible`] if the database does not exist, if the schema holds tables of
     ///   another program, and if a newer annals created the schema, which is then left as it is.
     /// * [`ErrorKind::Unavailable`] if the server cannot be reached.
@@ -61,8 +62,8 @@ impl PostgresStore {
     /// connections to itself, or two of three. Subscriptions end when the pool is closed.
     ///
     /// # Errors
-    /// As for [`open`](Self::open); [`ErrorKind::InvalidInput`] also for a pool of fewer connections
-    /// than [`PostgresConfig::MIN_CONNECTIONS`].
+    /// As for [`open`](Self::open); [`ErrorKind::InvalidInput`] also for a pool of fewer
+    /// connections than [`PostgresConfig::MIN_CONNECTIONS`].
     pub async fn with_pool(pool: PgPool, options: PostgresOptions) -> Result<Self> {
         let check = || {
             options.check()?;

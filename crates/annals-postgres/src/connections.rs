@@ -1,9 +1,9 @@
 //! Keeps connections open between two statements.
 //!
-//! A pool of sqlx asks the server whether a connection is alive each time the connection is returned
-//! and, by default, each time it is taken: three round trips for each statement instead of one. So
-//! the store keeps some of the pool's connections to itself. If a kept connection has died, the next
-//! statement on it fails, and is sent again on another connection.
+//! A pool of sqlx asks the server whether a connection is alive each time the connection is
+//! returned and, by default, each time it is taken: three round trips for each statement instead of
+//! one. So the store keeps some of the pool's connections to itself. If a kept connection has died,
+//! the next statement on it fails, and is sent again on another connection.
 
 use std::{
     io,

@@ -102,8 +102,8 @@ fn database(code: &str) -> (ErrorKind, &'static str) {
         "3D000" => (ErrorKind::Incompatible, "the database does not exist; create it"),
         "3F000" | "42P01" | "42703" | "42883" => (
             ErrorKind::Incompatible,
-            "a schema, table, column or function of the store is missing; it was removed or changed \
-             while the store was open",
+            "a schema, table, column or function of the store is missing; it was removed or \
+             changed while the store was open",
         ),
         "42501" => (
             ErrorKind::Denied,

@@ -2,8 +2,8 @@
 //!
 //! Positions come from a sequence, and appends commit in any order: a reader that remembered the
 //! greatest position it saw would skip the events that are committed below it later. The function
-//! `horizon` in `schema/0001.sql` says which positions are settled, and explains why. This file calls
-//! it, once for all readers that wait at the same time.
+//! `horizon` in `schema/0001.sql` says which positions are settled, and explains why. This file
+//! calls it, once for all readers that wait at the same time.
 
 use std::{
     collections::HashSet,

@@ -1,8 +1,9 @@
 //! Writes events that another store recorded, as they are.
 //!
-//! The function `import` of the schema takes thousands of events, and writes all of them or none. If
-//! some stream is not at the version before its first event, the function only says how it found the
-//! streams. Then the importer looks up the events that are there already, and sends the others again.
+//! The function `import` of the schema takes thousands of events, and writes all of them or none.
+//! If some stream is not at the version before its first event, the function only says how it found
+//! the streams. Then the importer looks up the events that are there already, and sends the others
+//! again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,8 +31,8 @@ use crate::{
 const MOST_EVENTS: usize = 5_000;
 /// The most bytes of a transaction, unless one event has more.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// The most streams of a transaction. Each takes a lock, and with its default settings the server has
-/// 6,400 locks for all sessions together.
+/// The most streams of a transaction. Each takes a lock, and with its default settings the server
+/// has 6,400 locks for all sessions together.
 const MOST_STREAMS: usize = 1_000;
 
 /// Writes events that were checked, in one transaction for each part of them. If the future is

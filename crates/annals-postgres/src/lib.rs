@@ -18,9 +18,9 @@
 //!
 //! # How it works
 //!
-//! * An append is one statement, and so one round trip: a function of the schema takes a lock on the
-//!   stream, judges the expected version, takes positions and inserts the events. Appends that wait
-//!   share a transaction and its commit, but each is judged by itself.
+//! * An append is one statement, and so one round trip: a function of the schema takes a lock on
+//!   the stream, judges the expected version, takes positions and inserts the events. Appends that
+//!   wait share a transaction and its commit, but each is judged by itself.
 //! * Transactions do not commit in the order in which they took their positions. So a reader that
 //!   finds a gap between positions asks the server which appends may still fill it, and waits until
 //!   these have ended. It skips no event, and only appends to the same store make it wait.
@@ -31,8 +31,8 @@
 //! * Each page of a read is one statement, so an open read keeps no connection and no transaction.
 //! * After a lost connection an append is sent once more, since the store recognises a retry, and a
 //!   subscription goes on at its last event as soon as the server can be reached.
-//! * An import writes a few thousand events in one statement. It locks and judges each stream once, as
-//!   an append does, and can be repeated.
+//! * An import writes a few thousand events in one statement. It locks and judges each stream once,
+//!   as an append does, and can be repeated.
 //!
 //! # The schema
 //!

@@ -122,8 +122,9 @@ pub(crate) async fn close(
     }
 }
 
-/// Hides the events of a stream up to a version, and sets its state if one is given. Changes nothing
-/// and returns false if the stream is no longer as `head` says: then it has to be judged again.
+/// Hides the events of a stream up to a version, and sets its state if one is given. Changes
+/// nothing and returns false if the stream is no longer as `head` says: then it has to be judged
+/// again.
 async fn hide(
     database: &Database,
     stream: &StreamId,

@@ -1,10 +1,10 @@
-//! Wakes subscribers: directly after a commit of this process, by `LISTEN` and `NOTIFY` after a commit
-//! of another one.
+//! Wakes subscribers: directly after a commit of this process, by `LISTEN` and `NOTIFY` after a
+//! commit of another one.
 //!
-//! A `NOTIFY` in the transaction of an append would take a lock of the whole cluster at its commit. So
-//! a task sends notifications after the commits, and one notification stands for all commits since
-//! the last. A lost notification only delays subscribers until their next poll: a notification carries
-//! no events, which subscribers read from the table.
+//! A `NOTIFY` in the transaction of an append would take a lock of the whole cluster at its commit.
+//! So a task sends notifications after the commits, and one notification stands for all commits
+//! since the last. A lost notification only delays subscribers until their next poll: a
+//! notification carries no events, which subscribers read from the table.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -130,7 +130,7 @@ async fn notify(
         untold.notified().await;
         let statement = || sqlx::query("SELECT pg_notify($1, $2)").bind(&channel).bind(&sender);
         if let Err(error) = connections.rows(statement).await {
-            tracing::debug!(%error, "no notification was sent; subscribers find the events at their next poll");
+            tracing::debug!(%error, "no notification was sent; subscribers have to poll");
         }
         tokio::time::sleep(SPACING).await;
     }

@@ -1,5 +1,5 @@
-//! Reads one page of events: one statement, so that an open read keeps no connection, no transaction
-//! and no snapshot.
+//! Reads one page of events: one statement, so that an open read keeps no connection, no
+//! transaction and no snapshot.
 
 use std::sync::{
     Arc,
@@ -26,9 +26,9 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct PageReader {
     connections: Arc<Connections>,
-    /// How many events to ask for at once. The server sends what it was asked for, however large the
-    /// events are, and only closing the connection stops it. So fewer are asked for if the events of
-    /// the last page were large.
+    /// How many events to ask for at once. The server sends what it was asked for, however large
+    /// the events are, and only closing the connection stops it. So fewer are asked for if the
+    /// events of the last page were large.
     size: AtomicUsize,
 }
 
@@ -101,8 +101,8 @@ impl PageReader {
 
 impl PageRows {
     /// Takes rows until the page is full. Each row is decoded when it arrives: that is faster than
-    /// `fetch_all`, since the server makes the next row meanwhile, and the read buffer is used again
-    /// (`docs/adr/0004-sqlx.md`).
+    /// `fetch_all`, since the server makes the next row meanwhile, and the read buffer is used
+    /// again (`docs/adr/0004-sqlx.md`).
     async fn take(
         &mut self,
         mut rows: BoxStream<'_, sqlx::Result<PgRow>>,

@@ -45,7 +45,8 @@ impl Queue {
     }
 
     /// Registers another task if one is worth its while. A larger batch is better than a second
-    /// batch: so one task, until as many appends wait as make a batch, or the other tasks are stuck.
+    /// batch: so one task, until as many appends wait as make a batch, or the other tasks are
+    /// stuck.
     pub(crate) fn register_task(self: &Arc<Self>) -> Option<WritingTask> {
         let waiting = self.waiting();
         let (active, starting) = (self.active.get(), self.starting.get());
@@ -102,7 +103,8 @@ impl WritingTask {
             }
         }
         if batch.is_empty() {
-            // Still under the lock: a call that is pushed from now on finds no task, and starts one.
+            // Still under the lock: a call that is pushed from now on finds no task, and starts
+            // one.
             self.active = None;
             return None;
         }

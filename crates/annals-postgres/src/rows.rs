@@ -17,8 +17,8 @@ pub(crate) const MAY_BE_RETRIED: i16 = 4;
 /// PostgreSQL counts microseconds from the beginning of 2000, Unix from that of 1970.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// Makes events of rows. Remembers the names it has seen, so that a name that comes again is neither
-/// checked nor copied.
+/// Makes events of rows. Remembers the names it has seen, so that a name that comes again is
+/// neither checked nor copied.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     types: TypeCache,

@@ -9,8 +9,8 @@ const READ_COMMITTED: &str = "read committed";
 
 /// Sets up a connection that the store made itself, whatever the defaults of its role and database.
 ///
-/// `jit` and `enable_seqscan` are off for speed. Compiling a statement takes longer than running any
-/// statement of a store. Every statement has an index, but in a store of a hundred streams the
+/// `jit` and `enable_seqscan` are off for speed. Compiling a statement takes longer than running
+/// any statement of a store. Every statement has an index, but in a store of a hundred streams the
 /// planner would rather scan the table of streams for each event, which takes 2.5 times as long.
 pub(crate) async fn set_up(connection: &mut PgConnection) -> sqlx::Result<()> {
     // Send this as a simple query: a connection pooler may not keep prepared statements.
@@ -46,8 +46,8 @@ pub(crate) async fn check_settings(connection: &mut PgConnection) -> Result<()> 
 /// Refuses a connection pooler that gives each transaction another session of the server: there,
 /// a prepared statement is missing or is another one, and notifications go to another client.
 ///
-/// Such a pooler hands out the session that was returned last. So while `other` holds that session in
-/// an open transaction, `connection` gets another session, and no longer finds its prepared
+/// Such a pooler hands out the session that was returned last. So while `other` holds that session
+/// in an open transaction, `connection` gets another session, and no longer finds its prepared
 /// statement, or finds another process. If other clients of the pooler interfere, this check may
 /// not notice the pooler.
 pub(crate) async fn check_pooler(

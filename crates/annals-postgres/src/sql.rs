@@ -87,9 +87,9 @@ macro_rules! of_all {
     };
 }
 
-/// Events of one category between two positions. If the planner guesses that many events are of this
-/// category, it would read the index of positions and pass over the events of all other categories.
-/// So the condition and the order are those of the index of categories.
+/// Events of one category between two positions. If the planner guesses that many events are of
+/// this category, it would read the index of positions and pass over the events of all other
+/// categories. So the condition and the order are those of the index of categories.
 macro_rules! of_category {
     ($order:literal) => {
         concat!(
@@ -110,8 +110,8 @@ macro_rules! of_category {
     };
 }
 
-/// Events of several types between two positions. Reads up to the limit of each type by the index of
-/// types, as `of_category` reads a category, and takes the first of all these.
+/// Events of several types between two positions. Reads up to the limit of each type by the index
+/// of types, as `of_category` reads a category, and takes the first of all these.
 macro_rules! of_types {
     ($order:literal) => {
         concat!(

@@ -21,8 +21,8 @@ use crate::{
     writer::Writers,
 };
 
-/// An event store in a PostgreSQL database. A clone is another handle to the same store. It works in
-/// the Tokio runtime in which it was opened.
+/// An event store in a PostgreSQL database. A clone is another handle to the same store. It works
+/// in the Tokio runtime in which it was opened.
 #[derive(Clone)]
 pub struct PostgresStore {
     pub(crate) database: Arc<Database>,

@@ -25,8 +25,8 @@ pub(crate) fn tail(database: &Arc<Database>, pages: impl Pages) -> impl Tail {
     Live::new(pages, database.notifier.subscribe())
 }
 
-/// Reads each page in a task. The task gives its connection back as soon as the server has answered;
-/// a subscriber that is no longer polled would keep the connection for ever.
+/// Reads each page in a task. The task gives its connection back as soon as the server has
+/// answered; a subscriber that is no longer polled would keep the connection for ever.
 struct ReadByTask<P> {
     /// `None` while a task reads a page.
     pages: Option<P>,

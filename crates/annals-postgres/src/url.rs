@@ -40,7 +40,8 @@ impl PostgresConfig {
     ///   `port`, `dbname`, `user`, `password`, `application_name`, `options`.
     ///
     /// What the URL leaves out is taken from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`,
-    /// `PGDATABASE`, `PGSSLMODE` and the like, and the password also from `~/.pgpass`, as libpq does.
+    /// `PGDATABASE`, `PGSSLMODE` and the like, and the password also from `~/.pgpass`, as libpq
+    /// does.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`], which names the part that is wrong and what it could be, and

@@ -1,9 +1,9 @@
 //! Writes appends. Those that wait share a transaction.
 //!
-//! A commit costs the server the same for one append as for thirty. So a task takes all appends that
-//! wait when it begins a transaction; an append that comes alone is sent alone, at once. A transaction
-//! is always one statement: the server ends it whatever happens to the client, so that its locks last
-//! as long as the server works on it, and not as long as a network hangs.
+//! A commit costs the server the same for one append as for thirty. So a task takes all appends
+//! that wait when it begins a transaction; an append that comes alone is sent alone, at once. A
+//! transaction is always one statement: the server ends it whatever happens to the client, so that
+//! its locks last as long as the server works on it, and not as long as a network hangs.
 
 use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The conformance suite on PostgreSQL: on whatever server can be had, each case in a schema of its
-//! own; on one that goes through a proxy, or is restarted, where a case does such harm.
+//! The conformance suite on PostgreSQL. Cases share a server, each with a schema of its own. A case
+//! that cuts connections goes through a proxy, and a case that restarts the server has its own one.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -24,7 +24,7 @@ struct Server {
     places: Mutex<HashMap<String, Place>>,
 }
 
-/// Where the namespace of a case that does harm is.
+/// The server and the proxy of a case that does harm.
 #[derive(Clone)]
 struct Place {
     server: Arc<Postgres>,
@@ -40,7 +40,7 @@ impl Server {
         self.places().get(namespace).cloned()
     }
 
-    /// Past the proxy, as somebody does who goes past the store.
+    /// Connects without the proxy, and without the store.
     async fn connect(&self, namespace: &str) -> Result<PgConnection, BoxError> {
         let server = match self.place(namespace) {
             Some(place) => place.server,
@@ -89,7 +89,7 @@ impl Harness for Server {
         let drop = format!("DROP SCHEMA IF EXISTS {namespace} CASCADE");
         query(AssertSqlSafe(drop)).execute(&mut connection).await?;
         let place = self.places().remove(namespace);
-        // To drop a server waits for its end.
+        // Dropping the server blocks until it has ended.
         Ok(tokio::task::spawn_blocking(move || std::mem::drop(place)).await?)
     }
 

@@ -11,18 +11,18 @@ use testcontainers::{
 use super::options::Options;
 use crate::{BoxError, ports, watchdog::Watchdog};
 
-/// The image's version; the newest that these tests have to work with.
+/// The image's version: the newest that the tests have to work with.
 const TAG: &str = "18";
 pub(super) const PASSWORD: &str = "annals";
 const PORT: u16 = 5432;
 
-/// Where files wait until the data directory exists.
+/// The directory that holds files until the data directory exists.
 const WAITING: &str = "/annals";
-/// The image runs what is there when it has created the data directory.
+/// The image runs this script when it has created the data directory.
 const ON_CREATION: &str = "/docker-entrypoint-initdb.d/annals.sh";
 
-/// A container, which testcontainers removes when this is dropped, and a watchdog for the case that
-/// it is not.
+/// A container. testcontainers removes it when this is dropped; if the process is killed, the
+/// watchdog does.
 pub(super) struct Docker {
     container: ContainerAsync<GenericImage>,
     _watchdog: Option<Watchdog>,
@@ -30,7 +30,7 @@ pub(super) struct Docker {
 
 impl Docker {
     pub(super) async fn start(options: Options) -> Result<(Self, SocketAddr), BoxError> {
-        // Docker gives a container another port at every start if it may choose.
+        // If Docker chose the port, it would choose another one at every start.
         let port = ports::free()?;
         let image = GenericImage::new("postgres", TAG)
             .with_wait_for(WaitFor::Nothing)
@@ -58,8 +58,9 @@ impl Docker {
     }
 }
 
-/// What is done in the data directory before the server's first real start. Settings on its command
-/// line would hold for the one that creates the databases, when the files are not there yet.
+/// The script that prepares the data directory before the server's first real start. Settings on
+/// the command line would also apply to the server that creates the databases, when the files are
+/// not there yet.
 fn creation(options: &Options) -> String {
     let mut script = format!("cat >>\"$PGDATA/postgresql.conf\" <<'END'\n{}END\n", options.lines());
     for (name, _) in &options.files {

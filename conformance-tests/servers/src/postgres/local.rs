@@ -1,4 +1,4 @@
-//! A server of the programs on this machine.
+//! A server that runs the programs of this machine.
 
 use std::{
     fs,
@@ -18,22 +18,22 @@ use tokio::{
 use super::options::{Options, line};
 use crate::{BoxError, ports, watchdog::Watchdog};
 
-/// A server, its directory, and the watchdog that started it and removes both.
+/// A server, its directory, and the watchdog process that starts the server and removes both.
 pub(super) struct Local {
     watchdog: Mutex<Watchdog>,
-    /// With the log, the Unix socket, and `data`.
+    /// Holds the log, the Unix socket, and the directory `data`.
     directory: PathBuf,
     data: PathBuf,
-    /// Who runs it, where we may not.
+    /// The user and group that run the server, if this process runs as root.
     user: Option<(u32, u32)>,
 }
 
-/// How many ports are tried, when each was taken between being found and being used.
+/// How many ports are tried, if another process takes each of them before the server does.
 const ATTEMPTS: usize = 10;
 
-/// How long [`Local::start_again`] waits for its port, which somebody may use for a moment.
+/// How long [`Local::start_again`] waits for its port, which another process may use for a moment.
 const PORT_PATIENCE: Duration = Duration::from_secs(20);
-/// How often it tries.
+/// How long it waits between two tries.
 const PORT_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Local {
@@ -70,13 +70,14 @@ impl Local {
         Ok(local)
     }
 
-    /// Adds lines to `postgresql.conf`, of which the last of a name holds.
+    /// Adds lines to `postgresql.conf`. Of several lines for one setting the last one applies.
     fn configure(&self, lines: &str) -> Result<(), BoxError> {
         let path = self.data.join("postgresql.conf");
         Ok(fs::OpenOptions::new().append(true).open(path)?.write_all(lines.as_bytes())?)
     }
 
-    /// Places a file into the data directory that the server accepts as secret.
+    /// Places a file into the data directory, with the permissions that the server demands of a
+    /// secret.
     fn place(&self, name: &str, content: &[u8]) -> Result<(), BoxError> {
         let path = self.data.join(name);
         let mut options = fs::OpenOptions::new();
@@ -109,7 +110,7 @@ impl Local {
     fn try_start(&self) -> Result<(), Refusal> {
         let before = self.log().len();
         self.ask("start").map_err(|e| {
-            // The server was made to speak English.
+            // The log is in English, since the server was created with the locale C.
             match self.log().get(before..) {
                 Some(log) if log.contains("could not create any TCP/IP sockets") => {
                     Refusal::PortTaken(e)
@@ -123,12 +124,12 @@ impl Local {
         &self.data
     }
 
-    /// Stops the server at once, and returns when it is gone.
+    /// Stops the server at once, and returns when it has ended.
     pub(super) async fn kill(self: Arc<Self>) -> Result<(), BoxError> {
         spawn_blocking(move || self.ask("stop")).await?
     }
 
-    /// Starts the server on its data and port.
+    /// Starts the server again on its data and port.
     pub(super) async fn start_again(self: Arc<Self>) -> Result<(), BoxError> {
         let deadline = Instant::now() + PORT_PATIENCE;
         let mut ticks = interval(PORT_INTERVAL);
@@ -162,14 +163,15 @@ impl Local {
 /// How many lines of the log an error quotes.
 const QUOTED: usize = 20;
 
-/// Why the server did not start.
+/// The reason why the server did not start.
 enum Refusal {
-    /// Somebody else has its port.
+    /// Another process has its port.
     PortTaken(BoxError),
     Other(BoxError),
 }
 
-/// Whom PostgreSQL has to run as: it refuses to run as root.
+/// The user and group that PostgreSQL has to run as if this process is root: it refuses to run as
+/// root.
 fn unprivileged() -> Result<Option<(u32, u32)>, BoxError> {
     let own = Command::new("id").arg("-u").output()?;
     if own.stdout != b"0\n" {

@@ -1,4 +1,5 @@
-# Runs one PostgreSQL server. $1: the directory of the programs; $2: where to make a directory.
+# Runs one PostgreSQL server. $1: the directory of its programs; $2: the directory in which to make
+# one for the server.
 programs=$1
 umask 077
 directory=$(mktemp -d "$2/annals-XXXXXX" 2>&1) || {
@@ -6,7 +7,7 @@ directory=$(mktemp -d "$2/annals-XXXXXX" 2>&1) || {
     exit 1
 }
 
-# The pipes belong to this shell alone: a server that held them would keep their readers waiting.
+# A server that inherited this shell's pipes would keep them open, and their readers waiting.
 run() {
     program=$1
     shift
@@ -19,7 +20,7 @@ end() {
 }
 trap end EXIT
 trap 'exit 1' HUP INT TERM
-# Nobody may be left to hear an answer.
+# The process that reads the answers may have ended.
 trap '' PIPE
 
 echo "ok $directory"

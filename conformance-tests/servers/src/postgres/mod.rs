@@ -18,12 +18,11 @@ pub use options::Options;
 pub use source::Source;
 pub use wire::Marked;
 
-/// How long a server may take until it lets clients in; some read-only disks and busy machines
-/// take seconds.
+/// How long to wait until a server lets clients in. Slow disks and busy machines take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server that lets clients in. One that was started here ends when this is dropped, which takes
-/// a moment, or with the process.
+/// A server that lets clients in. A server that was started here ends when this is dropped, which
+/// takes a moment, or with the process.
 pub struct Postgres {
     server: Server,
     addr: SocketAddr,
@@ -37,12 +36,12 @@ enum Server {
 }
 
 impl Source {
-    /// Starts a server, and waits until it lets clients in. A server that was given
-    /// ([`Source::is_ours`]) is only looked for.
+    /// Starts a server, and waits until it lets clients in. A server that runs already
+    /// ([`Source::Given`]) is only waited for.
     ///
     /// # Errors
-    /// When it does not come up, with the end of its log; when a given server cannot be reached, or
-    /// `options` ask for something of it.
+    /// If the server does not come up, with the end of its log; if a given server cannot be
+    /// reached, or `options` are not the default for it.
     pub async fn start(&self, options: Options) -> Result<Postgres, BoxError> {
         options.check()?;
         match self {
@@ -69,27 +68,28 @@ impl Source {
 }
 
 impl Postgres {
-    /// The URL of a database in which the user may do everything.
+    /// The URL of a database, with a user who may do everything there.
     pub fn url(&self) -> String {
         self.url.to_string()
     }
 
-    /// [`url`](Self::url), by another address, such as that of a [`Proxy`](crate::Proxy).
+    /// [`url`](Self::url) with another address, such as that of a [`Proxy`](crate::Proxy).
     pub fn url_at(&self, addr: SocketAddr) -> String {
         Url { authority: addr.to_string(), ..self.url.clone() }.to_string()
     }
 
-    /// Where the server listens.
+    /// The address at which the server listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Whether it was started here. One that was not must not be stopped, and others may use it.
+    /// Whether the server was started here. Otherwise it must not be stopped, and others may use
+    /// it.
     pub fn is_ours(&self) -> bool {
         !matches!(self.server, Server::Given)
     }
 
-    /// The data directory, where it is on this machine.
+    /// The data directory, if it is on this machine.
     pub fn data_directory(&self) -> Option<&Path> {
         match &self.server {
             Server::Local(local) => Some(local.data()),
@@ -106,27 +106,27 @@ impl Postgres {
         self.start_again().await
     }
 
-    /// Stops the server without warning: it closes its connections, finishes nothing, and recovers
-    /// from its write-ahead log when it is next started. Returns when it is gone.
+    /// Stops the server without warning, and returns when it has ended. It closes its connections,
+    /// finishes nothing, and recovers from its write-ahead log at the next start.
     ///
     /// # Errors
-    /// When it is not ours, or not running.
+    /// If the server was not started here, or is not running.
     pub async fn kill(&self) -> Result<(), BoxError> {
         match &self.server {
-            Server::Given => Err(format!("{} names this server: not ours", source::URL).into()),
+            Server::Given => Err(format!("{} names this server, which was not started here", source::URL).into()),
             Server::Local(local) => local.clone().kill().await,
             Server::Docker(docker) => docker.kill().await,
         }
     }
 
-    /// Starts the server after [`kill`](Self::kill), on the same data and the same port, and waits
+    /// Starts the server after [`kill`](Self::kill) on the same data and the same port, and waits
     /// until it lets clients in.
     ///
     /// # Errors
-    /// When it is not ours, or does not come up, with the end of its log.
+    /// If the server was not started here, or does not come up, with the end of its log.
     pub async fn start_again(&self) -> Result<(), BoxError> {
         match &self.server {
-            Server::Given => Err(format!("{} names this server: not ours", source::URL).into()),
+            Server::Given => Err(format!("{} names this server, which was not started here", source::URL).into()),
             Server::Local(local) => local.clone().start_again().await,
             Server::Docker(docker) => docker.start_again().await,
         }?;
@@ -140,36 +140,36 @@ impl Postgres {
 
     async fn wait_until_ready(&self) -> Result<(), BoxError> {
         let what = format!("PostgreSQL at {} lets clients in", self.addr);
-        // Nobody is starting a given server.
+        // A given server should be running already.
         let patience = if self.is_ours() { PATIENCE } else { Duration::from_secs(5) };
         until(&what, patience, || async {
             let accepts = wire::accepts(self.addr);
-            // Something else may listen there, and never answer.
+            // Another program may listen there, and never answer.
             tokio::time::timeout(Duration::from_secs(5), accepts).await.unwrap_or(false)
         })
         .await
     }
 }
 
-/// One server for the tests of this process that need none for themselves, started when first
-/// asked for. It ends with the process.
+/// A server that the tests of this process share. It is started at the first call, and ends with
+/// the process.
 ///
 /// # Errors
-/// When there is no [`Source`], or it does not come up; the next call then tries again.
+/// If there is no [`Source`], or the server does not come up; the next call tries again.
 pub async fn shared() -> Result<Arc<Postgres>, BoxError> {
     static SHARED: OnceCell<Arc<Postgres>> = OnceCell::const_new();
     let start = || async { Source::find()?.start(Options::default()).await.map(Arc::new) };
     SHARED.get_or_try_init(start).await.cloned()
 }
 
-/// A URL, as far as another address can be put into it.
+/// A URL in parts, so that its address can be replaced.
 #[derive(Clone)]
 struct Url {
-    /// Up to the `@`, if there is one.
+    /// The part up to the `@`, if there is one.
     user: String,
-    /// Host and port.
+    /// The host and port.
     authority: String,
-    /// From the `/` or `?` on.
+    /// The part from the `/` or `?` on.
     rest: String,
 }
 
@@ -184,11 +184,11 @@ impl Url {
         let (tail, rest) = tail.split_at(tail.find(['/', '?']).unwrap_or(tail.len()));
         let (user, host) = tail.split_at(tail.rfind('@').map_or(0, |at| at + 1));
         if !matches!(scheme, "postgres" | "postgresql") || host.is_empty() || host.contains(',') {
-            // The URL itself may hold a password.
+            // The message leaves out the URL, which may hold a password.
             let wanted = "postgres://user:password@host:port/database, with one host";
             return Err(format!("{} is not of the form {wanted}", source::URL).into());
         }
-        // An IPv6 address has colons too, in brackets.
+        // An IPv6 address has colons inside of its brackets.
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
         let port = if has_port { "" } else { ":5432" };
         Ok(Self {

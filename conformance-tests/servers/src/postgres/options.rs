@@ -1,22 +1,22 @@
-//! What a test wants of its server.
+//! The options of a test's server.
 
 use std::path::PathBuf;
 
 use crate::BoxError;
 
-/// What a test wants of its server; as it is by default, `Options::default()`.
+/// The options of a test's server. `Options::default()` gives a server with default settings.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Options {
-    /// Lines for `postgresql.conf`, of which the last of a name holds.
+    /// Settings for `postgresql.conf`. If a name appears several times, the last value applies.
     pub settings: Vec<(String, String)>,
-    /// Files to be placed into the data directory, with their contents.
+    /// The names and contents of files to place into the data directory.
     pub files: Vec<(String, Vec<u8>)>,
-    /// Whether commits survive the end of the machine, as PostgreSQL's own settings promise, and
-    /// cost what they do. They survive the end of the server in any case.
+    /// Whether commits survive a crash of the machine, which makes them slower. They survive a
+    /// crash of the server in any case.
     pub durable: bool,
-    /// In which directory the server gets its own: by default, that for temporary files. It counts
-    /// for servers on this machine only.
+    /// The directory in which a server on this machine gets a directory of its own. By default, the
+    /// directory for temporary files.
     pub parent: Option<PathBuf>,
 }
 
@@ -27,29 +27,30 @@ impl Options {
         self
     }
 
-    /// Places a file into the data directory, which only the server's user can read, as it demands
-    /// of `server.key`.
+    /// Places a file into the data directory. Only the server's user can read it, as PostgreSQL
+    /// demands of `server.key`.
     pub fn with_file(mut self, name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
         self.files.push((name.into(), content.into()));
         self
     }
 
-    /// Leaves PostgreSQL's settings about durability as they are.
+    /// Makes commits survive a crash of the machine, as PostgreSQL does by default.
     pub fn with_durability(mut self) -> Self {
         self.durable = true;
         self
     }
 
-    /// Gives the server a directory in this one. Keep it short, since the path of a Unix socket is
-    /// limited to about 100 bytes; where tests run as root, everybody must be able to write to it.
+    /// Gives the server its directory inside of this one. Keep the path short: that of a Unix
+    /// socket has at most about 100 bytes. If tests run as root, every user must be able to write
+    /// to it.
     pub fn with_parent(mut self, parent: impl Into<PathBuf>) -> Self {
         self.parent = Some(parent.into());
         self
     }
 
-    /// Everything for `postgresql.conf`, except for what depends on where the server runs.
+    /// The lines for `postgresql.conf`, without those that depend on where the server runs.
     pub(super) fn lines(&self) -> String {
-        // As many as a test may want, and a small fraction of a small machine's memory.
+        // More connections than any test uses, in a small part of a small machine's memory.
         let mut all = vec![("max_connections", "300"), ("shared_buffers", "64MB")];
         if !self.durable {
             all.push(("fsync", "off"));
@@ -58,21 +59,21 @@ impl Options {
         all.into_iter().map(|(name, value)| line(name, value)).collect()
     }
 
-    /// Refuses what would do something other than it says.
+    /// Refuses names and values that would not be taken as they are.
     pub(super) fn check(&self) -> Result<(), BoxError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         for name in self.settings.iter().map(|(n, _)| n).chain(self.files.iter().map(|(n, _)| n)) {
             if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-                return Err(format!("{name:?} is no name of a setting or a file").into());
+                return Err(format!("{name:?} is not a valid name of a setting or a file").into());
             }
         }
         match self.settings.iter().find(|(_, value)| value.contains(['\n', '\0'])) {
-            Some((name, _)) => Err(format!("the value of {name} is more than a line").into()),
+            Some((name, _)) => Err(format!("the value of the setting {name} is more than one line").into()),
             None => Ok(()),
         }
     }
 
-    /// Refuses all that cannot be had of a server that somebody else has started.
+    /// Refuses all options, for a server that was not started here.
     pub(super) fn refuse_any(&self) -> Result<(), BoxError> {
         if self.settings.is_empty() && self.files.is_empty() && !self.durable {
             return Ok(());
@@ -81,7 +82,7 @@ impl Options {
     }
 }
 
-/// A line for `postgresql.conf`.
+/// A line of `postgresql.conf`.
 pub(super) fn line(name: &str, value: &str) -> String {
     let value = value.replace('\\', r"\\").replace('\'', "''");
     format!("{name} = '{value}'\n")

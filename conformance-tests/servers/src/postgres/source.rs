@@ -1,4 +1,4 @@
-//! Where a server can be had.
+//! Finds a way to get a server.
 
 use std::{
     env,
@@ -8,30 +8,30 @@ use std::{
     time::Duration,
 };
 
-/// The environment variable with the URL of a server that is running.
+/// The environment variable that holds the URL of a running server.
 pub(super) const URL: &str = "ANNALS_POSTGRES_URL";
-/// The environment variable with the directory of PostgreSQL's programs.
+/// The environment variable that names the directory of PostgreSQL's programs.
 const PROGRAMS: &str = "ANNALS_POSTGRES_BIN";
 
-/// Where a server can be had.
+/// A way to get a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// It is running, at this URL: `ANNALS_POSTGRES_URL`.
+    /// A server that is running at this URL, from `ANNALS_POSTGRES_URL`.
     Given(String),
-    /// PostgreSQL's programs, in this directory.
+    /// PostgreSQL's programs in this directory.
     Local(PathBuf),
     /// A Docker engine, which pulls the image if it does not have it.
     Docker,
 }
 
 impl Source {
-    /// Finds one, without starting anything: `ANNALS_POSTGRES_URL` if it is set; programs on this
-    /// machine, in `ANNALS_POSTGRES_BIN` if it is set, else the newest where packages put them, else
-    /// on the `PATH`; Docker, if its engine answers.
+    /// Finds a source, without starting anything. It tries, in this order: the URL in
+    /// `ANNALS_POSTGRES_URL`; the programs in `ANNALS_POSTGRES_BIN`; the newest programs where
+    /// packages install them; programs on the `PATH`; Docker, if its engine answers.
     ///
     /// # Errors
-    /// Why there is none, in one sentence.
+    /// One sentence that says why there is no source.
     pub fn find() -> Result<Self, String> {
         let set = |name| env::var_os(name).filter(|value: &OsString| !value.is_empty());
         if let Some(url) = set(URL) {
@@ -54,13 +54,13 @@ impl Source {
         Err(format!("there is no PostgreSQL on this machine, no Docker, and no {URL}"))
     }
 
-    /// Whether its servers are started here, and so can be restarted.
+    /// Whether the servers of this source are started here, so that tests may restart them.
     pub fn is_ours(&self) -> bool {
         !matches!(self, Self::Given(_))
     }
 }
 
-/// A description for people, without the password that may stand in a URL.
+/// Describes the source without its URL, which may hold a password.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,8 +75,8 @@ fn has_programs(directory: &Path) -> bool {
     ["postgres", "initdb", "pg_ctl"].iter().all(|program| directory.join(program).is_file())
 }
 
-/// The newest version where the packages of Debian, of PostgreSQL for Red Hat, and of Homebrew put
-/// their programs.
+/// The newest programs where the packages of Debian, of PostgreSQL for Red Hat, and of Homebrew
+/// install them.
 fn packaged() -> Option<PathBuf> {
     let places = [
         ("/usr/lib/postgresql", ""),
@@ -100,7 +100,7 @@ fn packaged() -> Option<PathBuf> {
     found.into_iter().max().map(|(_, directory)| directory)
 }
 
-/// `9.6` is older than `10`.
+/// The numbers of a version, so that `9.6` is less than `10`.
 fn version(text: &str) -> Option<Vec<u32>> {
     text.split('.').map(|number| number.parse().ok()).collect()
 }
@@ -110,7 +110,7 @@ fn on_path() -> Option<PathBuf> {
     env::split_paths(&path).find(|directory| has_programs(directory))
 }
 
-/// Whether an engine answers, where testcontainers would look for it.
+/// Whether a Docker engine answers at the place where testcontainers would look for it.
 fn docker_answers() -> bool {
     let listens = |path: &Path| std::os::unix::net::UnixStream::connect(path).is_ok();
     if let Ok(host) = env::var("DOCKER_HOST") {
@@ -128,7 +128,7 @@ fn docker_answers() -> bool {
         below("HOME", ".docker/run/docker.sock"),
         below("HOME", ".docker/desktop/docker.sock"),
     ];
-    // It takes the first that exists.
+    // testcontainers takes the first socket that exists.
     sockets.into_iter().flatten().find(|path| path.exists()).is_some_and(|path| listens(&path))
 }
 

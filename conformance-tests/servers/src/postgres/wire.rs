@@ -10,19 +10,20 @@ use tokio::{
 
 use crate::proxy::{Conversation, Fate, Losses, Protocol};
 
-/// The requests whose answers a [`Proxy`](crate::Proxy) can lose: those whose SQL contains a text.
-/// That is a simple query, or a prepared statement each time it is bound; the answer goes up to the
-/// `ReadyForQuery` after it. On an encrypted connection nothing is recognised.
+/// Recognises the requests whose answers a [`Proxy`](crate::Proxy) can lose: those whose SQL
+/// contains a given text. Such a request is a simple query, or each bind of a prepared statement.
+/// Its answer ends with the next `ReadyForQuery`. On an encrypted connection no request is
+/// recognised.
 #[derive(Clone, Debug)]
 pub struct Marked(Vec<String>);
 
 impl Marked {
-    /// Requests whose SQL contains `marker`, in its first 64 KiB.
+    /// Recognises requests whose SQL contains `marker` in its first 64 KiB.
     pub fn new(marker: impl Into<String>) -> Self {
         Self(vec![marker.into()])
     }
 
-    /// And those whose SQL contains this one.
+    /// Also recognises requests whose SQL contains this marker.
     pub fn or(mut self, marker: impl Into<String>) -> Self {
         self.0.push(marker.into());
         self
@@ -49,21 +50,21 @@ struct Session {
     markers: Vec<Vec<u8>>,
     client: Messages,
     server: Messages,
-    /// The server owes the one byte that answers the question for encryption.
+    /// The client has asked for encryption, and the server has not sent the byte that answers it.
     encryption_asked: bool,
-    /// What passes can no longer be read.
+    /// Whether the session is encrypted, or cannot be read for another reason.
     opaque: bool,
-    /// Which prepared statements carry the marker, by name.
+    /// Whether each prepared statement contains a marker, by the name of the statement.
     statements: HashMap<Vec<u8>, bool>,
-    /// How many `ReadyForQuery` the client has asked for. The start of the session is one.
+    /// How many `ReadyForQuery` the client has asked for. The start of the session asks for one.
     asked: u64,
-    /// How many of them have come.
+    /// How many `ReadyForQuery` the server has sent.
     answered: u64,
-    /// The one that ends the answer to be lost.
+    /// The number of the `ReadyForQuery` that ends the answer to be lost.
     losing: Option<u64>,
 }
 
-/// The codes in place of a protocol version.
+/// The codes that a client can send in place of a protocol version.
 const CANCEL: u32 = 80_877_102;
 const SSL: u32 = 80_877_103;
 const GSS_ENCRYPTION: u32 = 80_877_104;
@@ -111,12 +112,12 @@ impl Conversation for Session {
 }
 
 impl Session {
-    /// All that was asked for before the answer to be lost has been answered.
+    /// Whether the next answer is the one to be lost.
     fn is_losing_next(&self) -> bool {
         self.losing == Some(self.answered + 1)
     }
 
-    /// A message before the session proper, which has a code instead of a type.
+    /// Takes a message from before the session begins, which has a code instead of a type.
     fn start(&mut self, body: &[u8]) {
         match body.first_chunk().copied().map(u32::from_be_bytes) {
             Some(SSL | GSS_ENCRYPTION) => self.encryption_asked = true,
@@ -173,26 +174,26 @@ impl Session {
     }
 }
 
-/// How much of a message's body is kept. Longer ones carry data.
+/// How many bytes of a message's body are kept. Only messages with data are longer.
 const KEPT: usize = 64 * 1024;
-/// No message at the start of a session is longer; PostgreSQL has the same limit.
+/// The longest message at the start of a session; PostgreSQL has the same limit.
 const LONGEST_START: usize = 10_000;
 
-/// Cuts a stream of bytes, which comes in any pieces, into messages.
+/// Cuts a stream of bytes, which arrives in pieces of any size, into messages.
 struct Messages {
-    /// Whether messages have a type before their length, as all but the first of a client have.
+    /// Whether messages begin with a type, as all do except for the first of a client.
     typed: bool,
     header: Vec<u8>,
     body: Vec<u8>,
-    /// How much of the body has still to come, once the header is complete.
+    /// How many bytes of the body are still missing; `None` until the header is complete.
     missing: Option<usize>,
 }
 
 enum Next {
-    /// The type, 0 where it has none, and the body, or what is kept of it.
+    /// The type, or 0 if the message has none, and the first part of the body.
     Message(u8, Vec<u8>),
     Incomplete,
-    /// These are no messages, but perhaps something encrypted.
+    /// The bytes are not messages; they may be encrypted.
     Nonsense,
 }
 
@@ -201,7 +202,7 @@ impl Messages {
         Self { typed, header: Vec::new(), body: Vec::new(), missing: None }
     }
 
-    /// The next message, whose bytes are taken off the front.
+    /// Removes the next message from the front of the bytes.
     fn next(&mut self, bytes: &mut &[u8]) -> Next {
         let mut missing = match self.missing {
             Some(missing) => missing,
@@ -234,21 +235,21 @@ impl Messages {
     }
 }
 
-/// Takes up to `count` bytes off the front.
+/// Removes up to `count` bytes from the front.
 fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (front, rest) = bytes.split_at_checked(count).unwrap_or((bytes, &[]));
     *bytes = rest;
     front
 }
 
-/// Whether a server lets clients in at this address. That it listens is not enough: it does so
-/// while it recovers, and Docker listens before it.
+/// Whether a server lets clients in at this address. It is not enough that the port is open: a
+/// server listens while it recovers, and Docker listens before the server does.
 pub(crate) async fn accepts(addr: SocketAddr) -> bool {
-    /// `cannot_connect_now`, among the fields of an error.
+    /// The field of an error message that has the code `cannot_connect_now`.
     const NOT_YET: &[u8] = b"C57P03";
     let ask = async {
         let mut stream = TcpStream::connect(addr).await?;
-        // Length, version 3.0, and the parameters, of which only the user is required.
+        // The length, the version 3.0, and the only parameter that is required: the user.
         stream.write_all(b"\0\0\0\x17\0\x03\0\0user\0postgres\0\0").await?;
         let kind = stream.read_u8().await?;
         let mut body = vec![
@@ -257,7 +258,8 @@ pub(crate) async fn accepts(addr: SocketAddr) -> bool {
                 .map_or(0, |l| l.min(KEPT).saturating_sub(4))
         ];
         stream.read_exact(&mut body).await?;
-        // Any answer but that one, also a refusal of this user, comes from a server that is up.
+        // Every other answer, even a refusal of this user, comes from a server that lets clients
+        // in.
         std::io::Result::Ok(
             kind != b'E' || !body.split(|byte| *byte == 0).any(|field| field == NOT_YET),
         )
@@ -284,7 +286,7 @@ mod tests {
         losses
     }
 
-    /// Two prepared statements, of which one is marked, both used, the marked one last; pipelined.
+    /// Two prepared statements that are used in a pipeline, the one with the marker last.
     fn pipeline() -> Vec<u8> {
         [
             start(b"\0\x03\0\0user\0me\0\0"),

@@ -1,5 +1,5 @@
-//! Who is beside the store: a writer past it, as another process would be, that stops between a
-//! position and the commit for as long as a test wants; and a subscriber.
+//! Helpers that run beside the store: a writer that appends by SQL and keeps its transaction open
+//! between taking a position and committing for as long as a test wants, and a subscriber.
 
 use annals_core::{EventStore, StreamId, Subscribe};
 use annals_postgres::{
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::common::{PATIENCE, Place, Tested};
 
-/// A JSON event of an append that names no version.
+/// The flags of a JSON event in an append that names no version.
 const FLAGS: i16 = 1 | 4;
 const ANY: i64 = -1;
 
@@ -20,7 +20,7 @@ pub(crate) struct Raw {
     connection: PgConnection,
     schema: String,
     pub(crate) lock_key: i32,
-    /// The server's process.
+    /// The process id of the session on the server.
     pub(crate) pid: i32,
 }
 
@@ -33,14 +33,14 @@ impl Raw {
         Ok(Self { connection, schema, lock_key: row.try_get(0)?, pid: row.try_get(1)? })
     }
 
-    /// Runs a statement in which `{schema}` is the schema.
+    /// Runs a statement, with the schema in place of `{schema}`.
     pub(crate) async fn run(&mut self, sql: &str) -> Tested {
         let sql = sql.replace("{schema}", &self.schema);
         raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
         Ok(())
     }
 
-    /// Appends one event as `src/append.rs` does, and says its position.
+    /// Appends one event as `src/append.rs` does, and returns its position.
     pub(crate) async fn append_one(
         &mut self,
         stream: &str,
@@ -65,7 +65,7 @@ impl Raw {
         Ok(u64::try_from(row.try_get::<i64, _>(0)?)?)
     }
 
-    /// Appends one event to each of several streams as `src/append.rs` does, and says their
+    /// Appends one event to each of several streams as `src/append.rs` does, and returns their
     /// positions.
     pub(crate) async fn append(
         &mut self,
@@ -101,7 +101,7 @@ impl Raw {
         positions.into_iter().map(|position| Ok(u64::try_from(position)?)).collect()
     }
 
-    /// Stays where it is for a while, in the server: part of what is simulated.
+    /// Makes the session wait on the server, as a slow writer would.
     pub(crate) async fn hesitate(&mut self, milliseconds: f64) -> Tested {
         let sleep = query("SELECT pg_sleep($1)").bind(milliseconds / 1000.0);
         sleep.execute(&mut self.connection).await?;
@@ -109,7 +109,8 @@ impl Raw {
     }
 }
 
-/// What a subscription gives, taken from it at once, so that it never waits for the test.
+/// Takes events from a subscription as soon as they come, so that the subscription never waits for
+/// the test.
 pub(crate) struct Listener {
     positions: mpsc::UnboundedReceiver<annals_core::Result<u64>>,
     task: JoinHandle<()>,
@@ -137,7 +138,7 @@ impl Listener {
         Ok(next.map_err(|_| "no event came")?.ok_or("the subscription has ended")??)
     }
 
-    /// What has come and was not taken.
+    /// How many events have come that the test has not taken.
     pub(crate) fn waiting(&self) -> usize {
         self.positions.len()
     }

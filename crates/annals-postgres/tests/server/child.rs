@@ -1,4 +1,5 @@
-//! Tests that need another process start this program again, as a child that does one thing and ends.
+//! Tests that need another process start this program again, as a child that does one thing and
+//! ends.
 
 use std::{
     io::{Read, stdin},
@@ -19,15 +20,16 @@ use crate::{
     projection, tls,
 };
 
-/// The environment variable that makes this program a child, and names what it is to do.
+/// The environment variable that makes this program a child, and names its task.
 const TASK: &str = "ANNALS_TEST_CHILD";
 
-/// Does what this process was started for, if it is a child.
+/// Does the task of this process, if it is a child.
 pub(crate) fn run() -> Option<ExitCode> {
     let task = std::env::var(TASK).ok()?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     thread::spawn(|| {
-        // The parent says nothing: this ends when it does, or ends itself.
+        // The parent writes nothing: the read returns when the parent has ended, and ends the
+        // child.
         let _ = stdin().read(&mut [0]);
         std::process::exit(1);
     });
@@ -48,7 +50,7 @@ pub(crate) fn run() -> Option<ExitCode> {
     ))
 }
 
-/// A child, which ends at the latest with this process.
+/// A child process, which ends at the latest with this process.
 pub(crate) struct Child {
     process: process::Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -74,17 +76,17 @@ impl Child {
         Ok(Self { process, lines: BufReader::new(output).lines(), _alive: alive })
     }
 
-    /// Waits for the next line that it says; none when it has ended.
+    /// Waits for the next line of its output; `None` if it has ended.
     pub(crate) async fn line(&mut self) -> Result<Option<String>, BoxError> {
         Ok(timeout(PATIENCE, self.lines.next_line()).await.map_err(|_| "the child hangs")??)
     }
 
-    /// Ends it without warning, in the middle of whatever it does.
+    /// Kills the process without warning.
     pub(crate) async fn kill(mut self) -> Tested {
         Ok(self.process.kill().await?)
     }
 
-    /// Waits until it has done what it is to do.
+    /// Waits until the process has done its task.
     pub(crate) async fn finish(mut self) -> Tested {
         while self.line().await?.is_some() {}
         let ended: ExitStatus = timeout(PATIENCE, self.process.wait()).await??;

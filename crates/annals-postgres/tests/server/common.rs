@@ -1,4 +1,4 @@
-//! How the tests are run, and what they share.
+//! Runs the tests, and holds what they share.
 
 use std::{
     future::Future,
@@ -28,7 +28,7 @@ use crate::pooler;
 
 pub(crate) type Tested = Result<(), BoxError>;
 
-/// How long a test waits for what has to happen soon.
+/// How long a test waits for something that should happen soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One test.
@@ -39,20 +39,20 @@ pub(crate) struct Test {
     pub(crate) run: fn() -> Pin<Box<dyn Future<Output = Tested> + Send>>,
 }
 
-/// What a test needs of the server.
+/// What kind of server a test needs.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Needs {
-    /// Any will do: each test has a schema of its own.
+    /// Any server: each test has a schema of its own.
     Any,
-    /// One that the test may configure and restart.
+    /// A server that the test may configure and restart.
     Ours,
-    /// One whose programs are on this machine.
+    /// A server whose programs are on this machine.
     Local,
-    /// The same, and PgBouncer.
+    /// A server whose programs are on this machine, and PgBouncer.
     Pooler,
 }
 
-/// Lists the tests of a file: what they need, and their names.
+/// Lists the tests of a file, each with what it needs.
 macro_rules! tests {
     ($theme:literal: $($needs:ident $name:ident;)+) => {
         pub(crate) const TESTS: &[$crate::common::Test] = &[$($crate::common::Test {
@@ -109,7 +109,7 @@ fn is_required() -> bool {
     required.split(',').any(|name| name.trim() == "postgres")
 }
 
-/// A seed for what a test leaves to chance, printed so that it can be given again.
+/// The seed of a test's random numbers, printed so that the test can be repeated with it.
 pub(crate) fn seed(test: &str) -> u64 {
     let given = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
@@ -117,16 +117,16 @@ pub(crate) fn seed(test: &str) -> u64 {
     seed
 }
 
-/// A schema of its own on a server, removed when the process ends at the latest.
+/// A test's own schema on a server.
 pub(crate) struct Place {
     pub(crate) server: Arc<Postgres>,
     pub(crate) schema: String,
-    /// Where it is not that of the server's URL.
+    /// The database, if it is not that of the server's URL.
     database: Option<String>,
 }
 
 impl Place {
-    /// On the server that all tests share.
+    /// A schema on the server that all tests share.
     pub(crate) async fn shared() -> Result<Self, BoxError> {
         Ok(Self::on(postgres::shared().await?))
     }
@@ -137,7 +137,8 @@ impl Place {
         Self { server, schema: format!("t{}_{count}", std::process::id()), database: None }
     }
 
-    /// In a database of its own, made with these options, on the server that all tests share.
+    /// A schema in a database of its own, made with these options, on the server that all tests
+    /// share.
     pub(crate) async fn in_database(options: &str) -> Result<Self, BoxError> {
         let place = Self::shared().await?;
         let database = format!("{}_database", place.schema);
@@ -149,7 +150,7 @@ impl Place {
         self.config_at(&self.server.url())
     }
 
-    /// The same schema by another URL, that of a proxy say.
+    /// The configuration with another URL, such as that of a proxy.
     pub(crate) fn config_at(&self, url: &str) -> PostgresConfig {
         let mut config = PostgresConfig::from_url(url).unwrap();
         self.schema.clone_into(&mut config.options.schema);
@@ -167,14 +168,15 @@ impl Place {
         Ok(self.config().connect.connect().await?)
     }
 
-    /// Runs a statement in which `{schema}` is the schema.
+    /// Runs a statement, with the schema in place of `{schema}`.
     pub(crate) async fn execute(&self, sql: &str) -> Result<u64, BoxError> {
         let sql = sql.replace("{schema}", &self.schema);
         let mut connection = self.connect().await?;
         Ok(query(AssertSqlSafe(sql)).execute(&mut connection).await?.rows_affected())
     }
 
-    /// Removes the schema. Not on failure, so that it can be looked at where the server stays.
+    /// Removes the schema. A test that fails leaves it, so that it can be inspected on a server
+    /// that stays.
     pub(crate) async fn remove(mut self) -> Tested {
         if let Some(database) = self.database.take() {
             let drop = format!("DROP DATABASE {database} WITH (FORCE)");
@@ -192,17 +194,17 @@ pub(crate) fn event(number: u64) -> NewEvent {
     NewEvent::json("Counted", &number).unwrap()
 }
 
-/// The channel of a store, as other programs may listen to it.
+/// The channel of the store's notifications.
 pub(crate) fn channel(place: &Place) -> String {
     format!("annals {}", place.schema)
 }
 
-/// The sessions that listen, as a condition.
+/// The SQL condition for sessions that listen to the store's channel.
 pub(crate) fn listening(place: &Place) -> String {
     format!("query = 'LISTEN \"{}\"' AND pid <> pg_backend_pid()", channel(place))
 }
 
-/// Waits until so many handles of a store listen.
+/// Waits until this many handles of a store listen.
 pub(crate) async fn until_listening(place: &Place, handles: u64) -> Tested {
     let sessions =
         format!("SELECT 1 FROM pg_stat_activity WHERE state = 'idle' AND {}", listening(place));
@@ -210,7 +212,8 @@ pub(crate) async fn until_listening(place: &Place, handles: u64) -> Tested {
     until("the store listens", PATIENCE, listen).await
 }
 
-/// All events, which are to be in order and gapless in their streams.
+/// All events of a store. Checks that they are in order, and that the versions of streams have no
+/// gaps.
 pub(crate) async fn everything(store: &PostgresStore) -> Result<Vec<RecordedEvent>, BoxError> {
     use annals_core::{EventStore, ReadAll, TryStreamExt};
     let events: Vec<_> = store.read_all(ReadAll::default()).try_collect().await?;

@@ -1,4 +1,5 @@
-//! Locks, races and errors in the database: who loses is tried again or told, and harms no other.
+//! Locks, races and errors in the database: an append that loses is sent again or fails, and other
+//! appends go on.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -56,7 +57,7 @@ async fn locked_streams_hold_up_no_other() -> Tested {
     let store = place.open().await?;
     let mut lock = Lock::on(&place, "locked-0").await?;
     let mut stuck = Vec::new();
-    // One writer is left.
+    // One writer stays free.
     for number in 0..store.options().writers - 1 {
         let stream = format!("locked-{number}");
         lock.add(&stream).await?;
@@ -80,8 +81,8 @@ async fn locked_streams_hold_up_no_other() -> Tested {
     place.remove().await
 }
 
-/// Lets inserts of events fail where a condition holds. Attempts are counted in a sequence, which
-/// no rollback takes back.
+/// Makes inserts of events fail if a condition holds. A sequence counts the attempts, since a
+/// rollback does not take its numbers back.
 pub(crate) async fn fail_inserts(place: &Place, condition: &str, code: &str) -> Tested {
     for statement in [
         "DROP SEQUENCE IF EXISTS {schema}.attempts",
@@ -98,7 +99,8 @@ pub(crate) async fn fail_inserts(place: &Place, condition: &str, code: &str) -> 
     Ok(())
 }
 
-/// What [`fail_inserts`] does, at the commit: the answer is complete by then, but for its end.
+/// Makes commits fail, as [`fail_inserts`] makes inserts fail. By then the server has sent the
+/// whole answer, except for its end.
 pub(crate) async fn fail_commits(place: &Place, condition: &str, code: &str) -> Tested {
     fail_inserts(place, condition, code).await?;
     place.execute("DROP TRIGGER fail ON {schema}.events").await?;
@@ -117,7 +119,7 @@ async fn commits_that_fail_are_no_success() -> Tested {
     }
     assert_eq!(everything(&store).await?.len(), 0);
     place.execute("DROP TRIGGER fail ON {schema}.events").await?;
-    // As where transactions are judged at their commit.
+    // Under serializable isolation too, transactions fail at their commit.
     fail_commits(&place, "nextval('{schema}.attempts') <= 3", "40001").await?;
     for append in [any("a-1", 1), several] {
         assert!(!store.append(append).await?.replayed);
@@ -126,7 +128,7 @@ async fn commits_that_fail_are_no_success() -> Tested {
     place.remove().await
 }
 
-/// Serialization failure, deadlock, unique violation.
+/// The codes of a serialization failure, a deadlock, and a unique violation.
 pub(crate) const RACES: [&str; 3] = ["40001", "40P01", "23505"];
 
 async fn lost_races_are_tried_again() -> Tested {
@@ -173,15 +175,17 @@ async fn endless_races_come_to_an_end() -> Tested {
     place.remove().await
 }
 
-/// The append is the victim, and finds afterwards that its stream has moved on: a conflict.
+/// The append is the victim of the deadlock. In the second round it then finds that another append
+/// has been faster: a conflict.
 async fn a_deadlock_is_tried_again() -> Tested {
     let place = Place::shared().await?;
     let mut config = place.config();
-    // It is looked for once, this long after the wait began: the lock has to be asked for by then.
+    // PostgreSQL looks for a deadlock once, this long after the wait began. By then the test must
+    // have asked for the second lock.
     config.connect = config.connect.options([("deadlock_timeout", "2s")]);
     let store = PostgresStore::open(config).await?;
     let mut administrator = place.connect().await?;
-    // In the order in which they are locked.
+    // The streams in the order in which appends lock them.
     let text = "SELECT name FROM unnest(ARRAY['a-1', 'a-2']) AS name ORDER BY hashtext(name)";
     let streams: Vec<String> = query_scalar(text).fetch_all(&mut administrator).await?;
     for is_conflict in [false, true] {
@@ -195,7 +199,7 @@ async fn a_deadlock_is_tried_again() -> Tested {
             tokio::spawn(async move { store.append_multi(appends).await })
         };
         lock.wait_for(1).await?;
-        // Each has what the other wants now.
+        // Now each of the two holds the lock that the other wants.
         within("the append gives way", lock.add(&streams[0])).await??;
         if is_conflict {
             let Lock { connection, key } = &mut lock;
@@ -237,7 +241,7 @@ async fn an_error_harms_only_its_append() -> Tested {
         .collect();
     let (lock, all) = queue(&place, &store, &appends).await?;
     lock.release().await?;
-    // The first is the one that was waited for.
+    // The first append is the one that the lock held up.
     for (number, one) in all.into_iter().enumerate() {
         let appended = within("an append ends", one).await??;
         if number == poison + 1 {
@@ -250,7 +254,7 @@ async fn an_error_harms_only_its_append() -> Tested {
     place.remove().await
 }
 
-/// Polls a future at most so many times, and drops it.
+/// Polls a future at most this many times, and drops it.
 async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -285,7 +289,7 @@ async fn dropped_appends_are_whole_or_not_there() -> Tested {
                 let (store, acknowledged, mut rng) =
                     (store.clone(), acknowledged.clone(), rng.fork());
                 tasks.spawn(async move {
-                    // What reads is dropped as well: in the middle of a page, on all connections.
+                    // Reads are dropped as well, in the middle of a page, on all connections.
                     let polls = rng.usize(..6);
                     drop(drop_after(polls, store.load_stream(&append.stream)).await);
                     let appended = drop_after(rng.usize(1..4), store.append(append)).await;
@@ -295,7 +299,7 @@ async fn dropped_appends_are_whole_or_not_there() -> Tested {
                     }
                 });
             }
-            // Ends the others wherever they are by then.
+            // The other tasks are ended wherever they are by then.
             for _ in 0..rng.usize(..=tasks.len()) {
                 tasks.join_next().await.unwrap()?;
             }
@@ -303,8 +307,8 @@ async fn dropped_appends_are_whole_or_not_there() -> Tested {
         }
         let appended = within("the store goes on", store.append(any("last-1", 0))).await??;
         let direct = place.open().await?;
-        // One that nobody waits for may still be under way.
-        let mut lock = Lock::on(&place, "nobody-1").await?;
+        // An append whose future was dropped may still be under way.
+        let mut lock = Lock::on(&place, "unrelated-1").await?;
         lock.wait_for(0).await?;
         lock.release().await?;
         let events = everything(&direct).await?;
@@ -316,11 +320,11 @@ async fn dropped_appends_are_whole_or_not_there() -> Tested {
         for numbers in streams.into_values() {
             for append in numbers.chunks(3) {
                 assert!(append.len() == 3 && append.iter().all(|n| *n == append[0]), "{append:?}");
-                assert!(written.insert(append[0]), "{append:?} is there twice");
+                assert!(written.insert(append[0]), "{append:?} was written twice");
             }
         }
         let acknowledged = acknowledged.lock().unwrap().clone();
-        assert!(acknowledged.is_subset(&written), "acknowledged, and not there");
+        assert!(acknowledged.is_subset(&written), "acknowledged, but not written");
         eprintln!("{} were written, {} acknowledged", written.len(), acknowledged.len());
         let mut seen = Vec::new();
         while seen.last() != Some(&appended.position) {

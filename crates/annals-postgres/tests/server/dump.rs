@@ -46,12 +46,13 @@ async fn a_restored_store_goes_on_where_the_first_was() -> Tested {
     let lease = LeaseName::new("projection")?;
     let held = LeaseRecord::new(1, 1, Uuid::now_v7(), Duration::from_secs(1));
     assert!(store.swap_lease(&lease, &held).await?);
-    // The newest are removed: their positions are not given again.
+    // The newest events are removed. Their positions must not be given again.
     let newest: Vec<NewEvent> = (0..4).map(event).collect();
     let removed = store.append_to("c-1", ExpectedVersion::Any, newest).await?;
     store.delete(&id("c-1"), ExpectedVersion::Any).await?;
     let events = everything(&store).await?;
-    // What is under way when the dump is made is not in it, and holds nobody up elsewhere.
+    // An append that is under way during the dump is not part of it, and must not hold up readers
+    // of the restored store.
     writer.run("BEGIN").await?;
     writer.append_one("a-open", "Counted").await?;
 
@@ -84,7 +85,7 @@ async fn a_restored_store_goes_on_where_the_first_was() -> Tested {
     from.remove().await
 }
 
-/// Dumps the schema from one database, and restores it in another.
+/// Dumps the schema from one database and restores it in another.
 async fn copy(from: &Place, to: &Place) -> Tested {
     let Source::Local(programs) = Source::find()? else { return Err("no programs".into()) };
     let (dump, restore) = (from.config().connect, to.config().connect);

@@ -1,5 +1,5 @@
-//! Killed servers, lost connections and answers, hanging networks, locks and full pools: what was
-//! acknowledged is there once, what was refused is not, and subscribers miss nothing.
+//! Killed servers, lost connections and answers, hanging networks, locks and full pools:
+//! acknowledged events are there once, refused events are not, and subscribers miss nothing.
 
 use std::{
     sync::{
@@ -39,15 +39,15 @@ tests! { "faults":
     Any an_append_whose_answer_was_lost_wakes_subscribers;
     Any a_retry_needs_no_second_connection;
     Any a_network_hangs;
-    Any kept_connections_have_died;
+    Any idle_connections_have_died;
     Any sessions_are_terminated;
     Any a_full_pool_is_busy;
     Any a_full_pool_fails_all_that_wait_at_once;
     Any more_calls_than_connections;
-    Any subscribers_look_while_nobody_listens;
+    Any subscribers_poll_without_a_listener;
 }
 
-/// How long a call waits for a connection where a test wants it to fail soon.
+/// How long a call waits for a connection in tests that want it to fail soon.
 const SOON: Duration = Duration::from_millis(300);
 async fn proxy(place: &Place) -> Result<(Proxy, PostgresConfig), BoxError> {
     let proxy = Proxy::between(place.server.addr(), Marked::new(".append")).await?;
@@ -65,13 +65,13 @@ async fn a_server_is_killed_under_load() -> Tested {
     for _ in 0..3 {
         load.more(rng.usize(1..300)).await?;
         server.kill().await?;
-        let error = store.append(any("outage-1", 1)).await.expect_err("nobody is there");
+        let error = store.append(any("outage-1", 1)).await.expect_err("the server is down");
         assert!(error.is_retryable(), "{error:?}");
         server.start_again().await?;
     }
     load.end(&place).await?;
     drop((store, other, place));
-    // Waits for the end of the server.
+    // Dropping the server blocks until it has ended.
     Ok(tokio::task::spawn_blocking(move || drop(server)).await?)
 }
 
@@ -84,7 +84,7 @@ async fn answers_are_lost_under_load() -> Tested {
     let goal = 60;
     while proxy.lost() < goal {
         load.more(rng.usize(1..30)).await?;
-        // The answer to what is sent again may be among them.
+        // The answer to a statement that is sent again may be lost too.
         (0..rng.usize(1..=4)).for_each(|_| proxy.lose_next_answer());
     }
     load.end(&place).await?;
@@ -111,7 +111,8 @@ async fn connections_are_cut_and_refused_under_load() -> Tested {
         proxy.refuse(round % 5 == 4);
         proxy.cut().await;
         if round % 5 == 4 {
-            let error = store.append(any("outage-1", 1)).await.expect_err("no way through");
+            let error =
+                store.append(any("outage-1", 1)).await.expect_err("the proxy refuses connections");
             assert!(error.is_retryable(), "{error:?}");
             proxy.refuse(false);
         }
@@ -124,18 +125,18 @@ async fn answers_of_one_transaction_are_lost_together() -> Tested {
     let place = Place::shared().await?;
     let (proxy, config) = proxy(&place).await?;
     let store = PostgresStore::open(one_writer(config)).await?;
-    // One to each of several streams, and several to one.
+    // Some streams get one append, others two.
     let appends: Vec<_> = (0..20)
         .map(|n| Append::new(id(&format!("a-{}", n % 12)), ExpectedVersion::Any, [event(n)]))
         .collect();
     let (lock, mut all) = queue(&place, &store, &appends).await?;
-    // For what comes next: the answer, and the connection on which to ask again.
+    // The next answer is lost, and no new connection can be made to ask again.
     proxy.lose_next_answer();
     proxy.refuse(true);
     lock.release().await?;
     all.remove(0).await??;
     for one in all {
-        let error = within("an append ends", one).await??.expect_err("nobody knows");
+        let error = within("an append ends", one).await??.expect_err("the outcome is unknown");
         assert!(error.is_retryable() && error.outcome_unknown(), "{error:?}");
     }
     assert_eq!(proxy.lost(), 1, "they shared a transaction");
@@ -154,7 +155,7 @@ async fn answers_of_one_transaction_are_lost_together() -> Tested {
     place.remove().await
 }
 
-/// Longer than any test takes: whoever looks by himself only then has to be woken.
+/// A poll interval longer than any test, so that only a wake-up can bring an event.
 const NEVER: Duration = Duration::from_secs(3_600);
 
 async fn an_append_whose_answer_was_lost_wakes_subscribers() -> Tested {
@@ -168,7 +169,7 @@ async fn an_append_whose_answer_was_lost_wakes_subscribers() -> Tested {
         other.subscribe(Subscribe::default()).await?,
     );
     until_listening(&place, 2).await?;
-    // The second time what is sent again is not answered either.
+    // In the second round, the answer to the statement that is sent again is lost too.
     for (number, lost) in [(1, 1), (2, 2), (3, 1)] {
         (0..lost).for_each(|_| proxy.lose_next_answer());
         let append = Append::new(id("a-1"), Version::new(number - 1), [event(number)]);
@@ -212,7 +213,7 @@ async fn a_retry_needs_no_second_connection() -> Tested {
 async fn a_network_hangs() -> Tested {
     let place = Place::shared().await?;
     let (proxy, mut config) = proxy(&place).await?;
-    // Long enough to stall while an append waits for its lock.
+    // Long enough for the test to stall the network while the append waits for its lock.
     config.options.request_timeout = Duration::from_secs(2);
     let (store, direct) = (PostgresStore::open(config).await?, place.open().await?);
     let mut live = store.subscribe(Subscribe::default()).await?;
@@ -245,13 +246,13 @@ async fn a_network_hangs() -> Tested {
     place.remove().await
 }
 
-/// A connection that died while nobody used it costs nobody an error.
-async fn kept_connections_have_died() -> Tested {
+/// No call fails because an idle connection has died.
+async fn idle_connections_have_died() -> Tested {
     let place = Place::shared().await?;
     let (proxy, config) = proxy(&place).await?;
     let store = PostgresStore::open(config).await?;
     for number in 1..=5 {
-        // So that several are kept.
+        // This leaves several idle connections.
         let appends = (0..40).map(|n| store.append(any(&format!("b-{n}"), number)));
         for appended in join_all(appends).await {
             appended?;
@@ -265,7 +266,7 @@ async fn kept_connections_have_died() -> Tested {
     place.remove().await
 }
 
-/// What a fast shutdown does to an append that is under way.
+/// A fast shutdown of the server terminates sessions like this.
 async fn sessions_are_terminated() -> Tested {
     let place = Place::shared().await?;
     let store = place.open().await?;
@@ -277,7 +278,7 @@ async fn sessions_are_terminated() -> Tested {
     let mut before = Vec::new();
     for _ in 0..2 {
         let waiting = lock.wait_for(1).await?;
-        assert_ne!(waiting, before, "another session has taken over");
+        assert_ne!(waiting, before, "the append is sent again in another session");
         let terminate = "SELECT pg_terminate_backend($1, 10000)";
         let gone: bool =
             query_scalar(terminate).bind(waiting[0]).fetch_one(&mut administrator).await?;
@@ -294,7 +295,7 @@ async fn sessions_are_terminated() -> Tested {
     place.remove().await
 }
 
-/// Takes all connections of a pool: those that a store has kept, once they are terminated.
+/// Takes all connections of a pool. Terminates those that the store keeps, so that it loses them.
 async fn hold_all(
     place: &Place,
     pool: &PgPool,
@@ -305,7 +306,7 @@ async fn hold_all(
     let deadline = std::time::Instant::now() + PATIENCE;
     while held.len() < usize::try_from(PostgresConfig::MIN_CONNECTIONS)? {
         assert!(std::time::Instant::now() < deadline, "the store keeps a connection to itself");
-        // A store finds out that a connection is dead when it uses it.
+        // The store notices that a connection is dead when it uses it.
         let stream = id("a-1");
         let (acquired, _) = tokio::join!(pool.acquire(), store.load_stream(&stream));
         if let Ok(mut connection) = acquired {
@@ -359,7 +360,7 @@ async fn a_full_pool_fails_all_that_wait_at_once() -> Tested {
     let (options, pool) = (config.options.clone(), pool(config, SOON));
     let store = PostgresStore::with_pool(pool.clone(), options).await?;
     let held = hold_all(&place, &pool, &store).await?;
-    // One after the other they would take a minute.
+    // If they waited one after the other, it would take a minute.
     let appends = (0..200).map(|number| store.append(any("a-1", number)));
     for appended in within("all end", join_all(appends)).await? {
         failed(appended, ErrorKind::Busy, false);
@@ -373,15 +374,15 @@ async fn a_full_pool_fails_all_that_wait_at_once() -> Tested {
 async fn more_calls_than_connections() -> Tested {
     const CALLERS: u64 = 60;
     let place = Place::shared().await?;
-    // A caller that is starved is so for good.
+    // A call that gets no connection for so long never gets one.
     let patience = Duration::from_secs(20);
     let config = place.config().with_connections(5).with_acquire_timeout(patience);
     let store = PostgresStore::open(config).await?;
     let mut live = store.subscribe(Subscribe::default()).await?;
     store.append(any("a-1", 1)).await?;
     live.next_event().await?;
-    // On four connections, since one listens. Who has had his turn goes on, and must leave them to
-    // others all the same.
+    // The callers share four connections, since one listens. A caller that is done goes on reading
+    // until all are done, and must not keep the connections from the others.
     let waiting = Arc::new(AtomicU64::new(CALLERS));
     let calls = (0..CALLERS).map(|number| {
         let (store, waiting) = (store.clone(), waiting.clone());
@@ -405,19 +406,19 @@ async fn more_calls_than_connections() -> Tested {
     place.remove().await
 }
 
-async fn subscribers_look_while_nobody_listens() -> Tested {
+async fn subscribers_poll_without_a_listener() -> Tested {
     let place = Place::shared().await?;
     let config = place.config();
     let options = config.options.clone().with_poll_interval(Duration::from_millis(50));
     let pool = pool(config, NEVER);
     let store = PostgresStore::with_pool(pool.clone(), options).await?;
     let other = place.open().await?;
-    // The one that is left, the store has kept: it can read, and not listen.
+    // The store keeps the connection that is left: it can read, but has no connection for LISTEN.
     let held = [pool.acquire().await?, pool.acquire().await?];
     let mut live = store.subscribe(Subscribe::default()).await?;
     for number in 1..=3 {
         other.append(any("a-1", number)).await?;
-        let seen = within("a subscriber looks by himself", live.next_event()).await??;
+        let seen = within("a subscriber polls", live.next_event()).await??;
         assert_eq!(seen.version.get(), number);
     }
     drop(held);

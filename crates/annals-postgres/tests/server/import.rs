@@ -1,4 +1,5 @@
-//! Events of another store: written as they are, whatever else goes on, and no event twice.
+//! Imports: events of another store are written as they are, whatever else goes on, and never
+//! twice.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -43,7 +44,7 @@ tests! { "import":
     Ours a_server_is_killed_in_the_middle;
 }
 
-/// An event as another store has it.
+/// An event as another store recorded it.
 fn recorded(stream: &str, version: u64) -> RecordedEvent {
     let micros = 1_500_000_000_000_000 + i64::try_from(version).unwrap();
     let recorded_at = DateTime::from_timestamp_micros(micros).unwrap();
@@ -54,7 +55,7 @@ fn several(stream: &str, versions: impl IntoIterator<Item = u64>) -> Vec<Recorde
     versions.into_iter().map(|version| recorded(stream, version)).collect()
 }
 
-/// What an import keeps of an event.
+/// An event without its position, which an import does not keep.
 fn kept(event: &RecordedEvent) -> RecordedEvent {
     let mut event = event.clone();
     event.position = Position::START;
@@ -65,7 +66,7 @@ fn kind(done: Result<()>) -> Option<ErrorKind> {
     done.err().map(|error| error.kind())
 }
 
-/// All streams, which are to be as `stream_info` says.
+/// All streams. Checks some of them against `stream_info`.
 async fn all_streams(
     store: &PostgresStore,
     page: usize,
@@ -92,13 +93,16 @@ async fn thousands_of_streams_at_once() -> Tested {
     let place = Place::shared().await?;
     let store = place.open().await?;
     let mut live = Listener::on(&store, Subscribe::default()).await?;
-    // One of each in turn, so that every transaction has as many as it can.
+    // One event of each stream in turn, so that every transaction has the most streams.
     let names: Vec<_> = (0..STREAMS).map(|n| format!("s-{}", n * 7 % STREAMS)).collect();
     let events: Vec<_> =
         (1..=3).flat_map(|version| names.iter().map(move |name| recorded(name, version))).collect();
     store.import(events.clone()).await?;
     let found = everything(&store).await?;
-    assert!(found.iter().map(kept).eq(events.iter().cloned()), "not as they were given");
+    assert!(
+        found.iter().map(kept).eq(events.iter().cloned()),
+        "the events are not as they were imported"
+    );
     for event in &found {
         assert_eq!(live.next().await?, event.position.get());
     }
@@ -107,7 +111,7 @@ async fn thousands_of_streams_at_once() -> Tested {
     assert_eq!(of_category.try_collect::<Vec<_>>().await?, found);
     assert_eq!(all_streams(&store, 700).await?.len(), STREAMS);
 
-    // Again, also in other pieces, of which some have something new.
+    // The import is repeated, also with the events cut differently and with some new ones.
     store.import(events.clone()).await?;
     store
         .import(events[1_234..5_432].iter().chain(&several("new-1", 1..=2)).cloned().collect())
@@ -137,7 +141,7 @@ async fn thousands_of_streams_at_once() -> Tested {
 async fn times_are_kept() -> Tested {
     let place = Place::shared().await?;
     let store = place.open().await?;
-    // The epochs of both sides, long ago, far from now.
+    // Around the epochs of Unix and of PostgreSQL, long ago, far in the future, and now.
     let micros = [
         0,
         -1,
@@ -168,14 +172,14 @@ async fn streams_of_which_events_were_removed() -> Tested {
     };
     let (live, deleted) = (StreamState::Live, StreamState::Deleted);
 
-    // One that begins later, and goes on.
+    // A stream that begins at a later version and goes on.
     store.import(several("a-new", 5..=6)).await?;
     assert_eq!(info("a-new").await?, (live, 6, Some(5)));
     let conflict = store.append_to("a-new", ExpectedVersion::NoStream, [event(1)]).await;
     assert_eq!(kind(conflict.map(drop)), Some(ErrorKind::Conflict));
     store.append_to("a-new", Version::new(6), [event(1)]).await?;
 
-    // One that was truncated, in part and then whole.
+    // A stream that was truncated, first in part and then as a whole.
     let whole = several("a-cut", 1..=6);
     store.import(whole[..5].to_vec()).await?;
     store.truncate(&id("a-cut"), Version::new(3)).await?;
@@ -199,7 +203,7 @@ async fn streams_of_which_events_were_removed() -> Tested {
     assert_eq!(info("a-cut").await?, (live, 11, Some(10)));
     assert_eq!(store.load_stream(&id("a-cut")).await?.len(), 2);
 
-    // One of which nobody has deleted the rows yet.
+    // A stream whose removed events still have their rows.
     let hidden = several("a-hidden", 1..=5);
     store.import(hidden.clone()).await?;
     let hide = "UPDATE {schema}.streams SET removed_to = {to} WHERE name = 'a-hidden'";
@@ -216,7 +220,7 @@ async fn streams_of_which_events_were_removed() -> Tested {
     store.import(several("a-hidden", 8..=8)).await?;
     assert_eq!(info("a-hidden").await?, (live, 8, Some(8)));
 
-    // Those that were deleted go on, with a gap and without.
+    // Deleted streams go on, with a gap in their versions and without.
     for (stream, next) in [("a-old", 4), ("a-older", 9)] {
         store.import(several(stream, 1..=3)).await?;
         store.delete(&id(stream), ExpectedVersion::Any).await?;
@@ -225,7 +229,7 @@ async fn streams_of_which_events_were_removed() -> Tested {
         store.import(several(stream, next..=next)).await?;
         assert_eq!(info(stream).await?, (live, next, Some(next)));
     }
-    // None of what comes with a stream that is closed is written.
+    // If one stream is closed, no event of the import is written.
     store.tombstone(&id("a-closed"), ExpectedVersion::Any).await?;
     let events = [several("a-other", 1..=2), several("a-closed", 1..=1)].concat();
     assert_eq!(kind(store.import(events).await), Some(ErrorKind::StreamClosed));
@@ -274,7 +278,7 @@ async fn beside_appends_to_the_same_streams() -> Tested {
         });
     }
     let mut imported = HashMap::new();
-    while let Some(done) = within("nobody waits for ever", tasks.join_next()).await? {
+    while let Some(done) = within("every task ends", tasks.join_next()).await? {
         imported.extend(done??);
     }
     let last = NewEvent::json(LAST, &0)?;
@@ -282,11 +286,11 @@ async fn beside_appends_to_the_same_streams() -> Tested {
     let events = everything(&stores[0]).await?;
     for event in &events {
         if let Some(acknowledged) = imported.remove(&event.id) {
-            assert_eq!(acknowledged.as_ref(), Some(&kept(event)), "refused, or another");
+            assert_eq!(acknowledged.as_ref(), Some(&kept(event)), "refused, or another event");
         }
     }
     let lost = imported.into_values().flatten().count();
-    assert_eq!(lost, 0, "acknowledged, and not there");
+    assert_eq!(lost, 0, "acknowledged, but not written");
     while let Some(seen) = within("the subscribers end", followers.join_next()).await? {
         let seen = seen??;
         let missed = events.iter().filter(|event| !seen.contains(event)).count();
@@ -296,8 +300,8 @@ async fn beside_appends_to_the_same_streams() -> Tested {
     place.remove().await
 }
 
-/// Imports into several streams what would come next in each. Returns all that it tried to write,
-/// with what was written.
+/// Imports the next events of several streams. Returns the ids of all events that it tried to
+/// write, and the event itself if it was written.
 async fn import_ahead(
     store: PostgresStore,
     mut rng: Rng,
@@ -324,7 +328,7 @@ async fn import_ahead(
     Ok(tried)
 }
 
-/// An import that stops before its commit.
+/// An import whose transaction stays open.
 const OPEN: &str = "BEGIN; SELECT written FROM {schema}.import({key}, '{a-2}', '{a}', '{1}', \
     '{1,1}', '{1,2}', ARRAY[now(), now()], ARRAY[gen_random_uuid(), gen_random_uuid()], '{T,T}', \
     '{0,0}', ARRAY[''::bytea, ''], ARRAY[''::bytea, ''])";
@@ -343,7 +347,7 @@ async fn an_open_import_holds_up_what_is_behind_it() -> Tested {
         asked(&place).await?;
         assert_eq!(live.waiting(), 0, "went past an open import");
 
-        // Who writes to the same stream waits, and is judged by what the import leaves.
+        // Writers to the same stream wait, and are judged by the stream as the import leaves it.
         let appending = spawn(&store, any("a-2", 1));
         let importing = tokio::spawn({
             let store = store.clone();
@@ -369,7 +373,7 @@ async fn an_open_import_holds_up_what_is_behind_it() -> Tested {
     Ok(())
 }
 
-/// Or an append to several streams and an import would wait for each other.
+/// Otherwise an append to several streams and an import could wait for each other.
 async fn locks_are_taken_in_the_order_of_appends() -> Tested {
     let place = Place::shared().await?;
     let store = place.open().await?;
@@ -404,7 +408,7 @@ async fn lost_races_are_tried_again() -> Tested {
     }
     fail_inserts(&place, "true", RACES[0]).await?;
     assert_eq!(kind(store.import(several("a-1", 4..=4)).await), Some(ErrorKind::Busy));
-    // The answer has come by then, but for its end.
+    // By then the server has sent the whole answer, except for its end.
     fail_commits(&place, "true", "53100").await?;
     assert_eq!(kind(store.import(several("a-1", 4..=4)).await), Some(ErrorKind::Unavailable));
     assert_eq!(everything(&store).await?.len(), RACES.len());
@@ -419,15 +423,15 @@ async fn answers_are_lost() -> Tested {
     proxy.lose_next_answer();
     store.import(first.clone()).await?;
     assert_eq!(proxy.lost(), 1);
-    // What is sent again is not answered either.
+    // The answer to the statement that is sent again is lost too.
     let second = [several("a-1", 11..=20), several("a-2", 4..=5)].concat();
     (0..2).for_each(|_| proxy.lose_next_answer());
-    let error = store.import(second.clone()).await.expect_err("nobody knows");
+    let error = store.import(second.clone()).await.expect_err("the outcome is unknown");
     assert!(error.outcome_unknown() && error.is_retryable(), "{error:?}");
     store.import(second.clone()).await?;
     proxy.cut().await;
     let again = [first.clone(), second[..10].to_vec()].concat();
-    // The connection that it is sent on the second time may have died as well.
+    // The connection of the second attempt may have died as well.
     while let Err(error) = store.import(again.clone()).await {
         assert!(error.outcome_unknown() && error.is_retryable(), "{error:?}");
     }
@@ -441,7 +445,7 @@ async fn a_killed_import_is_repeated() -> Tested {
     let place = Place::shared().await?;
     let store = place.open().await?;
     let mut live = Listener::on(&store, Subscribe::default()).await?;
-    // The second transaction waits.
+    // The lock holds up the second transaction.
     let events = [several("a-1", 1..=5_000), several("a-2", 1..=1_000)].concat();
     let mut lock = Lock::on(&place, "a-2").await?;
     let importing = tokio::spawn({
@@ -458,7 +462,7 @@ async fn a_killed_import_is_repeated() -> Tested {
     }
     let error = within("the import ends", importing).await??.expect_err("it was killed twice");
     assert!(error.outcome_unknown() && error.is_retryable(), "{error:?}");
-    // Who holds a lock may hold positions, so that readers would wait.
+    // A session that holds a lock may hold positions, so readers would wait for it.
     lock.release().await?;
     assert_eq!(everything(&store).await?.len(), 5_000, "the first transaction stays");
     store.import(events.clone()).await?;
@@ -473,7 +477,7 @@ async fn a_killed_import_is_repeated() -> Tested {
 async fn a_dropped_import_wakes_subscribers() -> Tested {
     let place = Place::shared().await?;
     let mut config = place.config();
-    // Longer than the test takes: nobody looks by himself.
+    // Longer than the test takes, so that only a wake-up can bring an event.
     config.options.poll_interval = PATIENCE * 100;
     let (store, other) = (
         PostgresStore::open(one_writer(config.clone())).await?,
@@ -485,7 +489,7 @@ async fn a_dropped_import_wakes_subscribers() -> Tested {
     ];
     until_listening(&place, 2).await?;
     for version in 1..=3 {
-        // So that they have caught up, and wait.
+        // After this event the subscribers have caught up, and wait.
         let first = store.append(any("b-1", version)).await?.position.get();
         for live in &mut live {
             assert_eq!(live.next().await?, first);
@@ -519,7 +523,8 @@ async fn a_server_is_killed_in_the_middle() -> Tested {
     let soon = Duration::from_millis(300);
     let store = PostgresStore::open(place.config().with_acquire_timeout(soon)).await?;
     let events: Vec<_> = (0..40).flat_map(|n| several(&format!("s-{n}"), 1..=250)).collect();
-    // In the first transaction, in the second, and in the first although it is there already.
+    // The server is killed in the first transaction, in the second, and once more in the first,
+    // whose events are there already.
     for (stream, written) in [("s-0", 0), ("s-39", 5_000), ("s-1", 5_000)] {
         let mut lock = Lock::on(&place, stream).await?;
         let importing = tokio::spawn({
@@ -528,7 +533,7 @@ async fn a_server_is_killed_in_the_middle() -> Tested {
         });
         lock.wait_for(1).await?;
         server.kill().await?;
-        let error = within("the import ends", importing).await??.expect_err("nobody is there");
+        let error = within("the import ends", importing).await??.expect_err("the server is down");
         assert!(error.outcome_unknown() && error.is_retryable(), "{error:?}");
         server.start_again().await?;
         assert_eq!(everything(&place.open().await?).await?.len(), written);
@@ -536,6 +541,6 @@ async fn a_server_is_killed_in_the_middle() -> Tested {
     store.import(events.clone()).await?;
     assert!(everything(&store).await?.iter().map(kept).eq(events));
     drop((store, place));
-    // Waits for the end of the server.
+    // Dropping the server blocks until it has ended.
     Ok(tokio::task::spawn_blocking(move || drop(server)).await?)
 }

@@ -1,4 +1,4 @@
-//! How subscribers learn of what other processes commit.
+//! How subscribers learn of commits in other processes.
 
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ use crate::common::{
 tests! { "live":
     Any another_process_is_heard_at_once;
     Any a_listener_that_is_terminated_comes_back;
-    Any who_missed_a_notification_looks;
+    Any subscribers_poll_if_a_notification_is_lost;
     Any nothing_is_notified_by_an_append_itself;
     Ours appends_do_not_wait_for_notifications;
     Any a_notification_stands_for_many_commits;
 }
 
-/// Longer than any test: who gets an event was told of it.
+/// A poll interval longer than any test, so that only a notification can bring an event.
 const NEVER: Duration = Duration::from_secs(3600);
 
 async fn open(place: &Place, poll_interval: Duration) -> annals_core::Result<PostgresStore> {
@@ -48,7 +48,7 @@ async fn next(live: &mut Subscription) -> Result<RecordedEvent, BoxError> {
     Ok(timeout(PATIENCE, live.next_event()).await??)
 }
 
-/// An append of a session that tells nobody.
+/// Appends in a session that sends no notification.
 async fn append_silently(place: &Place) -> Tested {
     let append = "SELECT a.* FROM {schema}.store AS s CROSS JOIN LATERAL {schema}.append_one( \
         s.lock_key, 'a-1', 'a', -1, gen_random_uuid(), 'Counted', 1::smallint, '1', '') AS a";
@@ -62,7 +62,8 @@ async fn another_process_is_heard_at_once() -> Tested {
     let (writer, reader) = (open(&place, NEVER).await?, open(&place, NEVER).await?);
     let mut live = reader.subscribe(Subscribe::default()).await?;
     until_listening(&place, 1).await?;
-    // It looks once when it has begun to listen: whatever comes after the first was told.
+    // A listener looks for events once after LISTEN, so the first one may have come without a
+    // notification.
     for number in 0..EVENTS {
         let position = append(&writer, number).await?;
         assert_eq!(next(&mut live).await?.position, position);
@@ -77,7 +78,7 @@ async fn a_listener_that_is_terminated_comes_back() -> Tested {
     let mut live = reader.subscribe(Subscribe::default()).await?;
     for number in 0..TIMES {
         until_listening(&place, 1).await?;
-        // Waits until the session has ended.
+        // This call returns when the session has ended.
         let terminate = format!(
             "SELECT pg_terminate_backend(pid, {}) FROM pg_stat_activity WHERE {}",
             PATIENCE.as_millis(),
@@ -95,7 +96,7 @@ async fn a_listener_that_is_terminated_comes_back() -> Tested {
     place.remove().await
 }
 
-async fn who_missed_a_notification_looks() -> Tested {
+async fn subscribers_poll_if_a_notification_is_lost() -> Tested {
     let place = Place::shared().await?;
     let store = open(&place, Duration::from_millis(50)).await?;
     let mut live = store.subscribe(Subscribe::default()).await?;
@@ -113,7 +114,7 @@ async fn nothing_is_notified_by_an_append_itself() -> Tested {
     let mut listener = PgListener::connect(&place.server.url()).await?;
     listener.listen(&channel(&place)).await?;
     append_silently(&place).await?;
-    // They come in the order of commits.
+    // Notifications come in the order of the commits.
     let last = format!("SELECT pg_notify('{}', 'last')", channel(&place));
     place.execute(&last).await?;
     let heard = timeout(PATIENCE, listener.recv()).await??;
@@ -122,8 +123,8 @@ async fn nothing_is_notified_by_an_append_itself() -> Tested {
     place.remove().await
 }
 
-/// A commit with a notification takes a lock of the whole cluster. Here it is held by one that
-/// waits for a standby that does not exist.
+/// A commit with a notification takes a lock of the whole cluster. In this test a commit holds the
+/// lock while it waits for a standby that does not exist.
 async fn appends_do_not_wait_for_notifications() -> Tested {
     const HOLDER: &str = "holder";
     let options = Options::default()
@@ -152,10 +153,10 @@ async fn appends_do_not_wait_for_notifications() -> Tested {
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
     query(cancel).bind(HOLDER).execute(&mut other).await?;
     other.close().await?;
-    // It was committed, with a warning.
+    // The transaction was committed, with a warning.
     held.await??;
     drop(store);
-    // To drop a server waits for its end.
+    // Dropping the server blocks until it has ended.
     Ok(tokio::task::spawn_blocking(move || drop(place)).await?)
 }
 
@@ -179,7 +180,7 @@ async fn a_notification_stands_for_many_commits() -> Tested {
     while timeout(PATIENCE, listener.recv()).await??.payload() != "last" {
         count += 1;
     }
-    // What is told at all is told often enough; how often exactly depends on time.
+    // The exact number depends on timing.
     assert!((1..APPENDS / 4).contains(&count), "{count} notifications of {APPENDS} appends");
     place.remove().await
 }

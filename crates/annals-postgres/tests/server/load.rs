@@ -1,4 +1,4 @@
-//! Load beside which tests do harm, and what it must have left.
+//! Load on a store while a test does harm to it, and the check of what the load has left.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,7 +11,7 @@ use std::{
 
 use annals_core::{
     Append, Appended, Category, EventStore, EventStoreExt, ExpectedVersion, NewEvent, Position,
-    RecordedEvent, Result, Source as From, Subscribe, Version,
+    RecordedEvent, Result, Source, Subscribe, Version,
 };
 use annals_postgres::PostgresStore;
 use annals_test_servers::BoxError;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::common::{PATIENCE, Place, Tested, event, everything, id};
 
-/// What an application waits before it tries again, so as not to keep a processor busy.
+/// How long the load waits before it tries again, as an application would.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> Result<F::Output, BoxError> {
@@ -44,43 +44,43 @@ pub(crate) const TASKS: usize = 12;
 /// How many streams they share.
 pub(crate) const SHARED: usize = 3;
 
-/// Appends of several tasks, for as long as the test goes on.
+/// Tasks that append for as long as the test goes on.
 pub(crate) struct Load {
     tasks: JoinSet<Tested>,
     ledger: Arc<Ledger>,
     store: PostgresStore,
-    followers: Vec<(From, JoinHandle<Result<Vec<RecordedEvent>>>)>,
+    followers: Vec<(Source, JoinHandle<Result<Vec<RecordedEvent>>>)>,
 }
 
 #[derive(Default)]
 pub(crate) struct Ledger {
     acknowledged: Mutex<Vec<(Append, Appended)>>,
-    /// Of appends that came to nothing, as was said.
+    /// The ids of events whose append failed and, as its error said, wrote nothing.
     refused: Mutex<HashSet<Uuid>>,
     count: watch::Sender<usize>,
     unknown: AtomicU64,
-    /// The versions of the shared streams, as far as somebody knows.
+    /// The highest versions of the shared streams that a task has learned of.
     versions: [AtomicU64; SHARED],
     is_over: AtomicBool,
 }
 
-/// The type of the event with which subscribers end.
+/// The type of the event after which subscribers end.
 pub(crate) const LAST: &str = "Last";
 
 impl Load {
-    /// Load on a store, and subscribers to it and to another handle.
+    /// Starts load on a store, and subscribers on it and on another handle.
     pub(crate) async fn start(
         store: &PostgresStore,
         other: &PostgresStore,
         rng: &mut Rng,
     ) -> Result<Self, BoxError> {
-        let category = From::category(Category::new("shared")?);
+        let category = Source::category(Category::new("shared")?);
         let sources = [
-            (store, From::default()),
+            (store, Source::default()),
             (store, category.clone()),
-            (store, From::Stream(id("shared-0"))),
-            (other, From::default()),
-            (other, From::Stream(id("shared-0"))),
+            (store, Source::Stream(id("shared-0"))),
+            (other, Source::default()),
+            (other, Source::Stream(id("shared-0"))),
         ];
         let mut followers = Vec::new();
         for (store, source) in sources {
@@ -95,12 +95,12 @@ impl Load {
         Ok(Self { tasks, ledger, store: store.clone(), followers })
     }
 
-    /// Waits until so many more appends have been acknowledged.
+    /// Waits until this many more appends have been acknowledged.
     pub(crate) async fn more(&mut self, appends: usize) -> Tested {
         let mut count = self.ledger.count.subscribe();
         let goal = *count.borrow() + appends;
         tokio::select! {
-            // Only a failure ends one.
+            // A task ends only if it fails.
             ended = self.tasks.join_next() => ended.unwrap()?,
             reached = within("the load goes on", count.wait_for(|count| *count >= goal)) => {
                 reached?.map(drop).map_err(BoxError::from)
@@ -108,15 +108,15 @@ impl Load {
         }
     }
 
-    /// Ends the load, and verifies that the store holds just what it said, and that the subscribers
-    /// saw that.
+    /// Ends the load. Verifies that the store has the acknowledged events and no others, and that
+    /// every subscriber saw its events.
     pub(crate) async fn end(mut self, place: &Place) -> Tested {
         self.more(50).await?;
         self.ledger.is_over.store(true, SeqCst);
         while let Some(ended) = within("the load ends", self.tasks.join_next()).await? {
             ended??;
         }
-        // In the process that none of the subscribers to `other` belongs to.
+        // Appended by `store`, so that the subscribers of `other` have to be notified.
         let last = NewEvent::json(LAST, &0)?;
         let last_id = last.id();
         self.store.append_to("shared-0", ExpectedVersion::StreamExists, [last]).await?;
@@ -176,7 +176,7 @@ pub(crate) async fn follow(
 }
 
 impl Ledger {
-    /// One task of the load.
+    /// What one task of the load does.
     pub(crate) async fn work(
         self: Arc<Self>,
         store: PostgresStore,
@@ -227,8 +227,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// Appends, and tries again with the same events while that is safe. Sometimes it gives up, but
-    /// only where nothing was written; so it does after a conflict on a stream that others write to.
+    /// Appends, and tries again with the same events while that is safe. It gives up after a
+    /// conflict on a shared stream, and at random after other errors, but only if nothing was
+    /// written.
     pub(crate) async fn insist(
         &self,
         store: &PostgresStore,

@@ -1,4 +1,4 @@
-//! Appends that wait for a lock of the test's.
+//! Appends that wait for a lock which the test holds.
 
 use std::future::poll_fn;
 
@@ -21,7 +21,7 @@ pub(crate) fn failed(result: Result<Appended>, kind: ErrorKind, is_unknown: bool
     assert_eq!((error.kind(), error.outcome_unknown()), (kind, is_unknown), "{error:?}");
 }
 
-/// A lock that keeps the appends to a stream waiting.
+/// A lock that makes appends to a stream wait.
 pub(crate) struct Lock {
     pub(crate) connection: PgConnection,
     pub(crate) key: i32,
@@ -47,7 +47,7 @@ impl Lock {
             .map_err(Into::into)
     }
 
-    /// The sessions that wait for a lock of this store.
+    /// The process ids of the sessions that wait for a lock of this store.
     pub(crate) async fn waiting(&mut self) -> Result<Vec<i32>, BoxError> {
         let text = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
                     AND classid = ($1::bigint & 4294967295)::oid ORDER BY pid";
@@ -74,8 +74,8 @@ pub(crate) fn spawn(store: &PostgresStore, append: Append) -> JoinHandle<Result<
     tokio::spawn(async move { store.append(append).await })
 }
 
-/// Appends that are sent in one transaction, as soon as the lock is released: all wait for the only
-/// writer, which waits for the lock.
+/// Starts appends that wait for the store's only writer, which waits for the lock. When the lock is
+/// released, the writer sends them in one transaction.
 pub(crate) async fn queue(
     place: &Place,
     store: &PostgresStore,

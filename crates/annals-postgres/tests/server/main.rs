@@ -1,5 +1,5 @@
-//! What only a real PostgreSQL shows. Ignored, with the reason, where none can be had, unless
-//! `ANNALS_REQUIRE` names `postgres`.
+//! Tests that need a real PostgreSQL server. If there is none, they are ignored with the reason, or
+//! fail if `ANNALS_REQUIRE` names `postgres`.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

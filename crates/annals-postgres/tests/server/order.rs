@@ -1,5 +1,5 @@
-//! Whatever commits out of order, is rolled back, or stays open: no event is skipped, and nobody
-//! waits for what has nothing to do with the store.
+//! Appends that commit out of order, are rolled back, or stay open: readers skip no event, and wait
+//! for no transaction that does not append to the store.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -41,7 +41,7 @@ async fn nothing_is_skipped_beside_hesitant_writers() -> Tested {
     let seed = seed("order::nothing_is_skipped_beside_hesitant_writers");
     let place = Place::shared().await?;
     let stores = [place.open().await?, place.open().await?];
-    // The last event, which every filter lets through.
+    // The stream of the last event, which every filter lets through.
     let last = id("a-last");
     let type_filter = Filter::default().with_event_types([EventType::new("Even")?]);
     let category_filter = Filter::default().with_category(Category::new("a")?);
@@ -98,18 +98,22 @@ async fn nothing_is_skipped_beside_hesitant_writers() -> Tested {
         assert!(committed.iter().filter(wanted).eq(&seen), "twice or out of order: {filter:?}");
     }
     let plain = plain.join_next().await.ok_or("no plain reader")???;
-    // Otherwise this run has shown nothing.
-    assert!(plain < committed.len(), "also a reader that remembers the greatest position saw all");
+    // Otherwise no append committed out of order, and the test has shown nothing.
+    assert!(
+        plain < committed.len(),
+        "a reader that remembers the greatest position missed nothing"
+    );
     place.remove().await
 }
 
-/// Takes positions, and commits, or not, some time after. Says how many events it has written.
+/// Takes positions, and some time later commits or rolls back. Returns how many events it has
+/// written.
 async fn hesitant(mut writer: Raw, number: u64, mut rng: Rng) -> Result<usize, BoxError> {
     let mut written = 0;
     for transaction in 0..TRANSACTIONS {
         let event_type = TYPES[rng.usize(..TYPES.len())];
         let category = if rng.bool() { "a" } else { "b" };
-        // A stream of its own, one of those that others write to as well, or both.
+        // Writes to a stream of its own, to one that others write to as well, or to both.
         let own = format!("{category}-{number}-{}", rng.u64(..3));
         let common = format!("{category}-common-{}", rng.u64(..5));
         writer.run("BEGIN").await?;
@@ -143,7 +147,7 @@ async fn ordinary(store: PostgresStore, number: u64, mut rng: Rng) -> Result<usi
     Ok(written)
 }
 
-/// A reader that remembers the greatest position it saw. Says how many events it saw.
+/// A reader that remembers the greatest position it saw. Returns how many events it saw.
 async fn plain_reader(mut connection: PgConnection, schema: String) -> Result<usize, BoxError> {
     let sql = format!(
         "SELECT e.position, s.name FROM {schema}.events AS e \
@@ -162,15 +166,15 @@ async fn plain_reader(mut connection: PgConnection, schema: String) -> Result<us
     }
 }
 
-/// A store whose questions can be told from those of others.
+/// A store whose sessions have an application name of their own.
 pub(crate) async fn named_store(place: &Place) -> Result<PostgresStore, BoxError> {
     let mut config = place.config();
     config.connect = config.connect.application_name(&place.schema);
     Ok(PostgresStore::open(config).await?)
 }
 
-/// Waits until such a store has asked several times how far the order is settled: whoever waits for
-/// that has had the answers, and acted on them.
+/// Waits until such a store has called `horizon` several times. By then its readers have had an
+/// answer, and have acted on it.
 pub(crate) async fn asked(place: &Place) -> Tested {
     let mut connection = place.connect().await?;
     for _ in 0..3 {
@@ -180,7 +184,7 @@ pub(crate) async fn asked(place: &Place) -> Tested {
             "SELECT FROM pg_stat_activity WHERE application_name = '{{schema}}' \
              AND query LIKE '%.horizon(%' AND query_start > '{now}'"
         );
-        until("the order is asked for", PATIENCE, || async {
+        until("`horizon` is called", PATIENCE, || async {
             place.execute(&asked).await.is_ok_and(|sessions| sessions > 0)
         })
         .await?;
@@ -198,7 +202,7 @@ async fn positions(store: &PostgresStore) -> Result<Vec<u64>, BoxError> {
     Ok(timeout(PATIENCE, events.try_collect()).await??)
 }
 
-/// Leaves a gap, so that whoever reads beyond it has to ask.
+/// Leaves a gap, so that a reader that goes beyond it has to look for appends under way.
 async fn leave_gap(writer: &mut Raw) -> Tested {
     writer.run("BEGIN").await?;
     writer.append_one("gap-1", "Counted").await?;
@@ -212,13 +216,13 @@ async fn others_hold_nobody_up() -> Tested {
     let lock_key = writer.lock_key;
     append(&store, "a-1").await?;
 
-    // Another store in the same database, with an append under way.
+    // A second store in the same database, with an append under way.
     let other = Place::on(place.server.clone());
     let _other_store = other.open().await?;
     let mut other_append = Raw::new(&other).await?;
     other_append.run("BEGIN").await?;
     other_append.append_one("a-1", "Counted").await?;
-    // One that has written to a table of its own, and taken a lock of its own.
+    // A transaction that has written to another table, and holds another advisory lock.
     let mut idle = Raw::new(&place).await?;
     idle.run("CREATE TABLE public.{schema}_unrelated (number integer)").await?;
     idle.run(&format!(
@@ -227,10 +231,10 @@ async fn others_hold_nobody_up() -> Tested {
         i64::from(lock_key) << 32
     ))
     .await?;
-    // One with an old snapshot.
+    // A transaction with an old snapshot.
     let mut old = Raw::new(&place).await?;
     old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM {schema}.events").await?;
-    // One in another database that happens to have the same key.
+    // A transaction in another database with an advisory lock of the same key.
     let elsewhere = Place::in_database("").await?;
     let mut far = elsewhere.connect().await?;
     let far_sql = format!(
@@ -270,7 +274,7 @@ async fn an_open_append_holds_up_only_what_is_behind_it() -> Tested {
         let mut late = Listener::on(&store, Subscribe::default()).await?;
         assert_eq!(late.next().await?, below);
         asked(&place).await?;
-        assert_eq!((live.waiting(), late.waiting()), (0, 0), "went past an open append");
+        assert_eq!((live.waiting(), late.waiting()), (0, 0), "did not wait for an open append");
 
         writer.run(end).await?;
         for listener in [&mut live, &mut late] {
@@ -297,14 +301,14 @@ async fn reads_wait_for_the_appends_under_way_and_for_no_later_ones() -> Tested 
             async move { positions(&store).await }
         });
         asked(&place).await?;
-        assert!(!reading.is_finished(), "went past an open append");
+        assert!(!reading.is_finished(), "did not wait for an open append");
 
         later.run("BEGIN").await?;
         let later_open = later.append_one("a-3", "Counted").await?;
         let last = append(&store, "a-4").await?;
         assert!(behind < later_open && later_open < last);
         asked(&place).await?;
-        assert!(!reading.is_finished(), "went past an open append");
+        assert!(!reading.is_finished(), "did not wait for an open append");
         writer.run(end).await?;
         let read = reading.await??;
         let wanted = if end == "COMMIT" { vec![open, behind] } else { vec![behind] };
@@ -328,7 +332,7 @@ async fn a_killed_writer_holds_nobody_up() -> Tested {
     let behind = append(&store, "a-3").await?;
     assert!(dead.iter().all(|position| *position < behind));
     asked(&place).await?;
-    assert_eq!(live.waiting(), 0, "went past an open append");
+    assert_eq!(live.waiting(), 0, "did not wait for an open append");
 
     place.execute(&format!("SELECT pg_terminate_backend({})", writer.pid)).await?;
     assert_eq!(live.next().await?, behind);
@@ -358,7 +362,7 @@ async fn positions_go_on_after_the_newest_events_were_removed() -> Tested {
     assert_eq!(store.stream_info(&id("a-1")).await?.state, StreamState::Deleted);
     assert_eq!((positions(&store).await?, store.last_position().await?), (vec![], Position::START));
 
-    // Also one that knows nothing of the past, or only a checkpoint.
+    // The same for a new handle, whose subscribers begin at the end or at a checkpoint.
     let fresh = place.open().await?;
     let mut from_end = Listener::on(&fresh, Subscribe::default().with_start(Start::End)).await?;
     let mut from_checkpoint = Listener::on(&fresh, Subscribe::default().after(3)).await?;

@@ -1,5 +1,4 @@
-//! What the server does for each statement of the store: it takes an index, whether it plans for
-//! the values or once for all.
+//! Every statement of the store uses an index, under a custom plan as under a generic one.
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
@@ -30,13 +29,14 @@ const FILL: &str = "
         SELECT version, id, category, row_number() OVER (ORDER BY version, id) AS number
         FROM made, generate_series(1, 50) AS version
     )
-    INSERT INTO {schema}.events
+    INSERT INTO {schema}.events (position, stream, version, recorded_at, id, flags, category, type,
+        data, metadata)
     SELECT nextval('{schema}.positions'), id, version, now(), gen_random_uuid(),
         CASE WHEN version = 5 THEN 5 ELSE 1 END, category, concat('Type', number % 49),
         convert_to(repeat('1', 200), 'UTF8'), ''
     FROM numbered";
 
-/// The plans in the server's log, of the sessions of one application.
+/// The plans in the server's log that belong to sessions of one application.
 struct Log {
     path: PathBuf,
     application: String,
@@ -47,11 +47,11 @@ impl Log {
         Ok(std::fs::read(&self.path)?.len())
     }
 
-    /// The plans in a part of it: each with the statement before it.
+    /// The plans in a part of the log, each with its statement.
     fn plans(&self, part: Range<usize>) -> Result<Vec<String>, BoxError> {
         let log = std::fs::read(&self.path)?;
         let log = String::from_utf8_lossy(&log[part]).into_owned();
-        // The lines of an entry after its first are indented.
+        // All lines of an entry after its first one are indented.
         let mut entries: Vec<String> = Vec::new();
         for line in log.lines() {
             match entries.last_mut() {
@@ -89,7 +89,7 @@ async fn every_statement_takes_an_index() -> Tested {
         let log = Log { path: path.clone(), application: mode.to_owned() };
         check(&store, &log).await?;
     }
-    // To drop a server waits for its end.
+    // Dropping the server blocks until it has ended.
     Ok(tokio::task::spawn_blocking(move || drop(place)).await?)
 }
 
@@ -100,7 +100,7 @@ const TYPE: &str = "events_by_type";
 const FIRST_ID: &str = "events_by_first_id";
 const NAME: &str = "streams_name_key";
 
-/// A page from the middle, and none of more than a few events.
+/// Reads begin in the middle of the store, and are short.
 const FROM: u64 = 50_000;
 const LIMIT: u64 = 20;
 
@@ -187,6 +187,6 @@ async fn check(store: &PostgresStore, log: &Log) -> Tested {
 
     store.truncate(&stream, Version::new(3)).await?;
     expect("a removal", &[NAME, VERSION])?;
-    assert!(log.plans(begin..from)?.len() > 50, "the server does not say what it does");
+    assert!(log.plans(begin..from)?.len() > 50, "the server does not log its plans");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A store on the application's pool: it shares the connections, and leaves them as they were.
+//! A store on the application's pool: it shares the connections, and returns them unchanged.
 
 use annals_core::{
     CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, Position, Subscribe,
@@ -44,7 +44,7 @@ async fn open(place: &Place, pool: &PgPool) -> annals_core::Result<PostgresStore
     PostgresStore::with_pool(pool.clone(), place.config().options).await
 }
 
-/// Uses the store for all that it does, as much at once as it can.
+/// Does many different things with the store at the same time.
 async fn use_all(store: &PostgresStore) -> Tested {
     const TASKS: u64 = 20;
     let mut live = store.subscribe(Subscribe::default()).await?;
@@ -59,7 +59,7 @@ async fn use_all(store: &PostgresStore) -> Tested {
     for _ in 0..TASKS {
         timeout(PATIENCE, live.next_event()).await??;
     }
-    // Some of what is left in the middle.
+    // Some appends are dropped in the middle.
     let left = (0..TASKS).map(async |number| {
         let stream = id(&format!("s-{number}"));
         let append = store.append_to(&stream, ExpectedVersion::Any, [event(number)]);
@@ -78,7 +78,7 @@ async fn is_shared_with_the_application() -> Tested {
     use_all(&store).await?;
     let insert = format!("INSERT INTO {table} VALUES (1)");
     assert_eq!(pool.execute(AssertSqlSafe(insert)).await?.rows_affected(), 1);
-    // Nobody else has ever asked this schema for anything.
+    // No other session has used this schema.
     let counts = "SELECT count(*) FILTER (WHERE application_name = $1), \
         count(*) FILTER (WHERE application_name <> $1 AND position($1 IN query) > 0) \
         FROM pg_stat_activity WHERE pid <> pg_backend_pid()";
@@ -95,11 +95,11 @@ async fn keeps_half_for_the_application() -> Tested {
         let pool = pool(&place, connections, "");
         let store = open(&place, &pool).await?;
         use_all(&store).await?;
-        // Of three it needs two: one listens.
+        // Of three connections the store needs two, since one listens.
         let others = connections - (connections / 2).max(2);
         let all = (0..others).map(|_| pool.acquire());
         let all = try_join_all(all).await?;
-        // The store still works, on those that it has.
+        // The store still works on the connections that it keeps.
         timeout(PATIENCE, store.load_stream(&id("s-0"))).await??;
         drop(all);
     }
@@ -114,7 +114,7 @@ async fn has_to_have_three_connections() -> Tested {
     Ok(())
 }
 
-/// An append judges what was committed by the time that it has its lock.
+/// An append must see what was committed before it got its lock.
 async fn has_to_read_what_is_committed() -> Tested {
     let place = Place::shared().await?;
     let pool = pool(&place, CONNECTIONS, "SET default_transaction_isolation = 'serializable'");
@@ -131,7 +131,7 @@ async fn is_closed_under_the_store() -> Tested {
     use_all(&store).await?;
     let mut live =
         store.subscribe(Subscribe::default().after(store.last_position().await?)).await?;
-    // This waits until the store has given back what it keeps.
+    // `close` waits until the store has returned its connections.
     timeout(PATIENCE, pool.close()).await?;
     let stream = id("s-0");
     let append = store.append_to(&stream, ExpectedVersion::Any, [event(0)]).await;
@@ -170,7 +170,7 @@ async fn outlives_the_store() -> Tested {
         drop(store);
         assert!(!pool.is_closed());
     }
-    // All of them are free again.
+    // All connections are free again.
     drop(try_join_all((0..CONNECTIONS).map(|_| pool.acquire())).await?);
     place.remove().await
 }
@@ -185,7 +185,7 @@ async fn gets_connections_back_as_they_were() -> Tested {
     fresh.close().await?;
     let store = open(&place, &pool).await?;
     use_all(&store).await?;
-    // A projection that gives up in the middle.
+    // A projection drops its transaction.
     let subscriber = SubscriberId::new("gives up")?;
     let mut transaction = pool.begin().await?;
     let last = store.last_position().await?;
@@ -202,7 +202,7 @@ async fn gets_connections_back_as_they_were() -> Tested {
         let now: String = query(SETTINGS).fetch_one(&mut **connection).await?.get(0);
         assert_eq!(now, settings);
     }
-    // Seen from outside, since a session that is asked is in a transaction.
+    // Asked in another session, since the session that runs this statement is in a transaction.
     let left = "SELECT count(*) FILTER (WHERE state = 'idle' AND backend_xid IS NULL), \
         (SELECT count(*) FROM pg_locks WHERE pid = ANY ($1)) \
         FROM pg_stat_activity WHERE pid = ANY ($1)";

@@ -1,4 +1,5 @@
-//! Behind PgBouncer: a store works where it pools sessions, and is refused where it pools transactions.
+//! Behind PgBouncer a store works if PgBouncer pools sessions, and refuses to open if it pools
+//! transactions.
 
 use std::{
     env,
@@ -25,10 +26,10 @@ tests! { "pooler":
     Pooler a_store_works_behind_one_that_pools_sessions;
 }
 
-/// The first version that keeps prepared statements.
+/// The first version of PgBouncer that keeps prepared statements.
 const KEEPS_STATEMENTS: [u32; 2] = [1, 21];
 
-/// Where PgBouncer is, on this machine.
+/// The path of PgBouncer on this machine.
 pub(crate) fn program() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let places = env::split_paths(&path).chain(["/usr/sbin".into()]);
@@ -42,14 +43,14 @@ fn version(program: &Path) -> Result<Vec<u32>, BoxError> {
     Ok(words.ok_or("no version")?.split('.').map_while(|number| number.parse().ok()).collect())
 }
 
-/// A PgBouncer between a store and its server, which ends when this is dropped, or this process.
+/// A PgBouncer between a store and its server. It ends when this is dropped, or with this process.
 struct PgBouncer {
     addr: SocketAddr,
     shell: Child,
 }
 
-/// Runs it until the end of the input, which comes however this process ends. From 1.23 on it takes
-/// its time for any other signal.
+/// Runs PgBouncer until the input ends, which happens however this process ends. SIGKILL, because
+/// PgBouncer 1.23 and newer take their time for any other signal.
 const SHELL: &str = "program=$1 directory=$2; shift 2
     \"$program\" -q \"$@\" \"$directory/pgbouncer.ini\" </dev/null >/dev/null 2>&1 &
     cat
@@ -77,7 +78,7 @@ impl PgBouncer {
         }
         let mut command = Command::new("sh");
         command.args(["-c", SHELL, "annals-pgbouncer"]).arg(program).arg(directory);
-        // It does not run as root.
+        // PgBouncer refuses to run as root.
         if Command::new("id").arg("-u").output()?.stdout == b"0\n" {
             command.args(["-u", "nobody"]);
         }
@@ -109,7 +110,7 @@ async fn one_that_pools_transactions_is_found_out() -> Tested {
     let config = bouncer.config(&place);
     place.open().await?;
     let handed = PgPoolOptions::new().max_connections(5).connect_lazy_with(config.connect.clone());
-    // What earlier sessions have prepared is still there.
+    // In later attempts, statements that earlier clients prepared are still there.
     for attempt in 0..5 {
         let opened = [
             PostgresStore::open(config.clone()).await,
@@ -118,7 +119,7 @@ async fn one_that_pools_transactions_is_found_out() -> Tested {
         for opened in opened {
             let error = opened.err().ok_or("was not refused")?;
             assert_eq!(error.kind(), ErrorKind::Incompatible, "attempt {attempt}: {error:?}");
-            assert!(error.to_string().contains("let it pool sessions"), "{error}");
+            assert!(error.to_string().contains("set it to pool sessions"), "{error}");
         }
     }
     drop(bouncer);
@@ -166,7 +167,8 @@ async fn works(store: &PostgresStore) -> Tested {
     Ok(())
 }
 
-/// As an application does: PgBouncer closes a connection where it cannot get one to the server.
+/// Tries again as an application would: PgBouncer closes a client's connection if it cannot get one
+/// to the server.
 async fn insist<T, F>(mut call: impl FnMut() -> F) -> annals_core::Result<T>
 where
     F: Future<Output = annals_core::Result<T>>,

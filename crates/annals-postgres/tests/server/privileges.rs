@@ -1,4 +1,4 @@
-//! A role that has only what the documentation of the crate says it needs.
+//! A role with only those privileges that the documentation of the crate lists.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ tests! { "privileges":
     Any who_owns_the_schema_needs_no_more;
 }
 
-/// A place, and a role without any privilege on it.
+/// A place, and a role without any privilege there.
 struct Stranger {
     place: Place,
     role: String,
@@ -42,7 +42,7 @@ impl Stranger {
         PostgresStore::open(self.config()).await
     }
 
-    /// The blocks of `GRANT` in the documentation, for this role and schema.
+    /// The blocks of `GRANT` in the documentation, adapted to this role and schema.
     fn documented(&self) -> Vec<Vec<String>> {
         let documentation = include_str!("../../src/lib.rs").lines();
         let documentation: Vec<_> =
@@ -151,7 +151,7 @@ async fn the_documented_ones_are_enough() -> Tested {
     stranger.remove().await
 }
 
-/// Somebody else has made the schema for it: it must not be needed to create one in the database.
+/// A role that owns its schema need not be allowed to create schemas in the database.
 async fn who_owns_the_schema_needs_no_more() -> Tested {
     let stranger = Stranger::new().await?;
     let create = format!("CREATE SCHEMA {{schema}} AUTHORIZATION {}", stranger.role);

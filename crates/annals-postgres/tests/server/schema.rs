@@ -1,4 +1,4 @@
-//! What `open` makes, what it refuses, and what stands beside it in a database.
+//! What `open` creates, what it refuses, and what it leaves alone in a database.
 
 use std::{sync::Arc, thread};
 
@@ -30,7 +30,7 @@ tests! { "schema":
     Any people_can_read_the_events;
 }
 
-/// How many open a store at once, each with a runtime and connections of its own.
+/// How many threads open a store at once, each with a runtime and connections of its own.
 const OPENERS: u64 = 10;
 
 async fn many_open_an_empty_database_at_once() -> Tested {
@@ -61,13 +61,13 @@ async fn many_open_an_empty_database_at_once() -> Tested {
     let mut connection = place.connect().await?;
     let sql =
         format!("SELECT array_agg(version ORDER BY version) FROM {}.migrations", place.schema);
-    let ledger: Vec<i32> = query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await?;
-    assert!(ledger.iter().copied().eq((1..).take(ledger.len())), "{ledger:?}");
+    let versions: Vec<i32> = query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await?;
+    assert!(versions.iter().copied().eq((1..).take(versions.len())), "{versions:?}");
     assert_eq!(place.execute("SELECT FROM {schema}.store").await?, 1);
     place.remove().await
 }
 
-/// All that a schema has, and how many rows.
+/// Everything in a schema, with the number of rows.
 async fn contents(place: &Place) -> Result<Vec<String>, BoxError> {
     let mut connection = place.connect().await?;
     let sql = "SELECT 'column ' || c.relname || '.' || a.attname || ' ' || a.atttypid::regtype \
@@ -121,7 +121,7 @@ async fn what_is_not_ours_is_refused_and_left_alone() -> Tested {
         assert_eq!(contents(&place).await?, before, "{sql}");
         place.remove().await?;
     }
-    // Of a newer annals.
+    // A schema that a newer annals created.
     let place = Place::shared().await?;
     place.open().await?.append_to("a-1", ExpectedVersion::Any, [event(1)]).await?;
     place.execute("INSERT INTO {schema}.migrations (version) VALUES (1000)").await?;
@@ -159,7 +159,7 @@ async fn wrong_credentials_are_refused() -> Tested {
         assert_refused(opened, ErrorKind::Denied, "refused the credentials", role);
     }
     assert_eq!(contents(&place).await?, [""; 0]);
-    // To drop a server waits for its end.
+    // Dropping the server blocks until it has ended.
     Ok(tokio::task::spawn_blocking(move || drop(place)).await?)
 }
 
@@ -278,7 +278,7 @@ async fn people_can_read_the_events() -> Tested {
     store.append_to("gone", ExpectedVersion::NoStream, [event(1)]).await?;
     store.truncate(&id("a-1"), Version::new(2)).await?;
     store.delete(&id("gone"), ExpectedVersion::Any).await?;
-    // As after a clean-up that was interrupted.
+    // An interrupted clean-up leaves a stream like this.
     store.append_to("hidden", ExpectedVersion::NoStream, [event(1)]).await?;
     place.execute("UPDATE {schema}.streams SET removed_to = 1 WHERE name = 'hidden'").await?;
 

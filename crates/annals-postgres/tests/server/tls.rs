@@ -42,7 +42,7 @@ fn issuer() -> Result<Issuer, BoxError> {
     Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
 }
 
-/// A server that can encrypt, with a certificate for these names.
+/// A server with TLS, and with a certificate for these names.
 async fn start(issuer: &Issuer, names: &[&str], options: Options) -> Result<Place, BoxError> {
     let key = KeyPair::generate()?;
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
@@ -54,7 +54,7 @@ async fn start(issuer: &Issuer, names: &[&str], options: Options) -> Result<Plac
     Ok(Place::on(Source::find()?.start(options).await?.into()))
 }
 
-/// To drop a server waits for its end.
+/// Drops a server, which blocks until it has ended.
 async fn stop(place: Place) -> Tested {
     Ok(tokio::task::spawn_blocking(move || drop(place)).await?)
 }
@@ -116,17 +116,17 @@ async fn a_certificate_is_verified() -> Tested {
     stop(elsewhere).await
 }
 
-/// The task of a child, which takes the password from its environment, and logs everything.
+/// The task of the child, which takes the password from its environment and logs everything.
 pub(crate) const CHILD: &str = "password";
 const ROLE: &str = "shop";
-/// As it is, and as it stands in a URL.
+/// The password, and the password as a URL has it.
 const RIGHT: (&str, &str) = ("hunter2/äß", "hunter2%2F%C3%A4%C3%9F");
 const WRONG: &str = "hunter3";
-/// In each of the two.
+/// Parts of the passwords.
 const SECRETS: [&str; 3] = ["hunter", "2/äß", "%C3%A4"];
 
 async fn a_password_is_used_and_never_shown() -> Tested {
-    // The user of the tests has no password on a server of this machine.
+    // The user of the tests has no password on a server on this machine.
     let rules =
         "local all all trust\nhost all postgres all trust\nhost all all all scram-sha-256\n";
     let options = Options::default().with_file("pg_hba.conf", rules);
@@ -149,7 +149,7 @@ async fn a_password_is_used_and_never_shown() -> Tested {
     stop(place).await
 }
 
-/// Opens the store in every way, and looks for the password in all that is said.
+/// Opens the store in several ways, and looks for the password in all output.
 pub(crate) async fn child(arguments: &[String]) -> Tested {
     let [address, schema, root] = arguments else { return Err("address, schema, root".into()) };
     let log = Log::default();
@@ -207,7 +207,7 @@ pub(crate) async fn child(arguments: &[String]) -> Tested {
     Ok(())
 }
 
-/// Everything that an error can be made to say, with all its causes.
+/// Every text of an error and of its causes.
 fn all_of(error: &Error) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut cause = error.source();
