@@ -1,15 +1,16 @@
-//! Judging an append, and writing it.
+//! Appends: what they expect, and the items that they write.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use annals_core::{
-    Append, Appended, Error, ErrorKind,
-    ExpectedVersion::{Any, StreamExists},
-    NewEvent, Position, ReadStream, Result, StreamState, Version,
-    adapter::{Pages, Verdict},
+    Append, Appended, Error, ErrorKind, NewEvent, Position, ReadStream, Result, StreamState,
+    adapter::{self, Backoff, Pages},
 };
 use chrono::Utc;
 use futures::future::try_join_all;
@@ -17,24 +18,25 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     codec,
-    commit::{Outcome, Planned},
     head::Head,
-    item::Batch,
+    item::EventsItem,
     read::StreamPages,
-    store::Shared,
+    shared::Shared,
     table::MOST_ITEMS,
+    writer::{AppendOutcome, NewItem},
 };
 
-/// What an item may hold of packed events. DynamoDB takes 400 KB, with the key and the names of
-/// attributes: 409,600 bytes.
+/// The most bytes of packed events in an item. DynamoDB takes 409,600 bytes, with the key and the
+/// names of the attributes.
 const MOST_PACKED: usize = 400_000;
-/// The longest pause before an append that others have overtaken is tried again.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+/// The first and the longest pause before an append that others have overtaken is tried again.
+const OVERTAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 
 /// Writes all the appends, or none.
 pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<Vec<Appended>> {
     let _locks = shared.locks.lock(appends).await;
     let began = Instant::now();
+    let mut backoff = Backoff::new(OVERTAKEN_PAUSE.0, OVERTAKEN_PAUSE.1);
     let mut presumed: Vec<_> = appends.iter().map(|append| shared.heads.presume(append)).collect();
     loop {
         let heads = appends.iter().zip(&presumed).map(async |(append, head)| match head {
@@ -46,133 +48,89 @@ pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<V
             }
         });
         let heads = try_join_all(heads).await?;
-        match judge(shared, appends, &heads).await {
+        match replayed(shared, appends, &heads).await {
+            Ok(Some(answers)) => return Ok(answers),
             Ok(None) => {}
-            // What is presumed is good enough to write, since that finds out; not to refuse.
+            // A presumed end is good enough to write, because the write then fails if it is old. To
+            // refuse the append, read the streams.
             Err(_) if presumed.iter().any(Option::is_some) => {
                 presumed.fill(None);
                 continue;
             }
-            Ok(Some(replayed)) => return Ok(replayed),
             Err(error) => return Err(error),
         }
-        let planned = plan(appends, &heads)?;
-        match shared.commit(planned).await? {
-            Outcome::Written(positions) => return answer(shared, appends, &heads, &positions),
-            Outcome::Overtaken => {}
+        match shared.writer.write(new_items(appends, &heads)?).await? {
+            AppendOutcome::Written(positions) => {
+                return answers(shared, appends, &heads, &positions);
+            }
+            AppendOutcome::Overtaken => {}
         }
-        // Now there is nothing to presume any more.
         presumed.fill(None);
         if began.elapsed() >= shared.options.retry_for {
-            let message = "others kept appending to the stream for as long as it was tried";
+            let message = "other appends to the stream came first for as long as this one was \
+                           tried; try again";
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        sleep(PAUSE.mul_f64(fastrand::f64())).await;
+        sleep(backoff.next_pause()).await;
     }
 }
 
-/// The answers where all of it has happened before; none where it is to be written.
-async fn judge(
+/// The answers if the appends were written before; `None` if they are to be written.
+async fn replayed(
     shared: &Arc<Shared>,
     appends: &[Append],
     heads: &[Head],
 ) -> Result<Option<Vec<Appended>>> {
-    let mut replayed = Vec::with_capacity(appends.len());
+    let mut judged = Vec::with_capacity(appends.len());
     for (append, head) in appends.iter().zip(heads) {
-        replayed.push(judge_one(shared, append, head).await?);
+        judged.push((head.stream, replayed_one(shared, append, head).await?));
     }
-    let all: Option<Vec<_>> = replayed.iter().copied().collect();
-    if all.is_none()
-        && let Some(index) = replayed.iter().position(Option::is_some)
-        && let (Some(append), Some(head)) = (appends.get(index), heads.get(index))
-    {
-        // Written before, but not together with the others: not this append.
-        return Err(lost_race(append, head));
-    }
-    Ok(all)
+    adapter::all_or_none(appends, &judged)
 }
 
-fn lost_race(append: &Append, head: &Head) -> Error {
-    Error::lost_race(&append.stream, append.expected, head.stream.version)
-}
-
-async fn judge_one(shared: &Arc<Shared>, append: &Append, head: &Head) -> Result<Option<Appended>> {
-    match head.stream.judge(append.expected) {
-        Verdict::Closed => Err(Error::stream_closed(&append.stream)),
-        Verdict::Conflict => Err(lost_race(append, head)),
-        Verdict::RetryOrConflict(base) => {
-            let written = written_after(shared, append, base).await?;
-            written.map(Some).ok_or_else(|| lost_race(append, head))
-        }
-        // `Exact` and `NoStream` hold: the same ids again are other events. Under `Any` and
-        // `StreamExists` they are a retry, which is looked for at the end of the stream only.
-        Verdict::Write if matches!(append.expected, Any | StreamExists) => {
-            let last = append.events.last().map(NewEvent::id);
-            match head.stream.version.get().checked_sub(append.count()) {
-                Some(base) if head.last_id == last => {
-                    written_after(shared, append, Version::new(base)).await
-                }
-                _ => Ok(None),
-            }
-        }
-        Verdict::Write => Ok(None),
-    }
-}
-
-/// The answer of the append, if its ids stand right after that version.
-async fn written_after(
+async fn replayed_one(
     shared: &Arc<Shared>,
     append: &Append,
-    base: Version,
+    head: &Head,
 ) -> Result<Option<Appended>> {
+    let retry_at_end = || head.stream.retry_at_end(append, head.last_id);
+    let Some(base) = head.stream.compare_after(append, retry_at_end)? else { return Ok(None) };
     let options = ReadStream::default().with_from(base.plus(1)).with_limit(append.count());
     let mut pages = StreamPages::new(shared.clone(), append.stream.clone(), options);
-    let mut expected = (base.get() + 1..).zip(&append.events);
-    let mut last = Position::START;
-    let mut left = append.count();
+    let mut found = Vec::with_capacity(append.events.len());
     loop {
         let page = pages.next_page().await?;
-        for found in page.events {
-            match expected.next() {
-                Some((version, event))
-                    if found.version.get() == version && found.id == event.id() =>
-                {
-                    (last, left) = (found.position, left.saturating_sub(1));
-                }
-                _ => return Ok(None),
-            }
-        }
-        if left == 0 {
-            return Appended::after(base, append.count(), last, true).map(Some);
-        }
+        found.extend(page.events.iter().map(|e| Ok((e.version, e.id, e.position))));
         if !page.more {
-            return Ok(None);
+            break;
         }
     }
+    let written: Result<_> = adapter::written_after(append, base, found);
+    head.stream.compared(append, written?)
 }
 
-/// The items to be written, for all the appends together.
-fn plan(appends: &[Append], heads: &[Head]) -> Result<Vec<Planned>> {
-    let recorded_at = now();
-    let mut planned = Vec::with_capacity(appends.len());
+/// The items to write for all the appends together.
+fn new_items(appends: &[Append], heads: &[Head]) -> Result<Vec<NewItem>> {
+    let recorded_at = record_time();
+    let mut items = Vec::with_capacity(appends.len());
     for (append, head) in appends.iter().zip(heads) {
-        planned.extend(parts(append, head, recorded_at)?);
+        items.extend(items_of(append, head, recorded_at)?);
     }
-    // One more is the log's.
-    if planned.len() >= MOST_ITEMS {
+    // One item of the transaction is the slot.
+    if items.len() >= MOST_ITEMS {
         let message = format!(
-            "the append takes {} items; one transaction of DynamoDB takes at most {MOST_ITEMS}, \
-             one of which is the store's: use fewer streams or smaller events",
-            planned.len()
+            "the append takes {} items of DynamoDB, and a transaction takes at most {MOST_ITEMS}, \
+             one of which is for the store itself; append to fewer streams or smaller events",
+            items.len()
         );
         return Err(Error::new(ErrorKind::LimitExceeded, message));
     }
-    Ok(planned)
+    Ok(items)
 }
 
-/// Microseconds since 1970, no two the same: who sends the same events twice at once must be able to
-/// tell which of them was written.
-fn now() -> i64 {
+/// Now, in microseconds since 1970, but later than every answer before. So two appends of the same
+/// events by this process differ, and each finds out which of them was written.
+fn record_time() -> i64 {
     static LAST: AtomicI64 = AtomicI64::new(0);
     let now = Utc::now().timestamp_micros();
     let next = |last: i64| now.max(last + 1);
@@ -180,49 +138,51 @@ fn now() -> i64 {
     last.map_or(now, next)
 }
 
-/// The items of one append: most often one.
-fn parts(append: &Append, head: &Head, recorded_at: i64) -> Result<Vec<Planned>> {
+/// The items of one append: in most cases one.
+fn items_of(append: &Append, head: &Head, recorded_at: i64) -> Result<Vec<NewItem>> {
     let base = head.stream.version.get();
     let deleted_at = match head.stream.state {
         StreamState::Live => head.stream.deleted_at.get(),
         _ => base,
     };
     let mut first = base + 1;
-    let mut parts = Vec::with_capacity(1);
-    for (events, body) in bodies(&append.events, recorded_at)? {
-        let batch = Batch {
+    let mut items = Vec::with_capacity(1);
+    for (new_events, body) in bodies(&append.events, recorded_at)? {
+        let events = EventsItem {
             first,
-            last: first + events.len() as u64 - 1,
+            last: first + new_events.len() as u64 - 1,
             append_last: base + append.count(),
             position: None,
-            entry: 0,
+            entry_index: 0,
             deleted_at,
             kept_from: first,
             body: Some(body),
         };
-        first = batch.last + 1;
-        // The others stand behind the first, where nothing can be if it is alone.
-        let condition = if parts.is_empty() { head.condition() } else { Head::MISSING.condition() };
-        parts.push(Planned::new(append.stream.clone(), batch, condition, head.position, events));
+        first = events.last + 1;
+        // If the first item finds its key as expected, the keys after it are free as well.
+        let condition = if items.is_empty() { head.condition() } else { Head::MISSING.condition() };
+        let (stream, after) = (append.stream.clone(), head.position);
+        items.push(NewItem::new(stream, events, condition, after, new_events));
     }
-    Ok(parts)
+    Ok(items)
 }
 
-/// The events, packed in as many items as it takes: how far they can be compressed, nobody knows
-/// before it was tried.
+/// The events, packed into as many bodies as it takes: halves the events until each part fits,
+/// since only compressing them tells their size.
 fn bodies(events: &[NewEvent], recorded_at: i64) -> Result<Vec<(&[NewEvent], Vec<u8>)>> {
     let body = codec::pack(recorded_at, events)?;
-    // An event that is alone fits in any case: its size is limited.
+    // A single event always fits, because its size is limited.
     if body.len() <= MOST_PACKED || events.len() == 1 {
         return Ok(vec![(events, body)]);
     }
-    let (some, others) = events.split_at(events.len() / 2);
-    let mut all = bodies(some, recorded_at)?;
-    all.extend(bodies(others, recorded_at)?);
+    let (first, second) = events.split_at(events.len() / 2);
+    let mut all = bodies(first, recorded_at)?;
+    all.extend(bodies(second, recorded_at)?);
     Ok(all)
 }
 
-fn answer(
+/// The answers to appends that were written, whose streams now have new ends.
+fn answers(
     shared: &Shared,
     appends: &[Append],
     heads: &[Head],

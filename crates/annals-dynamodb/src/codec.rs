@@ -1,19 +1,22 @@
-//! The events of one item, as bytes.
+//! How the events of one item, and snapshots, are packed into bytes.
 //!
-//! DynamoDB charges by the kilobyte, so that they are packed, by the format of the crate
-//! `postcard`, and compressed where that makes them smaller. First comes a byte that says how, then
-//! when they were recorded and how many there are, then their ids, each without what it has in
-//! common with the first: ids cannot be compressed, and would spoil what can. Then the rest:
+//! DynamoDB charges by the kilobyte. So events are serialized in the compact format of the crate
+//! `postcard`, and compressed if that makes them smaller. The bytes of events are:
 //!
-//! * 0: as it is packed.
-//! * 1: the length of what is packed, in 4 bytes, the lowest first; and then that, compressed
-//!   (Brotli, RFC 7932).
+//! 1. one byte, the format: 0 packed, or 1 packed and compressed;
+//! 2. when the events were recorded, and how many they are;
+//! 3. their ids: the first id whole, of each other id the number of leading bytes that it shares
+//!    with the first and the bytes after these. Ids stand apart because they cannot be compressed;
+//! 4. types, data and metadata. In format 1: the length before compression in 4 bytes,
+//!    little-endian, and then the compressed bytes (Brotli, RFC 7932).
+//!
+//! A snapshot has parts 1 and 4.
 
 use std::io::Read;
 
 use annals_core::{
-    ContentKind, EventType, NewEvent, Payload, Position, RecordedEvent, Result, Snapshot, StreamId,
-    Version,
+    EventType, NewEvent, Payload, Position, RecordedEvent, Result, Snapshot, StreamId, Version,
+    adapter,
 };
 use brotli::{Decompressor, enc::BrotliEncoderParams};
 use bytes::Bytes;
@@ -25,21 +28,16 @@ use crate::error::{corrupt, internal};
 
 const PACKED: u8 = 0;
 const COMPRESSED: u8 = 1;
-/// What is shorter than this does not become smaller.
+/// Fewer bytes than this do not become smaller when compressed.
 const WORTH_COMPRESSING: usize = 64;
-/// How well to compress: the fifth of eleven grades takes 50 us for ten small events, a hundredth
-/// of a request; beyond the length the second.
-const GRADE: (i32, i32) = (5, 2);
+/// The Brotli quality up to [`LARGE`] bytes, and beyond. Quality 5 of 11 takes about 50 us for ten
+/// small events, a hundredth of a request.
+const QUALITY: (i32, i32) = (5, 2);
 const LARGE: usize = 256 * 1024;
-/// More than an append may have.
+/// More bytes than any append can have: a stored length above this is corrupt.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 const BUFFER: usize = 4 * 1024;
 
-/// What follows the bytes of data and of metadata.
-const DATA_IS_JSON: u8 = 1;
-const METADATA_IS_JSON: u8 = 2;
-
-/// Comes first.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     /// Microseconds since 1970, UTC.
@@ -47,8 +45,9 @@ struct Header {
     count: u32,
 }
 
+/// An event as it is written, without its id.
 #[derive(Debug, Serialize)]
-struct Written<'a> {
+struct EventRef<'a> {
     kinds: u8,
     event_type: &'a str,
     #[serde(with = "serde_bytes")]
@@ -57,8 +56,9 @@ struct Written<'a> {
     metadata: &'a [u8],
 }
 
+/// An event as it is read, without its id.
 #[derive(Debug, Deserialize)]
-struct Stored {
+struct StoredEvent {
     kinds: u8,
     event_type: String,
     #[serde(with = "serde_bytes")]
@@ -76,16 +76,17 @@ struct PackedSnapshot {
     metadata: Vec<u8>,
 }
 
-/// How many bytes an event has at most when packed: what is added to its payload and type.
+/// The most bytes that an event has when packed.
 pub(crate) fn packed_size(event: &NewEvent) -> usize {
-    /// The id, the kinds, and three lengths.
-    const AROUND: usize = 16 + 1 + 3 * 5;
-    event.size() + event.event_type().as_str().len() + AROUND
+    /// The bytes of the id, the content kinds, and three lengths.
+    const OVERHEAD: usize = 16 + 1 + 3 * 5;
+    event.size() + event.event_type().as_str().len() + OVERHEAD
 }
 
+/// Packs events that were recorded at this time, in microseconds since 1970.
 pub(crate) fn pack(recorded_at: i64, events: &[NewEvent]) -> Result<Vec<u8>> {
-    let rest = events.iter().map(|event| Written {
-        kinds: kinds(event.data(), event.metadata()),
+    let rest = events.iter().map(|event| EventRef {
+        kinds: adapter::content_kinds(event.data(), event.metadata()),
         event_type: event.event_type().as_str(),
         data: event.data().bytes(),
         metadata: event.metadata().bytes(),
@@ -94,10 +95,10 @@ pub(crate) fn pack(recorded_at: i64, events: &[NewEvent]) -> Result<Vec<u8>> {
     join(recorded_at, ids, &rest.collect::<Vec<_>>())
 }
 
-/// The same events, without the first ones.
+/// Packed events without the first `gone` of them.
 pub(crate) fn repack(body: &[u8], gone: usize) -> Result<Vec<u8>> {
     let (recorded_at, ids, rest) = split(body)?;
-    let left = rest.iter().skip(gone).map(|event| Written {
+    let left = rest.iter().skip(gone).map(|event| EventRef {
         kinds: event.kinds,
         event_type: &event.event_type,
         data: &event.data,
@@ -109,9 +110,9 @@ pub(crate) fn repack(body: &[u8], gone: usize) -> Result<Vec<u8>> {
 fn join(
     recorded_at: i64,
     ids: impl ExactSizeIterator<Item = Uuid>,
-    rest: &[Written<'_>],
+    rest: &[EventRef<'_>],
 ) -> Result<Vec<u8>> {
-    let failed = |e| internal("the events cannot be packed").with_source(e);
+    let failed = |e| internal("the events could not be packed").with_source(e);
     let count = u32::try_from(ids.len()).map_err(|_| internal("too many events"))?;
     let mut body =
         postcard::to_extend(&Header { recorded_at, count }, vec![PACKED]).map_err(failed)?;
@@ -133,12 +134,12 @@ fn join(
     compress(body, rest)
 }
 
-fn split(body: &[u8]) -> Result<(i64, Vec<Uuid>, Vec<Stored>)> {
-    let bad = || corrupt("events that end too early");
-    let (how, rest) = body.split_first().ok_or_else(bad)?;
+fn split(body: &[u8]) -> Result<(i64, Vec<Uuid>, Vec<StoredEvent>)> {
+    let bad = || corrupt("the packed events end too early");
+    let (format, rest) = body.split_first().ok_or_else(bad)?;
     let header = postcard::take_from_bytes(rest);
     let (Header { recorded_at, count }, mut rest) =
-        header.map_err(|e| corrupt("events without their number").with_source(e))?;
+        header.map_err(|e| corrupt("the packed events have no readable header").with_source(e))?;
     let mut ids: Vec<Uuid> = Vec::new();
     for _ in 0..count {
         let mut id = [0; 16];
@@ -157,27 +158,31 @@ fn split(body: &[u8]) -> Result<(i64, Vec<Uuid>, Vec<Stored>)> {
         rest = others;
         ids.push(Uuid::from_bytes(id));
     }
-    let events: Vec<Stored> = decompress(*how, rest)?;
+    let events: Vec<StoredEvent> = decompress(*format, rest)?;
     if events.len() != ids.len() {
-        return Err(corrupt("another number of events than of ids"));
+        return Err(corrupt("the packed events have another number of ids"));
     }
     Ok((recorded_at, ids, events))
 }
 
-/// The events, the first of which has this version, and this position where there are positions.
+/// Unpacks events of which the first has this version, and this position if the store has an order
+/// over all streams.
 pub(crate) fn unpack(
     stream: &StreamId,
     first: u64,
     position: Option<u64>,
     body: &[u8],
 ) -> Result<Vec<RecordedEvent>> {
-    let bad = |what: &str| corrupt(format!("{what} in version {first} or later of {stream:?}"));
+    let bad = |what: &str| {
+        corrupt(format!("the events from version {first} on {what}")).with_stream(stream)
+    };
     let (recorded_at, ids, events) =
-        split(body).map_err(|e| bad("unreadable events").with_source(e))?;
-    let recorded_at =
-        DateTime::from_timestamp_micros(recorded_at).ok_or_else(|| bad("impossible time"))?;
+        split(body).map_err(|e| bad("cannot be unpacked").with_source(e))?;
+    let recorded_at = DateTime::from_timestamp_micros(recorded_at)
+        .ok_or_else(|| bad("have an impossible record time"))?;
     let recorded = (0..).zip(ids).zip(events).map(|((index, id), event)| {
-        let event_type = EventType::new(&event.event_type).map_err(|_| bad("illegal type"))?;
+        let event_type =
+            EventType::new(&event.event_type).map_err(|_| bad("have an invalid type"))?;
         let (data, metadata) = payloads(event.kinds, event.data, event.metadata)?;
         let event = NewEvent::from_stored(id, event_type, data, metadata);
         let position = position.map_or(Position::START, |first| Position::new(first + index));
@@ -189,7 +194,7 @@ pub(crate) fn unpack(
 pub(crate) fn pack_snapshot(snapshot: &Snapshot) -> Result<Vec<u8>> {
     let Snapshot { data, metadata, .. } = snapshot;
     let packed = PackedSnapshot {
-        kinds: kinds(data, metadata),
+        kinds: adapter::content_kinds(data, metadata),
         data: data.bytes().to_vec(),
         metadata: metadata.bytes().to_vec(),
     };
@@ -197,26 +202,28 @@ pub(crate) fn pack_snapshot(snapshot: &Snapshot) -> Result<Vec<u8>> {
 }
 
 pub(crate) fn unpack_snapshot(version: u64, body: &[u8]) -> Result<Snapshot> {
-    let (how, rest) = body.split_first().ok_or_else(|| corrupt("an empty snapshot"))?;
-    let PackedSnapshot { kinds, data, metadata } = decompress(*how, rest)?;
+    let (format, rest) = body.split_first().ok_or_else(|| corrupt("the snapshot has no bytes"))?;
+    let PackedSnapshot { kinds, data, metadata } = decompress(*format, rest)?;
     let (data, metadata) = payloads(kinds, data, metadata)?;
     Ok(Snapshot::new(version, data).with_metadata(metadata))
 }
 
-/// Adds the rest, compressed if that is shorter; the first byte then says so.
+/// Adds the last part, compressed if that is shorter, and then sets the format in the first byte.
 fn compress<T: Serialize + ?Sized>(mut body: Vec<u8>, rest: &T) -> Result<Vec<u8>> {
-    let failed = |e| internal("the events cannot be packed").with_source(e);
+    let failed = |e| internal("the events could not be packed").with_source(e);
     let packed = postcard::to_stdvec(rest).map_err(failed)?;
-    let length = u32::try_from(packed.len()).map_err(|_| internal("more than 4 GiB of events"))?;
+    let length = u32::try_from(packed.len())
+        .map_err(|_| internal("the packed events have more than 4 GiB"))?;
     let mut compressed = length.to_le_bytes().to_vec();
     if packed.len() >= WORTH_COMPRESSING {
-        let quality = if packed.len() < LARGE { GRADE.0 } else { GRADE.1 };
-        let hint = BrotliEncoderParams { quality, size_hint: packed.len(), ..Default::default() };
-        brotli::BrotliCompress(&mut packed.as_slice(), &mut compressed, &hint)
-            .map_err(|e| internal("the events cannot be compressed").with_source(e))?;
+        let quality = if packed.len() < LARGE { QUALITY.0 } else { QUALITY.1 };
+        let parameters =
+            BrotliEncoderParams { quality, size_hint: packed.len(), ..Default::default() };
+        brotli::BrotliCompress(&mut packed.as_slice(), &mut compressed, &parameters)
+            .map_err(|e| internal("the events could not be compressed").with_source(e))?;
         if compressed.len() < packed.len() {
-            if let Some(how) = body.first_mut() {
-                *how = COMPRESSED;
+            if let Some(format) = body.first_mut() {
+                *format = COMPRESSED;
             }
             body.extend(compressed);
             return Ok(body);
@@ -226,53 +233,42 @@ fn compress<T: Serialize + ?Sized>(mut body: Vec<u8>, rest: &T) -> Result<Vec<u8
     Ok(body)
 }
 
-fn decompress<T: DeserializeOwned>(how: u8, rest: &[u8]) -> Result<T> {
-    match how {
+fn decompress<T: DeserializeOwned>(format: u8, rest: &[u8]) -> Result<T> {
+    match format {
         PACKED => read(rest),
         COMPRESSED => {
             let split = rest.split_first_chunk();
             let (length, compressed) =
-                split.ok_or_else(|| corrupt("compressed without a length"))?;
+                split.ok_or_else(|| corrupt("compressed bytes have no length"))?;
             let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
             if length > MOST_BYTES {
-                return Err(corrupt("impossible length"));
+                return Err(corrupt("compressed bytes have an impossible length"));
             }
             let mut packed = Vec::with_capacity(length);
-            // One byte more than there should be, so that a longer one is found out.
+            // Read one byte more than there should be, to notice bytes that are longer than they say.
             let mut decoder = Decompressor::new(compressed, BUFFER).take(length as u64 + 1);
             let read_all = decoder.read_to_end(&mut packed);
-            read_all.map_err(|e| corrupt("bytes that cannot be decompressed").with_source(e))?;
+            read_all.map_err(|e| corrupt("the bytes cannot be decompressed").with_source(e))?;
             if packed.len() != length {
-                return Err(corrupt("another length than it says"));
+                return Err(corrupt("decompressed bytes have another length than stored"));
             }
             read(&packed)
         }
-        how => Err(corrupt(format!("bytes in the format {how}, which this version does not know"))),
+        other => Err(corrupt(format!("the bytes have the unknown format {other}"))),
     }
 }
 
 fn read<T: DeserializeOwned>(packed: &[u8]) -> Result<T> {
     match postcard::take_from_bytes(packed) {
         Ok((value, [])) => Ok(value),
-        Ok(_) => Err(corrupt("bytes after the end")),
-        Err(e) => Err(corrupt("bytes that are no events").with_source(e)),
+        Ok(_) => Err(corrupt("more bytes follow the packed ones")),
+        Err(e) => Err(corrupt("the bytes cannot be deserialized").with_source(e)),
     }
-}
-
-fn kinds(data: &Payload, metadata: &Payload) -> u8 {
-    let flag = |payload: &Payload, flag| if payload.kind() == ContentKind::Json { flag } else { 0 };
-    flag(data, DATA_IS_JSON) | flag(metadata, METADATA_IS_JSON)
 }
 
 fn payloads(kinds: u8, data: Vec<u8>, metadata: Vec<u8>) -> Result<(Payload, Payload)> {
-    if kinds & !(DATA_IS_JSON | METADATA_IS_JSON) != 0 {
-        return Err(corrupt(format!("unknown content kinds {kinds}")));
-    }
-    let payload = |flag, bytes: Vec<u8>| {
-        let kind = if kinds & flag == 0 { ContentKind::Binary } else { ContentKind::Json };
-        Payload::from_stored(kind, Bytes::from(bytes))
-    };
-    Ok((payload(DATA_IS_JSON, data), payload(METADATA_IS_JSON, metadata)))
+    let payloads = adapter::payloads(kinds.into(), Bytes::from(data), Bytes::from(metadata));
+    payloads.ok_or_else(|| corrupt(format!("the content kinds {kinds} are unknown")))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The options of a store.
+//! The options of a store, and the client that a URL describes.
 
 use std::time::Duration;
 
@@ -7,46 +7,47 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::Client;
 
-/// What a store is like, whoever makes its client.
+/// The options of a store, whoever makes its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DynamoDbOptions {
-    /// Whether there is an order over all streams: positions, reading all, subscriptions to more
-    /// than one stream. Without it an append costs a fifth. It is chosen when the table is first
-    /// opened, then (unless set) on, and asked for later it must be the same.
+    /// Whether the store has an order over all streams: positions, reads of all streams,
+    /// subscriptions to more than one stream. Without an order an append costs a fifth. The choice
+    /// is made when the table is first opened, by default for an order, and cannot be changed: a
+    /// store with another choice is refused.
     pub order: Option<bool>,
-    /// Over how many partitions the log spreads that keeps the order, 1 to 64: when the table is
-    /// first opened 8 (unless set), and asked for later it must be the same. Each takes 1,000 write
-    /// units a second, which is 500 appends that are alone or about 1,500 small ones that share
-    /// slots, and is one query more for those who read over all streams. A table gives out 1,000
-    /// slots a second in any case.
+    /// Over how many partitions the log spreads that keeps the order: 1 to 64. The number is set
+    /// when the table is first opened, by default to 8, and cannot be changed: a store with another
+    /// number is refused. A stripe takes 1,000 write units a second, which is 500 appends that have
+    /// a slot each or about 1,500 small appends that share slots; and it costs a reader of all
+    /// streams one query more. With any number of stripes, a table gives out 1,000 slots a second.
     pub stripes: Option<u64>,
-    /// Whether a table that is missing is created, with on-demand billing: yes, unless set.
+    /// Whether to create a missing table, with on-demand billing. On by default.
     pub create: bool,
-    /// Whether a table that is created has point-in-time recovery: no, unless set.
+    /// Whether a created table has point-in-time recovery. Off by default.
     pub point_in_time_recovery: bool,
-    /// Whether a table that is created is protected from deletion: no, unless set.
+    /// Whether a created table is protected from deletion. Off by default.
     pub deletion_protection: bool,
-    /// How long a snapshot is kept, in whole seconds: for ever, unless set. The table must have
-    /// time to live on the attribute `expires`; one that is created has it.
+    /// How long a snapshot is kept, in whole seconds. By default snapshots do not expire. The table
+    /// must have time to live on the attribute `expires`, as a table has that is created with this
+    /// option.
     pub snapshot_ttl: Option<Duration>,
-    /// The most transactions of appends under way at the same time, 1 to 64: 4 unless set. Appends
-    /// that wait share one, and so its cost; more transactions share less. Without an order each
-    /// append is alone.
+    /// The most transactions of appends that run at the same time: 1 to 64, by default 4. Appends
+    /// that wait share a transaction and its cost; the more transactions run, the fewer appends
+    /// share one. Without an order each append is a request of its own.
     pub writers: usize,
-    /// How often, at least, a subscriber looks for what other processes have appended: every 250 ms
-    /// unless set. It looks more often while there is something. Those of one store share a look,
-    /// of half a read unit, except subscribers to one stream, who look for themselves.
+    /// The longest time between two polls for appends of other processes: 250 ms by default. Polls
+    /// follow each other sooner while they find something. The subscribers of one store share a
+    /// poll, which costs half a read unit; each subscriber to one stream polls for itself.
     pub poll_interval: Duration,
-    /// How long a position may stay empty that a writer has taken and a later one has passed, until
-    /// a reader closes it: 500 ms unless set. The writer, if it lives, takes another then. Less
-    /// makes readers wait less after the death of a writer, and slow writers write twice.
+    /// How long a slot of the log may stay empty after a later one is written, until a reader
+    /// closes it: 500 ms by default. Its writer, if it is alive, then takes a later slot. A shorter
+    /// time lets readers wait less after the death of a writer, and makes slow writers write twice.
     pub close_after: Duration,
-    /// How long to wait for the answer to one request, before it is tried again: 5 seconds unless
-    /// set.
+    /// How long to wait for the answer to a request before it is sent again: 5 seconds by default.
     pub request_timeout: Duration,
-    /// For how long a request is tried again after throttling, conflicts with other transactions,
-    /// failures of the service or of the network, before the call fails: 15 seconds unless set.
+    /// For how long a request is sent again after throttling, conflicts with other transactions,
+    /// and failures of the service or the network: 15 seconds by default.
     pub retry_for: Duration,
 }
 
@@ -74,7 +75,7 @@ impl DynamoDbOptions {
     /// The greatest number of writers.
     pub const MAX_WRITERS: usize = 64;
 
-    /// Sets whether there is an order over all streams.
+    /// Sets whether the store has an order over all streams.
     #[must_use]
     pub fn with_order(mut self, order: bool) -> Self {
         self.order = Some(order);
@@ -88,21 +89,21 @@ impl DynamoDbOptions {
         self
     }
 
-    /// Sets whether a table that is missing is created.
+    /// Sets whether to create a missing table.
     #[must_use]
     pub fn with_create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Sets whether a table that is created has point-in-time recovery.
+    /// Sets whether a created table has point-in-time recovery.
     #[must_use]
     pub fn with_point_in_time_recovery(mut self, on: bool) -> Self {
         self.point_in_time_recovery = on;
         self
     }
 
-    /// Sets whether a table that is created is protected from deletion.
+    /// Sets whether a created table is protected from deletion.
     #[must_use]
     pub fn with_deletion_protection(mut self, on: bool) -> Self {
         self.deletion_protection = on;
@@ -116,42 +117,42 @@ impl DynamoDbOptions {
         self
     }
 
-    /// Sets the most transactions under way at the same time.
+    /// Sets the most transactions that run at the same time.
     #[must_use]
     pub fn with_writers(mut self, writers: usize) -> Self {
         self.writers = writers;
         self
     }
 
-    /// Sets how often a subscriber looks at least.
+    /// Sets the longest time between two polls.
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Sets how long a position may stay empty.
+    /// Sets how long a slot may stay empty.
     #[must_use]
     pub fn with_close_after(mut self, time: Duration) -> Self {
         self.close_after = time;
         self
     }
 
-    /// Sets how long to wait for one answer.
+    /// Sets how long to wait for the answer to a request.
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// Sets for how long a request is tried again.
+    /// Sets for how long a request is sent again.
     #[must_use]
     pub fn with_retry_for(mut self, time: Duration) -> Self {
         self.retry_for = time;
         self
     }
 
-    /// Refuses what could not work.
+    /// Refuses options that cannot work.
     pub(crate) fn check(&self, table: &str) -> Result<()> {
         check_table(table)?;
         let range = |name: &str, value: u64, most: u64| match value {
@@ -161,7 +162,10 @@ impl DynamoDbOptions {
         range("writers", self.writers as u64, Self::MAX_WRITERS as u64)?;
         range("stripes", self.stripes.unwrap_or(1), Self::MAX_STRIPES)?;
         if self.order == Some(false) && self.stripes.is_some() {
-            return invalid("`stripes` are those of the log; without `order` there is none".into());
+            return invalid(
+                "`stripes` is for the log, and without `order` there is none; leave `stripes` out"
+                    .into(),
+            );
         }
         let seconds = self.snapshot_ttl.map(|ttl| ttl.as_secs());
         if seconds == Some(0) {
@@ -179,57 +183,46 @@ impl DynamoDbOptions {
     }
 }
 
-/// What DynamoDB takes as the name of a table.
+/// Refuses a name that DynamoDB does not take for a table.
 fn check_table(name: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if (3..=255).contains(&name.len()) && name.chars().all(plain) {
         return Ok(());
     }
-    // What is no name may be a secret at the wrong place.
-    invalid("that is no name of a table; use 3 to 255 letters, digits, `_`, `-` and `.`".to_owned())
+    // Do not quote the text: it may be a secret in the wrong place.
+    let message =
+        "the name of the table is invalid; use 3 to 255 letters, digits, `_`, `-` and `.`";
+    invalid(message.to_owned())
 }
 
 fn invalid<T>(message: String) -> Result<T> {
     Err(Error::new(ErrorKind::InvalidInput, message))
 }
 
-/// How a store is opened with a client of its own.
+/// How to open a store that makes a client of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DynamoDbConfig {
     /// The name of the table.
     pub table: String,
-    /// The region; unless set, that of the SDK's default chain: `AWS_REGION`, the profile, the
+    /// The region. By default that of the SDK's default chain: `AWS_REGION`, the profile, the
     /// machine.
     pub region: Option<String>,
-    /// Where the service is; unless set, that of the region. An endpoint on this machine that is
-    /// plain HTTP is taken for a server for tests: where the environment has no credentials and no
-    /// region for it, it gets some.
+    /// The URL of the service. By default that of the region. An endpoint on this machine that is
+    /// plain HTTP is taken for a server for tests: if the environment has no credentials or no
+    /// region, the client uses made-up ones.
     pub endpoint: Option<String>,
-    /// The profile of `~/.aws/config`; unless set, that of `AWS_PROFILE`.
+    /// The profile of `~/.aws/config`. By default that of `AWS_PROFILE`.
     pub profile: Option<String>,
-    /// What the store is like.
+    /// The options of the store.
     pub options: DynamoDbOptions,
 }
 
 impl DynamoDbConfig {
-    /// A store in this table.
+    /// The configuration of a store in this table, with the default options.
     pub fn new(table: impl Into<String>) -> Self {
         let options = DynamoDbOptions::default();
         Self { table: table.into(), region: None, endpoint: None, profile: None, options }
-    }
-
-    /// Reads a URL: `dynamodb://table`, with any of the parameters `region`, `endpoint`, `profile`,
-    /// `order` (`on` or `off`), `stripes`, `create`, `point_in_time_recovery`,
-    /// `deletion_protection` (`true` or `false`), `writers`, in seconds `snapshot_ttl`, and in
-    /// milliseconds `poll_interval`, `close_after`, `request_timeout` and `retry_for`.
-    ///
-    /// Credentials are found by the SDK's default chain; a URL has none.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] with the part that is wrong, and what it could be.
-    pub fn from_url(url: &str) -> Result<Self> {
-        crate::url::parse(url)
     }
 
     /// Sets the region.
@@ -239,7 +232,7 @@ impl DynamoDbConfig {
         self
     }
 
-    /// Sets where the service is.
+    /// Sets the URL of the service.
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoint = Some(endpoint.into());
@@ -253,14 +246,14 @@ impl DynamoDbConfig {
         self
     }
 
-    /// Sets what the store is like.
+    /// Sets the options of the store.
     #[must_use]
     pub fn with_options(mut self, options: DynamoDbOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Whether the endpoint is a server for tests.
+    /// Whether the endpoint is taken for a server for tests.
     fn is_local(&self) -> bool {
         let endpoint = self.endpoint.as_deref().and_then(|text| url::Url::parse(text).ok());
         endpoint.is_some_and(|url| {
@@ -270,8 +263,8 @@ impl DynamoDbConfig {
         })
     }
 
-    /// The client that a store opened with this has, for what a store does not do: to delete its
-    /// table, to read what the service measures.
+    /// A client like that of a store with this configuration, for requests that a store does not
+    /// send: to delete its table, or to read metrics.
     pub async fn client(&self) -> Client {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -288,7 +281,7 @@ impl DynamoDbConfig {
         if let Some(profile) = &self.profile {
             loader = loader.profile_name(profile);
         } else if self.is_local() && !has("AWS_ACCESS_KEY_ID") && !has("AWS_PROFILE") {
-            // Such a server wants some, and looks at none.
+            // A server for tests wants credentials, but does not check them.
             let any = Credentials::new("annals", "annals", None, None, "a server for tests");
             loader = loader.credentials_provider(any);
         }

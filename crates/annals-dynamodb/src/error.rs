@@ -1,4 +1,4 @@
-//! The one place where errors of DynamoDB become ours.
+//! Turns errors of DynamoDB and its SDK into errors of annals.
 
 use std::{borrow::Cow, error::Error as StdError, io};
 
@@ -12,12 +12,7 @@ use aws_sdk_dynamodb::{
 /// The name of this backend.
 pub(crate) const BACKEND: &str = "dynamodb";
 
-/// Adds where an error came from.
-pub(crate) fn context(operation: &'static str) -> impl Fn(Error) -> Error {
-    move |error| error.with_backend(BACKEND).with_operation(operation)
-}
-
-/// Something stored is not what this crate has written.
+/// Stored data is not what this crate writes.
 pub(crate) fn corrupt(what: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Corrupt, what)
 }
@@ -26,20 +21,20 @@ pub(crate) fn internal(what: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Internal, what)
 }
 
-/// What an error says about a request.
+/// What an error says about the request that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Nothing was done; the same request may succeed later.
-    Passing,
-    /// It may have been done or not; asking again tells.
-    Unclear,
-    /// Nothing was done, and will not be.
-    Refused,
+pub(crate) enum Failure {
+    /// Nothing was done. The same request may succeed later.
+    Transient,
+    /// The request may have been executed or not. The same request, sent again, finds out.
+    Unknown,
+    /// Nothing was done, and the same request would fail again.
+    Permanent,
 }
 
-/// The codes are those of the API reference of DynamoDB, "Common Errors", and of its developer
-/// guide, "Error handling with DynamoDB".
-const PASSING: [&str; 9] = [
+/// Codes of transient errors. These and the next are from "Common Errors" in the API reference of
+/// DynamoDB, and "Error handling with DynamoDB" in its developer guide.
+const TRANSIENT: [&str; 9] = [
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "ReplicatedWriteConflictException",
@@ -50,6 +45,7 @@ const PASSING: [&str; 9] = [
     "TransactionConflictException",
     "TransactionInProgressException",
 ];
+/// Codes of requests that the credentials do not allow.
 const DENIED: [&str; 9] = [
     "AccessDeniedException",
     "ExpiredTokenException",
@@ -62,48 +58,49 @@ const DENIED: [&str; 9] = [
     "UnrecognizedClientException",
 ];
 
-pub(crate) fn fault<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Fault {
+/// What an error says about a request other than a transaction.
+pub(crate) fn failure<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Failure {
     match error {
-        SdkError::ConstructionFailure(_) => Fault::Refused,
-        SdkError::DispatchFailure(failure) if failure.is_user() => Fault::Refused,
-        SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(cause) if caused_by::<CredentialsError>(cause).is_some() => Fault::Refused,
-            Some(cause) if was_refused(cause) => Fault::Passing,
-            _ => Fault::Unclear,
+        SdkError::ConstructionFailure(_) => Failure::Permanent,
+        SdkError::DispatchFailure(dispatch) if dispatch.is_user() => Failure::Permanent,
+        SdkError::DispatchFailure(dispatch) => match dispatch.as_connector_error() {
+            Some(cause) if caused_by::<CredentialsError>(cause).is_some() => Failure::Permanent,
+            Some(cause) if is_connection_refused(cause) => Failure::Transient,
+            _ => Failure::Unknown,
         },
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().unwrap_or_default();
             let status = answer.raw().status();
-            if PASSING.contains(&code) {
-                Fault::Passing
+            if TRANSIENT.contains(&code) {
+                Failure::Transient
             } else if status.is_server_error() {
-                Fault::Unclear
+                Failure::Unknown
             } else {
-                Fault::Refused
+                Failure::Permanent
             }
         }
-        _ => Fault::Unclear,
+        _ => Failure::Unknown,
     }
 }
 
-/// Nobody listens, so that nothing can have been sent.
-fn was_refused(error: &(dyn StdError + 'static)) -> bool {
+/// Whether no server listens at the endpoint, so that the request cannot have been sent.
+fn is_connection_refused(error: &(dyn StdError + 'static)) -> bool {
     caused_by::<io::Error>(error).is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// The first cause of this type.
+/// The first error of this type in the chain of causes.
 fn caused_by<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
+        if let Some(cause) = error.downcast_ref() {
+            return Some(cause);
         }
         next = error.source();
     }
     None
 }
 
-/// An error of the driver, with what can be done about it.
+/// An error of the SDK as one of annals, whose message says what the caller can do.
 pub(crate) fn driver<E>(error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -125,38 +122,46 @@ where
         }
         SdkError::ConstructionFailure(_) => (
             ErrorKind::InvalidInput,
-            "no request could be made of it; look at the region and the endpoint",
+            "the SDK could not build the request; check the region and the endpoint",
         ),
-        SdkError::TimeoutError(_) => (ErrorKind::Unavailable, "DynamoDB did not answer in time"),
+        SdkError::TimeoutError(_) => {
+            (ErrorKind::Unavailable, "DynamoDB did not answer within the request timeout")
+        }
         _ => (ErrorKind::Unavailable, "DynamoDB cannot be reached, or the connection was lost"),
     };
     Error::new(kind, message).with_source(error)
 }
 
-const NO_CREDENTIALS: &str = "no credentials were found; set AWS_ACCESS_KEY_ID and \
-    AWS_SECRET_ACCESS_KEY, a profile, or a role (the default chain of the AWS SDK)";
+const NO_CREDENTIALS: &str = "the AWS SDK found no credentials; set AWS_ACCESS_KEY_ID and \
+    AWS_SECRET_ACCESS_KEY, a profile, or a role (the default chain of the SDK)";
 
+/// The kind and message for an error that DynamoDB itself answered.
 fn of_service(code: &str, server_error: bool) -> (ErrorKind, &'static str) {
     match code {
         "TransactionConflictException"
         | "TransactionInProgressException"
         | "TransactionCanceledException"
-        | "ReplicatedWriteConflictException" => {
-            (ErrorKind::Busy, "others kept writing the same items for as long as it was tried")
-        }
-        code if PASSING.contains(&code) => (
+        | "ReplicatedWriteConflictException" => (
             ErrorKind::Busy,
-            "DynamoDB throttled it for as long as it was tried; try again later, or raise the \
-             limits of the table",
+            "other transactions kept writing to the same items for as long as this one was \
+                 tried; try again",
+        ),
+        code if TRANSIENT.contains(&code) => (
+            ErrorKind::Busy,
+            "DynamoDB throttled the request for as long as it was tried; try again later, or raise \
+             the limits of the table",
         ),
         "ResourceNotFoundException" => {
-            (ErrorKind::Incompatible, "the table is not there, or not yet, or no longer")
+            (ErrorKind::Incompatible, "the table does not exist, is not ready yet, or was deleted")
         }
         code if DENIED.contains(&code) => (
             ErrorKind::Denied,
-            "the credentials do not allow it; the documentation of annals-dynamodb has the policy",
+            "the credentials do not allow the request; the documentation of annals-dynamodb has the \
+             policy that a store needs",
         ),
-        _ if server_error => (ErrorKind::Unavailable, "DynamoDB failed; try again"),
+        _ if server_error => {
+            (ErrorKind::Unavailable, "DynamoDB reported a failure of its own; try again")
+        }
         _ => (ErrorKind::Internal, "DynamoDB refused the request"),
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of the ends of streams.
+//! The ends of streams: reading them, and remembering them.
 
 use std::{
     num::NonZeroUsize,
@@ -13,20 +13,24 @@ use uuid::Uuid;
 
 use crate::{
     codec,
-    item::{Batch, DELETED, Key, StreamItem, state, text},
-    table::{Condition, Range, Table},
+    item::{
+        EventsItem, Key, StreamItem,
+        attribute::{DELETED, KIND},
+        end_state, text,
+    },
+    table::{Condition, KeyRange, Table},
 };
 
-/// How many streams are remembered: a few MiB at most.
+/// How many streams a store remembers, in a few MiB at most.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
-/// The end of a stream.
+/// The end of a stream, as it was at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) stream: StreamHead,
-    /// The position of its last event, where there is an order over all streams.
+    /// The position of the last event, if the store has an order over all streams.
     pub(crate) position: Option<u64>,
-    /// The id of its last event, where it is known.
+    /// The id of the last event, if it is known.
     pub(crate) last_id: Option<Uuid>,
 }
 
@@ -36,11 +40,10 @@ impl Head {
 
     /// Reads the end of a stream.
     pub(crate) async fn load(table: &Table, stream: &StreamId) -> Result<Self> {
-        let range = Range::new(Key::stream(stream), 1, i64::MAX).backwards().with_limit(1);
-        let found = table.query(&range).await?;
-        let last = found.items.first().map(StreamItem::of).transpose()?;
-        let Some(StreamItem::Events(batch)) = &last else {
-            let (state, version) = state(last.as_ref());
+        let range = KeyRange::new(Key::stream_partition(stream), 1, i64::MAX).backwards();
+        let last = table.first(range).await?.as_ref().map(StreamItem::of).transpose()?;
+        let Some(StreamItem::Events(events)) = &last else {
+            let (state, version) = end_state(last.as_ref());
             let stream = StreamHead { state, version, deleted_at: version };
             let position = match last {
                 Some(StreamItem::Marker(marker)) => marker.position,
@@ -48,36 +51,37 @@ impl Head {
             };
             return Ok(Self { stream, position, last_id: None });
         };
-        let last_id = match &batch.body {
-            Some(body) if batch.append_last == batch.last => {
-                codec::unpack(stream, batch.kept_from, None, body)?.last().map(|event| event.id)
+        let last_id = match &events.body {
+            Some(body) if events.append_last == events.last => {
+                codec::unpack(stream, events.kept_from, None, body)?.last().map(|event| event.id)
             }
             _ => None,
         };
-        Ok(Self::of(batch, last_id))
+        Ok(Self::of(events, last_id))
     }
 
-    /// The end of a stream whose last event is in this item, or in that of the same append.
-    pub(crate) fn of(batch: &Batch, last_id: Option<Uuid>) -> Self {
-        let version = Version::new(batch.append_last);
-        let deleted_at = Version::new(batch.deleted_at);
+    /// The end of a stream whose last append has written this item.
+    pub(crate) fn of(item: &EventsItem, last_id: Option<Uuid>) -> Self {
+        let version = Version::new(item.append_last);
+        let deleted_at = Version::new(item.deleted_at);
         let stream = StreamHead { state: StreamState::Live, version, deleted_at };
-        Self { stream, position: batch.position_of(batch.append_last), last_id }
+        Self { stream, position: item.position_of(item.append_last), last_id }
     }
 
-    /// What an append after it must find at its key: nothing, or the marker of the deletion. That
-    /// a version exists is true for ever, and what follows it stands at this very key.
+    /// What an append after this end must find at its key: no item, or the marker of the deletion.
+    /// A version that exists never stops existing, and its successor can only stand at this key:
+    /// so the condition holds if and only if this still is the end of the stream.
     pub(crate) fn condition(&self) -> Condition {
         if self.stream.state == StreamState::Deleted {
-            Condition::when("k = :deleted", [(":deleted", text(DELETED))])
+            Condition::when(format!("{KIND} = :deleted"), [(":deleted", text(DELETED))])
         } else {
-            Condition::ABSENT
+            Condition::absent()
         }
     }
 }
 
-/// The ends of streams that were read or written last. Each was one at some time, and may have
-/// been passed since; whoever relies on one writes under a condition that finds that out.
+/// The ends of the streams that were read or written last. Another process may have appended since,
+/// so whoever relies on one writes under [`Head::condition`].
 #[derive(Debug)]
 pub(crate) struct Heads(Mutex<LruCache<StreamId, Head>>);
 
@@ -90,7 +94,7 @@ impl Heads {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stream was found to have this end.
+    /// Remembers the end of a stream, unless a later one is known.
     pub(crate) fn learn(&self, stream: &StreamId, head: Head) {
         let mut cache = self.cache();
         let is_newer = |known: &Head| {
@@ -105,8 +109,8 @@ impl Heads {
         self.cache().pop(stream);
     }
 
-    /// A head after which the append can be written without looking, if it is still the head: what
-    /// it expects is then true as well.
+    /// A remembered end after which the append can be written without reading the stream: if it
+    /// still is the end, then what the append expects holds.
     pub(crate) fn presume(&self, append: &Append) -> Option<Head> {
         let known = self.cache().get(&append.stream).copied();
         match (append.expected, known) {
@@ -117,7 +121,7 @@ impl Heads {
             (ExpectedVersion::Exact(version), known) => {
                 known.filter(|known| known.stream.version == version)
             }
-            // The same events again are looked for in the table.
+            // An append of the very events that are last may be a retry, which only the table tells.
             (ExpectedVersion::Any | ExpectedVersion::StreamExists, known) => {
                 known.filter(|known| {
                     known.last_id.is_some()
@@ -143,21 +147,21 @@ mod tests {
         };
         assert_eq!([Any, StreamExists, Exact(3.into())].map(version), [None; 3]);
         assert_eq!([NoStream, Exact(Version::NONE)].map(version), [Some(0); 2]);
-        let batch = |last| Batch {
+        let item = |last| EventsItem {
             first: last,
             last,
             append_last: last,
             position: None,
-            entry: 0,
+            entry_index: 0,
             deleted_at: 0,
             kept_from: last,
             body: None,
         };
-        heads.learn(&stream, Head::of(&batch(3), Some(Uuid::nil())));
-        heads.learn(&stream, Head::of(&batch(2), Some(Uuid::max())));
+        heads.learn(&stream, Head::of(&item(3), Some(Uuid::nil())));
+        heads.learn(&stream, Head::of(&item(2), Some(Uuid::max())));
         assert_eq!([Any, StreamExists, Exact(3.into())].map(version), [Some(3); 3]);
         assert_eq!([NoStream, Exact(Version::NONE), Exact(2.into())].map(version), [None; 3]);
-        heads.learn(&stream, Head::of(&batch(4), Some(event.id())));
+        heads.learn(&stream, Head::of(&item(4), Some(event.id())));
         assert_eq!([Any, StreamExists].map(version), [None; 2]);
         heads.forget(&stream);
         assert_eq!(version(NoStream), Some(0));

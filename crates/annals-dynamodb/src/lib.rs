@@ -12,95 +12,104 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An application that has a configuration or a client of the SDK hands it over:
-//! [`DynamoDbStore::with_sdk_config`], [`DynamoDbStore::with_client`]. To try it on this machine:
-//! `docker compose up dynamodb`, and `dynamodb://shop?endpoint=http://localhost:8000`.
+//! An application that has a configuration or a client of the AWS SDK opens its store with
+//! [`DynamoDbStore::with_sdk_config`] or [`DynamoDbStore::with_client`]. To try the store without
+//! AWS: `docker compose up dynamodb`, and the URL `dynamodb://shop?endpoint=http://localhost:8000`.
 //!
 //! # What it costs
 //!
 //! | a small append | write units | requests |
 //! |---|---|---|
-//! | without an order over all streams, the version known | 1 | 1 |
-//! | the same, the version not known | 1, and a read | 2 |
-//! | with the order | 5, about 3 where 32 share a slot | 2, or fewer |
+//! | without an order over all streams, to a stream whose version is known | 1 | 1 |
+//! | the same, if the version is not known | 1, and a read | 2 |
+//! | with an order over all streams | 5, or about 3 if 32 appends share a slot | 2 or fewer |
 //!
-//! The version is known to a store that has read or written it, and where a stream is expected not
-//! to exist. Units are kilobytes, twice that in a transaction; events are compressed.
-//! `benches/README.md` has all figures. An order over all streams is on unless
-//! [`DynamoDbOptions::order`] turns it off when the table is first used; then reading all and
-//! subscriptions to more than one stream are refused.
+//! A store knows the version of a stream that it has read or written, and needs none for a stream
+//! that is expected not to exist. A write unit is one kilobyte, and in a transaction half of one;
+//! events are compressed. `benches/README.md` has all figures.
+//!
+//! An order over all streams is on unless [`DynamoDbOptions::order`] turns it off when the table is
+//! first used. Without it, the store refuses to read all streams or to subscribe to more than one.
 //!
 //! # How it works
 //!
-//! * An append is one item, at the key of its first version, which is free only after the last
-//!   version of the stream. What was removed keeps its key.
-//! * With the order, the same transaction writes a slot of a log, whose number a counter has given.
-//!   A reader that finds a slot empty closes it, so that its writer has to take a later one: nothing
-//!   is skipped, no clock is asked, and a dead writer holds nobody up for longer than
-//!   [`DynamoDbOptions::close_after`]. `docs/adr/0005-dynamodb.md` has the reasoning, the ceiling,
-//!   and the other ways.
-//! * Throttling, conflicts between transactions, failures and lost answers are tried again with full
-//!   jitter for [`DynamoDbOptions::retry_for`]. What was written already is recognised, so that
-//!   nothing is written twice; where that remains open, [`Error::outcome_unknown`] says so.
-//! * Subscribers are woken at once by appends of the same store, and look for those of others every
-//!   [`DynamoDbOptions::poll_interval`], more often while there are some.
-//! * All reads are consistent, except that look.
+//! * An append writes one item, at the key of its first version. That key is free if and only if
+//!   the version before is the last of the stream. Removed events leave their keys behind.
+//! * With an order, the same transaction writes a slot of a log. A counter gives out the numbers of
+//!   the slots. A reader that finds a slot empty closes it, and its writer takes a later one. So no
+//!   reader skips an event, no clock decides, and a writer that dies delays readers by
+//!   [`DynamoDbOptions::close_after`] at most. `docs/adr/0005-dynamodb.md` has the reasoning, the
+//!   limits of throughput, and the other designs.
+//! * After throttling, conflicts between transactions, failures and lost answers, the store sends a
+//!   request again for [`DynamoDbOptions::retry_for`], with random pauses. It recognises what an
+//!   earlier try has written, so that nothing is written twice. If it cannot tell whether an append
+//!   was written, [`Error::outcome_unknown`] says so.
+//! * An append wakes the subscribers of the same store at once. They poll for appends of other
+//!   processes every [`DynamoDbOptions::poll_interval`], and sooner while they find some.
+//! * All reads but these polls are strongly consistent.
 //!
 //! # Limits
 //!
-//! An event has at most 380 KiB, an append 1,000 events and 3 MiB; one to several streams at most 99
-//! of them, since a transaction has at most 100 items.
+//! An event has at most 380 KiB, an append at most 1,000 events and 3 MiB. An append to several
+//! streams writes to at most 99, because a transaction has at most 100 items.
 //!
 //! # The table
 //!
-//! One table, its partition key the string `pk`, its sort key the number `sk`:
+//! The store uses one table. Its partition key is the string `pk`, its sort key the number `sk`:
 //!
-//! | `pk` | `sk` | |
+//! | `pk` | `sk` | the item |
 //! |---|---|---|
-//! | `s:` and a stream | version of the first event | the events of an append; or `k`, the marker of a deletion |
-//! | | 0 | what was removed: `f` first version left, `c` how far it was cleaned |
-//! | | -1 | the snapshot |
-//! | `l:` and a stripe | slot | what was written under this number; or `k`, void |
+//! | `s:` and a stream id | version of its first event | the events of an append, or the marker of a deletion |
+//! | | 0 | how far events of the stream were removed |
+//! | | -1 | the snapshot of the stream |
+//! | `l:` and a stripe | slot number | a slot of the log: its events, or where they are, or that it is closed |
 //! | `c:` and a subscriber | 0 | a checkpoint |
-//! | `h:` and the name of a lease | 0 | who holds it |
-//! | `counter`, `settled` | 0 | the last slot given out; up to where none can be written |
-//! | `meta` | 0 | the layout, and the number of stripes |
+//! | `h:` and a name | 0 | a lease |
+//! | `counter` | 0 | the last slot number that was allocated |
+//! | `settled` | 0 | the slot up to which no slot can be written any more |
+//! | `meta` | 0 | the layout of the table, and the number of stripes |
 //!
-//! It is created where it is missing, with on-demand billing, unless [`DynamoDbOptions::create`] says
-//! otherwise. In production it rather comes from `schema/table.yaml` (CloudFormation) or
-//! `schema/table.tf` (Terraform). Several stores take several tables.
+//! Other programs should not read the attributes of these items, and must not change them;
+//! `src/item/attribute.rs` describes them.
+//!
+//! A missing table is created with on-demand billing, unless [`DynamoDbOptions::create`] is off. In
+//! production, better create it from `schema/table.yaml` (CloudFormation) or `schema/table.tf`
+//! (Terraform). Each store needs a table of its own.
 //!
 //! # Permissions
 //!
-//! `schema/policy.json` is the least policy to use a store, `schema/policy-create.json` what it takes
-//! beyond that to create the table, or to make an empty one a store when it is first opened (`Scan`).
-//! Who only reads over all streams writes, too: it may have to close a slot.
+//! `schema/policy.json` is the least policy for using a store. `schema/policy-create.json` has what
+//! is needed beside it to create the table, or to make an empty table a store when it is first
+//! opened (`Scan`). A program that only reads all streams needs to write, too: it may have to close
+//! a slot.
 //!
 //! [`Error::outcome_unknown`]: annals_core::Error::outcome_unknown
 
 mod append;
 mod codec;
-mod commit;
 mod config;
 mod error;
 mod head;
-mod inspect;
 mod item;
-mod keep;
 mod locks;
 mod log;
 mod manage;
 mod notify;
-mod open;
+mod opening;
 mod read;
 mod read_all;
+mod records;
+mod schema;
+mod shared;
 mod store;
 mod subscribe;
 mod table;
 mod url;
+mod visibility;
+mod writer;
 
-/// The driver, in the version whose types this crate's interface has.
+/// The AWS SDK whose types are in this crate's interface, in the version that it uses.
 pub use aws_sdk_dynamodb;
 pub use config::{DynamoDbConfig, DynamoDbOptions};
-pub use inspect::Inspection;
+pub use opening::Inspection;
 pub use store::DynamoDbStore;

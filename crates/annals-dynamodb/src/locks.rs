@@ -1,4 +1,4 @@
-//! One append at a time to a stream, within this store.
+//! Locks on streams, so that a store sends one append to a stream at a time.
 
 use std::{
     collections::BTreeSet,
@@ -8,26 +8,26 @@ use std::{
 use annals_core::{Append, StreamId};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// So many that two streams which are written to at the same time rarely meet.
+/// So many that two streams which are written to at the same time rarely share a lock.
 const LOCKS: u64 = 1_024;
 
-/// Appends to one stream would only make each other fail, and be tried again. What is correct does
-/// not depend on this.
+/// Locks on streams. They only save requests: concurrent appends to one stream would make each
+/// other fail and be tried again. No rule depends on them.
 #[derive(Debug)]
-pub(crate) struct Locks {
+pub(crate) struct StreamLocks {
     locks: Vec<Mutex<()>>,
     hasher: RandomState,
 }
 
-impl Locks {
+impl StreamLocks {
     pub(crate) fn new() -> Self {
         let locks = (0..LOCKS).map(|_| Mutex::new(())).collect();
         Self { locks, hasher: RandomState::new() }
     }
 
-    /// Waits until nobody else writes to any of the streams.
+    /// Waits until no other append of this store writes to any of the streams.
     pub(crate) async fn lock(&self, appends: &[Append]) -> Vec<MutexGuard<'_, ()>> {
-        // Each once and in the same order everywhere, or two could wait for each other.
+        // Take each lock once and in a fixed order, so that two appends never wait for each other.
         let wanted: BTreeSet<_> = appends.iter().map(|append| self.index(&append.stream)).collect();
         let mut guards = Vec::with_capacity(wanted.len());
         for index in wanted {

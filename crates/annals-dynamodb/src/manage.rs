@@ -1,41 +1,48 @@
 //! Removing events: truncation, deletion, tombstones.
 //!
-//! What is removed is first said to be, in one request, and from then on not read any more. Then
-//! each item loses its events; what is left of it keeps its place, since who knows the version
-//! before it must not be able to write there again.
+//! A removal is first recorded in one request; from then on nobody reads the removed events. Then
+//! each item loses its events, and keeps its key: a writer that knows the version before must find
+//! that it cannot write there again.
+
+use std::time::Duration;
 
 use annals_core::{
     Error, ErrorKind, ExpectedVersion, Result, StreamId, StreamInfo, StreamState, Version,
+    adapter::Backoff,
 };
 use futures::{TryStreamExt, future::try_join, stream};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     codec,
-    commit::MOST_IN_LOG,
     head::Head,
-    item::{Batch, Key, Marker, Removed, SLOT, StreamItem, bytes, number, sort},
-    store::Shared,
-    table::{Change, Condition, Range, Written},
+    item::{
+        EventsItem, Key, MOST_INLINE_BYTES, Marker, POSITIONS_PER_SLOT, RemovalProgress,
+        StreamItem,
+        attribute::{BODY, CLEANED_TO, ENTRIES, KEPT_FROM},
+        bytes, number, sort,
+    },
+    shared::Shared,
+    table::{Change, Condition, KeyRange, WriteOutcome},
 };
 
 /// How many items are cleaned at the same time.
-const AT_ONCE: usize = 16;
-/// The longest pause before a deletion that others have overtaken is tried again.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+const CONCURRENT_ITEMS: usize = 16;
+/// The first and the longest pause before a deletion that others have overtaken is tried again.
+const OVERTAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 
 impl Shared {
-    async fn removed(&self, stream: &StreamId) -> Result<Removed> {
-        Removed::of(self.table.get(&Key::removed(stream)).await?.as_ref())
+    async fn removal(&self, stream: &StreamId) -> Result<RemovalProgress> {
+        RemovalProgress::of(self.table.get(&Key::removal(stream)).await?.as_ref())
     }
 
     pub(crate) async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
-        let (head, removed) =
-            try_join(Head::load(&self.table, stream), self.removed(stream)).await?;
+        let (head, removal) =
+            try_join(Head::load(&self.table, stream), self.removal(stream)).await?;
         self.heads.learn(stream, head);
-        let first = Version::new(removed.kept_from);
-        let live = head.stream.state == StreamState::Live && first <= head.stream.version;
-        Ok(head.stream.info(live.then_some(first)))
+        let first = Version::new(removal.kept_from);
+        let has_events = head.stream.state == StreamState::Live && first <= head.stream.version;
+        Ok(head.stream.info(has_events.then_some(first)))
     }
 
     pub(crate) async fn truncate(&self, stream: &StreamId, before: Version) -> Result<()> {
@@ -45,16 +52,14 @@ impl Shared {
             StreamState::Live => {}
             _ => return Ok(()),
         }
-        // Events that are still to come are not removed.
+        // Only events that exist now are removed.
         let before = before.min(head.version.plus(1)).max(Version::FIRST).get();
-        let condition =
-            Condition::when("attribute_not_exists(f) OR f < :f", [(":f", number(before))]);
-        // Refused where more has been removed before.
-        self.table.update(&Key::removed(stream), "SET f = :f", &condition).await?;
+        // If more was removed before, the value is not raised, and there may be more to clean.
+        self.table.raise(&Key::removal(stream), KEPT_FROM, before).await?;
         self.clean(stream, before).await
     }
 
-    /// Deletes a stream, or closes it for ever.
+    /// Deletes a stream, or tombstones it if it is to be closed.
     pub(crate) async fn delete(
         &self,
         stream: &StreamId,
@@ -62,11 +67,12 @@ impl Shared {
         closed: bool,
     ) -> Result<()> {
         let began = Instant::now();
+        let mut backoff = Backoff::new(OVERTAKEN_PAUSE.0, OVERTAKEN_PAUSE.1);
         loop {
             let head = Head::load(&self.table, stream).await?;
             let after = head.stream.version.plus(1).get();
             if head.stream.state == StreamState::Tombstoned {
-                // Whoever closed it may have died over the cleaning.
+                // The process that closed the stream may have died before it had cleaned all.
                 self.clean(stream, after).await?;
             }
             head.stream.check(stream, expected)?;
@@ -74,22 +80,26 @@ impl Shared {
             if exists || closed {
                 let nonce = fastrand::u64(..);
                 let marker = Marker { at: after, closed, position: head.position, nonce };
-                let kept_from = Condition::with([(":f", number(after))]);
+                let kept_from = Condition::values_only([(":value", number(after))]);
                 let changes = [
                     Change::Put(marker.to_item(stream), head.condition()),
-                    Change::Update(Key::removed(stream), "SET f = :f".to_owned(), kept_from),
+                    Change::Update(
+                        Key::removal(stream),
+                        format!("SET {KEPT_FROM} = :value"),
+                        kept_from,
+                    ),
                     Change::Delete(Key::snapshot(stream)),
                 ];
-                let written = self.table.transact(&changes).await?;
-                if let Some(Written::Refused(found)) = written.first()
+                let outcomes = self.table.transact(&changes).await?;
+                if let Some(WriteOutcome::Refused(found)) = outcomes.first()
                     && *found != marker.to_item(stream)
                 {
                     if began.elapsed() >= self.options.retry_for {
-                        let message =
-                            "others kept writing to the stream for as long as it was tried";
+                        let message = "other writes to the stream came first for as long as this \
+                                       removal was tried; try again";
                         return Err(Error::new(ErrorKind::Busy, message));
                     }
-                    sleep(PAUSE.mul_f64(fastrand::f64())).await;
+                    sleep(backoff.next_pause()).await;
                     continue;
                 }
                 self.heads.forget(stream);
@@ -98,60 +108,63 @@ impl Shared {
         }
     }
 
-    /// Takes the events before a version out of the table, and says so when that is done: where it
-    /// is not, whoever removes something next goes on with it.
+    /// Removes the events before a version from the items, and records when that is done. If it is
+    /// interrupted, the next removal goes on with it.
     async fn clean(&self, stream: &StreamId, before: u64) -> Result<()> {
-        let cleaned_to = self.removed(stream).await?.cleaned_to;
+        let cleaned_to = self.removal(stream).await?.cleaned_to;
         if cleaned_to >= before {
             return Ok(());
         }
-        let from = Range::new(Key::stream(stream), 1, sort(cleaned_to)).backwards().with_limit(1);
-        let from = self.table.query(&from).await?;
-        let from = from.items.first().map(Key::of).transpose()?.map_or(1, |key| key.sort);
-        let mut rest = Some(Range::new(Key::stream(stream), from, sort(before) - 1));
+        let partition = Key::stream_partition(stream);
+        let first = KeyRange::new(partition.clone(), 1, sort(cleaned_to)).backwards();
+        let first = self.table.first(first).await?.as_ref().map(Key::of).transpose()?;
+        let first = first.map_or(1, |key| key.sort);
+        let mut rest = Some(KeyRange::new(partition, first, sort(before) - 1));
         while let Some(range) = rest {
-            let found = self.table.query(&range).await?;
-            rest = range.after(&found);
-            let items = found.items.iter().map(StreamItem::of).collect::<Result<Vec<_>>>()?;
-            let batches = items.into_iter().filter_map(|item| match item {
-                StreamItem::Events(batch) => Some(batch),
+            let page = self.table.query(&range).await?;
+            rest = range.after(&page);
+            let items = page.items.iter().map(StreamItem::of).collect::<Result<Vec<_>>>()?;
+            let items = items.into_iter().filter_map(|item| match item {
+                StreamItem::Events(events) => Some(Ok(events)),
                 StreamItem::Marker(_) => None,
             });
-            stream::iter(batches.map(Ok))
-                .try_for_each_concurrent(AT_ONCE, |batch| self.clean_batch(stream, batch, before))
+            stream::iter(items)
+                .try_for_each_concurrent(CONCURRENT_ITEMS, |item| {
+                    self.clean_item(stream, item, before)
+                })
                 .await?;
         }
-        let condition =
-            Condition::when("attribute_not_exists(c) OR c < :c", [(":c", number(before))]);
-        self.table.update(&Key::removed(stream), "SET c = :c", &condition).await?;
+        self.table.raise(&Key::removal(stream), CLEANED_TO, before).await?;
         Ok(())
     }
 
-    async fn clean_batch(&self, stream: &StreamId, batch: Batch, before: u64) -> Result<()> {
-        let Some(body) = &batch.body else { return Ok(()) };
-        let kept_from = before.min(batch.last + 1);
-        if kept_from <= batch.kept_from {
+    /// Removes the events before a version from one item, and from its entry in the log.
+    async fn clean_item(&self, stream: &StreamId, item: EventsItem, before: u64) -> Result<()> {
+        let Some(body) = &item.body else { return Ok(()) };
+        let kept_from = before.min(item.last + 1);
+        if kept_from <= item.kept_from {
             return Ok(());
         }
-        let left = if kept_from > batch.last {
+        let left = if kept_from > item.last {
             None
         } else {
-            let gone = usize::try_from(kept_from - batch.kept_from).unwrap_or(usize::MAX);
+            let gone = usize::try_from(kept_from - item.kept_from).unwrap_or(usize::MAX);
             Some(codec::repack(body, gone)?)
         };
-        // First the log: where that fails, the item is as it was, and it is tried again.
-        if let (Some(log), Some(position)) = (&self.log, batch.position)
-            && body.len() <= MOST_IN_LOG
+        // First the log: if that fails, the item still has its events, and the next removal finds
+        // both.
+        if let (Some(log), Some(position)) = (&self.log, item.position)
+            && body.len() <= MOST_INLINE_BYTES
         {
-            let entry = format!("a[{}]", batch.entry);
-            let key = Key::slot(position / SLOT, log.stripes);
-            self.shorten(&key, &format!("{entry}."), kept_from, left.as_deref()).await?;
+            let entry = format!("{ENTRIES}[{}].", item.entry_index);
+            let key = Key::slot(position / POSITIONS_PER_SLOT, log.stripes);
+            self.shorten(&key, &entry, kept_from, left.as_deref()).await?;
         }
-        let key = Key::events(stream, batch.first);
+        let key = Key::events(stream, item.first);
         self.shorten(&key, "", kept_from, left.as_deref()).await
     }
 
-    /// Replaces the events of an item, or of an entry of the log, by those that are left.
+    /// Replaces the events of an item, or of the entry of the log at a path, by those that are left.
     async fn shorten(
         &self,
         key: &Key,
@@ -159,18 +172,19 @@ impl Shared {
         kept_from: u64,
         left: Option<&[u8]>,
     ) -> Result<()> {
-        let mut values = vec![(":f", number(kept_from))];
+        let (kept, body) = (format!("{path}{KEPT_FROM}"), format!("{path}{BODY}"));
+        let mut values = vec![(":kept", number(kept_from))];
         let update = match left {
             Some(left) => {
-                values.push((":b", bytes(left)));
-                format!("SET {path}f = :f, {path}b = :b")
+                values.push((":body", bytes(left)));
+                format!("SET {kept} = :kept, {body} = :body")
             }
-            None => format!("SET {path}f = :f REMOVE {path}b"),
+            None => format!("SET {kept} = :kept REMOVE {body}"),
         };
         let condition = format!(
-            "attribute_exists({path}b) AND (attribute_not_exists({path}f) OR {path}f < :f)"
+            "attribute_exists({body}) AND (attribute_not_exists({kept}) OR {kept} < :kept)"
         );
-        // Refused where somebody else has removed as much, or the log never had them.
+        // Refused if another removal has removed as much, or if the log never had the events.
         self.table.update(key, &update, &Condition::when(condition, values)).await?;
         Ok(())
     }

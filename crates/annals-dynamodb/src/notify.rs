@@ -1,5 +1,5 @@
-//! Wakes those who wait for events: at once where this store has written them, and by looking now
-//! and then where somebody else did.
+//! Wakes subscribers: at once after an append of this store, and by polling the table for appends of
+//! other processes.
 
 use std::{
     collections::HashMap,
@@ -15,62 +15,66 @@ use tokio::{
 };
 
 use crate::{
-    item::Key,
-    table::{Table, count},
+    item::{Key, count},
+    table::Table,
 };
 
-/// How soon it is looked again when there was something.
+/// How soon to poll again after a poll that found something.
 const SOON: Duration = Duration::from_millis(20);
+/// A task that began to poll and has not finished after this time is taken for one that is not
+/// polled by its runtime any more: another task takes over.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// How often to look: soon while there is something, then ever more rarely.
+/// How often to poll: soon after there was something, and then ever more rarely. This is no
+/// [`Backoff`](annals_core::adapter::Backoff): users set the longest pause, and nothing failed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct PollPace {
     next: Duration,
-    most: Duration,
+    longest: Duration,
 }
 
-impl Pace {
-    pub(crate) fn new(most: Duration) -> Self {
-        Self { next: SOON.min(most), most }
+impl PollPace {
+    pub(crate) fn new(longest: Duration) -> Self {
+        Self { next: SOON.min(longest), longest }
     }
 
-    /// There was something.
+    /// Notes that the last poll found something.
     pub(crate) fn quicken(&mut self) {
-        self.next = SOON.min(self.most);
+        self.next = SOON.min(self.longest);
     }
 
-    /// How long to wait before it is looked again.
-    pub(crate) fn step(&mut self) -> Duration {
-        let step = self.next;
-        self.next = step.mul_f64(1.5).min(self.most);
-        step
+    /// How long to wait before the next poll.
+    pub(crate) fn next_pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = pause.mul_f64(1.5).min(self.longest);
+        pause
     }
 }
 
+/// Tells subscribers of new events.
 #[derive(Debug)]
 pub(crate) struct Notifier {
-    /// The last slot that is known to have been given out.
+    /// The last slot that is known to be allocated.
     slot: watch::Sender<u64>,
+    /// How often this store has appended to each stream that has a subscriber.
     streams: Mutex<HashMap<StreamId, watch::Sender<u64>>>,
-    turn: Mutex<Turn>,
+    turn: Mutex<PollTurn>,
 }
 
-/// Whose turn it is to look on behalf of all: whoever comes first after this time.
+/// When to poll next. The subscribers of a store take turns: the first that is awake after this
+/// time polls for all.
 #[derive(Debug)]
-struct Turn {
+struct PollTurn {
     next: Instant,
-    pace: Pace,
+    pace: PollPace,
 }
-
-/// After so long, whoever looks is taken for somebody who is not polled any more.
-const STUCK: Duration = Duration::from_secs(1);
 
 impl Notifier {
     pub(crate) fn new(poll_interval: Duration) -> Self {
         Self {
             slot: watch::Sender::new(0),
             streams: Mutex::default(),
-            turn: Mutex::new(Turn { next: Instant::now(), pace: Pace::new(poll_interval) }),
+            turn: Mutex::new(PollTurn { next: Instant::now(), pace: PollPace::new(poll_interval) }),
         }
     }
 
@@ -78,7 +82,7 @@ impl Notifier {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells that these streams have new events, in that slot if there is a log.
+    /// Tells that this store has appended to these streams, in this slot if there is a log.
     pub(crate) fn appended<'a>(
         &self,
         streams: impl Iterator<Item = &'a StreamId>,
@@ -89,7 +93,7 @@ impl Notifier {
             if !waiting.is_empty() {
                 for stream in streams {
                     if let Some(sender) = waiting.get(stream) {
-                        sender.send_modify(|times| *times += 1);
+                        sender.send_modify(|appends| *appends += 1);
                         if sender.is_closed() {
                             waiting.remove(stream);
                         }
@@ -98,11 +102,12 @@ impl Notifier {
             }
         }
         if let Some(slot) = slot {
-            self.given_out(slot);
+            self.allocated(slot);
         }
     }
 
-    pub(crate) fn given_out(&self, slot: u64) {
+    /// Tells that slots up to this one are allocated.
+    fn allocated(&self, slot: u64) {
         self.slot.send_if_modified(|known| {
             let more = *known < slot;
             *known = slot.max(*known);
@@ -110,57 +115,58 @@ impl Notifier {
         });
     }
 
-    /// Tells of slots.
+    /// The last slot that is known to be allocated, and its changes.
     pub(crate) fn slots(&self) -> watch::Receiver<u64> {
         self.slot.subscribe()
     }
 
-    /// Tells of a stream's events that this store has written.
+    /// Changes whenever this store appends to a stream.
     pub(crate) fn stream(&self, stream: &StreamId) -> watch::Receiver<u64> {
         let mut streams = self.streams();
-        // Those that nobody waits for any more go when somebody comes.
+        // Forget streams whose subscribers were dropped.
         streams.retain(|_, sender| !sender.is_closed());
         streams.entry(stream.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
-    fn turn(&self) -> MutexGuard<'_, Turn> {
+    fn turn(&self) -> MutexGuard<'_, PollTurn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks for slots that others were given, for ever, in turn with all who do. To be kept where
-    /// something else ends a wait: begun anew each time, it might never come to an end.
-    pub(crate) async fn keep_looking(&self, table: &Table) -> Infallible {
+    /// Polls for slots that other processes have allocated, in turn with the other subscribers, and
+    /// never ends. A subscriber must keep this future while it waits again and again: begun anew
+    /// after each wait, the poll might never be finished.
+    pub(crate) async fn keep_polling(&self, table: &Table) -> Infallible {
         loop {
             let next = {
                 let turn = self.turn();
-                // While somebody else looks, often enough to take over from who is not polled.
-                turn.next.min(Instant::now() + turn.pace.most)
+                // Look often enough to take over from a task that is stuck.
+                turn.next.min(Instant::now() + turn.pace.longest)
             };
             sleep_until(next).await;
-            self.look(table).await;
+            self.poll(table).await;
         }
     }
 
-    async fn look(&self, table: &Table) {
+    async fn poll(&self, table: &Table) {
         {
             let mut turn = self.turn();
             let now = Instant::now();
             if turn.next > now {
                 return;
             }
-            turn.next = now + STUCK;
+            turn.next = now + STUCK_AFTER;
         }
-        let found = table.glance(&Key::counter()).await;
+        let found = table.get_eventually(&Key::counter()).await;
         match found.and_then(|item| item.as_ref().map_or(Ok(0), count)) {
             Ok(slot) => {
                 if slot > *self.slot.borrow() {
                     self.turn().pace.quicken();
-                    self.given_out(slot);
+                    self.allocated(slot);
                 }
             }
-            Err(error) => tracing::debug!(%error, "cannot look for appends of others"),
+            Err(error) => tracing::debug!(%error, "polling for appends of other processes failed"),
         }
         let mut turn = self.turn();
-        turn.next = Instant::now() + turn.pace.step();
+        turn.next = Instant::now() + turn.pace.next_pause();
     }
 }

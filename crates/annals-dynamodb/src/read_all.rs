@@ -1,4 +1,4 @@
-//! Reading over all streams, a page at a time.
+//! Reading all streams, a page at a time.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -6,59 +6,63 @@ use std::{
 };
 
 use annals_core::{
-    Direction, Filter, Position, ReadAll, RecordedEvent, Result, StreamId,
+    Direction, EventType, Filter, Position, ReadAll, RecordedEvent, Result, StreamId,
     adapter::{Page, Pages},
 };
 use async_trait::async_trait;
-use tokio::time::sleep;
 
 use crate::{
     codec,
     error::corrupt,
-    item::{Batch, Entry, Events, Item, Key, SLOT, Slot, StreamItem, Summary, end_of, slot_of},
-    log::{Log, Slots},
-    read::{LOOK, LOOKS, PAGE_BYTES},
-    store::Shared,
+    item::{
+        Entry, EntryEvents, EventsItem, EventsSummary, Item, Key, POSITIONS_PER_SLOT, Slot,
+        StreamItem, last_position_of, slot_of,
+    },
+    log::SlotReader,
+    read::PAGE_BYTES,
+    shared::Shared,
+    visibility::VisibilityWait,
 };
 
-/// The events of all streams.
+/// The events of all streams that a filter lets through.
 pub(crate) struct AllPages {
     shared: Arc<Shared>,
-    log: Arc<Log>,
     filter: Filter,
     from: Option<Position>,
     backwards: bool,
-    /// How many events may still be given.
+    /// How many more events to return.
     left: u64,
-    slots: Option<Slots>,
-    /// What was read and not given yet, backwards.
+    /// Forwards: reads the slots, once the first page was asked for.
+    slots: Option<SlotReader>,
+    /// Backwards: slots that were read and not looked at yet.
     read: VecDeque<(u64, Slot)>,
-    /// How many slots are read next, backwards.
+    /// Backwards: how many slots to read next.
     window: u64,
-    /// The slot after those that are given; backwards, before.
+    /// The slot after the last one that was looked at; backwards, the first slot that was read.
     edge: u64,
-    /// How many events were gone past, wanted or not.
-    passed: u64,
-    /// What was gone past and not given yet: where a request fails, the next page begins with it.
-    pending: Vec<Wanted>,
+    /// How many events were looked at, wanted or not.
+    looked_at: u64,
+    /// Entries that were looked at and not returned yet. If a request fails, the next page begins
+    /// with them.
+    pending: Vec<WantedEntry>,
 }
 
-/// Events that are wanted, and where they are.
-struct Wanted {
+/// An entry of the log that has events which the caller may want.
+struct WantedEntry {
     stream: StreamId,
     first: u64,
     last: u64,
-    /// Of the first.
+    /// The position of the first event.
     position: u64,
-    here: Option<(u64, Vec<u8>)>,
+    /// The events if the log has them: from this version on, packed.
+    inline: Option<(u64, Vec<u8>)>,
 }
 
 impl AllPages {
-    pub(crate) fn new(shared: Arc<Shared>, log: Arc<Log>, options: ReadAll) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, options: ReadAll) -> Self {
         let ReadAll { filter, from, direction, limit, .. } = options;
         Self {
             shared,
-            log,
             filter,
             from,
             backwards: direction == Direction::Backwards,
@@ -67,92 +71,98 @@ impl AllPages {
             read: VecDeque::new(),
             window: 0,
             edge: 0,
-            passed: 0,
+            looked_at: 0,
             pending: Vec::new(),
         }
     }
 
-    /// Reads on up to that slot.
+    /// Reads on up to this slot.
     pub(crate) fn extend(&mut self, to: u64) {
         if let Some(slots) = &mut self.slots {
             slots.extend(to);
         }
     }
 
-    /// How many events were gone past, wanted or not.
-    pub(crate) fn passed(&self) -> u64 {
-        self.passed
+    /// How many events were looked at, wanted or not.
+    pub(crate) fn looked_at(&self) -> u64 {
+        self.looked_at
     }
 
-    /// Whether a slot was given out that was not written when it was last looked.
-    pub(crate) fn awaits(&self) -> bool {
-        self.slots.as_ref().is_some_and(Slots::awaits)
+    /// True if a slot has been allocated whose write was not yet visible at the last look.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.slots.as_ref().is_some_and(SlotReader::has_unwritten)
     }
 
     /// The next slot, in the direction of the read.
     async fn next_slot(&mut self) -> Result<Option<(u64, Slot)>> {
         if self.backwards {
-            return self.slot_before().await;
+            return self.previous_slot().await;
         }
         let slots = match &mut self.slots {
             Some(slots) => slots,
             None => {
-                // Begins in the slot of the position, since some of it may be behind that.
+                let log = self.shared.log()?;
+                // The slot of the position may have events after it.
                 let from = self.from.map_or(1, slot_of).max(1);
-                let to = self.log.allocated().await?;
-                self.slots.insert(Slots::few(self.log.clone(), from, to, self.left))
+                let to = log.last_allocated().await?;
+                self.slots.insert(SlotReader::new(log.clone(), from, to, self.left))
             }
         };
-        let found = slots.next().await?;
+        let slot = slots.next().await?;
         self.edge = slots.next;
-        Ok(found)
+        Ok(slot)
     }
 
-    async fn slot_before(&mut self) -> Result<Option<(u64, Slot)>> {
+    async fn previous_slot(&mut self) -> Result<Option<(u64, Slot)>> {
+        let log = self.shared.log()?;
         if self.edge == 0 {
             let to = self.from.map_or(u64::MAX, |position| slot_of(position.minus(1)));
-            // What is in flight may still come below the last event: not after this.
-            self.edge = self.log.settle(to.min(self.log.allocated().await?)).await? + 1;
+            // Appends under way may still get positions below the last event. After the log is
+            // settled they cannot.
+            self.edge = log.settle(to.min(log.last_allocated().await?)).await? + 1;
         }
         while self.read.is_empty() && self.edge > 1 {
-            self.window = self.log.window(self.left.max(self.window * 2));
+            self.window = log.window(self.left.max(self.window * 2));
             let (from, to) = (self.edge.saturating_sub(self.window).max(1), self.edge - 1);
-            self.read = self.log.slots(from, to).await?.into_iter().rev().collect();
+            self.read = log.read(from, to).await?.into_iter().rev().collect();
             self.edge = from;
         }
         Ok(self.read.pop_front())
     }
 
-    /// What is wanted of a slot, in the order of the read.
-    fn wanted(&mut self, number: u64, slot: Slot) -> Vec<(Wanted, u64)> {
-        let mut position = number * SLOT;
+    /// The entries of a slot that may have wanted events, in the order of the read, each with the
+    /// size of its events.
+    fn wanted(&mut self, number: u64, slot: Slot) -> Vec<(WantedEntry, u64)> {
+        let mut position = number * POSITIONS_PER_SLOT;
         let mut all = Vec::new();
         for entry in slot.into_entries() {
             let count = entry.count();
-            let first = position;
+            let first_position = position;
             position += count;
-            self.passed += count;
-            let Entry { stream, first: version, last, events } = entry;
-            let beyond = match self.from {
-                Some(from) if self.backwards => first >= from.get(),
-                Some(from) => first + count - 1 <= from.get(),
+            self.looked_at += count;
+            let Entry { stream, first, last, events } = entry;
+            let outside = match self.from {
+                Some(from) if self.backwards => first_position >= from.get(),
+                Some(from) => first_position + count - 1 <= from.get(),
                 None => false,
             };
-            let types = |types: &[annals_core::EventType]| {
+            let may_match = |types: &[EventType]| {
                 types.is_empty()
                     || self.filter.event_types.is_empty()
                     || types.iter().any(|t| self.filter.event_types.contains(t))
             };
-            let (here, size) = match events {
-                Events::Here(from, body) => {
+            let (inline, size) = match events {
+                EntryEvents::Inline(from, body) => {
                     let size = body.len() as u64;
                     (Some((from, body)), size)
                 }
-                Events::There(Summary { size, types: listed }) if types(&listed) => (None, size),
+                EntryEvents::InItem(EventsSummary { size, types }) if may_match(&types) => {
+                    (None, size)
+                }
                 _ => continue,
             };
-            if !beyond && self.filter.matches_stream(&stream) {
-                let wanted = Wanted { stream, first: version, last, position: first, here };
+            if !outside && self.filter.matches_stream(&stream) {
+                let wanted = WantedEntry { stream, first, last, position: first_position, inline };
                 all.push((wanted, size));
             }
         }
@@ -162,44 +172,42 @@ impl AllPages {
         all
     }
 
-    /// The items in which events are that the log only names.
-    async fn fetch(&self, wanted: &[Wanted]) -> Result<HashMap<Key, Item>> {
-        let there = wanted.iter().filter(|wanted| wanted.here.is_none());
+    /// Reads the items of entries whose events the log does not have.
+    async fn fetch(&self, entries: &[WantedEntry]) -> Result<HashMap<Key, Item>> {
+        let in_items = entries.iter().filter(|entry| entry.inline.is_none());
         let mut missing: Vec<_> =
-            there.map(|wanted| Key::events(&wanted.stream, wanted.first)).collect();
+            in_items.map(|entry| Key::events(&entry.stream, entry.first)).collect();
         let mut found = HashMap::new();
-        for look in 0..=LOOKS {
-            // A slot can be seen before the items of its transaction.
-            if look > 0 {
-                sleep(LOOK).await;
-            }
+        let mut wait = VisibilityWait::new();
+        loop {
             found.extend(self.shared.table.get_all(&missing).await?);
             missing.retain(|key| !found.contains_key(key));
-            if missing.is_empty() {
-                break;
+            // A slot may become visible before the items of its transaction.
+            if missing.is_empty() || !wait.look_again().await {
+                return Ok(found);
             }
         }
-        Ok(found)
     }
 
-    /// The events themselves.
+    /// The events of the pending entries.
     async fn load(&mut self) -> Result<Vec<RecordedEvent>> {
         let found = self.fetch(&self.pending).await?;
-        let wanted = std::mem::take(&mut self.pending);
+        let entries = std::mem::take(&mut self.pending);
         let mut events = Vec::new();
-        for Wanted { stream, first, last, position, here } in wanted {
-            let (from, body) = match here {
-                Some(here) => here,
+        for WantedEntry { stream, first, last, position, inline } in entries {
+            let (from, body) = match inline {
+                Some(inline) => inline,
                 None => {
-                    let item = found.get(&Key::events(&stream, first));
-                    let missing =
-                        || corrupt(format!("version {first} is in the log and not in the stream"));
-                    let item = item.ok_or_else(|| missing().with_stream(&stream))?;
+                    let missing = || {
+                        let what = format!("the log has version {first}, and the stream does not");
+                        corrupt(what).with_stream(&stream)
+                    };
+                    let item = found.get(&Key::events(&stream, first)).ok_or_else(missing)?;
                     match StreamItem::of(item)? {
-                        StreamItem::Events(Batch { kept_from, body: Some(body), .. }) => {
+                        StreamItem::Events(EventsItem { kept_from, body: Some(body), .. }) => {
                             (kept_from, body)
                         }
-                        // Removed since.
+                        // The events were removed after they were written.
                         _ => continue,
                     }
                 }
@@ -207,7 +215,7 @@ impl AllPages {
             let position = position + (from - first);
             let mut some = codec::unpack(&stream, from, Some(position), &body)?;
             if some.last().map(|event| event.version.get()) != Some(last) {
-                let what = format!("another number of events than it says at {first}");
+                let what = format!("the entry of version {first} has too few or many events");
                 return Err(corrupt(what).with_stream(&stream));
             }
             if self.backwards {
@@ -238,15 +246,18 @@ impl Pages for AllPages {
                 more = false;
                 break;
             };
-            for (one, bytes) in self.wanted(number, slot) {
+            for (entry, bytes) in self.wanted(number, slot) {
                 size += bytes;
-                self.pending.push(one);
+                self.pending.push(entry);
             }
         }
         let mut events = self.load().await?;
         events.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= events.len() as u64;
-        let considered = if self.edge <= 1 { Position::START } else { end_of(self.edge - 1) };
+        let considered = match self.edge {
+            0 | 1 => Position::START,
+            edge => last_position_of(edge - 1),
+        };
         Ok(Page { events, considered, more: more && self.left > 0 })
     }
 }

@@ -1,183 +1,144 @@
-//! Subscriptions: pages of a read, and then whatever comes.
+//! Subscriptions: the pages of a read, and then waiting for more.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use annals_core::{
-    Error, ErrorKind, Position, ReadAll, ReadStream, Result, Source, Start, StreamId, Subscribe,
-    Subscription, Version,
-    adapter::{self, Page, Pages, Tail},
+    Error, ErrorKind, Filter, Position, ReadAll, ReadStream, Result, StreamId, Version,
+    adapter::{CHECKPOINT_EVERY, Page, Pages, Patient, Tail},
 };
 use async_trait::async_trait;
 use futures::future::{BoxFuture, FutureExt};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    head::Head,
-    item::end_of,
-    log::Log,
-    notify::Pace,
-    read::{StreamPages, version_at},
-    read_all::AllPages,
-    store::Shared,
+    item::last_position_of, notify::PollPace, read::StreamPages, read_all::AllPages, shared::Shared,
 };
 
-/// How long a subscription waits before it asks again after requests have failed for a while, at
-/// first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// Pages that are read again for as long as DynamoDB is busy or cannot be reached.
+type PatientPages<P> = Patient<P, fn(&Error) -> bool>;
 
-pub(crate) async fn subscribe(shared: Arc<Shared>, options: Subscribe) -> Result<Subscription> {
-    let Subscribe { source, start, .. } = options;
-    match (source, shared.log.clone()) {
-        (Source::All(filter), Some(log)) => {
-            let after = match start {
-                Start::Beginning | Start::AfterVersion(_) => Position::START,
-                Start::After(position) => position,
-                Start::End => last_position(&log).await?,
-            };
-            let options = ReadAll::default().with_filter(filter).after(after);
-            let pages = AllPages::new(shared.clone(), log.clone(), options);
-            Ok(adapter::subscribe(LiveAll::new(shared, log, pages, after), after))
-        }
-        (Source::All(_), None) => Err(Error::unsupported("order over all streams")),
-        (Source::Stream(stream), log) => {
-            let (after, version) = match (start, log) {
-                (Start::Beginning, _) => (Position::START, Version::NONE),
-                (Start::AfterVersion(version), _) => (Position::START, version),
-                (Start::After(position), _) => {
-                    (position, version_at(&shared, &stream, position).await?)
-                }
-                (Start::End, Some(log)) => {
-                    let position = last_position(&log).await?;
-                    (position, version_at(&shared, &stream, position).await?)
-                }
-                (Start::End, None) => {
-                    let head = Head::load(&shared.table, &stream).await?;
-                    (Position::START, head.stream.version)
-                }
-            };
-            let options = ReadStream::default().with_from(version.plus(1));
-            let pages = StreamPages::new(shared.clone(), stream.clone(), options).at(after);
-            Ok(adapter::subscribe(LiveStream::new(shared, &stream, pages), after))
-        }
+fn patient<P: Pages>(pages: P) -> PatientPages<P> {
+    Patient::new(pages, Error::is_retryable)
+}
+
+/// The error of a wait whose notifier was dropped, which a subscription does not let happen.
+fn closed(error: watch::error::RecvError) -> Error {
+    Error::new(ErrorKind::Unavailable, "the store was closed").with_source(error)
+}
+
+impl Shared {
+    /// A position such that everything that was written before this call is at or before it, and
+    /// everything written later is after it. Without an order over all streams, the start.
+    pub(crate) async fn last_position(&self) -> Result<Position> {
+        let Some(log) = &self.log else { return Ok(Position::START) };
+        let last = log.settle(log.last_allocated().await?).await?;
+        Ok(if last == 0 { Position::START } else { last_position_of(last) })
     }
 }
 
-/// The position after which nothing is that was written before this call, and everything that is
-/// written after it.
-async fn last_position(log: &Arc<Log>) -> Result<Position> {
-    let last = log.settle(log.allocated().await?).await?;
-    Ok(if last == 0 { Position::START } else { end_of(last) })
-}
-
-/// Reads a page for as long as it takes: a subscriber has nothing better to do.
-async fn patiently(pages: &mut impl Pages) -> Result<Page> {
-    let mut pause = RETRY.0;
-    loop {
-        match pages.next_page().await {
-            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable) => {
-                tracing::debug!(%error, "a subscription waits for DynamoDB");
-                sleep(pause).await;
-                pause = (pause * 2).min(RETRY.1);
-            }
-            page => return page,
-        }
-    }
-}
-
-fn gone<E: std::error::Error + Send + Sync + 'static>(error: E) -> Error {
-    Error::new(ErrorKind::Unavailable, "the store is gone").with_source(error)
-}
-
-/// A subscription to all streams: follows the log.
-struct LiveAll {
-    pages: AllPages,
+/// A subscription to all streams: it follows the log.
+pub(crate) struct AllTail {
+    pages: PatientPages<AllPages>,
+    /// The last slot that is known to be allocated.
     slots: watch::Receiver<u64>,
-    look: BoxFuture<'static, Infallible>,
-    /// What was said last, and how many events had been gone past then: to say each slot that the
-    /// filter leaves out would be too much.
-    said: Position,
-    passed: u64,
+    polling: BoxFuture<'static, Infallible>,
+    /// The position that the subscriber was told last, and how many events had been looked at by
+    /// then. To tell it each slot that the filter leaves out would be too much.
+    told: Position,
+    looked_at: u64,
     live: bool,
-    /// How soon to look for a slot that was given out and is not written yet.
-    pace: Pace,
-    /// Keeps the store open for as long as somebody is subscribed to it.
+    /// How soon to look again for a slot that is allocated and not written yet.
+    pace: PollPace,
+    /// Keeps the notifier alive as long as the subscription.
     _shared: Arc<Shared>,
 }
 
-impl LiveAll {
-    fn new(shared: Arc<Shared>, log: Arc<Log>, pages: AllPages, after: Position) -> Self {
+impl AllTail {
+    pub(crate) fn new(shared: Arc<Shared>, filter: Filter, after: Position) -> Self {
+        let options = ReadAll::default().with_filter(filter).after(after);
+        let pages = AllPages::new(shared.clone(), options);
+        let poller = shared.clone();
         Self {
-            pages,
-            slots: log.notifier.slots(),
-            look: async move { log.notifier.keep_looking(&log.table).await }.boxed(),
-            said: after,
-            passed: 0,
+            pages: patient(pages),
+            slots: shared.notifier.slots(),
+            polling: async move { poller.notifier.keep_polling(&poller.table).await }.boxed(),
+            told: after,
+            looked_at: 0,
             live: false,
-            pace: Pace::new(shared.options.poll_interval),
+            pace: PollPace::new(shared.options.poll_interval),
             _shared: shared,
         }
     }
 }
 
 #[async_trait]
-impl Pages for LiveAll {
+impl Pages for AllTail {
     async fn next_page(&mut self) -> Result<Page> {
-        // Marked as seen before the page is read: what comes in between wakes the next call.
+        // Mark the slot as seen before reading: a slot that is allocated while the page is read
+        // then ends the next wait at once.
         let known = *self.slots.borrow_and_update();
-        self.pages.extend(known);
-        let mut page = patiently(&mut self.pages).await?;
+        self.pages.inner().extend(known);
+        let mut page = self.pages.next_page().await?;
         if let Some(last) = page.events.last() {
-            self.said = self.said.max(last.position);
+            self.told = self.told.max(last.position);
             self.pace.quicken();
         }
         let caught_up = !page.more && !self.live;
         self.live = !page.more;
-        if caught_up || self.pages.passed() >= self.passed + adapter::CHECKPOINT_EVERY {
-            self.said = self.said.max(page.considered);
-            self.passed = self.pages.passed();
+        let looked_at = self.pages.inner().looked_at();
+        if caught_up || looked_at >= self.looked_at + CHECKPOINT_EVERY {
+            self.told = self.told.max(page.considered);
+            self.looked_at = looked_at;
         }
-        page.considered = self.said;
+        page.considered = self.told;
         Ok(page)
     }
 }
 
 #[async_trait]
-impl Tail for LiveAll {
+impl Tail for AllTail {
     async fn changed(&mut self) -> Result<()> {
-        let Self { slots, look, pace, pages, .. } = self;
-        let awaits = pages.awaits();
+        let Self { slots, polling, pace, pages, .. } = self;
+        let has_unwritten = pages.inner().has_unwritten();
         tokio::select! {
             biased;
-            changed = slots.changed() => changed.map_err(gone),
-            () = sleep(pace.step()), if awaits => Ok(()),
-            never = look => match never {},
+            changed = slots.changed() => changed.map_err(closed),
+            () = sleep(pace.next_pause()), if has_unwritten => Ok(()),
+            never = polling => match never {},
         }
     }
 }
 
-/// A subscription to one stream: looks at its end.
-struct LiveStream {
-    pages: StreamPages,
+/// A subscription to one stream: it looks at the end of the stream.
+pub(crate) struct StreamTail {
+    pages: PatientPages<StreamPages>,
+    /// Changes whenever this store appends to the stream.
     appended: watch::Receiver<u64>,
-    pace: Pace,
-    /// Keeps the store open for as long as somebody is subscribed to it.
+    pace: PollPace,
+    /// Keeps the notifier alive as long as the subscription.
     _shared: Arc<Shared>,
 }
 
-impl LiveStream {
-    fn new(shared: Arc<Shared>, stream: &StreamId, pages: StreamPages) -> Self {
-        let appended = shared.notifier.stream(stream);
-        let pace = Pace::new(shared.options.poll_interval);
-        Self { pages, appended, pace, _shared: shared }
+impl StreamTail {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stream: StreamId,
+        after: Version,
+        position: Position,
+    ) -> Self {
+        let appended = shared.notifier.stream(&stream);
+        let pace = PollPace::new(shared.options.poll_interval);
+        let options = ReadStream::default().with_from(after.plus(1));
+        let pages = StreamPages::new(shared.clone(), stream, options).following(position);
+        Self { pages: patient(pages), appended, pace, _shared: shared }
     }
 }
 
 #[async_trait]
-impl Pages for LiveStream {
+impl Pages for StreamTail {
     async fn next_page(&mut self) -> Result<Page> {
         self.appended.borrow_and_update();
-        self.pages.resume();
-        let page = patiently(&mut self.pages).await?;
+        let page = self.pages.next_page().await?;
         if !page.events.is_empty() {
             self.pace.quicken();
         }
@@ -186,13 +147,12 @@ impl Pages for LiveStream {
 }
 
 #[async_trait]
-impl Tail for LiveStream {
+impl Tail for StreamTail {
     async fn changed(&mut self) -> Result<()> {
-        let Self { appended, pace, .. } = self;
         tokio::select! {
             biased;
-            changed = appended.changed() => changed.map_err(gone),
-            () = sleep(pace.step()) => Ok(()),
+            changed = self.appended.changed() => changed.map_err(closed),
+            () = sleep(self.pace.next_pause()) => Ok(()),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! `dynamodb:` URLs.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
-use annals_core::{Error, ErrorKind, Result};
+use annals_core::{
+    Error, ErrorKind, Result,
+    adapter::url::{Parameter, Parameters},
+};
 use url::Url;
 
 use crate::config::DynamoDbConfig;
@@ -11,89 +14,104 @@ const PARAMETERS: &str = "`region`, `endpoint`, `profile`, `order`, `stripes`, `
     `point_in_time_recovery`, `deletion_protection`, `writers`, `snapshot_ttl`, `poll_interval`, \
     `close_after`, `request_timeout` and `retry_for`";
 
-pub(crate) fn parse(text: &str) -> Result<DynamoDbConfig> {
+impl DynamoDbConfig {
+    /// Reads a URL: `dynamodb://table?region=eu-west-1`. The parameters are optional, and have the
+    /// names of the fields of [`DynamoDbConfig`] and of
+    /// [`DynamoDbOptions`](crate::DynamoDbOptions):
+    ///
+    /// * `region`, `endpoint`, `profile`;
+    /// * `order`: `on` or `off`;
+    /// * `create`, `point_in_time_recovery`, `deletion_protection`: `true` or `false`;
+    /// * `stripes`, `writers`: numbers;
+    /// * `snapshot_ttl`: in seconds;
+    /// * `poll_interval`, `close_after`, `request_timeout`, `retry_for`: in milliseconds.
+    ///
+    /// A URL has no credentials: the SDK's default chain finds them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], with the part of the URL that is wrong and what it could be.
+    pub fn from_url(url: &str) -> Result<Self> {
+        parse(url)
+    }
+}
+
+fn parse(text: &str) -> Result<DynamoDbConfig> {
     let url = Url::parse(text).map_err(|error| {
-        // `url` quotes nothing of what it reads.
-        let message = "the URL cannot be read; it is like `dynamodb://table?region=eu-west-1`";
+        // Errors of the crate `url` do not quote the URL, which may have a secret.
+        let message = "the URL cannot be parsed; use one like `dynamodb://table?region=eu-west-1`";
         Error::new(ErrorKind::InvalidInput, message).with_source(error)
     })?;
     if url.scheme() != "dynamodb" {
-        return invalid("the URL does not begin with `dynamodb:`".to_owned());
+        return invalid("the URL does not begin with `dynamodb:`");
     }
     let has_user = !url.username().is_empty() || url.password().is_some();
     if has_user || url.port().is_some() || !matches!(url.path(), "" | "/") {
-        // Not repeated, since it may be a secret.
-        let message = "the URL has more than the name of a table; it is like \
-                       `dynamodb://table?region=eu-west-1`, and credentials are those of the \
-                       environment, a profile, or a role";
-        return invalid(message.to_owned());
+        // Do not quote the URL: the surplus part may be a secret.
+        return invalid(
+            "before its parameters the URL has more than the name of the table; use one like \
+             `dynamodb://table?region=eu-west-1`. The credentials are those of the environment, a \
+             profile or a role",
+        );
     }
     let Some(table) = url.host_str() else {
-        return invalid("the URL has no table; use `dynamodb://table`".to_owned());
+        return invalid("the URL has no table; use one like `dynamodb://table`");
     };
     let mut config = DynamoDbConfig::new(table);
-    let mut seen = Vec::new();
-    for (name, value) in url.query_pairs() {
-        if seen.contains(&name) {
-            return invalid(format!("the parameter `{name}` is given twice"));
-        }
-        set(&mut config, &name, &value)?;
-        seen.push(name);
+    for parameter in Parameters::parse(url.query().unwrap_or_default())? {
+        set(&mut config, &parameter)?;
     }
     config.options.check(&config.table)?;
     Ok(config)
 }
 
-fn set(config: &mut DynamoDbConfig, name: &str, value: &str) -> Result<()> {
-    const BOOL: &str = "`true` or `false`";
-    let some = Some(value.to_owned()).filter(|value| !value.is_empty());
+fn set(config: &mut DynamoDbConfig, parameter: &Parameter) -> Result<()> {
+    let text = || Some(parameter.value().to_owned()).filter(|value| !value.is_empty());
     let options = &mut config.options;
-    match name {
-        "region" => config.region = some,
+    match parameter.name() {
+        "region" => config.region = text(),
         "endpoint" => {
-            let endpoint = Url::parse(value).ok();
-            let plain = |url: &Url| url.username().is_empty() && url.password().is_none();
-            let http = |url: &Url| matches!(url.scheme(), "http" | "https");
-            if !endpoint.is_some_and(|url| http(&url) && plain(&url)) {
-                let message = "`endpoint` is no URL of a server; use one like \
-                               `http://localhost:8000`, without user and password";
-                return invalid(message.to_owned());
+            if !is_endpoint(parameter.value()) {
+                return invalid(
+                    "`endpoint` is not the URL of a server; use one like `http://localhost:8000`, \
+                     without user and password",
+                );
             }
-            config.endpoint = some;
+            config.endpoint = text();
         }
-        "profile" => config.profile = some,
-        "order" => match value {
+        "profile" => config.profile = text(),
+        "order" => match parameter.value() {
             "on" => options.order = Some(true),
             "off" => options.order = Some(false),
-            _ => return invalid(format!("`order` is {value:?}; use `on` or `off`")),
+            _ => return Err(parameter.invalid("`on` or `off`")),
         },
-        "stripes" => options.stripes = Some(number(name, value, "a number from 1 to 64")?),
-        "create" => options.create = number(name, value, BOOL)?,
-        "point_in_time_recovery" => options.point_in_time_recovery = number(name, value, BOOL)?,
-        "deletion_protection" => options.deletion_protection = number(name, value, BOOL)?,
-        "writers" => options.writers = number(name, value, "a number from 1 to 64")?,
+        "stripes" => options.stripes = Some(parameter.parsed("a number from 1 to 64")?),
+        "create" => options.create = parameter.flag()?,
+        "point_in_time_recovery" => options.point_in_time_recovery = parameter.flag()?,
+        "deletion_protection" => options.deletion_protection = parameter.flag()?,
+        "writers" => options.writers = parameter.parsed("a number from 1 to 64")?,
         "snapshot_ttl" => {
-            let seconds = number(name, value, "a number of seconds")?;
+            let seconds = parameter.parsed("a number of seconds")?;
             options.snapshot_ttl = Some(Duration::from_secs(seconds));
         }
-        "poll_interval" => options.poll_interval = milliseconds(name, value)?,
-        "close_after" => options.close_after = milliseconds(name, value)?,
-        "request_timeout" => options.request_timeout = milliseconds(name, value)?,
-        "retry_for" => options.retry_for = milliseconds(name, value)?,
-        _ => return invalid(format!("there is no parameter `{name}`; there are {PARAMETERS}")),
+        "poll_interval" => options.poll_interval = parameter.milliseconds()?,
+        "close_after" => options.close_after = parameter.milliseconds()?,
+        "request_timeout" => options.request_timeout = parameter.milliseconds()?,
+        "retry_for" => options.retry_for = parameter.milliseconds()?,
+        _ => return Err(parameter.unknown(PARAMETERS)),
     }
     Ok(())
 }
 
-fn milliseconds(name: &str, value: &str) -> Result<Duration> {
-    number(name, value, "a number of milliseconds").map(Duration::from_millis)
+/// Whether this is the URL of an HTTP server, without credentials.
+fn is_endpoint(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+    })
 }
 
-fn number<T: FromStr>(name: &str, value: &str, what: &str) -> Result<T> {
-    value.parse().or_else(|_| invalid(format!("`{name}` is {value:?}; use {what}")))
-}
-
-fn invalid<T>(message: String) -> Result<T> {
+fn invalid<T>(message: &'static str) -> Result<T> {
     Err(Error::new(ErrorKind::InvalidInput, message))
 }
 

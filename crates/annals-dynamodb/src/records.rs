@@ -1,4 +1,4 @@
-//! Snapshots, checkpoints and leases.
+//! Snapshots, checkpoints and leases: one item each.
 
 use std::time::Duration;
 
@@ -11,37 +11,45 @@ use uuid::Uuid;
 use crate::{
     codec,
     error::corrupt,
-    item::{EXPIRES, Item, Key, bytes, get_bytes, get_number, number},
-    store::Shared,
-    table::{Condition, Written},
+    item::{
+        Item, Key,
+        attribute::{
+            BODY, EXPIRES, HOLDER, NONCE, POSITION, REVISION, TIME_TO_LIVE, TOKEN, VERSION,
+        },
+        bytes, get_bytes, get_number, number,
+    },
+    shared::Shared,
+    table::{Condition, WriteOutcome},
 };
 
 impl Shared {
     pub(crate) async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>> {
         let Some(item) = self.table.get(&Key::snapshot(stream)).await? else { return Ok(None) };
-        // DynamoDB takes its time to remove what has expired.
+        // DynamoDB may take days to delete an expired item.
         if get_number(&item, EXPIRES)?.is_some_and(|expires| expires <= now()) {
             return Ok(None);
         }
-        let (version, body) = (get_number(&item, "v")?, get_bytes(&item, "b")?);
+        let (version, body) = (get_number(&item, VERSION)?, get_bytes(&item, BODY)?);
         let (Some(version), Some(body)) = (version, body) else {
-            return Err(corrupt("an incomplete snapshot"));
+            return Err(corrupt("the item of the snapshot lacks its version or its data"));
         };
         codec::unpack_snapshot(version, body).map(Some)
     }
 
     pub(crate) async fn save_snapshot(&self, stream: &StreamId, snapshot: &Snapshot) -> Result<()> {
-        let mut item = Key::snapshot(stream).attributes();
+        let mut item = Key::snapshot(stream).to_item();
         let version = number(snapshot.version.get());
-        item.insert("v".to_owned(), version.clone());
-        item.insert("b".to_owned(), bytes(codec::pack_snapshot(snapshot)?));
+        item.insert(VERSION.to_owned(), version.clone());
+        item.insert(BODY.to_owned(), bytes(codec::pack_snapshot(snapshot)?));
         if let Some(ttl) = self.options.snapshot_ttl {
             item.insert(EXPIRES.to_owned(), number(now().saturating_add(ttl.as_secs())));
         }
-        // Refused where a later one is kept that has not expired.
+        // An older snapshot does not replace a newer one that has not expired.
         let condition = Condition::when(
-            "attribute_not_exists(v) OR v <= :v OR expires <= :now",
-            [(":v", version), (":now", number(now()))],
+            format!(
+                "attribute_not_exists({VERSION}) OR {VERSION} <= :version OR {EXPIRES} <= :now"
+            ),
+            [(":version", version), (":now", number(now()))],
         );
         self.table.put(&item, &condition).await?;
         Ok(())
@@ -56,23 +64,18 @@ impl Shared {
         subscriber: &SubscriberId,
     ) -> Result<Option<Position>> {
         let item = self.table.get(&Key::checkpoint(subscriber.as_str())).await?;
-        item.as_ref().map(position).transpose()
+        item.as_ref().map(position_of).transpose()
     }
 
     pub(crate) async fn save_checkpoint(
         &self,
         subscriber: &SubscriberId,
-        kept: Position,
+        position: Position,
     ) -> Result<Position> {
-        let item = checkpoint(subscriber, kept);
-        let p = [(":p", number(kept.get()))];
-        match self
-            .table
-            .put(&item, &Condition::when("attribute_not_exists(p) OR p < :p", p))
-            .await?
-        {
-            Written::Done => Ok(kept),
-            Written::Refused(found) => position(&found),
+        let item = checkpoint(subscriber, position);
+        match self.table.put(&item, &Condition::less(POSITION, position.get())).await? {
+            WriteOutcome::Written => Ok(position),
+            WriteOutcome::Refused(found) => position_of(&found),
         }
     }
 
@@ -83,7 +86,7 @@ impl Shared {
     ) -> Result<()> {
         match to {
             Some(position) => {
-                self.table.put(&checkpoint(subscriber, position), &Condition::NONE).await?;
+                self.table.put(&checkpoint(subscriber, position), &Condition::ALWAYS).await?;
                 Ok(())
             }
             None => self.table.delete(&Key::checkpoint(subscriber.as_str())).await,
@@ -96,44 +99,49 @@ impl Shared {
 
     pub(crate) async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
         let [revision, token, ttl] = record.to_stored().map(i64::unsigned_abs);
-        // Tells it from a record of another call, where the answer to a first try was lost.
+        // Distinguishes this record from one that another call wrote, if the answer of a try was lost.
         let nonce = fastrand::u64(..);
-        let mut item = Key::lease(name.as_str()).attributes();
-        for (name, value) in [("r", revision), ("t", token), ("l", ttl), ("n", nonce)] {
+        let mut item = Key::lease(name.as_str()).to_item();
+        let numbers = [(REVISION, revision), (TOKEN, token), (TIME_TO_LIVE, ttl), (NONCE, nonce)];
+        for (name, value) in numbers {
             item.insert(name.to_owned(), number(value));
         }
-        item.insert("h".to_owned(), bytes(*record.holder.as_bytes()));
+        item.insert(HOLDER.to_owned(), bytes(*record.holder.as_bytes()));
         let condition = match revision {
-            1 => Condition::ABSENT,
-            _ => Condition::when("r = :r", [(":r", number(revision.saturating_sub(1)))]),
+            1 => Condition::absent(),
+            _ => {
+                let previous = number(revision.saturating_sub(1));
+                Condition::when(format!("{REVISION} = :previous"), [(":previous", previous)])
+            }
         };
         match self.table.put(&item, &condition).await? {
-            Written::Done => Ok(true),
-            Written::Refused(found) => Ok(get_number(&found, "n")? == Some(nonce)),
+            WriteOutcome::Written => Ok(true),
+            WriteOutcome::Refused(found) => Ok(get_number(&found, NONCE)? == Some(nonce)),
         }
     }
 }
 
 fn lease(item: &Item) -> Result<LeaseRecord> {
     let get = |name| get_number(item, name).transpose().ok_or_else(incomplete_lease)?;
-    let holder = get_bytes(item, "h")?.and_then(|holder| Uuid::from_slice(holder).ok());
+    let holder = get_bytes(item, HOLDER)?.and_then(|holder| Uuid::from_slice(holder).ok());
     let holder = holder.ok_or_else(incomplete_lease)?;
-    Ok(LeaseRecord::new(get("r")?, get("t")?, holder, Duration::from_millis(get("l")?)))
+    let ttl = Duration::from_millis(get(TIME_TO_LIVE)?);
+    Ok(LeaseRecord::new(get(REVISION)?, get(TOKEN)?, holder, ttl))
 }
 
 fn incomplete_lease() -> Error {
-    corrupt("an incomplete lease")
+    corrupt("the item of the lease lacks an attribute")
 }
 
 fn checkpoint(subscriber: &SubscriberId, position: Position) -> Item {
-    let mut item = Key::checkpoint(subscriber.as_str()).attributes();
-    item.insert("p".to_owned(), number(position.get()));
+    let mut item = Key::checkpoint(subscriber.as_str()).to_item();
+    item.insert(POSITION.to_owned(), number(position.get()));
     item
 }
 
-fn position(item: &Item) -> Result<Position> {
-    let position = get_number(item, "p")?.ok_or_else(|| corrupt("an incomplete checkpoint"))?;
-    Ok(Position::new(position))
+fn position_of(item: &Item) -> Result<Position> {
+    let position = get_number(item, POSITION)?;
+    position.map(Position::new).ok_or_else(|| corrupt("the item of the checkpoint has no position"))
 }
 
 /// Seconds since 1970.

@@ -1,6 +1,7 @@
-//! The table: what it has to be like, how it is created, and how one that is there is checked.
+//! The table itself: what a store needs of it, how it is created, and how an existing table is
+//! checked.
 
-use annals_core::{Error, ErrorKind, Result};
+use annals_core::{Error, ErrorKind, Result, adapter::Backoff};
 use aws_sdk_dynamodb::{
     error::ProvideErrorMetadata,
     types::{
@@ -13,28 +14,34 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     config::DynamoDbOptions,
-    error::{corrupt, fault, internal},
-    item::{EXPIRES, Item, Key, PARTITION, SORT, get_number, number},
-    table::{Condition, Table, Written},
+    error::{corrupt, failure, internal},
+    item::{
+        Item, Key,
+        attribute::{self, EXPIRES, PARTITION, SORT},
+        get_number, number,
+    },
+    table::{Condition, Table, WriteOutcome},
 };
 
 /// The layout that this version writes and reads.
 pub(crate) const LAYOUT: u64 = 1;
-/// Over how many partitions the log of a new store spreads: as much as 500 slots a second each that
-/// are not shared, of which the counter gives out 1,000; or what 1,500 small appends fill that are.
+/// Over how many partitions the log of a new store spreads. A partition takes 500 slots a second
+/// that appends do not share, and a table gives out 1,000 a second; or about 1,500 small appends a
+/// second that share slots.
 const STRIPES: u64 = 8;
-/// How long a new table may take until it can be used, and how often it is looked.
-const READY: Duration = Duration::from_secs(300);
-const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// How long a new table may take to become active.
+const READY_WITHIN: Duration = Duration::from_secs(300);
+/// The first and the longest pause before asking again whether the table is active.
+const READY_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
-/// The keys of the table: `schema/` says the same for CloudFormation and Terraform.
+/// The keys of the table. `schema/` has the same for CloudFormation and Terraform.
 pub(crate) const KEYS: [(&str, KeyType, ScalarAttributeType); 2] = [
     (PARTITION, KeyType::Hash, ScalarAttributeType::S),
     (SORT, KeyType::Range, ScalarAttributeType::N),
 ];
 
-/// Creates the table where that is due, checks it, and returns over how many partitions its log
-/// spreads: 0 where there is none.
+/// Creates the table if it is missing and the options allow it, checks it, and returns the number
+/// of stripes of its log: 0 if the store has no order over all streams.
 pub(crate) async fn open(table: &Table, options: &DynamoDbOptions) -> Result<u64> {
     let created = match table.describe().await? {
         Some(_) => false,
@@ -44,8 +51,8 @@ pub(crate) async fn open(table: &Table, options: &DynamoDbOptions) -> Result<u64
         }
         None => {
             return incompatible(format!(
-                "there is no table {:?} here; create it (annals-dynamodb has the definition for \
-                 CloudFormation and Terraform), or open it with `create=true`",
+                "the table {:?} does not exist; create it (annals-dynamodb has the definition for \
+                 CloudFormation and Terraform), or open the store with `create=true`",
                 table.name
             ));
         }
@@ -67,16 +74,17 @@ fn incompatible<T>(message: String) -> Result<T> {
     Err(Error::new(ErrorKind::Incompatible, message))
 }
 
+/// Refuses a table that has other keys than [`KEYS`].
 pub(crate) fn check_keys(table: &Table, found: &TableDescription) -> Result<()> {
     let schema = found.key_schema();
     let attributes = found.attribute_definitions();
-    let is_there = |(name, key_type, scalar): &(&str, KeyType, ScalarAttributeType)| {
+    let has = |(name, key_type, scalar): &(&str, KeyType, ScalarAttributeType)| {
         schema.iter().any(|k| k.attribute_name() == *name && k.key_type() == key_type)
             && attributes
                 .iter()
                 .any(|a| a.attribute_name() == *name && a.attribute_type() == scalar)
     };
-    if schema.len() == KEYS.len() && KEYS.iter().all(is_there) {
+    if schema.len() == KEYS.len() && KEYS.iter().all(has) {
         return Ok(());
     }
     let found: Vec<_> = schema
@@ -89,26 +97,28 @@ pub(crate) fn check_keys(table: &Table, found: &TableDescription) -> Result<()> 
         })
         .collect();
     incompatible(format!(
-        "the table {:?} has the keys {}; a store needs `{PARTITION}` (HASH, S) and `{SORT}` \
-         (RANGE, N)",
+        "the table {:?} has the keys {}; a store needs the keys `{PARTITION}` (HASH, S) and \
+         `{SORT}` (RANGE, N)",
         table.name,
         found.join(" and ")
     ))
 }
 
+/// Checks the layout and the options that cannot change, and returns the number of stripes.
 fn check_meta(meta: &Item, options: &DynamoDbOptions) -> Result<u64> {
-    let layout = get_number(meta, "layout")?.unwrap_or(0);
+    let layout = get_number(meta, attribute::LAYOUT)?.unwrap_or(0);
     if layout != LAYOUT {
         return incompatible(format!(
-            "the table has layout {layout}, and this version knows layout {LAYOUT} only: a newer \
-             annals has created it"
+            "the table has layout {layout}, and this version of annals knows layout {LAYOUT} only; \
+             a newer version created it: use that one"
         ));
     }
-    let stripes = get_number(meta, "stripes")?.ok_or_else(|| corrupt("a store without stripes"))?;
+    let stripes = get_number(meta, attribute::STRIPES)?;
+    let stripes = stripes.ok_or_else(|| corrupt("the item `meta` has no number of stripes"))?;
     let words = |on: bool| if on { "an order" } else { "no order" };
     if options.order.is_some_and(|order| order != (stripes > 0)) {
         return incompatible(format!(
-            "the store in this table keeps {} over all streams, which cannot be changed; open it \
+            "the store in this table has {} over all streams, which cannot be changed; open it \
              without `order`",
             words(stripes > 0)
         ));
@@ -123,9 +133,10 @@ fn check_meta(meta: &Item, options: &DynamoDbOptions) -> Result<u64> {
 }
 
 impl Table {
+    /// What DynamoDB says of the table; `None` if it does not exist.
     pub(crate) async fn describe(&self) -> Result<Option<TableDescription>> {
         let request = || self.client.describe_table().table_name(&self.name).send();
-        match self.call(request, fault).await {
+        match self.call(request, failure).await {
             Ok(answer) => Ok(answer.table),
             Err(failed) if failed.error.code() == Some("ResourceNotFoundException") => Ok(None),
             Err(failed) => Err(failed.into()),
@@ -135,7 +146,7 @@ impl Table {
     /// Waits until the table can be used.
     async fn ready(&self) -> Result<TableDescription> {
         let began = Instant::now();
-        let mut pause = LOOK.0;
+        let mut backoff = Backoff::new(READY_PAUSE.0, READY_PAUSE.1);
         loop {
             let found = self.describe().await?;
             if let Some(found) = found
@@ -143,18 +154,18 @@ impl Table {
             {
                 return Ok(found);
             }
-            if began.elapsed() >= READY {
-                let message = format!("the table {:?} does not become active", self.name);
+            if began.elapsed() >= READY_WITHIN {
+                let message =
+                    format!("the table {:?} did not become active in time; try again", self.name);
                 return Err(Error::new(ErrorKind::Unavailable, message));
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LOOK.1);
+            sleep(backoff.next_pause()).await;
         }
     }
 
     async fn create(&self, options: &DynamoDbOptions) -> Result<()> {
-        tracing::info!(table = self.name, "the table is created");
-        let incomplete = |e| internal("an incomplete definition").with_source(e);
+        tracing::info!(table = self.name, "creating the table");
+        let incomplete = |e| internal("an incomplete definition of the table").with_source(e);
         let mut create = self
             .client
             .create_table()
@@ -169,26 +180,26 @@ impl Table {
                 .key_schema(key.build().map_err(incomplete)?)
                 .attribute_definitions(attribute.build().map_err(incomplete)?);
         }
-        match self.call(|| create.clone().send(), fault).await {
+        match self.call(|| create.clone().send(), failure).await {
             Ok(_) => Ok(()),
-            // Somebody else creates it.
+            // Another process is creating the table.
             Err(failed) if failed.error.code() == Some("ResourceInUseException") => Ok(()),
             Err(failed) => Err(failed.into()),
         }
     }
 
-    /// What can be asked of a table only when it is there.
+    /// Sets what DynamoDB accepts only for a table that exists.
     async fn configure(&self, options: &DynamoDbOptions) -> Result<()> {
         if options.snapshot_ttl.is_some() {
             let expires =
                 TimeToLiveSpecification::builder().enabled(true).attribute_name(EXPIRES).build();
-            let expires =
-                expires.map_err(|e| internal("an incomplete definition").with_source(e))?;
+            let expires = expires
+                .map_err(|e| internal("an incomplete definition of the table").with_source(e))?;
             let update = self.client.update_time_to_live().table_name(&self.name);
             let update = update.time_to_live_specification(expires);
-            match self.call(|| update.clone().send(), fault).await {
+            match self.call(|| update.clone().send(), failure).await {
                 Ok(_) => {}
-                // Somebody else has asked for it.
+                // Another process has already turned time to live on.
                 Err(failed) if failed.error.code() == Some("ValidationException") => {
                     self.check_time_to_live().await?;
                 }
@@ -199,17 +210,17 @@ impl Table {
             let recovery = PointInTimeRecoverySpecification::builder()
                 .point_in_time_recovery_enabled(true)
                 .build()
-                .map_err(|e| internal("an incomplete definition").with_source(e))?;
+                .map_err(|e| internal("an incomplete definition of the table").with_source(e))?;
             let update = self.client.update_continuous_backups().table_name(&self.name);
             let update = update.point_in_time_recovery_specification(recovery);
-            self.call(|| update.clone().send(), fault).await?;
+            self.call(|| update.clone().send(), failure).await?;
         }
         Ok(())
     }
 
     async fn check_time_to_live(&self) -> Result<()> {
         let request = || self.client.describe_time_to_live().table_name(&self.name).send();
-        let found = self.call(request, fault).await?;
+        let found = self.call(request, failure).await?;
         let found = found.time_to_live_description;
         let on = |status: &TimeToLiveStatus| {
             matches!(status, TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
@@ -222,24 +233,25 @@ impl Table {
         }
         let found = found.and_then(|found| found.attribute_name);
         incompatible(format!(
-            "`snapshot_ttl` needs time to live on the attribute `{EXPIRES}`; the table {:?} has it \
-             on {found:?}",
-            self.name
+            "`snapshot_ttl` needs DynamoDB's time to live to be on for the attribute `{EXPIRES}`; \
+             the table {:?} has it {}",
+            self.name,
+            found.map_or("off".to_owned(), |attribute| format!("for {attribute:?}"))
         ))
     }
 
-    /// Makes an empty table a store, and returns what it says of it.
+    /// Makes an empty table a store, and returns its item `meta`.
     async fn initialise(&self, options: &DynamoDbOptions) -> Result<Item> {
         let scan = || self.client.scan().table_name(&self.name).limit(1).send();
-        let found = self.call(scan, fault).await?;
+        let found = self.call(scan, failure).await?;
         let is_empty = found.items.is_none_or(|items| items.is_empty());
         if !is_empty && let Some(meta) = self.get(&Key::meta()).await? {
-            // Somebody else has done it meanwhile.
+            // Another process has made it a store meanwhile.
             return Ok(meta);
         }
         if !is_empty {
             return incompatible(format!(
-                "the table {:?} has items that are not of annals; use a table of its own",
+                "the table {:?} has items that are not of annals; give the store a table of its own",
                 self.name
             ));
         }
@@ -247,12 +259,12 @@ impl Table {
             Some(false) => 0,
             _ => options.stripes.unwrap_or(STRIPES),
         };
-        let mut meta = Key::meta().attributes();
-        meta.insert("layout".to_owned(), number(LAYOUT));
-        meta.insert("stripes".to_owned(), number(stripes));
-        match self.put(&meta, &Condition::ABSENT).await? {
-            Written::Done => Ok(meta),
-            Written::Refused(found) => Ok(found),
+        let mut meta = Key::meta().to_item();
+        meta.insert(attribute::LAYOUT.to_owned(), number(LAYOUT));
+        meta.insert(attribute::STRIPES.to_owned(), number(stripes));
+        match self.put(&meta, &Condition::absent()).await? {
+            WriteOutcome::Written => Ok(meta),
+            WriteOutcome::Refused(found) => Ok(found),
         }
     }
 }

@@ -1,0 +1,95 @@
+//! Reading slots one after the other.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use annals_core::{Result, adapter::Backoff};
+use tokio::time::{Instant, sleep};
+
+use super::slots::Log;
+use crate::item::{Key, Slot};
+
+/// The first and the longest pause before looking again at an empty slot.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
+
+/// Reads slots in the order of their numbers, and leaves none out: it waits for an empty slot, or
+/// closes it, if a later slot is written.
+#[derive(Debug)]
+pub(crate) struct SlotReader {
+    log: Arc<Log>,
+    /// The number of the slot that is returned next.
+    pub(crate) next: u64,
+    /// The last slot to read.
+    to: u64,
+    /// Slots that were read and not returned yet.
+    read: BTreeMap<u64, Slot>,
+    /// The last slot that was asked for.
+    read_to: u64,
+    /// How many slots to read at once.
+    window: u64,
+    /// Since when this reader knows that the next slot is empty and a later one is not.
+    missing_since: Option<Instant>,
+}
+
+impl SlotReader {
+    /// Reads from `next` up to `to`, at first only about as many slots as are wanted at least, and
+    /// then twice as many each time.
+    pub(crate) fn new(log: Arc<Log>, next: u64, to: u64, wanted: u64) -> Self {
+        let (window, read) = (log.window(wanted), BTreeMap::new());
+        Self { log, next, to, read, read_to: next - 1, window, missing_since: None }
+    }
+
+    /// Reads on up to `to`, and asks once more for slots that were empty.
+    pub(crate) fn extend(&mut self, to: u64) {
+        self.to = self.to.max(to);
+        if self.read.is_empty() {
+            self.read_to = self.next - 1;
+        }
+    }
+
+    /// Whether a slot up to `to` had not been written when it was last read.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.next <= self.to
+    }
+
+    /// The next slot; `None` if all slots from there up to `to` are empty.
+    pub(crate) async fn next(&mut self) -> Result<Option<(u64, Slot)>> {
+        loop {
+            if let Some(slot) = self.read.remove(&self.next) {
+                let number = self.next;
+                self.next += 1;
+                self.log.settle_next(number);
+                return Ok(Some((number, slot)));
+            }
+            if !self.read.is_empty() {
+                let slot = self.wait_for_next().await?;
+                self.read.insert(self.next, slot);
+            } else if self.read_to < self.to {
+                let (from, to) = (self.read_to + 1, self.to.min(self.read_to + self.window));
+                self.window = self.log.window(self.window * 2);
+                self.read = self.log.read(from, to).await?;
+                self.read_to = to;
+                self.missing_since = None;
+            } else {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits until the next slot, which is empty although a later one is not, is written. After
+    /// `close_after` closes the slot, so that its writer has to take a later one.
+    async fn wait_for_next(&mut self) -> Result<Slot> {
+        let since = *self.missing_since.get_or_insert_with(Instant::now);
+        let key = Key::slot(self.next, self.log.stripes);
+        let mut backoff = Backoff::new(LOOK_AGAIN.0, LOOK_AGAIN.1);
+        loop {
+            if let Some(found) = self.log.table.get(&key).await? {
+                return Slot::of(&found);
+            }
+            if since.elapsed() >= self.log.close_after {
+                tracing::debug!(slot = self.next, "closing a slot that its writer did not write");
+                return self.log.close(self.next).await;
+            }
+            sleep(backoff.next_pause()).await;
+        }
+    }
+}

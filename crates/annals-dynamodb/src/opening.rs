@@ -1,0 +1,104 @@
+//! Opening a store, and looking at a table without opening it.
+
+use std::sync::Arc;
+
+use annals_core::{Result, adapter::context};
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::{Client, types::TableDescription};
+
+use crate::{
+    config::{DynamoDbConfig, DynamoDbOptions},
+    error::BACKEND,
+    item::{Key, attribute, get_number},
+    schema::{LAYOUT, check_keys},
+    shared::Shared,
+    store::DynamoDbStore,
+    table::Table,
+};
+
+/// What [`DynamoDbStore::inspect`] finds.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// What DynamoDB says of the table; `None` if no table has this name.
+    pub table: Option<TableDescription>,
+    /// The layout of the store in the table; `None` if the table is not a store yet. It is more
+    /// than [`DynamoDbStore::LAYOUT`] if a newer version of annals created the store.
+    pub layout: Option<u64>,
+}
+
+impl DynamoDbStore {
+    /// The layout of tables that this version reads and writes.
+    pub const LAYOUT: u64 = LAYOUT;
+
+    /// Opens a store. Creates the table if it is missing, unless [`DynamoDbOptions::create`] is
+    /// off; several processes may do so at once. The SDK's default chain finds the credentials, and
+    /// the region unless the configuration has one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](annals_core::ErrorKind::InvalidInput) for invalid options;
+    /// [`ErrorKind::Incompatible`](annals_core::ErrorKind::Incompatible) for a table that is
+    /// missing and not to be created, has other keys, has items that are not of annals, has another
+    /// order or number of stripes than asked for, or was created by a newer version of annals;
+    /// [`ErrorKind::Denied`](annals_core::ErrorKind::Denied),
+    /// [`ErrorKind::Busy`](annals_core::ErrorKind::Busy) and
+    /// [`ErrorKind::Unavailable`](annals_core::ErrorKind::Unavailable) if DynamoDB refuses the
+    /// requests or cannot be reached.
+    pub async fn open(config: DynamoDbConfig) -> Result<Self> {
+        let client = config.client().await;
+        Self::with_client(&client, config.table, config.options).await
+    }
+
+    /// Opens a store with an SDK configuration of the application.
+    ///
+    /// # Errors
+    /// As for [`DynamoDbStore::open`].
+    pub async fn with_sdk_config(
+        sdk: &SdkConfig,
+        table: impl Into<String>,
+        options: DynamoDbOptions,
+    ) -> Result<Self> {
+        Self::with_client(&Client::new(sdk), table, options).await
+    }
+
+    /// Opens a store with a client of the application. The store does not use the client's retries:
+    /// it sends requests again itself, for [`DynamoDbOptions::retry_for`].
+    ///
+    /// # Errors
+    /// As for [`DynamoDbStore::open`].
+    pub async fn with_client(
+        client: &Client,
+        table: impl Into<String>,
+        options: DynamoDbOptions,
+    ) -> Result<Self> {
+        let shared = Shared::open(client, table.into(), options).await;
+        Ok(Self { shared: Arc::new(shared.map_err(context(BACKEND, "open"))?) })
+    }
+
+    /// Reads what a table is, without creating it or making it a store, whatever
+    /// [`DynamoDbOptions::create`](crate::DynamoDbOptions::create) says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](annals_core::ErrorKind::InvalidInput) for invalid options;
+    /// [`ErrorKind::Incompatible`](annals_core::ErrorKind::Incompatible) for a table with other
+    /// keys; [`ErrorKind::Denied`](annals_core::ErrorKind::Denied),
+    /// [`ErrorKind::Busy`](annals_core::ErrorKind::Busy) and
+    /// [`ErrorKind::Unavailable`](annals_core::ErrorKind::Unavailable) if DynamoDB refuses the
+    /// requests or cannot be reached.
+    pub async fn inspect(config: DynamoDbConfig) -> Result<Inspection> {
+        inspect(config).await.map_err(context(BACKEND, "inspect"))
+    }
+}
+
+async fn inspect(config: DynamoDbConfig) -> Result<Inspection> {
+    config.options.check(&config.table)?;
+    let client = config.client().await;
+    let table = Table::new(&client, config.table, &config.options);
+    let Some(description) = table.describe().await? else {
+        return Ok(Inspection { table: None, layout: None });
+    };
+    check_keys(&table, &description)?;
+    let meta = table.get(&Key::meta()).await?;
+    let layout = meta.as_ref().map(|meta| get_number(meta, attribute::LAYOUT)).transpose()?;
+    Ok(Inspection { table: Some(description), layout: layout.map(Option::unwrap_or_default) })
+}

@@ -1,0 +1,183 @@
+//! Tasks that write groups of appends, each group in one transaction with a slot of the log.
+
+use std::{collections::HashSet, sync::Arc};
+
+use annals_core::{Error, Result};
+
+use super::{
+    new_item::{AppendOutcome, NewItem, last_positions},
+    queue::{AppendRequest, Queue},
+};
+use crate::{
+    error::{corrupt, internal},
+    item::{POSITIONS_PER_SLOT, Slot, attribute::ENTRIES},
+    log::Log,
+    notify::Notifier,
+    table::{Change, Condition, WriteOutcome},
+};
+
+/// Writes appends in groups.
+#[derive(Debug)]
+pub(super) struct GroupWriter {
+    log: Arc<Log>,
+    notifier: Arc<Notifier>,
+    queue: Queue,
+}
+
+/// What became of the transaction for a slot.
+enum SlotOutcome {
+    Written,
+    /// Nothing is written, because other appends came before the requests with these indexes.
+    Overtaken(HashSet<usize>),
+    /// Nothing is written, because a reader has closed the slot, which was empty for too long.
+    Closed,
+}
+
+impl GroupWriter {
+    /// A writer that runs at most `most_tasks` transactions at the same time.
+    pub(super) fn new(log: Arc<Log>, notifier: Arc<Notifier>, most_tasks: usize) -> Self {
+        Self { log, notifier, queue: Queue::new(most_tasks) }
+    }
+
+    /// Hands a request to a task. The task goes on if the caller stops waiting, so that the slot
+    /// which it has allocated is written and makes no reader wait.
+    pub(super) fn send(self: &Arc<Self>, request: AppendRequest) {
+        if self.queue.push(request) {
+            tokio::spawn(WriterTask { writer: self.clone(), counts: true }.run());
+        }
+    }
+
+    /// Writes a group in one transaction. A request that was overtaken leaves the group, and the
+    /// rest of it is tried again.
+    async fn write(&self, mut group: Vec<AppendRequest>) {
+        let log = &self.log;
+        let mut slot = match log.allocate().await {
+            Ok(slot) => slot,
+            Err(error) => return fail(group, error),
+        };
+        loop {
+            if group.iter().flat_map(|request| &request.items).any(|item| item.is_after_slot(slot))
+            {
+                let message = "the counter of the log is behind the log, as after a restore of \
+                               the table from a backup; set the attribute `n` of the item \
+                               `counter` to the number of the last slot";
+                return fail(group, corrupt(message));
+            }
+            match self.write_slot(slot, &mut group).await {
+                Ok(SlotOutcome::Written) => break,
+                Ok(SlotOutcome::Overtaken(indexes)) => {
+                    let mut left = Vec::with_capacity(group.len());
+                    for (index, request) in group.into_iter().enumerate() {
+                        if indexes.contains(&index) {
+                            request.reply(Ok(AppendOutcome::Overtaken));
+                        } else {
+                            left.push(request);
+                        }
+                    }
+                    group = left;
+                    if group.is_empty() {
+                        log.abandon(slot);
+                        return;
+                    }
+                }
+                Ok(SlotOutcome::Closed) => match log.allocate().await {
+                    Ok(next) => slot = next,
+                    Err(error) => return fail(group, error),
+                },
+                Err(error) => {
+                    // If the slot was written all the same, this changes nothing.
+                    log.abandon(slot);
+                    return fail(group, error);
+                }
+            }
+        }
+        let streams = group.iter().flat_map(|request| &request.items).map(|item| &item.stream);
+        self.notifier.appended(streams, Some(slot));
+        for request in group {
+            let positions = last_positions(&request.items);
+            request.reply(Ok(AppendOutcome::Written(positions)));
+        }
+        log.settle_sometimes(slot);
+    }
+
+    /// Writes all items of a group and the slot in one transaction, or nothing.
+    async fn write_slot(&self, slot: u64, group: &mut [AppendRequest]) -> Result<SlotOutcome> {
+        let mut position = slot * POSITIONS_PER_SLOT;
+        let mut entries = Vec::new();
+        for item in group.iter_mut().flat_map(|request| &mut request.items) {
+            item.place(position, entries.len() as u64);
+            position += item.count();
+            entries.push(item.entry());
+        }
+        let slot_item = self.log.item(slot, &Slot::Entries(entries));
+        let items = group.iter().flat_map(|request| &request.items);
+        let mut changes: Vec<_> = items.map(NewItem::change).collect();
+        changes.push(Change::Put(slot_item.clone(), Condition::absent()));
+        let mut outcomes = self.log.table.transact(&changes).await?;
+        match outcomes.pop() {
+            Some(WriteOutcome::Refused(found)) if found.get(ENTRIES) == slot_item.get(ENTRIES) => {
+                // An earlier try has written the slot, and its answer was lost.
+                return Ok(SlotOutcome::Written);
+            }
+            Some(WriteOutcome::Refused(_)) => return Ok(SlotOutcome::Closed),
+            Some(WriteOutcome::Written) => {}
+            None => return Err(internal("a transaction without writes")),
+        }
+        let mut overtaken = HashSet::new();
+        let mut outcomes = outcomes.into_iter();
+        for (index, request) in group.iter().enumerate() {
+            for (item, outcome) in request.items.iter().zip(&mut outcomes) {
+                match outcome {
+                    WriteOutcome::Written => {}
+                    WriteOutcome::Refused(found) if item.was_written(&found) => {
+                        return Ok(SlotOutcome::Written);
+                    }
+                    WriteOutcome::Refused(_) => {
+                        overtaken.insert(index);
+                    }
+                }
+            }
+        }
+        let written = overtaken.is_empty();
+        Ok(if written { SlotOutcome::Written } else { SlotOutcome::Overtaken(overtaken) })
+    }
+}
+
+/// Replies to all callers of a group that its transaction failed.
+fn fail(group: Vec<AppendRequest>, error: Error) {
+    let shared = Arc::new(error);
+    for request in group {
+        let message = "the transaction with this append failed";
+        let error = Error::new(shared.kind(), message).with_source(shared.clone());
+        let unknown = shared.outcome_unknown();
+        request.reply(Err(if unknown { error.with_outcome_unknown() } else { error }));
+    }
+}
+
+/// A task that writes groups until the queue is empty.
+struct WriterTask {
+    writer: Arc<GroupWriter>,
+    /// Whether the queue counts this task.
+    counts: bool,
+}
+
+impl WriterTask {
+    async fn run(mut self) {
+        loop {
+            let group = self.writer.queue.take_group();
+            if group.is_empty() {
+                self.counts = false;
+                return;
+            }
+            self.writer.write(group).await;
+        }
+    }
+}
+
+impl Drop for WriterTask {
+    fn drop(&mut self) {
+        if self.counts {
+            self.writer.queue.task_dropped();
+        }
+    }
+}
