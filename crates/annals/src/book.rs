@@ -1,4 +1,5 @@
-//! The chapters of the book, whose code is compiled and run as that of the README is.
+//! The chapters of the book: their code is compiled and run by the doctests of this crate, as the
+//! README's is.
 
 macro_rules! chapters {
     ($($(#[$when:meta])* $chapter:ident: $file:literal;)*) => {

@@ -3,45 +3,43 @@
 use std::sync::Arc;
 
 use annals_core::{Error, ErrorKind, Result, Store};
+#[cfg(feature = "dynamodb")]
+use annals_dynamodb::{DynamoDbConfig, DynamoDbStore};
+#[cfg(feature = "eventstoredb")]
+use annals_eventstoredb::{EventStoreDbConfig, EventStoreDbStore};
+#[cfg(feature = "memory")]
+use annals_memory::MemoryStore;
+#[cfg(feature = "postgres")]
+use annals_postgres::{PostgresConfig, PostgresStore};
+#[cfg(feature = "sqlite")]
+use annals_sqlite::{Location, SqliteConfig, SqliteStore};
 
-/// A backend that annals has, whether or not this build has it.
-struct Backend {
-    name: &'static str,
-    schemes: &'static [&'static str],
-    /// The feature of this crate that brings it.
-    feature: &'static str,
+use crate::{backend::Backend, url::StoreUrl};
+
+/// What [`connect_with`] does if there is no store at the URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OpenMode {
+    /// Creates the store, unless the URL forbids that by `create=false` or `migrate=false`. An older
+    /// schema is migrated.
+    Create,
+    /// Fails, and creates no file, table or schema. An older schema is refused, too.
+    Existing,
 }
 
-/// Every backend there is. A new one takes a line here and an arm in [`open`].
-const BACKENDS: &[Backend] = &[
-    Backend { name: "memory", schemes: &["memory"], feature: "memory" },
-    Backend { name: "sqlite", schemes: &["sqlite"], feature: "sqlite" },
-    Backend { name: "postgres", schemes: &["postgres", "postgresql"], feature: "postgres" },
-    Backend { name: "dynamodb", schemes: &["dynamodb"], feature: "dynamodb" },
-    Backend {
-        name: "eventstoredb",
-        schemes: &["esdb", "esdb+discover", "kurrentdb", "kurrentdb+discover"],
-        feature: "eventstoredb",
-    },
-];
-
-/// Opens the store that a URL names, and creates in it what it needs.
+/// Opens the store that a URL names, and creates what is missing: [`connect_with`] and
+/// [`OpenMode::Create`].
 ///
 /// | URL | backend |
 /// |---|---|
 /// | `memory:` | a store in memory, a new one with every call |
-/// | `sqlite://shop.db`, `sqlite:///var/lib/shop.db` | a SQLite file: the module `sqlite` has its options |
-/// | `postgres://user:password@host/database?schema=shop` | a schema in PostgreSQL: the module `postgres` has its options |
-/// | `dynamodb://shop?region=eu-west-1` | a table in DynamoDB: the module `dynamodb` has its options |
-/// | `esdb://user:password@host:2113?namespace=shop`, `kurrentdb://`, each with `+discover` | EventStoreDB or KurrentDB: the module `eventstoredb` has its options |
-///
-/// The scheme picks the backend; the rest, and its options, is for the backend's own `from_url`.
+/// | `sqlite://shop.db`, `sqlite:///var/lib/shop.db` | an SQLite file; options: `SqliteConfig::from_url` in the module `sqlite` |
+/// | `postgres://user:password@host/database?schema=shop` | a schema in PostgreSQL; options: `PostgresConfig::from_url` in the module `postgres` |
+/// | `dynamodb://shop?region=eu-west-1` | a table in DynamoDB; options: `DynamoDbConfig::from_url` in the module `dynamodb` |
+/// | `esdb://user:password@host:2113?namespace=shop`, `kurrentdb://`, each also with `+discover` | EventStoreDB or KurrentDB; options: `EventStoreDbConfig::from_url` in the module `eventstoredb` |
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for a scheme that annals does not know, and for a URL that the
-/// backend cannot read; [`ErrorKind::Unsupported`] for a backend that annals knows but this build
-/// lacks, with the feature to enable; else whatever keeps the backend from opening. No error shows
-/// a password of the URL.
+/// Those of [`connect_with`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -50,115 +48,175 @@ const BACKENDS: &[Backend] = &[
 /// # }
 /// ```
 pub async fn connect(url: &str) -> Result<Arc<dyn Store>> {
-    match find(url) {
-        Ok((backend, url)) => open(backend, &url).await.map_err(|e| e.with_backend(backend.name)),
+    connect_with(url, OpenMode::Create).await
+}
+
+/// Opens the store that a URL names. The mode says whether a store that is missing is created.
+///
+/// EventStoreDB has nothing to create: there both modes do the same.
+///
+/// # Errors
+/// * [`ErrorKind::InvalidInput`] for a scheme that annals does not know, and for a URL that the
+///   backend cannot read.
+/// * [`ErrorKind::Unsupported`] for a backend that annals knows and this build lacks. The message
+///   names the feature to enable.
+/// * With [`OpenMode::Existing`], [`ErrorKind::InvalidInput`] or [`ErrorKind::Incompatible`] if
+///   there is no store at the URL, which is always so in memory.
+/// * Whatever keeps the backend from opening the store.
+///
+/// No error shows a password of the URL.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use annals::{OpenMode, connect_with};
+///
+/// let error = connect_with("sqlite://no-such-file.db", OpenMode::Existing).await.unwrap_err();
+/// assert!(error.to_string().contains("does not exist"));
+/// # }
+/// # #[cfg(not(feature = "sqlite"))] fn main() {}
+/// ```
+pub async fn connect_with(url: &str, mode: OpenMode) -> Result<Arc<dyn Store>> {
+    match StoreUrl::parse(url) {
+        Ok(url) => open(&url, mode).await.map_err(|e| e.with_backend(url.backend().name())),
         Err(error) => Err(error),
     }
     .map_err(|e| e.with_operation("connect"))
 }
 
-async fn open(backend: &Backend, url: &str) -> Result<Arc<dyn Store>> {
-    let _ = url; // A build without any backend has no other use for it.
-    match backend.name {
-        #[cfg(feature = "memory")]
-        "memory" => match url {
-            "memory:" | "memory://" => Ok(Arc::new(annals_memory::MemoryStore::new())),
-            _ => Err(invalid("a store in memory takes no options; its URL is `memory:`")),
-        },
-        #[cfg(feature = "sqlite")]
-        "sqlite" => {
-            let config = annals_sqlite::SqliteConfig::from_url(url)?;
-            Ok(Arc::new(annals_sqlite::SqliteStore::open(config).await?))
+/// Reads a URL as [`connect_with`] does.
+pub(crate) fn check(url: &StoreUrl) -> Result<()> {
+    match Config::read(url) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.with_backend(url.backend().name())),
+    }
+}
+
+async fn open(url: &StoreUrl, mode: OpenMode) -> Result<Arc<dyn Store>> {
+    Config::read(url)?.open(mode).await
+}
+
+/// What a URL says, by the backend's own rules.
+enum Config {
+    #[cfg(feature = "memory")]
+    Memory,
+    #[cfg(feature = "sqlite")]
+    Sqlite(SqliteConfig),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<PostgresConfig>),
+    #[cfg(feature = "dynamodb")]
+    DynamoDb(Box<DynamoDbConfig>),
+    #[cfg(feature = "eventstoredb")]
+    EventStoreDb(Box<EventStoreDbConfig>),
+}
+
+impl Config {
+    fn read(url: &StoreUrl) -> Result<Self> {
+        match url.backend() {
+            #[cfg(feature = "memory")]
+            Backend::Memory => match url.as_str() {
+                "memory:" | "memory://" => Ok(Self::Memory),
+                _ => Err(crate::url::invalid(
+                    "a store in memory takes no options; its URL is `memory:`",
+                )),
+            },
+            #[cfg(feature = "sqlite")]
+            Backend::Sqlite => SqliteConfig::from_url(url.as_str()).map(Self::Sqlite),
+            #[cfg(feature = "postgres")]
+            Backend::Postgres => {
+                PostgresConfig::from_url(url.as_str()).map(|config| Self::Postgres(config.into()))
+            }
+            #[cfg(feature = "dynamodb")]
+            Backend::DynamoDb => {
+                DynamoDbConfig::from_url(url.as_str()).map(|config| Self::DynamoDb(config.into()))
+            }
+            #[cfg(feature = "eventstoredb")]
+            Backend::EventStoreDb => EventStoreDbConfig::from_url(url.as_str())
+                .map(|config| Self::EventStoreDb(config.into())),
+            #[allow(unreachable_patterns, reason = "a build may have all backends")]
+            backend => {
+                let feature = backend.feature();
+                let message = format!(
+                    "the backend `{backend}` is known, but this build lacks the feature \
+                     `{feature}`; enable it for the crate `annals` in Cargo.toml"
+                );
+                Err(Error::new(ErrorKind::Unsupported, message))
+            }
         }
-        #[cfg(feature = "postgres")]
-        "postgres" => {
-            let config = annals_postgres::PostgresConfig::from_url(url)?;
-            Ok(Arc::new(annals_postgres::PostgresStore::open(config).await?))
-        }
-        #[cfg(feature = "dynamodb")]
-        "dynamodb" => {
-            let config = annals_dynamodb::DynamoDbConfig::from_url(url)?;
-            Ok(Arc::new(annals_dynamodb::DynamoDbStore::open(config).await?))
-        }
-        #[cfg(feature = "eventstoredb")]
-        "eventstoredb" => {
-            let config = annals_eventstoredb::EventStoreDbConfig::from_url(url)?;
-            Ok(Arc::new(annals_eventstoredb::EventStoreDbStore::open(config).await?))
-        }
-        name => {
-            let feature = backend.feature;
-            let message = format!(
-                "the backend `{name}` is known, but this build lacks the feature `{feature}`; \
-                 enable it for the crate `annals` in Cargo.toml"
-            );
-            Err(Error::new(ErrorKind::Unsupported, message))
+    }
+
+    async fn open(self, mode: OpenMode) -> Result<Arc<dyn Store>> {
+        let _ = mode; // A build without backends has no other use for it.
+        match self {
+            #[cfg(feature = "memory")]
+            Self::Memory => match mode {
+                OpenMode::Create => Ok(Arc::new(MemoryStore::new())),
+                OpenMode::Existing => Err(crate::url::invalid(NONE_IN_MEMORY)),
+            },
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(mut config) => {
+                if mode == OpenMode::Existing {
+                    check_file(&config).await?;
+                    config.create = false;
+                }
+                Ok(Arc::new(SqliteStore::open(config).await?))
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(mut config) => {
+                config.options.migrate &= mode == OpenMode::Create;
+                Ok(Arc::new(PostgresStore::open(*config).await?))
+            }
+            #[cfg(feature = "dynamodb")]
+            Self::DynamoDb(mut config) => {
+                if mode == OpenMode::Existing {
+                    check_table(&config).await?;
+                    config.options.create = false;
+                }
+                Ok(Arc::new(DynamoDbStore::open(*config).await?))
+            }
+            #[cfg(feature = "eventstoredb")]
+            Self::EventStoreDb(config) => Ok(Arc::new(EventStoreDbStore::open(*config).await?)),
         }
     }
 }
 
-/// The backend of a URL, and the URL with its scheme in lower case, since schemes have no case.
-fn find(url: &str) -> Result<(&'static Backend, String)> {
-    let Some((scheme, rest)) = split_scheme(url) else { return Err(no_scheme(url)) };
-    let scheme = scheme.to_ascii_lowercase();
-    match BACKENDS.iter().find(|backend| backend.schemes.contains(&scheme.as_str())) {
-        Some(backend) => Ok((backend, format!("{scheme}:{rest}"))),
-        None => {
-            let known = known_schemes();
-            Err(invalid(format!("annals knows no URLs that begin with `{scheme}:`, only {known}")))
-        }
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+const NONE_IN_MEMORY: &str =
+    "a store in memory is a new one with every call, so that there is no existing one to open";
+
+/// Refuses a file that exists without the tables of this version: `create=false` forbids only to
+/// create the file.
+#[cfg(feature = "sqlite")]
+async fn check_file(config: &SqliteConfig) -> Result<()> {
+    let Location::File(path) = &config.location else {
+        return Err(crate::url::invalid(NONE_IN_MEMORY));
+    };
+    let found = SqliteStore::inspect(config.clone()).await?;
+    if !found.exists || found.schema_version >= SqliteStore::SCHEMA_VERSION {
+        return Ok(()); // `open` refuses a missing file and a newer schema.
     }
+    let prefix = &config.prefix;
+    let message = match found.schema_version {
+        0 => format!("the file {path:?} has no tables `{prefix}_…`, and they are not created here"),
+        version => format!(
+            "the tables `{prefix}_…` in {path:?} have version {version}, older than this build, and \
+             they are not migrated here"
+        ),
+    };
+    Err(Error::new(ErrorKind::Incompatible, message))
 }
 
-fn split_scheme(url: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = url.split_once(':')?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
-    // One letter is a drive, as in `C:\shop.db`.
-    let is_scheme = scheme.len() > 1
-        && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.chars().all(legal);
-    is_scheme.then_some((scheme, rest))
-}
-
-fn no_scheme(url: &str) -> Error {
-    // Anything but a plain path may hold a password, and is not repeated.
-    let plain = |c: char| c.is_alphanumeric() || "./_- ".contains(c);
-    let path = if !url.is_empty() && url.chars().all(plain) { url } else { "shop.db" };
-    let known = known_schemes();
-    invalid(format!(
-        "the URL of a store begins with its scheme: did you mean sqlite://{path}? (known are {known})"
-    ))
-}
-
-fn known_schemes() -> String {
-    let schemes = BACKENDS.iter().flat_map(|backend| backend.schemes);
-    schemes.map(|scheme| format!("`{scheme}:`")).collect::<Vec<_>>().join(", ")
-}
-
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidInput, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_scheme_belongs_to_one_backend() {
-        let mut schemes: Vec<_> = BACKENDS.iter().flat_map(|backend| backend.schemes).collect();
-        let count = schemes.len();
-        schemes.sort_unstable();
-        schemes.dedup();
-        assert_eq!(schemes.len(), count);
-        assert!(schemes.iter().all(|scheme| **scheme == scheme.to_ascii_lowercase()));
-    }
-
-    #[test]
-    fn schemes_have_no_case_and_drives_are_none() {
-        let found = |url: &str| find(url).map(|(backend, url)| (backend.name, url)).ok();
-        assert_eq!(found("SQLite://Shop.db"), Some(("sqlite", "sqlite://Shop.db".to_owned())));
-        assert_eq!(found("esdb+Discover://h").map(|f| f.0), Some("eventstoredb"));
-        for url in ["C:\\shop.db", "c:shop.db", ":memory:", "", "1x:y", "a b:c", "mysql://h/d"] {
-            assert_eq!(found(url), None, "{url}");
+/// Refuses a table that is not a store yet: `create=false` forbids only to create the table.
+#[cfg(feature = "dynamodb")]
+async fn check_table(config: &DynamoDbConfig) -> Result<()> {
+    let found = DynamoDbStore::inspect(config.clone()).await?;
+    match (found.table, found.layout) {
+        (Some(_), None) => {
+            let table = &config.table;
+            let message = format!("the table {table:?} is no store yet, and is not made one here");
+            Err(Error::new(ErrorKind::Incompatible, message))
         }
+        // `open` refuses a missing table and a newer layout.
+        _ => Ok(()),
     }
 }

@@ -1,9 +1,9 @@
 //! One interface to event stores, whatever database is behind them.
 //!
-//! [`connect`] opens any backend by its URL. What it returns is a [`Store`]: the
-//! [`EventStore`] trait to append, read and subscribe, [`EventStoreExt`] for the conveniences, and
-//! [`SnapshotStore`], [`CheckpointStore`] and [`LeaseStore`] beside it. An application that holds an
-//! `Arc<dyn Store>` names its database in one place only, and that is a string.
+//! [`connect`] opens a store by its URL, on any backend. It returns a [`Store`]: [`EventStore`]
+//! appends, reads and subscribes, [`EventStoreExt`] adds conveniences, and [`SnapshotStore`],
+//! [`CheckpointStore`], [`LeaseStore`] and [`TransferStore`] stand beside it. An application that
+//! holds an `Arc<dyn Store>` names its database in one place only, and that is a string.
 //!
 //! ```
 //! # #[cfg(feature = "memory")]
@@ -16,14 +16,15 @@
 //! let placed = NewEvent::json("OrderPlaced", &json!({ "total": 40 }))?;
 //! let appended = store.append_to("order-42", ExpectedVersion::NoStream, [placed]).await?;
 //!
-//! // Only if nobody else has written since: else `ErrorKind::Conflict`, and nothing is written.
+//! // Expects the version that the first append returned. If another writer has appended to the
+//! // stream since, this fails with `ErrorKind::Conflict`, and nothing is written.
 //! let paid = NewEvent::json("OrderPaid", &json!({ "cents": 4000 }))?;
 //! store.append_to("order-42", appended.last_version, [paid]).await?;
 //!
 //! let events = store.load_stream(&StreamId::new("order-42")?).await?;
 //! assert_eq!(events.len(), 2);
 //!
-//! // What is there already, then what comes; every event once, in order, for ever.
+//! // Delivers the events that are stored, then every new one: each once, in order.
 //! let mut subscription = store.subscribe(Subscribe::default()).await?;
 //! assert_eq!(subscription.next_event().await?.event_type.as_str(), "OrderPlaced");
 //! # Ok(()) }
@@ -34,64 +35,80 @@
 //!
 //! | to | see |
 //! |---|---|
+//! | open a store | [`connect`], [`connect_with`], [`StoreUrl`], [`Backend`] |
 //! | write events | [`NewEvent`], [`ExpectedVersion`], [`EventStore::append`] |
 //! | write to several streams at once | [`EventStore::append_multi`] |
 //! | read one stream, or all | [`EventStore::read_stream`], [`EventStore::read_all`], [`Filter`] |
-//! | follow what happens | [`EventStore::subscribe`], [`Subscription`], [`Message`] |
+//! | follow new events | [`EventStore::subscribe`], [`Subscription`], [`Message`] |
 //! | keep derived state | [`Snapshot`], [`SnapshotStore`], [`CheckpointStore`] |
 //! | let one of several processes work at a time | [`Candidate`], [`LeaseStore`] |
-//! | decide, evolve, project: what stands on top of a store | the module `domain` |
-//! | know what to do after a failure | [`Error`], [`ErrorKind`] |
-//! | know what a store can do | [`Capabilities`] |
+//! | copy events with their ids, versions and times | [`TransferStore`] |
+//! | write deciders, typed events and projections | the module `domain` |
+//! | decide what to do after a failure | [`Error`], [`ErrorKind`] |
+//! | find out what a store can do | [`Capabilities`] |
 //!
-//! What every store promises stands in the documentation of `annals-core`, all of which is
-//! re-exported here.
+//! The documentation of `annals-core` says what every store promises. This crate re-exports all of
+//! `annals-core`.
 //!
 //! # Features
 //!
-//! Each backend is a feature: `memory` and `sqlite`, both on by default, `postgres`, `dynamodb` and
-//! `eventstoredb`. `domain`, on by default too, is the typed layer, to which `personal` adds data that
-//! can be forgotten, and `opentelemetry` traces. A feature only adds. The typed configuration of a
-//! backend, which says all that its URL can say, is in the module of its name.
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `memory` | yes | stores in memory |
+//! | `sqlite` | yes | stores in SQLite files; SQLite is compiled, which takes a C compiler |
+//! | `postgres` | no | stores in PostgreSQL, by `sqlx` |
+//! | `dynamodb` | no | stores in DynamoDB, by the SDK of AWS |
+//! | `eventstoredb` | no | stores in EventStoreDB and KurrentDB, by their gRPC client |
+//! | `domain` | yes | the typed layer: deciders, typed events, snapshots, projections |
+//! | `personal` | no | personal data that can be forgotten; turns on `domain` |
+//! | `opentelemetry` | no | traces of the typed layer; turns on `domain` |
+//!
+//! A feature only adds API. The module of a backend has its typed configuration, which can say all
+//! that a URL can say.
 
+mod backend;
 #[cfg(all(doctest, feature = "domain", feature = "memory", feature = "sqlite"))]
 mod book;
 mod connect;
+mod url;
 
 pub use annals_core::*;
-pub use connect::connect;
+pub use backend::Backend;
+pub use connect::{OpenMode, connect, connect_with};
+pub use url::StoreUrl;
 
-/// Deciders, typed events, snapshots and projections, on any store: the feature `domain`.
+/// The typed layer: deciders, typed events, snapshots and projections, on any store. Feature
+/// `domain`.
 #[cfg(feature = "domain")]
 pub mod domain {
     pub use annals_domain::*;
 }
 
-/// The backend in memory: the feature `memory`.
+/// Stores in memory. Feature `memory`.
 #[cfg(feature = "memory")]
 pub mod memory {
     pub use annals_memory::*;
 }
 
-/// The backend on SQLite: the feature `sqlite`.
+/// Stores in SQLite files. Feature `sqlite`.
 #[cfg(feature = "sqlite")]
 pub mod sqlite {
     pub use annals_sqlite::*;
 }
 
-/// The backend on PostgreSQL: the feature `postgres`.
+/// Stores in PostgreSQL. Feature `postgres`.
 #[cfg(feature = "postgres")]
 pub mod postgres {
     pub use annals_postgres::*;
 }
 
-/// The backend on DynamoDB: the feature `dynamodb`.
+/// Stores in DynamoDB. Feature `dynamodb`.
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb {
     pub use annals_dynamodb::*;
 }
 
-/// The backend on EventStoreDB and KurrentDB: the feature `eventstoredb`.
+/// Stores in EventStoreDB and KurrentDB. Feature `eventstoredb`.
 #[cfg(feature = "eventstoredb")]
 pub mod eventstoredb {
     pub use annals_eventstoredb::*;

@@ -1,8 +1,9 @@
-//! What `connect` answers, in a build with any set of features.
+//! What `connect` and `Backend::of` answer, in a build with any set of features. A test of the
+//! command, `existing` in annals-cli, opens what is missing on the stores that need a server.
 
 #![allow(clippy::expect_used)]
 
-use annals::{Error, ErrorKind, connect};
+use annals::{Backend, Error, ErrorKind, OpenMode, StoreUrl, connect, connect_with};
 
 async fn refused(url: &str) -> Error {
     connect(url).await.expect_err(url)
@@ -39,6 +40,27 @@ async fn known_backends_that_are_not_built_in_name_their_feature() {
         let words = format!("is known, but this build lacks the feature `{feature}`");
         assert!(error.to_string().contains(&words), "{error}");
     }
+}
+
+#[test]
+fn the_backend_of_a_url_is_known_in_every_build() {
+    for (url, backend, name, enabled) in [
+        ("memory:", Backend::Memory, "memory", cfg!(feature = "memory")),
+        ("sqlite::memory:", Backend::Sqlite, "sqlite", cfg!(feature = "sqlite")),
+        ("postgresql://h/d", Backend::Postgres, "postgres", cfg!(feature = "postgres")),
+        ("dynamodb://shop", Backend::DynamoDb, "dynamodb", cfg!(feature = "dynamodb")),
+        ("KurrentDB://h", Backend::EventStoreDb, "eventstoredb", cfg!(feature = "eventstoredb")),
+    ] {
+        assert_eq!(Backend::of(url).unwrap(), backend);
+        assert_eq!((backend.name(), backend.feature()), (name, name));
+        assert_eq!(backend.is_enabled(), enabled, "{name}");
+        let checked = StoreUrl::parse(url).unwrap().check().map_err(|error| error.kind());
+        assert_eq!(checked, if enabled { Ok(()) } else { Err(ErrorKind::Unsupported) }, "{url}");
+        assert!(Backend::ALL.contains(&backend));
+    }
+    let error = Backend::of("mysql://root:hunter2@db/shop").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(!error.to_string().contains("hunter2"), "{error}");
 }
 
 #[tokio::test]
@@ -82,4 +104,46 @@ async fn sqlite_keeps_what_was_written() {
     drop(store);
     let again = connect(&url).await.unwrap();
     assert!(again.last_position().await.unwrap() > Position::START);
+}
+
+#[cfg(feature = "memory")]
+#[tokio::test]
+async fn no_store_in_memory_exists_before_it_is_opened() {
+    let error = connect_with("memory:", OpenMode::Existing).await.expect_err("memory:");
+    assert_eq!((error.kind(), error.backend()), (ErrorKind::InvalidInput, Some("memory")));
+    assert!(error.to_string().contains("no existing one"), "{error}");
+    connect_with("memory:", OpenMode::Create).await.unwrap();
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn an_existing_file_is_opened_and_none_is_created() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let url = |name: &str| format!("sqlite://{}", path(name).display());
+    let existing = async |url: String| connect_with(&url, OpenMode::Existing).await;
+
+    let error = existing(url("a.db")).await.expect_err("a.db");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("does not exist"), "{error}");
+    // A file without tables: SQLite takes an empty one for a database.
+    std::fs::write(path("empty.db"), "").unwrap();
+    let error = existing(url("empty.db")).await.expect_err("empty.db");
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    assert!(error.to_string().contains("has no tables `annals_"), "{error}");
+    assert_eq!(std::fs::metadata(path("empty.db")).unwrap().len(), 0);
+    let error = existing("sqlite::memory:".to_owned()).await.expect_err("in memory");
+    assert!(error.to_string().contains("no existing one"), "{error}");
+    assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+
+    drop(connect(&url("a.db")).await.unwrap());
+    drop(existing(url("a.db")).await.unwrap());
+    // The file is that of another store.
+    let other = format!("{}?prefix=other", url("a.db"));
+    let error = existing(other.clone()).await.expect_err(&other);
+    assert!(error.to_string().contains("has no tables `other_"), "{error}");
+    let error = existing(other.clone()).await.expect_err("the tables were created");
+    assert!(error.to_string().contains("has no tables `other_"), "{error}");
+    drop(connect_with(&other, OpenMode::Create).await.unwrap());
+    existing(other).await.unwrap();
 }

@@ -1,9 +1,9 @@
 //! The README's table of backends and capabilities is what the stores declare.
 //!
-//! `ANNALS_UPDATE=1 cargo test -p annals --all-features --test readme` writes it anew.
+//! `ANNALS_UPDATE=1 cargo test -p annals --all-features --test readme` writes the table again.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
-// A build that lacks a backend would lack its column.
+// A build without one of the backends would lack its column.
 #![cfg(all(
     feature = "memory",
     feature = "sqlite",
@@ -46,7 +46,7 @@ async fn the_readme_says_what_the_stores_declare() {
     for url in ["memory:", &sqlite] {
         backends.push(connect(url).await.unwrap().capabilities().clone());
     }
-    // Declared without a server.
+    // What these declare is known without a server.
     backends.push(annals::postgres::PostgresStore::declared().clone());
     backends.push(annals::dynamodb::DynamoDbStore::declared().clone());
     backends.push(annals::eventstoredb::EventStoreDbStore::declared().clone());

@@ -51,7 +51,7 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-/// Everything that an error can be made to say, with all its causes.
+/// All texts of an error and of its causes.
 fn all_of(error: &annals::Error) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut cause = error.source();
@@ -66,7 +66,7 @@ fn all_of(error: &annals::Error) -> String {
 async fn no_password_is_shown() {
     let log = Log::default();
     tracing::subscriber::set_global_default(log.clone()).unwrap();
-    tracing::trace!(url = "memory:", "so that an empty log is not taken for a clean one");
+    tracing::trace!(url = "memory:", "this line proves that the log is recorded");
     for url in [
         "mysql://root:hunter2@db/shop",
         "//root:hunter2@db/shop",
@@ -89,9 +89,15 @@ async fn no_password_is_shown() {
         "sqlite://shop.db?password=hunter2",
         "sqlite://shop.db?key=hunter2&mode=ro",
     ] {
-        let error = annals::connect(url).await.expect_err(url);
-        let said = all_of(&error);
-        assert!(!said.contains(PASSWORD), "{url}: {said}");
+        for mode in [annals::OpenMode::Create, annals::OpenMode::Existing] {
+            let error = annals::connect_with(url, mode).await.expect_err(url);
+            let said = all_of(&error);
+            assert!(!said.contains(PASSWORD), "{url}: {said}");
+        }
+        if let Ok(url) = annals::StoreUrl::parse(url) {
+            let said = format!("{url} {url:?} {:?}", url.check());
+            assert!(!said.contains(PASSWORD), "{url}: {said}");
+        }
     }
     let logged = log.0.lock().unwrap();
     assert!(logged.contains("memory:") && !logged.contains(PASSWORD), "{logged}");

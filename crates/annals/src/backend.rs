@@ -1,0 +1,117 @@
+//! The backends, and which of them this build has.
+
+use std::fmt;
+
+use annals_core::Result;
+
+use crate::url::StoreUrl;
+
+/// A kind of database that annals can keep events in.
+///
+/// ```
+/// use annals::Backend;
+///
+/// let backend = Backend::of("postgres://user:password@host/shop")?;
+/// assert_eq!(backend, Backend::Postgres);
+/// if !backend.is_enabled() {
+///     println!("build with the feature `{}` of the crate annals", backend.feature());
+/// }
+/// # Ok::<(), annals::Error>(())
+/// ```
+// Non-exhaustive also because a scheme that another crate registers would be one more variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// The memory of this process: `memory:`.
+    Memory,
+    /// An SQLite file: `sqlite:`.
+    Sqlite,
+    /// A schema in PostgreSQL: `postgres:` or `postgresql:`.
+    Postgres,
+    /// A table in DynamoDB: `dynamodb:`.
+    DynamoDb,
+    /// EventStoreDB or KurrentDB: `esdb:` or `kurrentdb:`, each also with `+discover`.
+    EventStoreDb,
+}
+
+impl Backend {
+    /// Every backend that annals knows, in every build.
+    pub const ALL: &'static [Self] =
+        &[Self::Memory, Self::Sqlite, Self::Postgres, Self::DynamoDb, Self::EventStoreDb];
+
+    /// The backend that a URL names, whether or not this build has it. Only the scheme is read:
+    /// [`StoreUrl::check`] reads the rest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a URL without a scheme that
+    /// annals knows. The error lists the known ones, and shows no password.
+    pub fn of(url: &str) -> Result<Self> {
+        StoreUrl::parse(url).map(|url| url.backend())
+    }
+
+    /// The backend's name, as in [`Capabilities::backend`](crate::Capabilities::backend) and in
+    /// errors.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+            Self::DynamoDb => "dynamodb",
+            Self::EventStoreDb => "eventstoredb",
+        }
+    }
+
+    /// The feature of the crate `annals` that compiles this backend.
+    #[must_use]
+    pub const fn feature(self) -> &'static str {
+        self.name()
+    }
+
+    /// Whether this build has the backend, which means that its [feature](Self::feature) is on.
+    #[must_use]
+    pub const fn is_enabled(self) -> bool {
+        match self {
+            Self::Memory => cfg!(feature = "memory"),
+            Self::Sqlite => cfg!(feature = "sqlite"),
+            Self::Postgres => cfg!(feature = "postgres"),
+            Self::DynamoDb => cfg!(feature = "dynamodb"),
+            Self::EventStoreDb => cfg!(feature = "eventstoredb"),
+        }
+    }
+
+    /// The schemes of the backend's URLs, in lower case and without the colon.
+    #[must_use]
+    pub const fn schemes(self) -> &'static [&'static str] {
+        match self {
+            Self::Memory => &["memory"],
+            Self::Sqlite => &["sqlite"],
+            Self::Postgres => &["postgres", "postgresql"],
+            Self::DynamoDb => &["dynamodb"],
+            Self::EventStoreDb => &["esdb", "esdb+discover", "kurrentdb", "kurrentdb+discover"],
+        }
+    }
+}
+
+/// The backend's [name](Backend::name).
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_scheme_belongs_to_one_backend() {
+        let mut schemes: Vec<_> =
+            Backend::ALL.iter().flat_map(|backend| backend.schemes()).collect();
+        let count = schemes.len();
+        schemes.sort_unstable();
+        schemes.dedup();
+        assert_eq!(schemes.len(), count);
+        assert!(schemes.iter().all(|scheme| **scheme == scheme.to_ascii_lowercase()));
+    }
+}
