@@ -2,51 +2,48 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use annals::{
-    Append as Events, Appended, EventType, ExpectedVersion, NewEvent, Payload, Store, StreamId,
-    Version,
-};
+use annals::{Appended, EventType, ExpectedVersion, NewEvent, Payload, Store, StreamId, Version};
 use clap::Args;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
     failure::Failure,
+    file::EventFile,
     interrupt::Interrupt,
-    place::EventFile,
     select::{event_type, stream},
 };
 
-/// Appends an event, or the events that stand in JSON lines.
+/// Appends one event, or many from JSON lines.
 ///
-/// With --type: one event, to --stream. Without: those of standard input, or of --file, as
-/// `annals read --json` prints them: ids, types and payloads are kept; version, position and time
-/// are the store's own. Events that follow each other in one stream, and are there at the same time,
-/// are written together.
+/// With --type, appends one event to --stream. Without --type, appends the events of standard input
+/// or of --file, in the format of `annals read --json`. Ids, types and payloads are kept; the store
+/// gives new versions, positions and times. Consecutive events of one stream are written together if
+/// they are available at the same time.
 #[derive(Args, Debug)]
 pub(crate) struct Append {
-    /// The store; one that is not there is created.
+    /// The store. It is created if it is missing.
     #[arg(env = "ANNALS_URL", hide_env_values = true)]
     url: String,
-    /// The stream: of the one event, or of those that name none.
+    /// The stream of the one event, or of all events that name no stream.
     #[arg(long, value_name = "ID", value_parser = stream)]
     stream: Option<StreamId>,
     /// The type of the one event.
     #[arg(long = "type", value_name = "TYPE", value_parser = event_type, requires = "stream")]
     event_type: Option<EventType>,
-    /// Its data, as JSON.
+    /// The data of the one event, as JSON.
     #[arg(long, value_name = "JSON", requires = "event_type")]
     data: Option<String>,
-    /// Its metadata, as JSON.
+    /// The metadata of the one event, as JSON.
     #[arg(long, value_name = "JSON", requires = "event_type")]
     metadata: Option<String>,
-    /// Its id: with the same id and expectation, an append can be repeated.
+    /// The id of the one event. An append can be repeated with the same id and the same --expect.
     #[arg(long, value_name = "UUID", requires = "event_type")]
     id: Option<Uuid>,
-    /// What the stream must be at: any, none, exists, or a version.
+    /// The expected version of the stream: any, none, exists, or a number.
     #[arg(long, value_name = "VERSION", default_value = "any", value_parser = expected, requires = "event_type")]
     expect: ExpectedVersion,
-    /// The events: jsonl:FILE or cloudevents:FILE, - for standard input.
+    /// The file of events: jsonl:FILE or cloudevents:FILE, with - for standard input.
     #[arg(long, value_name = "FILE", default_value = "jsonl:-", conflicts_with = "event_type")]
     file: String,
     /// Print nothing.
@@ -54,7 +51,7 @@ pub(crate) struct Append {
     quiet: bool,
 }
 
-/// How many lines are read ahead, and appended at once at most.
+/// The most lines that are read ahead, and appended at once.
 const AHEAD: usize = 500;
 
 fn expected(text: &str) -> Result<ExpectedVersion, String> {
@@ -86,33 +83,34 @@ impl Append {
         let id = self.id.unwrap_or_else(Uuid::now_v7);
         let event = NewEvent::from_stored(id, event_type, data, metadata);
         let store = annals::connect(&self.url).await?;
-        let appended = store.append(Events::new(stream.clone(), self.expect, [event])).await?;
-        self.say(&stream, &appended);
+        let appended =
+            store.append(annals::Append::new(stream.clone(), self.expect, [event])).await?;
+        self.report(&stream, &appended);
         Ok(ExitCode::SUCCESS)
     }
 
     async fn many(&self) -> Result<ExitCode, Failure> {
         let Some(file) = EventFile::of(&self.file) else {
-            return Err(Failure::usage("--file is jsonl:FILE or cloudevents:FILE"));
+            return Err(Failure::usage("--file takes jsonl:FILE or cloudevents:FILE"));
         };
         let mut interrupt = Interrupt::listen();
         let store = annals::connect(&self.url).await?;
         let (sender, mut entries) = mpsc::channel(AHEAD);
         let default = self.stream.clone();
         let (mut count, mut batch) = (0_u64, Vec::with_capacity(AHEAD));
-        // A thread of its own: standard input cannot be waited for in any other way, and a runtime
-        // would wait for it at the end.
+        // Not a blocking task of the runtime: when the command ends, the runtime would wait for a
+        // task that waits for standard input.
         std::thread::spawn(move || {
             let read = file.for_each_line(None, |text, number| {
                 let entry = file.format.parse(text).map_err(|e| file.bad_line(number, &e))?;
                 let Some(stream) = entry.stream.clone().or_else(|| default.clone()) else {
-                    let what = "no stream; name one by --stream";
+                    let what = "the event has no stream; name one by --stream";
                     return Err(file.bad_line(number, what));
                 };
                 Ok(sender.blocking_send(Ok((stream, entry.into_new()))).is_ok())
             });
             if let Err(error) = read {
-                // Whoever reads may have gone.
+                // If this fails, the receiver was dropped: nobody wants the error.
                 let _ = sender.blocking_send(Err(error));
             }
         });
@@ -131,7 +129,7 @@ impl Append {
         }
     }
 
-    /// Appends runs of events of one stream, and counts what is appended.
+    /// Appends consecutive events of one stream together, and adds to `count`.
     async fn append(
         &self,
         store: &Arc<dyn Store>,
@@ -144,7 +142,7 @@ impl Append {
         for entry in entries {
             let (stream, event) = match entry {
                 Ok(entry) => entry,
-                // Those before it are appended all the same.
+                // The events before the bad line are still appended.
                 Err(error) => {
                     failed = Some(error);
                     break;
@@ -175,13 +173,13 @@ impl Append {
         run: Option<(StreamId, Vec<NewEvent>)>,
     ) -> Result<u64, Failure> {
         let Some((stream, events)) = run else { return Ok(0) };
-        let append = Events::new(stream.clone(), ExpectedVersion::Any, events);
+        let append = annals::Append::new(stream.clone(), ExpectedVersion::Any, events);
         let appended = store.append(append).await?;
-        self.say(&stream, &appended);
+        self.report(&stream, &appended);
         Ok(appended.last_version.get() + 1 - appended.first_version.get())
     }
 
-    fn say(&self, stream: &StreamId, appended: &Appended) {
+    fn report(&self, stream: &StreamId, appended: &Appended) {
         if self.quiet {
             return;
         }

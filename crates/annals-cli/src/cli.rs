@@ -8,10 +8,11 @@ use crate::{
     append, bench, check, complete, conformance, copy, failure::Failure, read, streams, verify,
 };
 
-/// Looks into event stores, moves, verifies, measures and judges them.
+/// Reads, writes, copies, verifies, tests and measures event stores.
 ///
-/// A URL names a store: sqlite://shop.db, postgres://user:password@host/db?schema=shop,
-/// dynamodb://table?region=eu-west-1, esdb://host:2113?namespace=shop, memory: (empty).
+/// A store is named by its URL: sqlite://shop.db, postgres://user:password@host/db?schema=shop,
+/// dynamodb://table?region=eu-west-1, esdb://user:password@host:2113?namespace=shop, or memory:
+/// (a new, empty store).
 #[derive(Debug, Parser)]
 #[command(name = "annals", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -20,12 +21,13 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit status: 0 done; 1 a store, a file or the machine failed; 2 what was asked for cannot work; \
-3 something was found to be wrong (verify, conformance, check, copy --dry-run); 4 a stream was not at \
-the version expected (append), or holds something else in the target (copy); 130 stopped by Ctrl-C.
+Exit status: 0 success; 1 a store, a file or the machine failed; 2 the command line, a URL or the \
+input is wrong; 3 a problem was found (verify, conformance, check, copy --dry-run); 4 a stream is not \
+at the expected version (append), or has other events in the target (copy); 130 stopped by Ctrl-C.
 
-Passwords in URLs are shown nowhere. To keep them from the list of processes, too, put the URL into \
-ANNALS_URL and leave it out, or use PGPASSWORD, ~/.pgpass and the AWS profiles.";
+No command prints the password of a URL. To keep the password out of the process list as well, set \
+the URL in ANNALS_URL instead of giving it as an argument, or use PGPASSWORD, ~/.pgpass or AWS \
+profiles.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -36,15 +38,15 @@ enum Command {
     Info(streams::Info),
     Copy(copy::Copy),
     Verify(verify::Verify),
-    /// Connects to a store, and says what it is, what it can do, what is missing and how to mend it.
+    /// Checks a store: reports its version and capabilities, what is missing, and how to fix it.
     Check(check::Check),
-    /// Runs the conformance suite against a store, in namespaces of its own.
+    /// Runs the conformance suite against a store, in temporary namespaces.
     Conformance(conformance::Conformance),
-    /// Measures how many events a store takes, and how long appends wait; or two stores in turn.
+    /// Measures the throughput and the latency of appends, of one store or of two in turn.
     Bench(bench::Bench),
-    /// Prints the completions of a shell.
+    /// Prints the completion script of a shell.
     Completions(complete::Completions),
-    /// Prints the manual page, or writes a page for each subcommand.
+    /// Prints the manual page, or writes the pages of all subcommands.
     Man(complete::Man),
 }
 

@@ -1,10 +1,10 @@
-//! Events as CloudEvents 1.0 in the JSON format, one on each line.
+//! Events as CloudEvents 1.0 in the JSON format, one on a line.
 //!
-//! `id`, `type`, `time`, `subject` (the stream), `data` or `data_base64` are the attributes of the
+//! `id`, `type`, `time`, `subject` (the stream), `data` and `data_base64` are attributes of the
 //! [specification](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md).
-//! What it has none for stands in extensions: `annalsversion`, `annalsposition`, and the metadata as
-//! `annalsmeta`, a JSON text, or `annalsmetab64`. A payload that is JSON and would change on a line
-//! of its own stands in `data_base64`, as JSON by its content type.
+//! Extensions hold the rest: `annalsversion`, `annalsposition`, and the metadata, as a JSON text in
+//! `annalsmeta` or in Base64 in `annalsmetab64`. A JSON payload that would change inside a line is
+//! written to `data_base64`; the content type says that it is JSON.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::lines::{self, Entry, Written};
+use crate::lines::{self, EncodedPayload, Entry};
 
 const JSON: &str = "application/json";
 const BYTES: &str = "application/octet-stream";
@@ -33,7 +33,7 @@ struct CloudEvent<'a> {
     time: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     datacontenttype: Option<Cow<'a, str>>,
-    // A string, since an integer of CloudEvents has 32 bits.
+    // Strings, because an integer of CloudEvents has 32 bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     annalsversion: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,23 +53,23 @@ struct CloudEvent<'a> {
     data_base64: Option<Cow<'a, str>>,
 }
 
-/// A line, with its end.
+/// Writes an event as a line, with the line break.
 pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), String> {
     let (mut data, mut data_base64, mut content) = (None, None, Some(JSON.into()));
-    match Written::of(&event.data)? {
-        Written::Raw(raw) => data = Some(raw),
-        Written::Text(text) => data_base64 = Some(BASE64_STANDARD.encode(text).into()),
-        Written::Base64(base64) => {
+    match EncodedPayload::of(&event.data)? {
+        EncodedPayload::Raw(raw) => data = Some(raw),
+        EncodedPayload::Text(text) => data_base64 = Some(BASE64_STANDARD.encode(text).into()),
+        EncodedPayload::Base64(base64) => {
             (data_base64, content) = (Some(base64.into()), Some(BYTES.into()))
         }
-        Written::Nothing => content = None,
+        EncodedPayload::Nothing => content = None,
     }
     let (mut meta, mut meta_base64) = (None, None);
-    match Written::of(&event.metadata)? {
-        Written::Raw(raw) => meta = Some(raw.get().into()),
-        Written::Text(text) => meta = Some(text.into()),
-        Written::Base64(base64) => meta_base64 = Some(base64.into()),
-        Written::Nothing => {}
+    match EncodedPayload::of(&event.metadata)? {
+        EncodedPayload::Raw(raw) => meta = Some(raw.get().into()),
+        EncodedPayload::Text(text) => meta = Some(text.into()),
+        EncodedPayload::Base64(base64) => meta_base64 = Some(base64.into()),
+        EncodedPayload::Nothing => {}
     }
     let line = CloudEvent {
         specversion: "1.0".into(),
@@ -91,7 +91,7 @@ pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), Stri
     Ok(())
 }
 
-/// A reference in which every stream has its own, since ids are unique only in their source.
+/// A `source` for each stream: CloudEvents requires an id to be unique within its source.
 fn source(stream: &StreamId) -> String {
     let mut source = "/streams/".to_owned();
     for byte in stream.as_str().bytes() {
@@ -105,12 +105,15 @@ fn source(stream: &StreamId) -> String {
     source
 }
 
-/// Reads a line; what is wrong with it where it is no event. An event of others goes by its subject
-/// into a stream, and an id that is no UUID becomes one.
+/// Reads a line. The error says why it is no event. For an event of another program, the subject is
+/// the stream, and an id that is no UUID is hashed to one.
 pub(crate) fn parse(line: &str) -> Result<Entry, String> {
     let event: CloudEvent<'_> = serde_json::from_str(line).map_err(|e| e.to_string())?;
     if event.specversion != "1.0" {
-        return Err(format!("CloudEvents {}; only 1.0 is known", event.specversion));
+        return Err(format!(
+            "the line is CloudEvents {}; only 1.0 is supported",
+            event.specversion
+        ));
     }
     let number = |name: &str, text: Option<Cow<'_, str>>| {
         text.map(|text| text.parse::<u64>().map_err(|e| format!("{name}: {e}"))).transpose()
@@ -125,7 +128,7 @@ pub(crate) fn parse(line: &str) -> Result<Entry, String> {
             Payload::json_text(text.into_owned()).map_err(|e| format!("annalsmeta: {e}"))?
         }
         (None, Some(base64)) => Payload::binary(lines::decode(&base64)?),
-        _ => return Err("both annalsmeta and annalsmetab64".to_owned()),
+        _ => return Err("the line has both annalsmeta and annalsmetab64".to_owned()),
     };
     Ok(Entry {
         stream,
@@ -151,10 +154,10 @@ fn data(
         (Some(raw), None) if is_json => {
             Payload::json_text(raw.get().to_owned()).map_err(|e| e.to_string())
         }
-        // By the specification a string is then the data itself.
+        // By the specification, the data of another media type is the content of a JSON string.
         (Some(raw), None) => serde_json::from_str::<String>(raw.get())
             .map(Payload::binary)
-            .map_err(|e| format!("data of type {media} that is no string: {e}")),
+            .map_err(|e| format!("data of type {media} must be a string: {e}")),
         (None, Some(base64)) => {
             let bytes = lines::decode(&base64).map_err(|e| format!("data_base64: {e}"))?;
             if is_json {
@@ -163,7 +166,7 @@ fn data(
                 Ok(Payload::binary(bytes))
             }
         }
-        _ => Err("both data and data_base64".to_owned()),
+        _ => Err("the line has both data and data_base64".to_owned()),
     }
 }
 

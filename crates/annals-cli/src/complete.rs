@@ -1,4 +1,4 @@
-//! `annals completions` and `annals man`: both are made from the command line itself.
+//! `annals completions` and `annals man`, generated from the definition of the command line.
 
 use std::{
     io::{self, Write},
@@ -27,7 +27,8 @@ impl Completions {
 
 #[derive(Args, Debug)]
 pub(crate) struct Man {
-    /// Write a page for each subcommand, too, into this directory, which is created.
+    /// Write the pages of the command and of all subcommands into this directory. It is created if
+    /// it is missing.
     dir: Option<PathBuf>,
 }
 

@@ -1,21 +1,22 @@
-//! How a command ends without success: an exit code, and one readable line.
+//! How a command fails: with an exit status, and one line that says why.
 
 use std::{error::Error as StdError, fmt, process::ExitCode};
 
 use annals::ErrorKind;
 
-/// What the shell is told. 2 is for a command line that cannot be understood, by `clap`.
+/// The exit status of a command that does not succeed. `clap` exits with 2 as well, for a command
+/// line that it cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     /// A store, a file or the machine failed.
     Failed = 1,
-    /// What was asked for cannot work as it was asked.
+    /// The command line, a URL or the input is wrong.
     Usage = 2,
-    /// Something was found to be wrong: by `verify`, `conformance`, `check` and `copy --dry-run`.
+    /// `verify`, `conformance`, `check` or `copy --dry-run` has found a problem.
     Found = 3,
-    /// The stream was not at the version expected, or holds something else.
+    /// The stream is not at the expected version, or holds other events.
     Conflict = 4,
-    /// Stopped by Ctrl-C before the end, as shells say it.
+    /// Ctrl-C stopped the command before its end. Shells use this status for that signal.
     Interrupted = 130,
 }
 
@@ -49,13 +50,13 @@ impl Failure {
         Self { code: Code::Conflict, message: message.into() }
     }
 
-    /// What the failure was met with, put before it.
+    /// Puts the place of the failure before its message.
     pub(crate) fn at(mut self, place: impl fmt::Display) -> Self {
         self.message = format!("{place}: {}", self.message);
         self
     }
 
-    /// Adds a cause, with its own causes, unless what is there says so already.
+    /// Adds an error and its sources to the message, except texts that the message already has.
     pub(crate) fn because(mut self, error: &(dyn StdError + 'static)) -> Self {
         let mut cause = Some(error);
         while let Some(error) = cause {
@@ -73,7 +74,7 @@ impl Failure {
     }
 
     pub(crate) fn report(self) -> ExitCode {
-        // A line each, whatever a driver says.
+        // Drivers report errors of several lines. A failure is one line.
         let message = self.message.replace(['\n', '\r'], " ");
         anstream::eprintln!("annals: {message}");
         self.code.into()

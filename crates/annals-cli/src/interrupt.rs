@@ -1,19 +1,20 @@
-//! Ctrl-C: the first asks a command to come to a good end, the second ends it at once.
+//! Ctrl-C: the first asks a command to end cleanly, the second kills it.
 
 use tokio::sync::watch;
 
 use crate::failure::Code;
 
-/// Whether the user wants the command to end. Clones see the same.
+/// Whether the user wants the command to end. All clones see the same signal.
 #[derive(Clone, Debug)]
 pub(crate) struct Interrupt(watch::Receiver<bool>);
 
 impl Interrupt {
-    /// Begins to listen: from now on Ctrl-C, and the signal that services are stopped by, are only
-    /// noted.
+    /// Starts to listen: from now on SIGINT (Ctrl-C) and SIGTERM no longer end the process, unless
+    /// they come twice.
     pub(crate) fn listen() -> Self {
         let (sender, receiver) = watch::channel(false);
-        // Made here, so that no signal is missed that comes before the task has begun.
+        // Created before the task is spawned, so that a signal that comes before its first poll
+        // is not missed.
         let signals = Signals::new();
         tokio::spawn(async move {
             let Ok(mut signals) = signals else { return };
@@ -31,10 +32,10 @@ impl Interrupt {
         *self.0.borrow()
     }
 
-    /// Ends when the user wants the command to end.
+    /// Resolves when the user wants the command to end.
     pub(crate) async fn wait(&mut self) {
         if self.0.wait_for(|set| *set).await.is_err() {
-            // No signal can be heard any more.
+            // The task has ended, so that no signal can arrive any more.
             std::future::pending::<()>().await;
         }
     }
@@ -54,7 +55,7 @@ impl Signals {
         Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for a signal; false where none can be heard any more.
+    /// Waits for a signal; `false` means that no signal can arrive any more.
     async fn next(&mut self) -> bool {
         tokio::select! {
             heard = self.interrupt.recv() => heard.is_some(),

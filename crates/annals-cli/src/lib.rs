@@ -1,5 +1,5 @@
-//! The `annals` command, for any backend: look into event stores, append to them, move them, verify,
-//! judge and measure them. `annals --help` says all; the binary is only [`main`].
+//! The `annals` command: reads, writes, copies, verifies, tests and measures event stores on any
+//! backend. `annals --help` documents it. The binary only calls [`main`].
 
 mod append;
 mod bench;
@@ -10,17 +10,18 @@ mod complete;
 mod conformance;
 mod copy;
 mod failure;
+mod file;
 mod interrupt;
 mod lines;
 mod listing;
 mod namespace;
 mod output;
-mod place;
 mod read;
+mod removed;
 mod select;
 mod show;
+mod source;
 mod streams;
-mod url;
 mod verify;
 
 use std::process::ExitCode;
@@ -30,17 +31,20 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{cli::Cli, failure::Failure};
 
-/// Does what the command line of this process says. The exit codes are those of `annals --help`.
+/// Runs the command that the arguments of this process ask for. `annals --help` lists the exit
+/// statuses.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What the client of EventStoreDB logs as an error, it also returns as one.
+    // The client of EventStoreDB logs every error that it also returns.
     let quiet = |_| EnvFilter::new("warn,kurrentdb=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(quiet);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::new("no runtime").because(&error).report(),
+        Err(error) => {
+            return Failure::new("the Tokio runtime cannot start").because(&error).report();
+        }
     };
     match runtime.block_on(cli.run()) {
         Ok(code) => code,

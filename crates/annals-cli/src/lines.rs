@@ -1,8 +1,8 @@
-//! Events as JSON lines: one event, whole, on each line.
+//! Events as JSON lines: each line is one complete event.
 //!
-//! A payload that is JSON stands in the line as it is, byte for byte, where that fits into a line; as
-//! a string where it has line breaks, or blanks around it. Binary stands in Base64. So what is read
-//! back is what was written.
+//! A JSON payload stands in the line byte for byte (`data`). One that would change there, because it
+//! has line breaks or surrounding blanks, is written as a JSON string (`data_text`), and a binary
+//! payload in Base64 (`data_base64`). So every payload is read back byte for byte.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-/// An event as it stands in a file. What is missing is for whoever reads it to make up.
+/// An event as a file has it. A field that the file leaves out is `None`.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) stream: Option<StreamId>,
@@ -34,7 +34,7 @@ impl Entry {
         NewEvent::from_stored(id, self.event_type, self.data, self.metadata)
     }
 
-    /// The event as it was recorded; the name of what is missing where it is not all there.
+    /// The event as it was recorded. The error is the name of a field that is missing.
     pub(crate) fn into_recorded(self) -> Result<RecordedEvent, &'static str> {
         let (stream, version) =
             (self.stream.clone().ok_or("stream")?, self.version.ok_or("version")?);
@@ -73,26 +73,27 @@ struct Line<'a> {
     metadata_base64: Option<Cow<'a, str>>,
 }
 
-/// What is there, also where it is `null`, which is a payload like any other.
+/// Reads a member that is present as `Some`, even if its value is `null`: `null` is a payload.
 pub(crate) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
 }
 
-/// A payload in one of three ways; nothing at all is no bytes.
-pub(crate) enum Written<'a> {
+/// How a payload is represented in a line. `Nothing` stands for no bytes.
+pub(crate) enum EncodedPayload<'a> {
     Nothing,
     Raw(&'a RawValue),
     Text(&'a str),
     Base64(String),
 }
 
-impl<'a> Written<'a> {
-    /// What is wrong with it where it is no payload that annals could have written.
+impl<'a> EncodedPayload<'a> {
+    /// The error says why annals cannot have written this payload.
     pub(crate) fn of(payload: &'a Payload) -> Result<Self, String> {
         let bytes = payload.bytes();
         Ok(match payload.kind() {
             ContentKind::Json => {
-                let text = std::str::from_utf8(bytes).map_err(|e| format!("no JSON: {e}"))?;
+                let text = std::str::from_utf8(bytes)
+                    .map_err(|e| format!("the payload is not JSON: {e}"))?;
                 raw(text).map_or(Self::Text(text), Self::Raw)
             }
             ContentKind::Binary if bytes.is_empty() => Self::Nothing,
@@ -101,10 +102,10 @@ impl<'a> Written<'a> {
     }
 }
 
-/// A payload as members of a line: itself, as a text, or in Base64.
+/// A payload as members of a line: `data`, `data_text`, `data_base64`, of which one is set.
 type Members<'a> = (Option<&'a RawValue>, Option<Cow<'a, str>>, Option<Cow<'a, str>>);
 
-impl<'a> Written<'a> {
+impl<'a> EncodedPayload<'a> {
     fn members(self) -> Members<'a> {
         match self {
             Self::Nothing => (None, None, None),
@@ -115,19 +116,19 @@ impl<'a> Written<'a> {
     }
 }
 
-/// A JSON text that can stand inside a line as it is.
+/// A JSON text as a value inside a line, or `None` if it would be read back differently.
 fn raw(text: &str) -> Option<&RawValue> {
-    // A value keeps neither line breaks on one line nor blanks around itself.
+    // A line break would end the line. The parser drops blanks around a value.
     if text.contains(['\n', '\r']) || text.trim() != text {
         return None;
     }
     serde_json::from_str(text).ok()
 }
 
-/// A line, with its end.
+/// Writes an event as a line, with the line break.
 pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), String> {
-    let (data, data_text, data_base64) = Written::of(&event.data)?.members();
-    let (metadata, metadata_text, metadata_base64) = Written::of(&event.metadata)?.members();
+    let (data, data_text, data_base64) = EncodedPayload::of(&event.data)?.members();
+    let (metadata, metadata_text, metadata_base64) = EncodedPayload::of(&event.metadata)?.members();
     let line = Line {
         stream: Some(event.stream.as_str().into()),
         version: Some(event.version.get()),
@@ -147,18 +148,18 @@ pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), Stri
     Ok(())
 }
 
-/// A time as files have it: RFC 3339, UTC, whole microseconds.
+/// A time in RFC 3339: UTC, with six digits of microseconds.
 pub(crate) fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 pub(crate) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
     let time = DateTime::parse_from_rfc3339(text)
-        .map_err(|e| format!("{text:?} is no time as in 2026-01-31T12:00:00Z: {e}"))?;
+        .map_err(|e| format!("{text:?} is no time such as 2026-01-31T12:00:00Z: {e}"))?;
     Ok(time.to_utc().trunc_subsecs(6))
 }
 
-/// Reads a line; what is wrong with it where it is no event.
+/// Reads a line. The error says why it is no event.
 pub(crate) fn parse(line: &str) -> Result<Entry, String> {
     let line: Line<'_> = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let data = payload("data", (line.data, line.data_text, line.data_base64))?;
@@ -187,12 +188,12 @@ fn payload(name: &str, members: Members<'_>) -> Result<Payload, String> {
         (None, None, Some(base64)) => {
             decode(&base64).map(Payload::binary).map_err(|e| format!("{name}_base64: {e}"))
         }
-        _ => Err(format!("more than one of {name}, {name}_text and {name}_base64")),
+        _ => Err(format!("the line has more than one of {name}, {name}_text and {name}_base64")),
     }
 }
 
 pub(crate) fn decode(base64: &str) -> Result<Vec<u8>, String> {
-    BASE64_STANDARD.decode(base64).map_err(|e| format!("no Base64: {e}"))
+    BASE64_STANDARD.decode(base64).map_err(|e| format!("not valid Base64: {e}"))
 }
 
 #[cfg(test)]
@@ -248,7 +249,7 @@ pub(crate) mod tests {
             ("{}", "missing field `type`"),
             ("{\"type\":\"a\",\"dat\":1}", "unknown field `dat`"),
             ("{\"type\":\"a\",\"data\":1,\"data_base64\":\"\"}", "more than one of data"),
-            ("{\"type\":\"a\",\"data_base64\":\"*\"}", "no Base64"),
+            ("{\"type\":\"a\",\"data_base64\":\"*\"}", "not valid Base64"),
             ("{\"type\":\"a\",\"data_text\":\"{\"}", "data_text"),
             ("{\"type\":\"a\",\"recorded_at\":\"noon\"}", "is no time"),
             ("{\"type\":\"a\",\"stream\":\"\"}", "stream id"),

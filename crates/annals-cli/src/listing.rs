@@ -1,12 +1,12 @@
-//! The streams of a store that can list them, one after the other.
+//! The streams of a store that can list them, one after another.
 
 use std::sync::Arc;
 
 use annals::{Store, StreamId, StreamInfo};
 
-use crate::{failure::Failure, select::Streams};
+use crate::{failure::Failure, select::SelectStreams};
 
-/// How many streams are asked for at once.
+/// How many streams are requested at once.
 const PAGE: usize = 1_000;
 
 pub(crate) struct Listing<'a> {
@@ -20,10 +20,10 @@ impl<'a> Listing<'a> {
         Self { store, page: Vec::new().into_iter(), last: None }
     }
 
-    /// The next of these streams, by the bytes of their ids.
+    /// The next selected stream, in the order of the bytes of their ids.
     pub(crate) async fn next(
         &mut self,
-        streams: &Streams,
+        streams: &SelectStreams,
     ) -> Result<Option<(StreamId, StreamInfo)>, Failure> {
         loop {
             let Some((stream, info)) = self.page.next() else {

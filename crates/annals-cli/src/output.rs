@@ -1,4 +1,4 @@
-//! What is printed: aligned and coloured for people on a terminal, plain in a pipe.
+//! Printing: in colours on a terminal, plain in a pipe.
 
 use std::io::{self, Write};
 
@@ -13,17 +13,18 @@ pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 pub(crate) const NAME: Style = AnsiColor::Cyan.on_default();
 
-/// A text in a style. `anstream` takes the style away where there is no terminal, or `NO_COLOR`.
+/// A text in a style. `anstream` removes the style if the output is no terminal, or if `NO_COLOR` is
+/// set.
 pub(crate) fn styled(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Standard output, written a block at a time, with colours where they are seen.
+/// Buffered standard output, with colours on a terminal only.
 pub(crate) fn stdout() -> io::BufWriter<anstream::AutoStream<io::Stdout>> {
     io::BufWriter::new(anstream::AutoStream::auto(io::stdout()))
 }
 
-/// Whether what was written was taken: whoever reads may have enough, which is no failure.
+/// Whether the output is still read. A closed pipe, as of `annals read … | head`, is no failure.
 pub(crate) fn taken(result: io::Result<()>) -> Result<bool, Failure> {
     match result {
         Ok(()) => Ok(true),
@@ -32,17 +33,17 @@ pub(crate) fn taken(result: io::Result<()>) -> Result<bool, Failure> {
     }
 }
 
-/// What was written, unless it could not be; whoever reads may have enough.
+/// [`taken`], for the last output of a command.
 pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
     taken(result).map(|_| ())
 }
 
-/// How a bar of progress looks.
+/// The style of a progress bar.
 pub(crate) fn bar(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Names and values, the values aligned.
+/// Prints names and values, with the values aligned.
 pub(crate) fn pairs(out: &mut impl Write, rows: &[(&str, String)]) -> io::Result<()> {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     for (name, value) in rows {

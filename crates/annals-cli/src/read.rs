@@ -13,18 +13,18 @@ use crate::{
     failure::{Code, Failure},
     interrupt::Interrupt,
     output,
-    place::{Source, open_existing},
     select::Select,
     show::{Shape, print},
+    source::{Source, open_existing},
 };
 
-/// How many events are printed at once.
-const AT_ONCE: usize = 500;
+/// The most events that are printed at once.
+const CHUNK: usize = 500;
 
-/// Prints events: position, time, stream, version, type, data, metadata.
+/// Prints events: position, time, version, stream, type, data, metadata.
 ///
-/// In the order of positions; those of one stream, named by --stream, in the order of versions.
-/// `annals append` reads back what --json prints.
+/// Events are printed in the order of their positions, or of their versions if one --stream is
+/// named. `annals append` reads the output of --json.
 #[derive(Args, Debug)]
 pub(crate) struct Read {
     /// A store, or a file: jsonl:FILE, cloudevents:FILE.
@@ -32,19 +32,19 @@ pub(crate) struct Read {
     url: String,
     #[command(flatten)]
     select: Select,
-    /// Begin after this position (with --backwards: before it).
+    /// Begin after this position (before it with --backwards).
     #[arg(long, value_name = "POSITION")]
     after: Option<u64>,
-    /// Begin at this version; needs one --stream.
+    /// Begin at this version. Needs one --stream.
     #[arg(long, value_name = "VERSION", conflicts_with = "after")]
     from: Option<u64>,
-    /// The last first.
+    /// Print the last event first.
     #[arg(short, long)]
     backwards: bool,
-    /// At most so many.
+    /// Print at most this many events.
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<usize>,
-    /// A JSON object on each line.
+    /// Print each event as a JSON object on a line.
     #[arg(long)]
     json: bool,
 }
@@ -68,9 +68,9 @@ impl Read {
             let matches =
                 move |event: &RecordedEvent| futures::future::ready(select.matches(event));
             let events = self.events(store)?.try_filter(matches).take(left);
-            let mut batches = events.try_ready_chunks(AT_ONCE);
-            while let Some(batch) = batches.next().await {
-                let (events, error) = match batch {
+            let mut chunks = events.try_ready_chunks(CHUNK);
+            while let Some(chunk) = chunks.next().await {
+                let (events, error) = match chunk {
                     Ok(events) => (events, None),
                     Err(TryReadyChunksError(events, error)) => (events, Some(error)),
                 };
@@ -84,15 +84,17 @@ impl Read {
             return Ok(ExitCode::SUCCESS);
         }
         if self.backwards || self.from.is_some() {
-            return Err(Failure::usage("a file is read forwards, and from a position"));
+            return Err(Failure::usage(
+                "--backwards and --from need a store: a file is read forwards",
+            ));
         }
         let after = Position::new(self.after.unwrap_or(0));
-        let mut batches = source.read(after, &self.select);
-        while let Some(batch) = batches.recv().await {
-            let mut batch = batch?;
-            batch.truncate(left);
-            left -= batch.len();
-            if !print(&mut out, shape, &batch)? || left == 0 {
+        let mut chunks = source.read(after, &self.select);
+        while let Some(chunk) = chunks.recv().await {
+            let mut chunk = chunk?;
+            chunk.truncate(left);
+            left -= chunk.len();
+            if !print(&mut out, shape, &chunk)? || left == 0 {
                 break;
             }
         }
@@ -122,7 +124,7 @@ impl Read {
     }
 }
 
-/// Prints the last events and, with --follow, those that come.
+/// Prints the last events, and with --follow also new ones.
 #[derive(Args, Debug)]
 pub(crate) struct Tail {
     /// A store.
@@ -130,13 +132,13 @@ pub(crate) struct Tail {
     url: String,
     #[command(flatten)]
     select: Select,
-    /// How many of those that are there.
+    /// How many of the stored events to print.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
     lines: usize,
-    /// Go on with what comes, until Ctrl-C.
+    /// Then print new events, until Ctrl-C.
     #[arg(short, long)]
     follow: bool,
-    /// A JSON object on each line.
+    /// Print each event as a JSON object on a line.
     #[arg(long)]
     json: bool,
 }
@@ -146,7 +148,7 @@ impl Tail {
         let mut interrupt = Interrupt::listen();
         tokio::select! {
             read = self.print() => read,
-            // How it is meant to end.
+            // With --follow, Ctrl-C is the regular end.
             () = interrupt.wait() => {
                 Ok(if self.follow { ExitCode::SUCCESS } else { Code::Interrupted.into() })
             }
@@ -167,7 +169,8 @@ impl Tail {
                 store.read_all(options.backwards())
             }
         };
-        // The end is looked for before the events are, so that none can come between the two.
+        // Look up the last position before reading, so that no event falls between the events that
+        // are read here and the subscription.
         let end = match stream {
             Some(_) => Position::START,
             None => annals::EventStoreExt::last_position(&store).await?,
@@ -188,7 +191,7 @@ impl Tail {
                 .with_start(version.map_or(Start::End, Start::AfterVersion)),
             None => Subscribe::to(self.select.filter()).with_start(Start::After(end)),
         };
-        let mut live = store.subscribe(options).await?.ready_chunks(AT_ONCE);
+        let mut live = store.subscribe(options).await?.ready_chunks(CHUNK);
         while let Some(messages) = live.next().await {
             let mut events = Vec::new();
             for message in messages {

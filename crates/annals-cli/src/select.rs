@@ -1,4 +1,4 @@
-//! Which events a command is about.
+//! The options that select streams and events.
 
 use annals::{
     Category, Error, EventType, Filter, RecordedEvent, StreamId, StreamPrefix, SubscriberId,
@@ -8,28 +8,28 @@ use clap::Args;
 
 use crate::lines::parse_time;
 
-/// Which streams: all that any of these names, all of them where nothing is named.
+/// Selects the streams that match any of these options; without an option, all streams.
 #[derive(Args, Clone, Debug, Default)]
-// Commands of these names have groups of their own.
+// Without this, the group would have the name of the struct, and clash with a subcommand.
 #[group(skip)]
-pub(crate) struct Streams {
-    /// Only this stream; may be given several times.
+pub(crate) struct SelectStreams {
+    /// Only this stream. May be repeated.
     #[arg(long = "stream", value_name = "ID", value_parser = stream)]
     pub(crate) ids: Vec<StreamId>,
-    /// Only streams of this category, the part of the id before its first `-`; may be given several
-    /// times.
+    /// Only streams of this category, which is the part of the id before its first `-`. May be
+    /// repeated.
     #[arg(long = "category", value_name = "NAME", value_parser = category)]
     pub(crate) categories: Vec<Category>,
-    /// Only streams whose ids begin with this.
+    /// Only streams whose ids begin with this text.
     #[arg(long, value_name = "TEXT", value_parser = prefix)]
     pub(crate) prefix: Option<StreamPrefix>,
 }
 
-/// When.
+/// Selects events by the time at which they were recorded.
 #[derive(Args, Clone, Debug, Default)]
 #[group(skip)]
-pub(crate) struct Times {
-    /// Only events recorded at this time or later, as in 2026-01-31T12:00:00Z.
+pub(crate) struct SelectTimes {
+    /// Only events recorded at this time or later, such as 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) since: Option<DateTime<Utc>>,
     /// Only events recorded before this time.
@@ -37,20 +37,20 @@ pub(crate) struct Times {
     pub(crate) until: Option<DateTime<Utc>>,
 }
 
-/// Which events.
+/// Selects events by stream, time and type.
 #[derive(Args, Clone, Debug, Default)]
 #[group(skip)]
 pub(crate) struct Select {
     #[command(flatten)]
-    pub(crate) streams: Streams,
+    pub(crate) streams: SelectStreams,
     #[command(flatten)]
-    pub(crate) times: Times,
-    /// Only events of this type; may be given several times.
+    pub(crate) times: SelectTimes,
+    /// Only events of this type. May be repeated.
     #[arg(long = "type", value_name = "TYPE", value_parser = event_type)]
     pub(crate) types: Vec<EventType>,
 }
 
-impl Streams {
+impl SelectStreams {
     pub(crate) fn is_everything(&self) -> bool {
         self.ids.is_empty() && self.categories.is_empty() && self.prefix.is_none()
     }
@@ -62,7 +62,8 @@ impl Streams {
             || self.prefix.as_ref().is_some_and(|p| stream.as_str().starts_with(p.as_str()))
     }
 
-    /// What of it the store can filter itself: the rest is [`Streams::matches`].
+    /// The part of the selection that the store can filter. [`SelectStreams::matches`] does the
+    /// rest on the events that the store returns.
     pub(crate) fn filter(&self) -> Filter {
         match (self.ids.as_slice(), self.categories.as_slice(), &self.prefix) {
             ([one], [], None) => match StreamPrefix::new(one.as_str()) {
@@ -76,7 +77,7 @@ impl Streams {
     }
 }
 
-impl Times {
+impl SelectTimes {
     pub(crate) fn is_everything(&self) -> bool {
         self.since.is_none() && self.until.is_none()
     }
@@ -87,7 +88,7 @@ impl Times {
 }
 
 impl Select {
-    pub(crate) fn of(streams: Streams, times: Times) -> Self {
+    pub(crate) fn of(streams: SelectStreams, times: SelectTimes) -> Self {
         Self { streams, times, types: Vec::new() }
     }
 

@@ -1,4 +1,4 @@
-//! Events, as people see them: one on a line.
+//! Events as `read` and `tail` print them, one on a line.
 
 use std::io::Write;
 
@@ -6,8 +6,8 @@ use annals::{ContentKind, Payload, RecordedEvent, StreamInfo};
 
 use crate::{
     failure::Failure,
+    file::Format,
     output::{self, DIM, NAME, styled},
-    place::Format,
 };
 
 /// How events are printed.
@@ -23,7 +23,7 @@ impl Shape {
     }
 }
 
-/// Prints events. False where whoever reads has had enough.
+/// Prints events. `false` means that the output is no longer read.
 pub(crate) fn print(
     out: &mut impl Write,
     shape: Shape,
@@ -39,7 +39,7 @@ pub(crate) fn print(
     output::taken(out.write_all(&buffer).and_then(|()| out.flush()))
 }
 
-/// Columns are as wide as most of what stands in them; what is wider moves the rest of its line.
+/// The columns fit most values. A wider value moves the rest of its line to the right.
 fn text(event: &RecordedEvent) -> String {
     let time = event.recorded_at.format("%Y-%m-%d %H:%M:%S%.6f");
     let position = format!("{:>8}", event.position.get());
@@ -68,8 +68,8 @@ fn payload(payload: &Payload) -> String {
     }
 }
 
-/// What a stream is, in words.
-pub(crate) fn said(info: &StreamInfo) -> String {
+/// The state and the versions of a stream, in words.
+pub(crate) fn described(info: &StreamInfo) -> String {
     let state = format!("{:?}", info.state).to_lowercase();
     match info.first_version {
         Some(first) => format!("{state} with versions {first} to {}", info.version),
@@ -77,7 +77,7 @@ pub(crate) fn said(info: &StreamInfo) -> String {
     }
 }
 
-/// Without what would move a terminal's cursor, or colour it.
+/// Replaces control characters, which could move the cursor of the terminal, or colour it.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, io::Write, process::ExitCode, sync::Arc};
 
-use annals::{Position, ReadAll, RecordedEvent, Store, StreamId, StreamInfo, TryStreamExt};
+use annals::{
+    Position, ReadAll, RecordedEvent, Store, StoreUrl, StreamId, StreamInfo, TryStreamExt,
+};
 use clap::Args;
 use indicatif::HumanCount;
 use serde_json::json;
@@ -12,24 +14,23 @@ use crate::{
     lines,
     listing::Listing,
     output,
-    place::{Source, open_existing},
-    select::{Select, Streams as Selected, stream},
-    show::{printable, said},
-    url::shown,
+    select::{Select, SelectStreams, stream},
+    show::{described, printable},
+    source::{Source, open_existing},
 };
 
-/// Lists streams, with their state and versions, by the bytes of their ids.
+/// Lists streams with their state and versions, sorted by the bytes of their ids.
 ///
-/// A store that cannot list its streams is read whole; those of which no event is left are not seen
-/// then, and memory is taken for each stream.
+/// A store that cannot list its streams is read completely. This takes memory for each stream, and
+/// does not find streams without events.
 #[derive(Args, Debug)]
 pub(crate) struct Streams {
     /// A store, or a file: jsonl:FILE, cloudevents:FILE.
     #[arg(env = "ANNALS_URL", hide_env_values = true)]
     url: String,
     #[command(flatten)]
-    streams: Selected,
-    /// A JSON object on each line.
+    streams: SelectStreams,
+    /// Print each stream as a JSON object on a line.
     #[arg(long)]
     json: bool,
 }
@@ -59,7 +60,7 @@ impl Streams {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// False where whoever reads has had enough.
+    /// `false` means that the output is no longer read.
     fn print(
         &self,
         out: &mut impl Write,
@@ -70,7 +71,7 @@ impl Streams {
             writeln!(out, "{}", as_json(stream, info))
         } else {
             let name = format!("{:<40}", printable(stream.as_str()));
-            writeln!(out, "{}  {}", output::styled(output::NAME, name), said(info))
+            writeln!(out, "{}  {}", output::styled(output::NAME, name), described(info))
         })
     }
 }
@@ -84,13 +85,16 @@ fn as_json(stream: &StreamId, info: &StreamInfo) -> serde_json::Value {
     })
 }
 
-/// The streams of which there are events.
-async fn read(source: &Source, streams: &Selected) -> Result<Vec<(StreamId, StreamInfo)>, Failure> {
+/// The streams that have events, found by reading all of them.
+async fn read(
+    source: &Source,
+    streams: &SelectStreams,
+) -> Result<Vec<(StreamId, StreamInfo)>, Failure> {
     let select = Select { streams: streams.clone(), ..Select::default() };
     let mut found: BTreeMap<String, (StreamId, StreamInfo)> = BTreeMap::new();
-    let mut batches = source.read(Position::START, &select);
-    while let Some(batch) = batches.recv().await {
-        for event in batch? {
+    let mut chunks = source.read(Position::START, &select);
+    while let Some(chunk) = chunks.recv().await {
+        for event in chunk? {
             let live = annals::StreamState::Live;
             let info = StreamInfo::new(live, event.version, Some(event.version));
             let entry = found.entry(event.stream.as_str().to_owned());
@@ -100,16 +104,16 @@ async fn read(source: &Source, streams: &Selected) -> Result<Vec<(StreamId, Stre
     Ok(found.into_values().collect())
 }
 
-/// Says what a store, or a stream, holds.
+/// Describes a store or a stream: state, versions, last event.
 #[derive(Args, Debug)]
 pub(crate) struct Info {
     /// The store.
     #[arg(env = "ANNALS_URL", hide_env_values = true)]
     url: String,
-    /// A stream of it.
+    /// Describe this stream instead of the store.
     #[arg(long, value_name = "ID", value_parser = stream)]
     stream: Option<StreamId>,
-    /// As JSON.
+    /// Print a JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -137,19 +141,21 @@ impl Info {
 type Rows = Vec<(&'static str, String)>;
 
 async fn of_store(url: &str, store: &Arc<dyn Store>) -> Result<Rows, Failure> {
-    let mut rows =
-        vec![("store", shown(url)), ("backend", store.capabilities().backend.to_owned())];
+    let mut rows = vec![
+        ("store", StoreUrl::parse(url)?.to_string()),
+        ("backend", store.capabilities().backend.to_owned()),
+    ];
     if store.capabilities().global_order {
         let first = store.read_all(ReadAll::default().with_limit(1)).try_next().await?;
         let last = store.read_all(ReadAll::default().backwards().with_limit(1)).try_next().await?;
-        rows.push(("first event", told(first.as_ref())));
-        rows.push(("last event", told(last.as_ref())));
+        rows.push(("first event", summary(first.as_ref())));
+        rows.push(("last event", summary(last.as_ref())));
         let position = last.map_or(Position::START, |event| event.position);
         rows.push(("last position", position.to_string()));
     }
     if store.capabilities().list_streams {
         let (mut listing, mut count) = (Listing::of(store), 0);
-        while listing.next(&Selected::default()).await?.is_some() {
+        while listing.next(&SelectStreams::default()).await?.is_some() {
             count += 1;
         }
         rows.push(("streams", HumanCount(count).to_string()));
@@ -161,18 +167,18 @@ async fn of_stream(store: &Arc<dyn Store>, stream: &StreamId) -> Result<Rows, Fa
     let info = store.stream_info(stream).await?;
     let options = annals::ReadStream::default().backwards().with_limit(1);
     let last = store.read_stream(stream, options).try_next().await?;
-    let mut rows = vec![("stream", stream.to_string()), ("state", said(&info))];
+    let mut rows = vec![("stream", stream.to_string()), ("state", described(&info))];
     rows.push(("version", info.version.to_string()));
-    rows.push(("last event", told(last.as_ref())));
+    rows.push(("last event", summary(last.as_ref())));
     if store.capabilities().snapshots {
         let snapshot = store.load_snapshot(stream).await?;
-        let told = snapshot.map(|snapshot| format!("of version {}", snapshot.version));
-        rows.push(("snapshot", told.unwrap_or_else(|| "none".to_owned())));
+        let version = snapshot.map(|snapshot| format!("of version {}", snapshot.version));
+        rows.push(("snapshot", version.unwrap_or_else(|| "none".to_owned())));
     }
     Ok(rows)
 }
 
-fn told(event: Option<&RecordedEvent>) -> String {
+fn summary(event: Option<&RecordedEvent>) -> String {
     let Some(event) = event else { return "none".to_owned() };
     let (time, at) = (lines::time(event.recorded_at), event.position);
     format!("{time}, position {at}, {} of {}", event.event_type, event.stream)

@@ -1,4 +1,4 @@
-//! What was measured.
+//! The results of a measurement.
 
 use std::time::Duration;
 
@@ -7,60 +7,62 @@ use hdrhistogram::Histogram;
 
 use crate::bench::load::Load;
 
-/// Over how many spans of time the appends of a round are counted.
-const SPANS: u32 = 50;
-/// No shorter ones: they would show nothing but how appends fall into them.
+/// The number of intervals in which the appends of a round are counted.
+const INTERVALS: u32 = 50;
+/// The shortest interval. The counts of shorter ones would be mostly noise.
 const SHORTEST: Duration = Duration::from_millis(20);
 
-/// The appends of one writer, or of all, in one round; those of the warm-up are not counted.
+/// The appends of one writer, or of all writers, in one round, without those of the warm-up.
 #[derive(Clone)]
 pub(crate) struct Round {
-    /// In nanoseconds, to three digits.
+    /// In nanoseconds, with three significant digits.
     latency: Histogram<u64>,
-    /// How many appends began in each span of time.
-    spans: Vec<u64>,
-    span: Duration,
-    /// From the beginning to the last answer.
+    /// How many appends began in each interval.
+    intervals: Vec<u64>,
+    interval: Duration,
+    /// The time from the beginning of the round to the last answer.
     time: Duration,
 }
 
 impl Round {
     pub(crate) fn new(load: &Load) -> Result<Self> {
-        let latency = Histogram::new(3)
-            .map_err(|e| Error::new(ErrorKind::Internal, "no histogram").with_source(e))?;
-        let span = (load.duration / SPANS).max(SHORTEST);
-        Ok(Self { latency, spans: Vec::new(), span, time: Duration::ZERO })
+        let latency = Histogram::new(3).map_err(|e| {
+            Error::new(ErrorKind::Internal, "the histogram cannot be created").with_source(e)
+        })?;
+        let interval = (load.duration / INTERVALS).max(SHORTEST);
+        Ok(Self { latency, intervals: Vec::new(), interval, time: Duration::ZERO })
     }
 
-    /// An append that began after so much time.
+    /// Records an append: when it began, since the beginning of the round, and how long it took.
     pub(crate) fn record(&mut self, began: Duration, took: Duration) {
-        // It grows with what it holds, so that this cannot fail.
+        // The histogram resizes itself, so that this cannot fail.
         let _ = self.latency.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        self.count(usize::try_from(began.as_nanos() / self.span.as_nanos().max(1)), 1);
+        if let Ok(nth) = usize::try_from(began.as_nanos() / self.interval.as_nanos().max(1)) {
+            self.count(nth, 1);
+        }
         self.time = self.time.max(began + took);
     }
 
-    fn count<E>(&mut self, span: std::result::Result<usize, E>, appends: u64) {
-        let Ok(span) = span else { return };
-        if self.spans.len() <= span {
-            self.spans.resize(span + 1, 0);
+    fn count(&mut self, nth: usize, appends: u64) {
+        if self.intervals.len() <= nth {
+            self.intervals.resize(nth + 1, 0);
         }
-        if let Some(count) = self.spans.get_mut(span) {
+        if let Some(count) = self.intervals.get_mut(nth) {
             *count += appends;
         }
     }
 
-    /// What another writer did meanwhile.
+    /// Adds the appends of another writer in the same round.
     pub(crate) fn join(&mut self, other: &Self) {
         self.add(other);
         self.time = self.time.max(other.time);
     }
 
     fn add(&mut self, other: &Self) {
-        // For the same reason.
+        // The histogram resizes itself, so that this cannot fail.
         let _ = self.latency.add(&other.latency);
-        for (span, count) in other.spans.iter().enumerate() {
-            self.count(Ok::<_, ()>(span), *count);
+        for (nth, count) in other.intervals.iter().enumerate() {
+            self.count(nth, *count);
         }
     }
 
@@ -77,13 +79,13 @@ fn rate(count: u64, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
 }
 
-/// What one store did in all of its rounds.
+/// The results of all rounds of one store.
 pub(crate) struct Figures {
-    /// Its URL, as it may be shown.
+    /// The URL of the store, without secrets.
     pub(crate) store: String,
     batch: u64,
     rounds: Vec<Round>,
-    /// The events read back, and how long that took.
+    /// The number of events that were read back, and how long that took.
     read: Option<(u64, Duration)>,
 }
 
@@ -101,7 +103,8 @@ impl Figures {
         self.read = Some((read + events, took + time));
     }
 
-    /// All rounds as one, but for the time; none where there was none.
+    /// The appends of all rounds together, or `None` if there was no round. The time is that of the
+    /// first.
     fn together(&self) -> Option<Round> {
         let (first, others) = self.rounds.split_first()?;
         let mut all = first.clone();
@@ -127,17 +130,21 @@ impl Figures {
             p99_9: at(99.9),
             max: latency.map_or(0.0, |all| ms(all.max())),
             rounds: self.rounds.iter().map(Round::rate).collect(),
-            read: self.read.map(|(events, time)| Read { events, time, rate: rate(events, time) }),
+            read: self.read.map(|(events, time)| ReadBack {
+                events,
+                time,
+                rate: rate(events, time),
+            }),
         }
     }
 
-    /// The latency in milliseconds at each share of appends that were as fast, given as its nines: 2
-    /// stands for 99 %.
+    /// The latency in milliseconds at each percentile. The percentile is given by its number of nines:
+    /// 2 stands for 99 %.
     pub(crate) fn by_percentile(&self) -> Vec<(f64, f64)> {
         /// Steps between one nine and the next.
         const STEPS: u32 = 10;
         let Some(all) = self.together() else { return Vec::new() };
-        // As many nines as there are appends to tell them apart.
+        // The last percentile that this number of appends can tell from the maximum.
         let most = (all.appends().max(1) as f64).log10();
         (0..)
             .map(|step| f64::from(step) / f64::from(STEPS))
@@ -146,14 +153,15 @@ impl Figures {
             .collect()
     }
 
-    /// The events a second, at seconds since the beginning; the mean over the rounds.
+    /// The events per second over time, in seconds since the beginning: the mean of all rounds.
     pub(crate) fn over_time(&self) -> Vec<(f64, f64)> {
         let Some(all) = self.together() else { return Vec::new() };
-        let span = all.span.as_secs_f64();
-        let events = self.batch as f64 / (span * self.rounds.len() as f64);
-        let at =
-            |(nth, appends): (usize, &u64)| ((nth as f64 + 0.5) * span, *appends as f64 * events);
-        all.spans.iter().enumerate().map(at).collect()
+        let interval = all.interval.as_secs_f64();
+        let events = self.batch as f64 / (interval * self.rounds.len() as f64);
+        let at = |(nth, appends): (usize, &u64)| {
+            ((nth as f64 + 0.5) * interval, *appends as f64 * events)
+        };
+        all.intervals.iter().enumerate().map(at).collect()
     }
 }
 
@@ -161,7 +169,7 @@ fn ms(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }
 
-/// Latencies are in milliseconds.
+/// The figures that are printed. Latencies are in milliseconds.
 pub(crate) struct Summary {
     pub(crate) appends: u64,
     pub(crate) events: u64,
@@ -173,19 +181,20 @@ pub(crate) struct Summary {
     pub(crate) p99: f64,
     pub(crate) p99_9: f64,
     pub(crate) max: f64,
-    /// Appends a second of each round.
+    /// The appends per second of each round.
     pub(crate) rounds: Vec<f64>,
-    pub(crate) read: Option<Read>,
+    pub(crate) read: Option<ReadBack>,
 }
 
-pub(crate) struct Read {
+/// The result of reading all events back.
+pub(crate) struct ReadBack {
     pub(crate) events: u64,
     pub(crate) time: Duration,
     pub(crate) rate: f64,
 }
 
 impl Summary {
-    /// What is told of it: a name and a number each, the same for every store.
+    /// The rows of the report: the same names for every store, with its numbers.
     pub(crate) fn rows(&self) -> Vec<(&'static str, f64)> {
         let mut rows = vec![
             ("appends/s", self.appends_per_second),
@@ -232,7 +241,7 @@ mod tests {
         assert!((summary.max - 100.0).abs() < 0.1, "{}", summary.max);
         let over_time = figures.over_time();
         assert_eq!(over_time.len(), 50);
-        // Two began in each span of 20 ms.
+        // Two appends began in each interval of 20 ms.
         assert!(over_time.iter().all(|(_, rate)| (rate - 1_000.0).abs() < 1.0), "{over_time:?}");
         let nines = figures.by_percentile();
         assert_eq!(nines.len(), 24);

@@ -1,4 +1,4 @@
-//! The writers, and who reads back what they wrote.
+//! The load: writers, and a reader of what they wrote.
 
 use std::{
     sync::{
@@ -19,7 +19,7 @@ use crate::{
     interrupt::Interrupt,
 };
 
-/// How the store is used.
+/// What the writers do, and for how long.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) writers: u32,
@@ -32,7 +32,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Writes to an empty store, reads if asked to, and adds what was measured.
+    /// Writes to an empty store, reads it back if `read` is set, and adds the results to `figures`.
     pub(crate) async fn run(
         &self,
         store: &Arc<dyn Store>,
@@ -57,12 +57,12 @@ impl Load {
             })
             .collect();
         let mut failed = None;
-        // All have ended before the namespace is removed, whatever became of one.
+        // Wait for all writers, even if one has failed: the caller removes the namespace next.
         for writer in writers {
             match writer.await {
                 Ok(Ok(part)) => round.join(&part),
                 Ok(Err(error)) => failed = Some(error),
-                Err(error) => failed = Some(ended(error)),
+                Err(error) => failed = Some(panicked(error)),
             }
         }
         if let Some(error) = failed {
@@ -79,7 +79,7 @@ impl Load {
         StreamId::new(format!("bench-{}", turn % self.streams))
     }
 
-    /// Over all streams, or, where there is no order over them, one after the other.
+    /// Reads over all streams, or one stream after another if the store has no order over all.
     async fn read_back(
         &self,
         store: &Arc<dyn Store>,
@@ -109,8 +109,8 @@ impl Load {
     }
 }
 
-fn ended(error: tokio::task::JoinError) -> annals::Error {
-    annals::Error::new(annals::ErrorKind::Internal, "a writer has panicked").with_source(error)
+fn panicked(error: tokio::task::JoinError) -> annals::Error {
+    annals::Error::new(annals::ErrorKind::Internal, "a writer panicked").with_source(error)
 }
 
 struct Writer {
@@ -124,8 +124,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// One append after the other, until the time is over. Writers take the streams in turn, so that
-    /// as many as there are writers have one each.
+    /// Appends until the time is over. If there are more streams than writers, the writers take the
+    /// next stream for each append; otherwise each writer stays with one stream.
     async fn write(self) -> Result<Round> {
         let Load { duration, batch, size, .. } = self.load;
         let event_type = EventType::new("Benched")?;

@@ -1,4 +1,4 @@
-//! `annals bench`: how many events a store takes, and how long an append waits.
+//! `annals bench`: measures the throughput and the latency of appends.
 
 mod figures;
 mod load;
@@ -17,54 +17,56 @@ use crate::{
     interrupt::Interrupt,
     namespace::{Namespaces, unique},
     output,
-    url::shown,
 };
 
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
 pub(crate) struct Bench {
-    /// Where the store is, or could be.
+    /// A store, which need not exist.
     #[arg(env = "ANNALS_URL", hide_env_values = true)]
     url: String,
-    /// A second store, measured in turn with the first: a round each, and so on.
+    /// A second store. The two are measured in turn, a round of each.
     #[arg(long, value_name = "URL")]
     vs: Option<String>,
-    /// How many rounds each of two stores has.
+    /// How many rounds each of the two stores has.
     #[arg(long, value_name = "N", default_value_t = 3, requires = "vs",
           value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     #[command(flatten)]
     load: options::Options,
-    /// Print one JSON object.
+    /// Print a JSON object.
     #[arg(long)]
     json: bool,
-    /// Draw the latency by percentile and the throughput over time.
+    /// Draw the latency by percentile and the throughput over time, as SVG.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
 
 const AFTER: &str = "\
-What is measured: a closed loop. Each writer appends to a stream, waits for the answer, and appends \
-again, expecting any version, so that nothing conflicts. Latency is the time from the call to its \
-answer. A store that stalls is asked less often meanwhile, so that the percentiles tell what these \
-writers met, and not what clients would meet that come at a steady rate (\"coordinated omission\"). \
-The data of events is random and cannot be compressed.
+The load is a closed loop: each writer appends to a stream, waits for the answer, and appends again. \
+Appends expect any version, so that none conflicts. Latency is the time from the call to its answer. \
+While a store stalls, its writers send no further appends. So the percentiles say what these writers \
+see, not what clients would see that send at a steady rate (\"coordinated omission\"). The data of \
+events is random and cannot be compressed.
 
-Everything is written to a namespace of its own next to the store named, and removed at the end. What \
-a run that was killed leaves behind is recognised by `annals_tmp_` in its name.
+Events are written to a temporary namespace next to the store named, which is removed at the end. If a \
+run is killed, the namespace stays; its name contains `annals_tmp_`.
 
-Ctrl-C ends early, with the figures so far, and exit status 130.";
+Ctrl-C ends the measurement early: the figures so far are printed, with exit status 130.";
 
 impl Bench {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let load = self.load.check()?;
         if let Some(path) = &self.svg {
-            // Before anything runs: whoever waits for it wants to know now.
+            // Create the file before the benchmark runs, so that a path that cannot be written fails at
+            // once.
             std::fs::File::create(path).map_err(|error| Failure::from(error).at(path.display()))?;
         }
         let mut stores = Vec::new();
         for url in [Some(&self.url), self.vs.as_ref()].into_iter().flatten() {
-            stores.push((Namespaces::at(url).await?, Figures::new(shown(url), &load)));
+            let namespaces = Namespaces::at(url)?;
+            let figures = Figures::new(namespaces.url().to_string(), &load);
+            stores.push((namespaces, figures));
         }
         let rounds = if self.vs.is_some() { self.rounds } else { 1 };
         let interrupt = Interrupt::listen();
@@ -91,14 +93,15 @@ impl Bench {
         output::written(written)?;
         if let Some(path) = &self.svg {
             let drawn = plot::draw(&report.stores);
-            let drawn = drawn.map_err(|e| Failure::new("nothing can be drawn").because(&*e))?;
+            let drawn =
+                drawn.map_err(|e| Failure::new("the diagrams cannot be drawn").because(&*e))?;
             std::fs::write(path, drawn).map_err(|e| Failure::from(e).at(path.display()))?;
         }
         Ok(if is_interrupted { Code::Interrupted.into() } else { ExitCode::SUCCESS })
     }
 }
 
-/// Measures one store once, in a namespace that is removed whatever happens.
+/// Measures one store once, in a namespace that is removed even if the measurement fails.
 async fn round(
     namespaces: &Namespaces,
     load: &Load,
@@ -117,7 +120,7 @@ async fn round(
     removed.map_err(|error| Failure::new("the namespace cannot be removed").because(&*error))
 }
 
-/// On standard error, where that is a terminal: the seconds that are due.
+/// A bar of the time that the measurement takes, which is shown if standard error is a terminal.
 fn progress(load: &Load, rounds: u32, stores: usize) -> ProgressBar {
     let due: Duration = (load.warm_up + load.duration) * rounds;
     let due = due.as_millis() * stores as u128;

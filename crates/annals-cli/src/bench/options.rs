@@ -1,4 +1,4 @@
-//! What the load is like, as the command line says it.
+//! The options that describe the load.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ pub(crate) struct Options {
     /// How many streams the writers share [default: each has one].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     streams: Option<u32>,
-    /// How many bytes of data an event has.
+    /// The size of an event's data.
     #[arg(long, value_name = "BYTES", default_value_t = 200)]
     size: u32,
-    /// How many events an append has.
+    /// How many events each append writes.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     /// How long to measure: 500ms, 10s, 1m.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// How long to write before that, so that caches are filled.
+    /// How long to write before the measurement, so that caches are filled.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     warm_up: Duration,
-    /// Then read everything back, and measure that, too.
+    /// Then read all events back, and measure that as well.
     #[arg(long)]
     read: bool,
 }
@@ -48,7 +48,7 @@ impl Options {
     }
 }
 
-/// A number, and its unit: seconds where there is none.
+/// A number and a unit. Without a unit, seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.find(|c: char| c.is_ascii_alphabetic()) {
         Some(at) => text.split_at(at),
@@ -61,7 +61,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err("use a number with ms, s, m or h, as in 500ms, 10s, 1m".to_owned()),
     };
-    /// Nobody waits longer.
+    /// One week: a longer time is a mistake.
     const MOST: f64 = 7.0 * 24.0 * 3600.0;
     match number.trim().parse::<f64>() {
         Ok(number) if (0.0..=MOST).contains(&(number * seconds)) => {

@@ -1,4 +1,4 @@
-//! Two diagrams, as SVG: the latency by percentile, and the throughput over time.
+//! Two diagrams as SVG: the latency by percentile, and the throughput over time.
 
 use annals_conformance::BoxError;
 use plotters::{
@@ -13,11 +13,11 @@ use plotters::{
 use crate::bench::figures::Figures;
 
 const SIZE: (u32, u32) = (900, 720);
-/// Of the palette of Okabe and Ito, which the colour-blind can tell apart.
+/// From the palette of Okabe and Ito, which colour-blind people can tell apart.
 const COLOURS: [RGBColor; 2] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0)];
-/// Whatever the viewer takes for it: no font of this machine is looked for.
+/// The viewer of the SVG picks the font: no font of this machine is used.
 const FONT: &str = "sans-serif";
-/// Without the measures of a font, `plotters` takes a quarter off these.
+/// `plotters` reduces these by a quarter, because it has no measures of the font.
 const TITLE: u32 = 25;
 const LABEL: u32 = 18;
 
@@ -45,7 +45,7 @@ fn latency(area: &Area<'_>, lines: &[Line]) -> Result<(), BoxError> {
     let points = || lines.iter().flat_map(|(_, _, points)| points);
     let nines = points().map(|(x, _)| *x).fold(1.0, f64::max).ceil();
     let least = points().map(|(_, y)| *y).fold(f64::INFINITY, f64::min);
-    // Also where nothing was measured, and where all took the same.
+    // The axis needs two different ends, also if nothing was measured or all latencies are equal.
     let least = if least.is_finite() { least.max(1e-6) * 0.8 } else { 0.1 };
     let most = points().map(|(_, y)| *y).fold(least * 2.0, f64::max) * 1.25;
     let mut chart = ChartBuilder::on(area)
@@ -102,13 +102,13 @@ fn throughput(area: &Area<'_>, lines: &[Line]) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// 2 is 99 %.
+/// A number of nines as a percentage: 2 is 99 %.
 fn percentile(nines: f64) -> String {
     let digits = (nines - 2.0).max(0.0).ceil() as usize;
     format!("{:.digits$} %", (1.0 - 10f64.powf(-nines)) * 100.0)
 }
 
-/// Without digits that say nothing.
+/// A number with about two significant digits.
 fn short(value: f64) -> String {
     let digits = match value {
         v if v == 0.0 || v >= 10.0 => 0,

@@ -1,4 +1,4 @@
-//! What was measured, for people and for programs.
+//! The figures as text and as JSON.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bench::{
-        figures::{Figures, Read, Summary},
+        figures::{Figures, ReadBack, Summary},
         load::Load,
     },
     output::{self, BOLD, DIM, NAME, styled},
@@ -14,12 +14,12 @@ use crate::{
 
 pub(crate) struct Report {
     pub(crate) load: Load,
-    /// One, or two to compare.
+    /// One store, or two to compare.
     pub(crate) stores: Vec<Figures>,
     pub(crate) is_interrupted: bool,
 }
 
-/// Of the second store to the first; none where there is nothing to divide by.
+/// A figure of the second store divided by that of the first, or `None` if the latter is 0.
 fn ratio(first: f64, second: f64) -> Option<f64> {
     (first > 0.0).then(|| second / first)
 }
@@ -59,7 +59,7 @@ impl Report {
         }
         table(out, &rows)?;
         for (Figures { store, .. }, Summary { read, .. }) in self.stores.iter().zip(&summaries) {
-            if let Some(Read { events, time, .. }) = read {
+            if let Some(ReadBack { events, time, .. }) = read {
                 let seconds = time.as_secs_f64();
                 let text = format!("read {events} events back from {store} in {seconds:.3} s");
                 writeln!(out, "{}", styled(DIM, text))?;
@@ -127,7 +127,7 @@ fn store((figures, summary): (&Figures, &Summary)) -> Value {
     })
 }
 
-/// Names, and columns of numbers, which end together.
+/// Prints names, and columns of numbers aligned to the right.
 fn table(out: &mut impl Write, rows: &[(String, Vec<String>)]) -> io::Result<()> {
     let length = |text: &str| text.chars().count();
     let names = rows.iter().map(|(name, _)| length(name)).max().unwrap_or(0);
@@ -147,7 +147,7 @@ fn table(out: &mut impl Write, rows: &[(String, Vec<String>)]) -> io::Result<()>
     Ok(())
 }
 
-/// Three digits or more, and commas between thousands.
+/// A number with three significant digits or more, and commas between thousands.
 fn number(value: f64) -> String {
     if value < 99.95 {
         let digits = match value {

@@ -1,28 +1,29 @@
-//! A look at EventStoreDB or KurrentDB, which have no schema of annals.
+//! Inspects EventStoreDB or KurrentDB, in which annals has no schema.
 
 use annals::{
-    EventStore,
+    Backend, EventStore,
     eventstoredb::{EventStoreDbConfig, EventStoreDbStore},
 };
 
-use crate::{check::Findings, failure::Failure};
+use crate::{check::CheckReport, failure::Failure};
 
-pub(super) async fn look(url: &str) -> Result<Findings, Failure> {
+pub(super) async fn inspect(url: &str) -> Result<CheckReport, Failure> {
     let config = EventStoreDbConfig::from_url(url)?;
-    let mut findings = Findings::new("eventstoredb");
-    if let Err(error) = examine(config, &mut findings).await {
-        findings.error(error);
+    let mut report = CheckReport::new(Backend::EventStoreDb);
+    if let Err(error) = examine(config, &mut report).await {
+        report.error(error);
     }
-    Ok(findings)
+    Ok(report)
 }
 
-async fn examine(config: EventStoreDbConfig, findings: &mut Findings) -> annals::Result<()> {
+async fn examine(config: EventStoreDbConfig, report: &mut CheckReport) -> annals::Result<()> {
     let namespace = config.options.namespace.clone();
-    let namespace = namespace.unwrap_or_else(|| "none: it sees those of all others".to_owned());
-    findings.facts.push(("namespace", namespace));
-    // To open it only looks whether the server answers.
+    let namespace = namespace
+        .unwrap_or_else(|| "none: this store sees the streams of all namespaces".to_owned());
+    report.facts.push(("namespace", namespace));
+    // Opening a store creates nothing: it only checks that the server answers.
     let store = EventStoreDbStore::open(config).await?;
-    findings.server = store.server_version().await?.map(|version| format!("version {version}"));
-    findings.capabilities = Some(store.capabilities().clone());
+    report.server = store.server_version().await?.map(|version| format!("version {version}"));
+    report.capabilities = Some(store.capabilities().clone());
     Ok(())
 }

@@ -1,25 +1,25 @@
-//! `annals check`: looks at a store without creating or migrating anything.
+//! `annals check`: inspects a store without creating or migrating anything.
 
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 #[cfg(feature = "eventstoredb")]
 mod eventstoredb;
-#[cfg_attr(
-    not(any(feature = "sqlite", feature = "postgres", feature = "dynamodb")),
-    allow(dead_code, reason = "the others have no schema")
-)]
-mod findings;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres", feature = "dynamodb")),
+    allow(dead_code, reason = "the other backends have no schema")
+)]
+mod report;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::process::ExitCode;
 
-use annals::EventStore;
+use annals::{Backend, StoreUrl};
 use clap::Args;
 
-use crate::{check::findings::Findings, failure::Failure, output, url::shown};
+use crate::{check::report::CheckReport, failure::Failure, output};
 
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
@@ -27,8 +27,8 @@ pub(crate) struct Check {
     /// The store.
     #[arg(env = "ANNALS_URL", hide_env_values = true)]
     url: String,
-    /// First create what is missing, or migrate what is older than this build, as a program does that
-    /// opens the store.
+    /// First create the store if it is missing, or migrate it if its schema is older, as a program does
+    /// that opens the store.
     #[arg(long)]
     create: bool,
     /// Print one JSON object.
@@ -39,49 +39,43 @@ pub(crate) struct Check {
 const AFTER: &str = "\
 Without --create nothing is created, migrated or written.
 
-Exit status: 0 where all is well, 3 where something has to be mended, 1 where the store cannot be \
-reached.";
+Exit status: 0 if all is well, 3 if there is a problem to fix, 1 if the store cannot be reached.";
 
 impl Check {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let created = if self.create { annals::connect(&self.url).await.err() } else { None };
-        let mut findings = look(&self.url).await?;
-        if let Some(error) = created {
-            findings.could_not_create(error);
+        let url = StoreUrl::parse(&self.url)?;
+        let create = if self.create { annals::connect(&self.url).await.err() } else { None };
+        let mut report = inspect(&url).await?;
+        if let Some(error) = create {
+            report.could_not_create(error);
         }
         let mut out = output::stdout();
-        let store = shown(&self.url);
         output::written(if self.json {
-            findings.write_json(&mut out, &store)
+            report.write_json(&mut out, &url.to_string())
         } else {
-            findings.write(&mut out, &store)
+            report.write(&mut out, &url.to_string())
         })?;
-        Ok(findings.code())
+        Ok(report.code())
     }
 }
 
-async fn look(url: &str) -> Result<Findings, Failure> {
-    let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
-    let scheme = scheme.to_ascii_lowercase();
-    // Schemes have no case; only the text of a URL without one may not be changed.
-    let url = if scheme.is_empty() { url.to_owned() } else { format!("{scheme}:{rest}") };
-    match scheme.as_str() {
+async fn inspect(url: &StoreUrl) -> Result<CheckReport, Failure> {
+    match url.backend() {
         #[cfg(feature = "sqlite")]
-        "sqlite" => sqlite::look(&url).await,
+        Backend::Sqlite => sqlite::inspect(url.as_str()).await,
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" => postgres::look(&url).await,
+        Backend::Postgres => postgres::inspect(url.as_str()).await,
         #[cfg(feature = "dynamodb")]
-        "dynamodb" => dynamodb::look(&url).await,
+        Backend::DynamoDb => dynamodb::inspect(url.as_str()).await,
         #[cfg(feature = "eventstoredb")]
-        "esdb" | "esdb+discover" | "kurrentdb" | "kurrentdb+discover" => {
-            eventstoredb::look(&url).await
-        }
-        // In memory, where there is nothing to look at; or else this says what is wrong.
-        _ => {
-            let store = annals::connect(&url).await?;
-            let mut findings = Findings::new(store.capabilities().backend);
-            findings.capabilities = Some(store.capabilities().clone());
-            Ok(findings)
+        Backend::EventStoreDb => eventstoredb::inspect(url.as_str()).await,
+        // A store in memory has nothing to inspect. For a backend that this build lacks, the error
+        // of `connect` names the feature.
+        backend => {
+            let store = annals::connect(url.as_str()).await?;
+            let mut report = CheckReport::new(backend);
+            report.capabilities = Some(store.capabilities().clone());
+            Ok(report)
         }
     }
 }

@@ -1,33 +1,33 @@
-//! A look at an SQLite file.
+//! Inspects an SQLite file.
 
 use annals::{
-    EventStore,
+    Backend, EventStore,
     sqlite::{Location, SqliteConfig, SqliteStore},
 };
 
-use crate::{check::Findings, failure::Failure};
+use crate::{check::CheckReport, failure::Failure};
 
-pub(super) async fn look(url: &str) -> Result<Findings, Failure> {
+pub(super) async fn inspect(url: &str) -> Result<CheckReport, Failure> {
     let config = SqliteConfig::from_url(url)?;
-    let mut findings = Findings::new("sqlite");
-    findings.server = Some(format!("SQLite {}", SqliteStore::library_version()));
-    if let Err(error) = examine(config, &mut findings).await {
-        findings.error(error);
+    let mut report = CheckReport::new(Backend::Sqlite);
+    report.server = Some(format!("SQLite {}", SqliteStore::library_version()));
+    if let Err(error) = examine(config, &mut report).await {
+        report.error(error);
     }
-    Ok(findings)
+    Ok(report)
 }
 
-async fn examine(config: SqliteConfig, findings: &mut Findings) -> annals::Result<()> {
+async fn examine(config: SqliteConfig, report: &mut CheckReport) -> annals::Result<()> {
     if let Location::File(path) = &config.location {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
             let what = format!("the directory {} does not exist", parent.display());
-            findings.problem(what, "create it, or name another");
+            report.problem(what, "create it, or name another");
             return Ok(());
         }
         if path.is_dir() {
             let what = format!("{} is a directory", path.display());
-            findings.problem(what, "add the name of a file to the URL");
+            report.problem(what, "add the name of a file to the URL");
             return Ok(());
         }
         let found = SqliteStore::inspect(config.clone()).await?;
@@ -38,19 +38,19 @@ async fn examine(config: SqliteConfig, findings: &mut Findings) -> annals::Resul
             format!("the file {}", path.display())
         };
         if let Ok(metadata) = std::fs::metadata(path) {
-            findings.facts.push(("file", format!("{} bytes", metadata.len())));
+            report.facts.push(("file", format!("{} bytes", metadata.len())));
         }
         if !found.writable {
-            let mend = "let this user write to the file and to its directory";
-            findings.problem(format!("{} cannot be written to", path.display()), mend);
+            let fix = "let this user write to the file and to its directory";
+            report.problem(format!("{} cannot be written to", path.display()), fix);
         }
-        let is_current = findings.schema((version > 0).then_some(version), needed, &place);
+        let is_current = report.schema((version > 0).then_some(version), needed, &place);
         if !is_current || !found.writable {
             return Ok(());
         }
     }
-    // There is nothing left for it to create.
+    // The tables exist, so that opening the store creates nothing.
     let store = SqliteStore::open(config.with_create(false)).await?;
-    findings.capabilities = Some(store.capabilities().clone());
+    report.capabilities = Some(store.capabilities().clone());
     store.close().await
 }

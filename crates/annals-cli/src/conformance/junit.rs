@@ -1,34 +1,34 @@
-//! The same for CI servers: JUnit XML, a test suite for each theme.
+//! The results as JUnit XML for CI servers, with a test suite for each theme.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use annals_conformance::Outcome;
 use quick_junit::{NonSuccessKind, Property, TestCase, TestCaseStatus, TestSuite};
 
-use crate::conformance::{Ran, report::Report};
+use crate::conformance::{CaseResult, report::Report};
 
 pub(crate) fn report(report: &Report, url: &str) -> quick_junit::Report {
-    let mut themes: BTreeMap<&str, Vec<&Ran>> = BTreeMap::new();
-    for ran in &report.ran {
-        themes.entry(ran.case.theme).or_default().push(ran);
+    let mut themes: BTreeMap<&str, Vec<&CaseResult>> = BTreeMap::new();
+    for result in &report.results {
+        themes.entry(result.case.theme).or_default().push(result);
     }
     let mut xml = quick_junit::Report::new("annals conformance");
-    xml.set_time(report.ran.iter().map(|ran| ran.time).sum());
+    xml.set_time(report.results.iter().map(|result| result.time).sum());
     for (theme, cases) in themes {
         let mut suite = TestSuite::new(theme);
-        suite.set_time(cases.iter().map(|ran| ran.time).sum::<Duration>());
+        suite.set_time(cases.iter().map(|result| result.time).sum::<Duration>());
         suite.add_property(Property::new("store", url));
         suite.add_property(Property::new("seed", report.seed.to_string()));
-        for ran in cases {
-            suite.add_test_case(test_case(ran, report));
+        for result in cases {
+            suite.add_test_case(test_case(result, report));
         }
         xml.add_test_suite(suite);
     }
     xml
 }
 
-fn test_case(ran: &Ran, report: &Report) -> TestCase {
-    let status = match &ran.outcome {
+fn test_case(result: &CaseResult, report: &Report) -> TestCase {
+    let status = match &result.outcome {
         Outcome::Ignored(reason) => {
             let mut status = TestCaseStatus::skipped();
             status.set_message(reason.as_str());
@@ -37,15 +37,17 @@ fn test_case(ran: &Ran, report: &Report) -> TestCase {
         Outcome::Failed(reason) => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             status.set_message(reason.lines().next().unwrap_or_default());
-            status.set_description(format!("{reason}\n{}", ran.replay(report.seed)));
+            status.set_description(format!("{reason}\n{}", result.replay(report.seed)));
             status
         }
         _ => TestCaseStatus::success(),
     };
-    let mut case = TestCase::new(ran.case.name, status);
-    case.set_classname(format!("{}.{}", report.backend, ran.case.theme)).set_time(ran.time);
-    if ran.outcome == Outcome::Declared {
-        case.set_system_out("the store declares that it cannot, and refuses");
+    let mut case = TestCase::new(result.case.name, status);
+    case.set_classname(format!("{}.{}", report.backend, result.case.theme)).set_time(result.time);
+    if result.outcome == Outcome::Declared {
+        case.set_system_out(
+            "the store declares that it does not support this, and refuses the call",
+        );
     }
     case
 }

@@ -1,4 +1,4 @@
-//! `annals conformance`: the suite that the adapters are built with, against any store.
+//! `annals conformance`: runs the conformance suite, which tests the adapters, on any store.
 
 mod junit;
 mod report;
@@ -24,19 +24,19 @@ use crate::{
     interrupt::Interrupt,
     namespace::Namespaces,
     output,
-    url::shown,
 };
 
-/// More at once than this crowd each other out, on a server with a hundred connections.
+/// The most cases at once. Each opens several stores of ten connections, and many servers allow a
+/// hundred.
 const MOST_JOBS: usize = 8;
 
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
 pub(crate) struct Conformance {
-    /// Where the store is, or could be.
+    /// A store, which need not exist.
     #[arg(env = "ANNALS_URL", hide_env_values = true, required_unless_present = "list")]
     url: Option<String>,
-    /// Run only cases whose `theme::name` contains this; more than one widens the choice.
+    /// Run only cases whose `theme::name` contains this text. May be repeated.
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
     /// How many cases to run at the same time [default: one for each core, at most 8].
@@ -45,36 +45,36 @@ pub(crate) struct Conformance {
     /// Replay the random choices of an earlier run.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Write what became of each case as JUnit XML, for a CI server.
+    /// Write the result of each case to this file as JUnit XML, for a CI server.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Only list the cases.
+    /// List the cases, and run none.
     #[arg(long)]
     list: bool,
 }
 
 const AFTER: &str = "\
-Each case has a namespace of its own, which is removed after it: a file next to the one named, a \
-schema, a table, a namespace of streams. The store itself is neither read nor written. What a run \
-that was killed leaves behind is recognised by `annals_tmp_` in its name. Cases that harm a server \
-(cut its connections, restart it) are ignored: only the tests of the adapters can do that.
+Each case runs in a namespace of its own, which is removed at its end: a file next to the one named, a \
+schema, a table, or a prefix of streams. The store itself is neither read nor written. If a run is \
+killed, its namespaces stay; their names contain `annals_tmp_`. Cases that harm a server (cut its \
+connections, restart it) are ignored: only the tests of the adapters can do that.
 
-Exit status: 0 where no case failed, 3 where one did, 130 after Ctrl-C, which lets the cases under way \
-end.";
+Exit status: 0 if no case failed, 3 if a case failed, 130 after Ctrl-C. After Ctrl-C the running cases \
+end first.";
 
-/// What became of a case.
-pub(crate) struct Ran {
+/// The result of a case.
+pub(crate) struct CaseResult {
     pub(crate) case: Case,
     pub(crate) outcome: Outcome,
     pub(crate) time: Duration,
 }
 
-impl Ran {
+impl CaseResult {
     pub(crate) fn name(&self) -> String {
         name(&self.case)
     }
 
-    /// Where the promise stands, and how to see it broken again.
+    /// The rules of the contract that the case tests, and the options that run it again.
     pub(crate) fn replay(&self, seed: u64) -> String {
         let rules = self.case.rules.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
         let word = if self.case.rules.len() == 1 { "rule" } else { "rules" };
@@ -97,13 +97,13 @@ impl Conformance {
             return Ok(ExitCode::SUCCESS);
         }
         let url = self.url.as_deref().unwrap_or_default();
-        // Before anything runs: whoever waits for the report wants to know now.
+        // Create the file before the suite runs, so that a path that cannot be written fails at once.
         let junit = self.junit.as_ref().map(|path| {
             File::create(path).map_err(|error| Failure::from(error).at(path.display()))
         });
         let junit = junit.transpose()?;
         let interrupt = Interrupt::listen();
-        let namespaces = Arc::new(Namespaces::at(url).await?);
+        let namespaces = Arc::new(Namespaces::at(url)?);
         namespaces.probe().await?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = self.jobs.map_or(cores.min(MOST_JOBS), usize::from);
@@ -111,23 +111,23 @@ impl Conformance {
         anstream::eprintln!(
             "{} cases on {}, {jobs} at a time, seed {seed}",
             cases.len(),
-            shown(url)
+            namespaces.url()
         );
         let due = cases.len();
-        let harness = Arc::new(OwnNamespaces(namespaces.clone()));
-        let ran = run(harness, cases, jobs, seed, &interrupt).await;
-        let report = Report { backend: namespaces.backend(), seed, ran };
+        let harness = Arc::new(InNamespaces(namespaces.clone()));
+        let results = run(harness, cases, jobs, seed, &interrupt).await;
+        let report = Report { backend: namespaces.backend(), seed, results };
         output::written(report.write(&mut output::stdout()))?;
         if let Some(file) = junit {
-            junit::report(&report, &shown(url)).serialize(file).map_err(|error| {
-                Failure::new("the JUnit report cannot be written").because(&error)
-            })?;
+            junit::report(&report, &namespaces.url().to_string()).serialize(file).map_err(
+                |error| Failure::new("the JUnit report cannot be written").because(&error),
+            )?;
         }
         if let Some(left) = namespaces.leftovers() {
             anstream::eprintln!("{left}");
         }
-        if report.ran.len() < due {
-            anstream::eprintln!("stopped: {} cases were not run", due - report.ran.len());
+        if report.results.len() < due {
+            anstream::eprintln!("stopped: {} cases were not run", due - report.results.len());
             return Ok(Code::Interrupted.into());
         }
         Ok(if report.has_failures() { Code::Found.into() } else { ExitCode::SUCCESS })
@@ -140,21 +140,24 @@ impl Conformance {
         };
         let cases: Vec<Case> = cases().into_iter().filter(wanted).collect();
         if cases.is_empty() {
-            return Err(Failure::usage("no case has that in its name; --list shows all names"));
+            return Err(Failure::usage(
+                "no case has that text in its name; --list shows all names",
+            ));
         }
         Ok(cases)
     }
 }
 
-/// Runs cases, several at a time; no further ones after an interrupt. In their order.
+/// Runs cases, `jobs` at a time, and returns their results in the order of the cases. After an
+/// interrupt no further case is started.
 async fn run(
     harness: Arc<dyn Harness>,
     cases: Vec<Case>,
     jobs: usize,
     seed: u64,
     interrupt: &Interrupt,
-) -> Vec<Ran> {
-    // A case fails by panicking, and its outcome has the text.
+) -> Vec<CaseResult> {
+    // A case fails by panicking. Its outcome has the message, so the hook need not print it.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     let progress = progress(cases.len());
@@ -168,28 +171,28 @@ async fn run(
             let began = Instant::now();
             let outcome = run_case(harness, case, seed).await;
             progress.inc(1);
-            Some((nth, Ran { case, outcome, time: began.elapsed() }))
+            Some((nth, CaseResult { case, outcome, time: began.elapsed() }))
         }
     });
-    let ran: Vec<_> = futures::stream::iter(runs).buffer_unordered(jobs).collect().await;
+    let results: Vec<_> = futures::stream::iter(runs).buffer_unordered(jobs).collect().await;
     progress.finish_and_clear();
     std::panic::set_hook(hook);
-    let mut ran: Vec<_> = ran.into_iter().flatten().collect();
-    ran.sort_by_key(|(nth, _)| *nth);
-    ran.into_iter().map(|(_, ran)| ran).collect()
+    let mut results: Vec<_> = results.into_iter().flatten().collect();
+    results.sort_by_key(|(nth, _)| *nth);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// On standard error, where that is a terminal.
+/// A progress bar, which is shown if standard error is a terminal.
 fn progress(cases: usize) -> ProgressBar {
     ProgressBar::new(u64::try_from(cases).unwrap_or(u64::MAX))
         .with_style(output::bar("{bar:30} {pos}/{len} {elapsed} {wide_msg}"))
 }
 
-/// A store whose namespaces it makes and removes, and which it cannot harm.
-struct OwnNamespaces(Arc<Namespaces>);
+/// Runs each case in a namespace of a store that the harness cannot harm.
+struct InNamespaces(Arc<Namespaces>);
 
 #[async_trait]
-impl Harness for OwnNamespaces {
+impl Harness for InNamespaces {
     fn name(&self) -> &str {
         self.0.backend()
     }
@@ -213,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    /// Forgets every event, as it opens another store each time.
+    /// A backend whose stores cannot be opened. It counts the namespaces that are not cleaned up.
     #[derive(Default)]
     struct Forgetful(Mutex<HashMap<String, usize>>);
 
@@ -240,10 +243,10 @@ mod tests {
         let theme = |case: &Case| case.theme == "append";
         let cases: Vec<_> = cases().into_iter().filter(theme).collect();
         let due: Vec<_> = cases.iter().map(name).collect();
-        let ran = run(harness.clone(), cases, 3, 7, &Interrupt::listen()).await;
+        let results = run(harness.clone(), cases, 3, 7, &Interrupt::listen()).await;
         assert!(harness.0.lock().unwrap().is_empty());
-        assert_eq!(ran.iter().map(Ran::name).collect::<Vec<_>>(), due);
-        let report = Report { backend: "forgetful", seed: 7, ran };
+        assert_eq!(results.iter().map(CaseResult::name).collect::<Vec<_>>(), due);
+        let report = Report { backend: "forgetful", seed: 7, results };
         assert!(report.has_failures());
         let mut text = Vec::new();
         report.write(&mut text).unwrap();

@@ -1,4 +1,4 @@
-//! What people are told of the cases that ran.
+//! The results as text.
 
 use std::{
     collections::BTreeMap,
@@ -8,38 +8,38 @@ use std::{
 use annals_conformance::{Case, Outcome, Table};
 
 use crate::{
-    conformance::{Ran, name},
+    conformance::{CaseResult, name},
     output::{BAD, DIM, GOOD, styled},
 };
 
 pub(crate) struct Report {
     pub(crate) backend: &'static str,
     pub(crate) seed: u64,
-    pub(crate) ran: Vec<Ran>,
+    pub(crate) results: Vec<CaseResult>,
 }
 
 impl Report {
     pub(crate) fn has_failures(&self) -> bool {
-        self.ran.iter().any(|ran| matches!(ran.outcome, Outcome::Failed(_)))
+        self.results.iter().any(|result| matches!(result.outcome, Outcome::Failed(_)))
     }
 
-    /// The failures, the reasons for which cases were ignored, and the table of themes.
+    /// Writes the failures, the reasons why cases were ignored, and a table of all themes.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let mut ignored: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         let mut failed = 0;
         let mut table = Table::default();
-        for ran in &self.ran {
-            table.add(self.backend, &ran.case, &ran.outcome);
-            match &ran.outcome {
+        for result in &self.results {
+            table.add(self.backend, &result.case, &result.outcome);
+            match &result.outcome {
                 Outcome::Failed(reason) => {
                     failed += 1;
-                    writeln!(out, "{} {}", styled(BAD, "failed"), ran.name())?;
+                    writeln!(out, "{} {}", styled(BAD, "failed"), result.name())?;
                     for line in reason.lines() {
                         writeln!(out, "  {line}")?;
                     }
-                    writeln!(out, "  {}\n", ran.replay(self.seed))?;
+                    writeln!(out, "  {}\n", result.replay(self.seed))?;
                 }
-                Outcome::Ignored(reason) => ignored.entry(reason).or_default().push(ran.name()),
+                Outcome::Ignored(reason) => ignored.entry(reason).or_default().push(result.name()),
                 _ => {}
             }
         }
@@ -54,13 +54,13 @@ impl Report {
         if failed == 0 {
             writeln!(out, "{}", styled(GOOD, "no case failed"))?;
         } else {
-            writeln!(out, "{}", styled(BAD, format!("{failed} of {} failed", self.ran.len())))?;
+            writeln!(out, "{}", styled(BAD, format!("{failed} of {} failed", self.results.len())))?;
         }
         out.flush()
     }
 }
 
-/// The names of all cases.
+/// Writes the names of cases.
 pub(crate) fn list(out: &mut impl Write, cases: &[Case]) -> io::Result<()> {
     for case in cases {
         writeln!(out, "{}", name(case))?;

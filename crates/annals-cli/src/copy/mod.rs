@@ -1,4 +1,4 @@
-//! `annals copy`: from any store, or file, to any other.
+//! `annals copy`: copies events from any store or file to any other.
 
 mod progress;
 mod resume;
@@ -17,44 +17,46 @@ use tokio::time::Instant;
 
 use crate::{
     failure::{Code, Failure},
+    file::EventFile,
     interrupt::Interrupt,
-    place::{EventFile, Source},
-    select::{Select, Streams, Times, subscriber},
+    select::{Select, SelectStreams, SelectTimes, subscriber},
+    source::Source,
 };
 use progress::Progress;
 use target::Target;
 
-/// Moves events from one store to another, as they were recorded: ids, types, bytes, versions, and
-/// the order over all streams.
+/// Copies events from one store to another as they were recorded: with their ids, types, payloads,
+/// versions, and their order over all streams.
 ///
-/// FROM and TO are URLs of stores, or files of events: jsonl:FILE, cloudevents:FILE, with - for
-/// standard input and output. Stopped, or killed, at any point, the same command goes on where it
-/// was.
+/// FROM and TO are URLs of stores, or files of events: jsonl:FILE or cloudevents:FILE, with - for
+/// standard input or output. If the command is stopped or killed at any point, the same command
+/// continues where it was.
 ///
-/// Streams that the source has truncated, deleted or tombstoned become so in the target, too, at the
-/// end of each run; only where the target was empty when the copy began.
+/// At the end of each run, streams that were truncated, deleted or tombstoned in the source are
+/// treated alike in the target, if the target was empty when the copy began.
 #[derive(Args, Debug)]
 pub(crate) struct Copy {
-    /// Where the events are. Others may go on writing there.
+    /// The source. Other programs may write to it meanwhile.
     from: String,
-    /// Where they go. A store that is not there is created.
+    /// The target. A store or file that is missing is created.
     to: String,
     #[command(flatten)]
-    streams: Streams,
+    streams: SelectStreams,
     #[command(flatten)]
-    times: Times,
-    /// Go on with what comes, until Ctrl-C; then copy what has come until then, and end.
+    times: SelectTimes,
+    /// Then copy new events as they come, until Ctrl-C. Before it ends, the command copies all events
+    /// that the source has at that time.
     #[arg(short, long)]
     follow: bool,
-    /// Only say what would be done, and what would be lost.
+    /// Write nothing; report what would be copied, and what would be lost.
     #[arg(long)]
     dry_run: bool,
-    /// Carry this subscriber's checkpoint over to the position that the same event has in the target;
-    /// may be given several times.
+    /// Set this subscriber's checkpoint in the target to the position that the same event has there.
+    /// May be repeated.
     #[arg(long = "checkpoint", value_name = "SUBSCRIBER", value_parser = subscriber)]
     checkpoints: Vec<SubscriberId>,
-    /// How many streams to write at once. More than one is faster where the target is far away, and
-    /// loses the order over all streams; the order within each is kept.
+    /// How many streams to write at once. More than one is faster if the target is far away. It keeps
+    /// the order within each stream, but not the order over all streams.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     lanes: u16,
     /// Do not show progress.
@@ -62,16 +64,16 @@ pub(crate) struct Copy {
     quiet: bool,
 }
 
-/// How often it is noted how far the copy has come.
-const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// How often the progress is saved in the target.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// How many messages of a subscription are taken at once.
-const AT_ONCE: usize = 1_000;
+/// The most messages of a subscription that are taken at once.
+const CHUNK: usize = 1_000;
 
-/// Why copying paused.
+/// Why [`Run::copy`] returned.
 #[derive(PartialEq, Eq)]
 enum End {
-    /// All is copied that was there.
+    /// All events of the source are copied.
     Reached,
     Interrupted,
 }
@@ -83,9 +85,9 @@ struct Run {
     name: SubscriberId,
     progress: Progress,
     interrupt: Interrupt,
-    /// Everything up to it is written.
+    /// All events up to this position are written.
     done: Position,
-    noted: Instant,
+    saved: Instant,
 }
 
 impl Copy {
@@ -103,21 +105,21 @@ impl Copy {
         for loss in survey::losses(&source, &target, &self) {
             progress.say(&format!("note: {loss}"));
         }
-        let name = resume::name(&crate::url::shown(&self.from), &format!("{select:?}"))?;
+        let name = resume::name(&source, &self.from, &select)?;
         let start = resume::start(&source, &mut target, name, &select).await?;
         if let Target::Store(target) = &mut target {
-            target.is_ours = start.is_ours;
+            target.may_remove = start.may_remove;
         }
         let resume::Start { after: done, name, .. } = start;
         if done > Position::START {
-            progress.say(&format!("going on after position {done}"));
+            progress.say(&format!("continuing after position {done}"));
         }
-        let noted = Instant::now();
-        let mut run = Run { source, target, select, name, progress, interrupt, done, noted };
+        let saved = Instant::now();
+        let mut run = Run { source, target, select, name, progress, interrupt, done, saved };
         let mut end = run.copy().await?;
         if self.follow && end == End::Reached {
             run.follow().await?;
-            // Told to stop: what was written until now comes along.
+            // Copy what was appended to the source before Ctrl-C.
             end = run.copy().await?;
         }
         run.finish(&self, end).await
@@ -137,7 +139,7 @@ impl Copy {
             let files = EventFile::of(&self.from).or_else(|| EventFile::of(&self.to)).is_some();
             if files || self.lanes > 1 {
                 return Err(Failure::usage(
-                    "--checkpoint needs two stores, and --lanes 1: positions must be in one order",
+                    "--checkpoint needs two stores and --lanes 1, so that the target has the source's order",
                 ));
             }
         }
@@ -146,18 +148,18 @@ impl Copy {
 }
 
 impl Run {
-    /// Copies what is there.
+    /// Copies the events that the source has now.
     async fn copy(&mut self) -> Result<End, Failure> {
         if let Some(store) = self.source.store()
             && store.capabilities().global_order
         {
             self.progress.until(self.done, store.last_position().await?);
         }
-        let mut batches = self.source.read(self.done, &self.select);
-        let mut batch = Batch::new(self.target.batch());
-        while let Some(events) = batches.recv().await {
+        let mut chunks = self.source.read(self.done, &self.select);
+        let mut import = Import::new(self.target.import_limits());
+        while let Some(events) = chunks.recv().await {
             for event in events.map_err(|e| e.at("the source"))? {
-                if let Some(full) = batch.push(event) {
+                if let Some(full) = import.push(event) {
                     self.write(full).await?;
                 }
             }
@@ -165,18 +167,18 @@ impl Run {
                 break;
             }
         }
-        self.write(batch.take()).await?;
-        self.note().await?;
+        self.write(import.take()).await?;
+        self.save().await?;
         let stopped = self.interrupt.is_set() && !self.progress.is_following();
         Ok(if stopped { End::Interrupted } else { End::Reached })
     }
 
-    /// Copies what comes, until Ctrl-C.
+    /// Copies new events as they come, until Ctrl-C.
     async fn follow(&mut self) -> Result<(), Failure> {
         let Some(store) = self.source.store().cloned() else { return Ok(()) };
         let options = Subscribe::to(self.select.filter()).with_start(Start::After(self.done));
-        // Events that are there at once are written at once, and none waits for company.
-        let mut live = store.subscribe(options).await?.ready_chunks(AT_ONCE);
+        // Events that are available at the same time are written together; none waits for more.
+        let mut live = store.subscribe(options).await?.ready_chunks(CHUNK);
         self.progress.follow();
         loop {
             let messages = tokio::select! {
@@ -184,20 +186,20 @@ impl Run {
                 () = self.interrupt.wait() => return Ok(()),
                 messages = live.next() => messages.unwrap_or_default(),
             };
-            let (mut batch, mut seen) = (Batch::new(self.target.batch()), self.done);
+            let (mut import, mut seen) = (Import::new(self.target.import_limits()), self.done);
             for message in messages {
                 let message = message.map_err(|e| Failure::from(e).at("the source"))?;
                 seen = seen.max(message.position());
                 if let Message::Event(event) = message
                     && self.select.matches(&event)
-                    && let Some(full) = batch.push(event)
+                    && let Some(full) = import.push(event)
                 {
                     self.write(full).await?;
                 }
             }
-            self.write(batch.take()).await?;
+            self.write(import.take()).await?;
             self.done = self.done.max(seen);
-            self.note_now_and_then().await?;
+            self.save_if_due().await?;
             self.progress.in_step();
         }
     }
@@ -208,21 +210,22 @@ impl Run {
         self.target.write(&self.source, events).await.map_err(|e| e.at("the target"))?;
         self.done = self.done.max(last);
         self.progress.copied(count, bytes, last);
-        self.note_now_and_then().await
+        self.save_if_due().await
     }
 
-    async fn note_now_and_then(&mut self) -> Result<(), Failure> {
-        if self.noted.elapsed() < NOTE_EVERY { Ok(()) } else { self.note().await }
+    async fn save_if_due(&mut self) -> Result<(), Failure> {
+        if self.saved.elapsed() < SAVE_EVERY { Ok(()) } else { self.save().await }
     }
 
-    async fn note(&mut self) -> Result<(), Failure> {
-        self.noted = Instant::now();
-        self.target.note(&self.name, self.done).await.map_err(|e| e.at("the target"))
+    /// Saves in the target how far the copy has come.
+    async fn save(&mut self) -> Result<(), Failure> {
+        self.saved = Instant::now();
+        self.target.save_progress(&self.name, self.done).await.map_err(|e| e.at("the target"))
     }
 
     async fn finish(self, copy: &Copy, end: End) -> Result<ExitCode, Failure> {
         if end == End::Interrupted {
-            self.progress.end("stopped; the same command goes on from here");
+            self.progress.end("stopped; the same command continues from here");
             return Ok(Code::Interrupted.into());
         }
         if let (Some(from), Target::Store(to)) = (self.source.store(), &self.target) {
@@ -230,13 +233,13 @@ impl Run {
                 let changed = states::follow(from, to, &copy.streams).await?;
                 if changed > 0 {
                     self.progress.say(&format!(
-                        "{changed} streams truncated, deleted or tombstoned as in the source"
+                        "{changed} streams were truncated, deleted or tombstoned as in the source"
                     ));
                 }
             }
             for checkpoint in &copy.checkpoints {
-                let said = carry(from, &to.store, checkpoint).await?;
-                self.progress.say(&said);
+                let message = carry_checkpoint(from, &to.store, checkpoint).await?;
+                self.progress.say(&message);
             }
         }
         self.progress.end("done");
@@ -244,20 +247,20 @@ impl Run {
     }
 }
 
-/// Events that are imported together.
-struct Batch {
+/// Events that one import writes.
+struct Import {
     events: Vec<RecordedEvent>,
     bytes: usize,
     most_events: usize,
     most_bytes: usize,
 }
 
-impl Batch {
+impl Import {
     fn new((most_events, most_bytes): (usize, usize)) -> Self {
         Self { events: Vec::new(), bytes: 0, most_events, most_bytes }
     }
 
-    /// Adds an event; what was there before it, where that is enough.
+    /// Adds an event. If the import is too full for it, returns the events before it.
     fn push(&mut self, event: RecordedEvent) -> Option<Vec<RecordedEvent>> {
         let size = event.size();
         let full = self.events.len() == self.most_events || self.bytes + size > self.most_bytes;
@@ -273,8 +276,9 @@ impl Batch {
     }
 }
 
-/// Sets a subscriber's checkpoint to where the last event that it has handled stands in the target.
-async fn carry(
+/// Sets a subscriber's checkpoint in the target to the position of the last event that it has
+/// handled. Returns a message for the user.
+async fn carry_checkpoint(
     from: &Arc<dyn Store>,
     to: &Arc<dyn Store>,
     subscriber: &SubscriberId,
@@ -283,12 +287,14 @@ async fn carry(
         return Err(Failure::usage(format!("the source has no checkpoint of {subscriber}")));
     };
     if position == Position::START {
-        return Ok(format!("{subscriber} has handled no event: it begins at the beginning"));
+        return Ok(format!(
+            "{subscriber} has handled no event: it starts at the beginning of the target"
+        ));
     }
     let Some(found) = resume::last_of_both(from, to, position).await? else {
-        let what = format!("no event that {subscriber} has handled last is in the target");
+        let what = format!("the target has none of the last events that {subscriber} has handled");
         return Err(Failure::usage(what));
     };
     let kept = to.save_checkpoint(subscriber, found.position).await?;
-    Ok(format!("{subscriber}: position {position} is {kept} in the target"))
+    Ok(format!("{subscriber}: position {position} of the source is position {kept} of the target"))
 }

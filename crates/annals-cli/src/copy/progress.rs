@@ -1,4 +1,4 @@
-//! How far a copy has come: a bar on a terminal, a line now and then elsewhere.
+//! The progress of a copy: a bar on a terminal, and a line every few seconds elsewhere.
 
 use std::{
     io::IsTerminal,
@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar};
 
 use crate::output;
 
-/// How often a line is printed where there is no terminal.
+/// How often a line is printed if standard error is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Progress {
@@ -20,7 +20,7 @@ pub(crate) struct Progress {
     line: Instant,
     events: u64,
     bytes: u64,
-    /// The position at which the bar begins.
+    /// The position for which the bar is empty.
     from: u64,
     following: bool,
     told_in_step: bool,
@@ -50,8 +50,8 @@ impl Progress {
         progress
     }
 
-    /// What may have an end: positions stand for events, as long as it is not known how many there
-    /// are.
+    /// Shows a bar from one position to another. The number of events is not known, so positions
+    /// stand for events.
     pub(crate) fn until(&mut self, from: Position, last: Position) {
         self.from = from.get();
         let Some(bar) = &self.bar else { return };
@@ -71,10 +71,12 @@ impl Progress {
         self.following
     }
 
-    /// Says once that the target has all that the source has.
+    /// Says once that the target has all events of the source.
     pub(crate) fn in_step(&mut self) {
         if !std::mem::replace(&mut self.told_in_step, true) {
-            self.say("in step: what comes is copied as it comes; Ctrl-C copies the rest, and ends");
+            self.say(
+                "in step: new events are copied as they come; Ctrl-C copies the rest and ends",
+            );
         }
     }
 

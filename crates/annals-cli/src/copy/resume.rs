@@ -1,4 +1,4 @@
-//! Where a copy goes on that was begun before.
+//! Where a copy continues that was started before.
 
 use std::sync::Arc;
 
@@ -7,27 +7,32 @@ use futures::TryStreamExt;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::target::Target;
-use crate::{failure::Failure, place::Source, select::Select};
+use crate::{failure::Failure, select::Select, source::Source};
 
-/// The name under which the target keeps how far a copy has come: one for each source and selection.
-pub(crate) fn name(source: &str, selection: &str) -> Result<SubscriberId, Failure> {
-    let digest = xxh3_64(format!("{source}\n{selection}").as_bytes());
+/// The checkpoint in the target that holds the progress of a copy. Each source, which `url` names,
+/// has its own for each selection.
+pub(crate) fn name(source: &Source, url: &str, select: &Select) -> Result<SubscriberId, Failure> {
+    let source = match source {
+        Source::Store { url, .. } => url.to_string(),
+        Source::File(_) => url.to_owned(),
+    };
+    let digest = xxh3_64(format!("{source}\n{select:?}").as_bytes());
     Ok(SubscriberId::new(format!("annals.copy.{digest:016x}"))?)
 }
 
-/// Where a copy begins.
+/// Where a copy starts.
 pub(crate) struct Start {
-    /// The position after which there is something left to copy.
+    /// Events up to this position are in the target already.
     pub(crate) after: Position,
-    /// Whether what is in the target, under the names of the source, comes from there: then what the
-    /// source has removed is removed there, too.
-    pub(crate) is_ours: bool,
-    /// Under which name the target keeps how far the copy has come.
+    /// Whether the streams of the target all come from the source. Then events that the source has
+    /// removed are removed from the target as well.
+    pub(crate) may_remove: bool,
+    /// The checkpoint in the target that holds the progress of the copy.
     pub(crate) name: SubscriberId,
 }
 
-/// Looks where to begin. What is noted is believed only where the last event that it speaks of stands
-/// in both: another source may have the same name by now.
+/// Finds out where to start. The saved progress is used only if the last event before it is in both
+/// stores: another source may have the same name by now.
 pub(crate) async fn start(
     source: &Source,
     target: &mut Target,
@@ -37,13 +42,13 @@ pub(crate) async fn start(
     match target {
         Target::File(file) => {
             let Some(last) = tokio::task::block_in_place(|| file.resume())? else {
-                return Ok(Start { after: Position::START, is_ours: true, name: copy });
+                return Ok(Start { after: Position::START, may_remove: true, name: copy });
             };
             if has(source, &last).await? {
-                return Ok(Start { after: last.position, is_ours: true, name: copy });
+                return Ok(Start { after: last.position, may_remove: true, name: copy });
             }
             Err(Failure::usage(format!(
-                "{} holds events of another source; name a file that does not exist",
+                "{} holds events of another source; name a file that does not exist yet",
                 target.shown()
             )))
         }
@@ -57,20 +62,20 @@ async fn in_store(
     copy: SubscriberId,
     select: &Select,
 ) -> Result<Start, Failure> {
-    // A copy into a store that held something else keeps its progress apart, so that it is never
-    // taken for one whose target is its own.
+    // If the target had other events at the start, the progress is saved under another name, so that
+    // no later run takes the target for one whose events all come from the source.
     let beside = SubscriberId::new(format!("{copy}.beside"))?;
-    let begin = |name: SubscriberId, is_ours| Start { after: Position::START, is_ours, name };
+    let begin = |name: SubscriberId, may_remove| Start { after: Position::START, may_remove, name };
     let (Some(from), true) = (source.store(), to.capabilities().checkpoints) else {
         return Ok(begin(beside, false));
     };
-    for (name, is_ours) in [(&copy, true), (&beside, false)] {
-        let Some(noted) = to.load_checkpoint(name).await? else { continue };
-        return Ok(match last_until(from, noted, select).await? {
+    for (name, may_remove) in [(&copy, true), (&beside, false)] {
+        let Some(saved) = to.load_checkpoint(name).await? else { continue };
+        return Ok(match last_until(from, saved, select).await? {
             Some(event) if find(to, &event).await?.is_none() => begin(beside.clone(), false),
-            // Where nothing is left of the source up to there, nothing says otherwise.
-            None => begin(name.clone(), is_ours),
-            Some(_) => Start { after: noted, is_ours, name: name.clone() },
+            // The source has no event left up to there that could contradict the saved progress.
+            None => begin(name.clone(), may_remove),
+            Some(_) => Start { after: saved, may_remove, name: name.clone() },
         });
     }
     let is_empty = to.capabilities().global_order
@@ -78,12 +83,13 @@ async fn in_store(
     if !is_empty {
         return Ok(begin(beside, false));
     }
-    // For the case that it is killed before there is anything else to note.
+    // If this run is killed before it saves any progress, the next one still knows that the target
+    // was empty.
     to.save_checkpoint(&copy, Position::START).await?;
     Ok(begin(copy, true))
 }
 
-/// The last of the selected events of a store up to a position.
+/// The last selected event of a store up to a position.
 pub(crate) async fn last_until(
     store: &Arc<dyn Store>,
     position: Position,
@@ -102,13 +108,14 @@ pub(crate) async fn last_until(
     Ok(None)
 }
 
-/// The last event of a store up to a position that stands in the other as well, where it is there.
+/// The last event of a store up to a position that the other store has as well, as recorded there.
 pub(crate) async fn last_of_both(
     from: &Arc<dyn Store>,
     to: &Arc<dyn Store>,
     position: Position,
 ) -> Result<Option<RecordedEvent>, Failure> {
-    /// How many events may have been left out, or removed, since.
+    /// The most events before the position that are looked for in the other store, which may have
+    /// left them out or removed them.
     const MOST: u64 = 1_000;
     let options = ReadAll::default().before(position.plus(1)).with_limit(MOST);
     let mut events = from.read_all(options);
@@ -120,7 +127,7 @@ pub(crate) async fn last_of_both(
     Ok(None)
 }
 
-/// The same event in another store.
+/// The same event in another store: that with its id at its version.
 pub(crate) async fn find(
     store: &Arc<dyn Store>,
     event: &RecordedEvent,
@@ -130,7 +137,7 @@ pub(crate) async fn find(
     Ok(found.filter(|found| (found.version, found.id) == (event.version, event.id)))
 }
 
-/// Whether the source has an event at just this place.
+/// Whether the source has this event at this position.
 async fn has(source: &Source, event: &RecordedEvent) -> Result<bool, Failure> {
     let Some(store) = source.store() else { return Ok(true) };
     Ok(find(store, event).await?.is_some_and(|found| found.position == event.position))

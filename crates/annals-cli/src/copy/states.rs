@@ -1,4 +1,4 @@
-//! What streams are, beyond their events: truncated, deleted, tombstoned.
+//! Truncated, deleted and tombstoned streams: their states are copied after the events.
 
 use std::sync::Arc;
 
@@ -9,30 +9,31 @@ use annals::{
 use chrono::Utc;
 
 use super::target::StoreTarget;
-use crate::{failure::Failure, listing::Listing, select::Streams};
+use crate::{failure::Failure, listing::Listing, select::SelectStreams};
 
-/// Truncates, deletes and tombstones in the target what was in the source. Gives the number of
-/// streams that it changed.
+/// Truncates, deletes and tombstones streams of the target as in the source. Returns how many streams
+/// were changed.
 pub(crate) async fn follow(
     from: &Arc<dyn Store>,
     to: &StoreTarget,
-    streams: &Streams,
+    streams: &SelectStreams,
 ) -> Result<u64, Failure> {
     let (mut listing, mut changed) = (Listing::of(from), 0);
     while let Some((stream, info)) = listing.next(streams).await? {
-        if is_unusual(&info) && apply(to, &stream, info).await? {
+        if has_removals(&info) && apply(to, &stream, info).await? {
             changed += 1;
         }
     }
     Ok(changed)
 }
 
-/// Whether the events of a stream do not say what it is.
-fn is_unusual(info: &StreamInfo) -> bool {
+/// Whether events were removed from a stream, so that copying its events does not copy its state.
+fn has_removals(info: &StreamInfo) -> bool {
     info.state != StreamState::Live || info.first_version != Some(Version::FIRST)
 }
 
-/// Makes a stream what it is in the source; false where it was.
+/// Gives a stream of the target the state that it has in the source. Returns whether that changed
+/// anything.
 async fn apply(target: &StoreTarget, stream: &StreamId, due: StreamInfo) -> Result<bool, Failure> {
     let to = &target.store;
     let is = to.stream_info(stream).await?;
@@ -41,7 +42,7 @@ async fn apply(target: &StoreTarget, stream: &StreamId, due: StreamInfo) -> Resu
         return Ok(false);
     }
     if is.first_version.is_some_and(|is| due.first_version.is_none_or(|due| is < due)) {
-        target.check_ours(stream)?;
+        target.check_removal(stream)?;
     }
     if due.first_version.is_none() && is.version < due.version {
         raise(to, stream, is, due.version).await?;
@@ -53,13 +54,14 @@ async fn apply(target: &StoreTarget, stream: &StreamId, due: StreamInfo) -> Resu
         (_, Some(first)) if is.first_version.is_some_and(|is| is < first) => {
             to.truncate(stream, first).await?;
         }
-        // Events that are still to come.
+        // The stream has events that are not copied yet.
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-/// Brings a stream to a version at which nothing is left of it in the source.
+/// Raises a stream of the target to the version that it has in the source, where its events are gone:
+/// imports one placeholder at that version.
 async fn raise(
     to: &Arc<dyn Store>,
     stream: &StreamId,

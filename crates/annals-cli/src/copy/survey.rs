@@ -1,20 +1,20 @@
-//! What a copy would do, and what it cannot keep.
+//! What a copy cannot keep, and `--dry-run`.
 
 use std::process::ExitCode;
 
-use annals::Position;
+use annals::{Position, StoreUrl};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::{Copy, target::Target};
 use crate::{
     failure::{Code, Failure},
+    file::EventFile,
     output,
-    place::{EventFile, Source, open_existing},
     select::Select,
-    url::shown,
+    source::{Source, open_existing},
 };
 
-/// What will be different in the target.
+/// Messages about what will differ in the target.
 pub(crate) fn losses(source: &Source, target: &Target, copy: &Copy) -> Vec<String> {
     match target {
         Target::Store(target) => of_stores(source, Some(target.store.capabilities()), copy),
@@ -22,50 +22,50 @@ pub(crate) fn losses(source: &Source, target: &Target, copy: &Copy) -> Vec<Strin
     }
 }
 
-/// `to`: none for a file, which keeps all that an event is.
+/// `to` is `None` for a file, which keeps everything of an event.
 fn of_stores(source: &Source, to: Option<&annals::Capabilities>, copy: &Copy) -> Vec<String> {
     let from = source.store().map(|store| store.capabilities());
     let mut losses = Vec::new();
     let mut lose = |it: &str| losses.push(it.to_owned());
     if let Some(to) = to {
         if !to.exact_import {
-            lose("record times are not kept: the target sets its own");
+            lose("record times are not kept: the target sets its own times");
             lose(
-                "a stream that begins after version 1 is filled up with placeholders, which are \
+                "a stream that starts after version 1 is filled with placeholder events, which are \
                  truncated at once",
             );
         }
         if !to.global_order || copy.lanes > 1 {
-            lose("the order over all streams is not kept, only that within each");
+            lose("the order over all streams is not kept, only the order within each stream");
         }
         if from.is_none_or(|from| from.max_event_bytes > to.max_event_bytes) {
             lose(&format!(
-                "the target takes no event over {}: --dry-run looks for some",
+                "the target takes no event over {}: --dry-run finds such events",
                 HumanBytes(to.max_event_bytes as u64)
             ));
         }
         lose(
-            "positions are the target's own: carry subscribers over by --checkpoint; snapshots and \
-             leases stay behind",
+            "the target has its own positions: --checkpoint carries subscribers over; snapshots and \
+             leases are not copied",
         );
     }
     let lists = from.is_some_and(|from| from.list_streams);
     if to.is_none() || !lists || !copy.times.is_everything() {
-        lose("streams of which no event is left, deleted or tombstoned, are not copied as such");
+        lose("streams without events, such as deleted or tombstoned ones, are not copied");
     }
     losses
 }
 
-/// `--dry-run`: reads it all, and writes nothing.
+/// `--dry-run`: reads all events of the source, and writes nothing.
 pub(crate) async fn run(
     source: &Source,
     to: &str,
     select: &Select,
     copy: &Copy,
 ) -> Result<ExitCode, Failure> {
-    let target = match EventFile::of(to) {
-        Some(_) => None,
-        None => Some(open_existing(to).await),
+    let (target, shown) = match EventFile::of(to) {
+        Some(_) => (None, to.to_owned()),
+        None => (Some(open_existing(to).await), StoreUrl::parse(to)?.to_string()),
     };
     let capabilities = match &target {
         Some(Ok(store)) => Some(store.capabilities()),
@@ -73,8 +73,8 @@ pub(crate) async fn run(
     };
     anstream::println!("would copy from {}", source.shown());
     match &target {
-        Some(Err(_)) => anstream::println!("        to   {}, which is not there yet", shown(to)),
-        _ => anstream::println!("        to   {}", shown(to)),
+        Some(Err(_)) => anstream::println!("        to   {shown}, which does not exist yet"),
+        _ => anstream::println!("        to   {shown}"),
     }
     let known = EventFile::of(to).is_some() || capabilities.is_some();
     if known {
@@ -83,15 +83,15 @@ pub(crate) async fn run(
         }
     }
     let most = capabilities.map_or(usize::MAX, |capabilities| capabilities.max_event_bytes);
-    let mut batches = source.read(Position::START, select);
+    let mut chunks = source.read(Position::START, select);
     let (mut events, mut bytes, mut refused) = (0_u64, 0_u64, 0_u64);
-    while let Some(batch) = batches.recv().await {
-        for event in batch? {
+    while let Some(chunk) = chunks.recv().await {
+        for event in chunk? {
             (events, bytes) = (events + 1, bytes + event.size() as u64);
             let why = if event.size() > most {
-                "larger than the target takes"
+                "the event is larger than the target takes"
             } else if event.stream.is_system() || event.event_type.is_system() {
-                "a name that begins with $"
+                "a name begins with $"
             } else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! Where a copy goes to.
+//! Where a copy writes events: a store, or a file.
 
 use std::{
     fs::{File, OpenOptions},
@@ -7,23 +7,19 @@ use std::{
     time::Duration,
 };
 
-use annals::{Position, RecordedEvent, Store, StreamId, SubscriberId};
+use annals::{Position, RecordedEvent, Store, StoreUrl, StreamId, SubscriberId};
 use futures::future::try_join_all;
 
-use crate::{
-    failure::Failure,
-    lines::Entry,
-    place::{EventFile, Source},
-    url::shown,
-};
+use crate::{failure::Failure, file::EventFile, lines::Entry, source::Source};
 
-/// How many events, and bytes of payloads, are imported at once: enough for the work of a commit not
-/// to matter, and a moment's work to lose by Ctrl-C.
+/// The most events, and bytes of payloads, in one import: enough that the cost of a commit does not
+/// matter, and few enough that Ctrl-C loses little work.
 const MOST_EVENTS: usize = 5_000;
 const MOST_BYTES: usize = 8 << 20;
-/// The same where an import may take an append for each event.
+/// The most events in one import of a store that may need an append for each event.
 const MOST_APPENDS: usize = 500;
-/// How long to wait before an import that failed in passing is tried again; to repeat one is safe.
+/// The pauses before an import is tried again after a failure that may pass. An import can be
+/// repeated safely.
 const PAUSES_MS: [u64; 5] = [100, 200, 400, 800, 1_600];
 
 #[derive(Debug)]
@@ -34,10 +30,11 @@ pub(crate) enum Target {
 
 #[derive(Debug)]
 pub(crate) struct StoreTarget {
-    url: String,
+    url: StoreUrl,
     pub(crate) store: Arc<dyn Store>,
-    /// Whether what is there comes from the source, and may be removed as it was there.
-    pub(crate) is_ours: bool,
+    /// Whether all streams of the target come from the source, so that events that the source has
+    /// removed may be removed here.
+    pub(crate) may_remove: bool,
     /// How many streams are written at once.
     lanes: usize,
     most_events: usize,
@@ -47,30 +44,31 @@ pub(crate) struct StoreTarget {
 #[derive(Debug)]
 pub(crate) struct FileTarget {
     file: EventFile,
-    /// Standard output where there is none.
+    /// The open file, or `None` for standard output.
     open: Option<File>,
     lines: Vec<u8>,
 }
 
 impl Target {
-    /// Opens it, and creates what is missing.
+    /// Opens a target, and creates a store that is missing.
     pub(crate) async fn open(url: &str, lanes: usize) -> Result<Self, Failure> {
         if let Some(file) = EventFile::of(url) {
             return Ok(Self::File(FileTarget { file, open: None, lines: Vec::new() }));
         }
         let store = annals::connect(url).await?;
-        Ok(Self::Store(StoreTarget::new(url, store, lanes)))
+        Ok(Self::Store(StoreTarget::new(StoreUrl::parse(url)?, store, lanes)))
     }
 
+    /// The target as messages name it, without secrets.
     pub(crate) fn shown(&self) -> String {
         match self {
-            Self::Store(target) => shown(&target.url),
+            Self::Store(target) => target.url.to_string(),
             Self::File(target) => target.file.path.display().to_string(),
         }
     }
 
-    /// How many events, and bytes of payloads, one import takes.
-    pub(crate) fn batch(&self) -> (usize, usize) {
+    /// The most events, and bytes of payloads, in one import.
+    pub(crate) fn import_limits(&self) -> (usize, usize) {
         match self {
             Self::Store(target) => (target.most_events, target.most_bytes),
             Self::File(_) => (MOST_EVENTS, MOST_BYTES),
@@ -88,8 +86,8 @@ impl Target {
         }
     }
 
-    /// Notes that everything up to a position is written.
-    pub(crate) async fn note(
+    /// Saves that all events up to a position are written.
+    pub(crate) async fn save_progress(
         &mut self,
         copy: &SubscriberId,
         position: Position,
@@ -99,7 +97,8 @@ impl Target {
                 target.store.save_checkpoint(copy, position).await?;
                 Ok(())
             }
-            // Begins again, and leaves what it finds written as it is.
+            // The next run starts from the beginning. Events that are written already stay as they
+            // are.
             Self::Store(_) => Ok(()),
             Self::File(target) => tokio::task::block_in_place(|| target.sync()),
         }
@@ -107,12 +106,12 @@ impl Target {
 }
 
 impl StoreTarget {
-    fn new(url: &str, store: Arc<dyn Store>, lanes: usize) -> Self {
+    fn new(url: StoreUrl, store: Arc<dyn Store>, lanes: usize) -> Self {
         let capabilities = store.capabilities();
         let most = if capabilities.exact_import { MOST_EVENTS } else { MOST_APPENDS };
         let most_events = capabilities.max_append_events.min(most);
         let most_bytes = capabilities.max_append_bytes.min(MOST_BYTES);
-        Self { url: url.to_owned(), store, is_ours: false, lanes, most_events, most_bytes }
+        Self { url, store, may_remove: false, lanes, most_events, most_bytes }
     }
 
     async fn write(&self, source: &Source, events: Vec<RecordedEvent>) -> Result<(), Failure> {
@@ -150,8 +149,8 @@ impl StoreTarget {
         }
     }
 
-    /// Where the source has removed the events that the target has, or should have next: removes
-    /// them here as well, so that the stream goes on behind them. False where that is not so.
+    /// If the source has removed the events that the target has, or should get next: removes them from
+    /// the target as well, so that the stream continues after them. Returns whether that was so.
     async fn has_followed(&self, source: &Source, stream: &StreamId) -> Result<bool, Failure> {
         let Some(source) = source.store() else { return Ok(false) };
         let there = source.stream_info(stream).await?;
@@ -159,7 +158,7 @@ impl StoreTarget {
         let begins = there.first_version.unwrap_or(there.version.plus(1));
         let behind = here.first_version.is_some() && begins > here.version.plus(1);
         if behind {
-            self.check_ours(stream)?;
+            self.check_removal(stream)?;
             self.store.truncate(stream, begins).await?;
         }
         Ok(behind)
@@ -167,13 +166,13 @@ impl StoreTarget {
 }
 
 impl StoreTarget {
-    /// Refuses to remove what may be somebody else's.
-    pub(crate) fn check_ours(&self, stream: &StreamId) -> Result<()> {
-        if self.is_ours {
+    /// Refuses to remove events that may not come from the source.
+    pub(crate) fn check_removal(&self, stream: &StreamId) -> Result<()> {
+        if self.may_remove {
             return Ok(());
         }
         Err(Failure::conflict(format!(
-            "the target has events in {stream} that the source has removed, or never had: copy into \
+            "the target has events in {stream} that the source has removed or never had; copy into \
              an empty store, or leave this stream out"
         )))
     }
@@ -183,8 +182,8 @@ type Result<T, E = Failure> = std::result::Result<T, E>;
 
 fn differs(stream: &StreamId, error: annals::Error) -> Failure {
     let message = format!(
-        "the target has other events in {stream} than the source; `annals verify` shows which: copy \
-         into an empty store, or leave this stream out"
+        "the target has other events in {stream} than the source (`annals verify` shows the first); \
+         copy into an empty store, or leave this stream out"
     );
     Failure::conflict(message).because(&error)
 }
@@ -196,8 +195,8 @@ fn lane(stream: &StreamId, lanes: usize) -> usize {
 }
 
 impl FileTarget {
-    /// The last event of a file that is there. What a copy that was killed has left of a line is cut
-    /// off; a file that is no export stays as it is.
+    /// The last event of a file that exists. An incomplete last line, which a killed copy has left, is
+    /// cut off. A file that is no export is refused and not changed.
     pub(crate) fn resume(&mut self) -> Result<Option<RecordedEvent>> {
         if self.file.is_stdio() {
             return Ok(None);
@@ -216,14 +215,14 @@ impl FileTarget {
                 _ => {
                     return Err(self
                         .file
-                        .bad_line(number, "no event: this is no export of annals"));
+                        .bad_line(number, "this is no event that annals exported"));
                 }
             }
             Ok(true)
         })?;
         let begin = format.begin().as_bytes();
         if !rest.starts_with(begin) && !begin.starts_with(&rest) {
-            return Err(self.file.bad_end("no event: this is no export of annals"));
+            return Err(self.file.bad_end("this is no event that annals exported"));
         }
         file.set_len(whole).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failure)?;
         self.open = Some(file);
@@ -250,10 +249,10 @@ impl FileTarget {
     }
 }
 
-/// The length of all whole lines, and the beginning of the one that has no end.
+/// The length of all complete lines, and the beginning of the last line if it is incomplete.
 fn split_last_line(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
-    /// More than any line begins with that has to be recognised.
-    const SHOWN: u64 = 64;
+    /// Longer than [`Format::begin`](crate::file::Format::begin) of any format.
+    const REST: u64 = 64;
     const BLOCK: u64 = 64 * 1024;
     let mut end = file.seek(SeekFrom::End(0))?;
     let mut block = Vec::new();
@@ -270,6 +269,6 @@ fn split_last_line(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
     };
     file.seek(SeekFrom::Start(whole))?;
     let mut rest = Vec::new();
-    Read::by_ref(file).take(SHOWN).read_to_end(&mut rest)?;
+    Read::by_ref(file).take(REST).read_to_end(&mut rest)?;
     Ok((whole, rest))
 }

@@ -1,4 +1,4 @@
-//! One store against itself: what reads of its streams say, beside a read of all.
+//! Compares reads of each stream with a read of all, in one store.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::{failure::Failure, interrupt::Interrupt};
 /// How many streams are read at the same time.
 const AT_ONCE: usize = 4;
 
-/// Reads every stream, and compares it with what the read of all gave. Calls with the events of each
-/// as it is done.
+/// Reads every stream, and compares it with the result of the read of all. Calls `progress` with the
+/// number of events of each stream that was read.
 pub(crate) async fn compare(
     store: &Arc<dyn Store>,
     census: &Census,
@@ -28,7 +28,7 @@ pub(crate) async fn compare(
             let one = one(store.clone(), id.clone(), *tally, findings.clone());
             tokio::spawn(one).map(|read| match read {
                 Ok(read) => read,
-                Err(error) => Err(Failure::new("a task has panicked").because(&error)),
+                Err(error) => Err(Failure::new("a task panicked").because(&error)),
             })
         })
         .buffer_unordered(AT_ONCE);
@@ -47,7 +47,7 @@ async fn one(
     tally: Tally,
     findings: Findings,
 ) -> Result<u64, Failure> {
-    // Only what was there when all was read.
+    // Only the versions that the read of all has seen: more may have been appended since.
     let count = tally.last.get() + 1 - tally.first.get();
     let options = ReadStream::default().with_from(tally.first).with_limit(count);
     let mut events = store.read_stream(&id, options);
@@ -60,7 +60,7 @@ async fn one(
         if ordered && event.position <= position {
             findings.broken(|| {
                 format!(
-                    "version {} of {id}: its position is not after the one before",
+                    "version {} of {id}: its position is not after that of the version before",
                     event.version
                 )
             });
@@ -69,18 +69,18 @@ async fn one(
     }
     let info = store.stream_info(&id).await?;
     if info.first_version.is_none_or(|first| first > tally.first) {
-        findings.note(|| format!("{id} was truncated, or deleted, meanwhile"));
+        findings.note(|| format!("{id} was truncated or deleted while it was verified"));
     } else if digest != tally.digest {
         findings.broken(|| {
             format!(
-                "{id}: a read of the stream gives {read} events, or other ones, where a read of all \
-                 gave versions {} to {}",
+                "{id}: the {read} events of a read of the stream differ from versions {} to {} of a \
+                 read of all",
                 tally.first, tally.last
             )
         });
     } else if info.version < tally.last {
         findings.broken(|| {
-            format!("{id}: said to be at version {}, yet has {}", info.version, tally.last)
+            format!("{id}: stream_info says version {}, but there is {}", info.version, tally.last)
         });
     }
     Ok(read)

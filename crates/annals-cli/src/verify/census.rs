@@ -1,4 +1,4 @@
-//! Reads a store once, and takes down what each stream holds.
+//! Reads a store once, and records a digest of each stream.
 
 use std::collections::HashMap;
 
@@ -7,36 +7,36 @@ use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128};
 
 use super::{findings::Findings, ids::Ids};
-use crate::{failure::Failure, interrupt::Interrupt, place::Source, select::Select};
+use crate::{failure::Failure, interrupt::Interrupt, select::Select, source::Source};
 
-/// 16 bytes that stand for events and their order: XXH3, which finds accidents, not attacks, and
-/// costs less than the read.
+/// A hash over events and their order. XXH3 costs less than reading the events. It detects accidents,
+/// but not attacks.
 pub(crate) type Digest = u128;
 
-/// What was read of one stream: as much for each, however many events it has.
+/// What is recorded of one stream. Its size does not depend on the number of events.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally {
     pub(crate) first: Version,
     pub(crate) last: Version,
     pub(crate) digest: Digest,
-    /// Stands for the record times, which not every store can be given.
+    /// A hash over the record times. It is separate because not every store can take them over.
     pub(crate) times: u64,
 }
 
-/// What was read of a store.
+/// What is recorded of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     pub(crate) streams: HashMap<StreamId, Tally>,
     pub(crate) events: u64,
     pub(crate) bytes: u64,
-    /// Stands for the order over all streams.
+    /// A hash over the order of all streams.
     pub(crate) order: u64,
     position: Position,
     buffer: Vec<u8>,
 }
 
-/// The digest of events up to this one, given that of those before it. Every field is preceded by
-/// its length, or has a fixed one. The buffer is only to be used again.
+/// The digest of the events up to this one, made from the digest of the events before it. Each field
+/// has a fixed length or is preceded by its length. The buffer only saves allocations.
 pub(crate) fn chain(before: Digest, event: &RecordedEvent, buffer: &mut Vec<u8>) -> Digest {
     buffer.clear();
     buffer.extend_from_slice(&before.to_le_bytes());
@@ -68,7 +68,7 @@ impl Tally {
 }
 
 impl Census {
-    /// Takes down all that is selected. What breaks the contract goes to `findings`.
+    /// Reads all selected events. Breaches of the contract go to `findings`.
     pub(crate) async fn take(
         source: &Source,
         select: &Select,
@@ -78,14 +78,14 @@ impl Census {
     ) -> Result<Self, Failure> {
         let mut census = Self::default();
         let mut ids = Ids::default();
-        let mut batches = source.read(Position::START, select);
+        let mut chunks = source.read(Position::START, select);
         let ordered = source.store().is_none_or(|store| store.capabilities().global_order);
-        while let Some(batch) = batches.recv().await {
+        while let Some(chunk) = chunks.recv().await {
             if interrupt.is_set() {
                 return Err(Failure::interrupted());
             }
-            let batch = batch.map_err(|e| e.at(source.shown()))?;
-            for event in &batch {
+            let chunk = chunk.map_err(|e| e.at(source.shown()))?;
+            for event in &chunk {
                 census.add(event, ordered, findings);
                 ids.add(event)?;
             }
@@ -112,7 +112,9 @@ impl Census {
         tally.add(event, &mut self.buffer);
         for (name, payload) in [("data", &event.data), ("metadata", &event.metadata)] {
             if !decodes(payload) {
-                findings.broken(|| format!("{}: its {name} is no JSON, as it should be", at()));
+                findings.broken(|| {
+                    format!("{}: its {name} is no JSON, although its kind is JSON", at())
+                });
             }
         }
         let seed = self.order ^ event.version.get();
@@ -126,7 +128,7 @@ impl Census {
         streams
     }
 
-    /// Stands for all streams, whatever the order over them.
+    /// A digest of all streams, which does not depend on the order over them.
     pub(crate) fn digest(&self) -> Digest {
         let mut hasher = Xxh3::new();
         for (stream, tally) in self.sorted() {
@@ -142,7 +144,7 @@ fn decodes(payload: &Payload) -> bool {
     payload.kind() == ContentKind::Binary || payload.decode::<IgnoredAny>().is_ok()
 }
 
-/// As people, and other tools, see a digest.
+/// A digest in hexadecimal digits.
 pub(crate) fn hex(digest: Digest) -> String {
     format!("{digest:032x}")
 }

@@ -1,64 +1,65 @@
-//! What was found to be wrong.
+//! The differences and breaches that `verify` has found.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many of a sort are shown; all are counted.
+/// The most findings of each list that are shown. All are counted.
 const SHOWN: usize = 10;
 
-/// What is wrong, and what is only worth knowing. Clones are the same.
+/// Collects findings. All clones add to the same lists.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Findings {
-    found: Arc<Mutex<Found>>,
-    /// Where it is found, where that has to be said.
+    lists: Arc<Mutex<FindingLists>>,
+    /// The store in which the findings are, if there are two.
     place: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Found {
-    /// What breaks the contract, or is different: the first ones, and how many there are.
+pub(crate) struct FindingLists {
+    /// Breaches of the contract, or differences: the first few, and the number of all.
     pub(crate) broken: Vec<String>,
     pub(crate) broken_count: u64,
+    /// What is allowed, and still worth knowing.
     pub(crate) notes: Vec<String>,
     pub(crate) notes_count: u64,
 }
 
 impl Findings {
-    /// The same, of one of several stores.
+    /// The same lists, for findings in one of two stores.
     pub(crate) fn at(&self, place: String) -> Self {
-        Self { found: self.found.clone(), place: Some(place) }
+        Self { lists: self.lists.clone(), place: Some(place) }
     }
 
-    fn said(&self, text: String) -> String {
+    fn with_place(&self, text: String) -> String {
         match &self.place {
             Some(place) => format!("{place}: {text}"),
             None => text,
         }
     }
 
-    /// Takes down what must not be.
+    /// Adds a breach or a difference.
     pub(crate) fn broken(&self, text: impl FnOnce() -> String) {
         let mut found = self.lock();
         found.broken_count += 1;
         if found.broken.len() < SHOWN {
-            found.broken.push(self.said(text()));
+            found.broken.push(self.with_place(text()));
         }
     }
 
-    /// Takes down what may be.
+    /// Adds a note.
     pub(crate) fn note(&self, text: impl FnOnce() -> String) {
         let mut found = self.lock();
         found.notes_count += 1;
         if found.notes.len() < SHOWN {
-            found.notes.push(self.said(text()));
+            found.notes.push(self.with_place(text()));
         }
     }
 
-    pub(crate) fn found(&self) -> Found {
+    pub(crate) fn lists(&self) -> FindingLists {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Found> {
-        // Each change is one step, so a poisoned lock is sound.
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FindingLists> {
+        // A panic cannot leave the lists half changed, so a poisoned lock is usable.
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Which ids occur twice, among more of them than memory may hold.
+//! Finds event ids that occur twice, by sorting in files if there are too many for memory.
 
 use std::{
     cmp::Reverse,
@@ -13,32 +13,32 @@ use uuid::Uuid;
 use super::findings::Findings;
 use crate::failure::Failure;
 
-/// How many ids are sorted in memory, 24 MiB of them; then they go to a file.
+/// How many ids are sorted in memory (24 MiB) before they are written to a file.
 const IN_MEMORY: usize = 1 << 20;
 
-/// An id, and the position at which it stands.
-type Place = (Uuid, u64);
+/// An event's id and position.
+type IdAt = (Uuid, u64);
 
 #[derive(Default)]
 pub(crate) struct Ids {
-    places: Vec<Place>,
-    /// Files of sorted places, which the system removes.
+    ids: Vec<IdAt>,
+    /// Files of sorted ids. They have no names, so that the system removes them when they are closed.
     runs: Vec<File>,
 }
 
 impl Ids {
     pub(crate) fn add(&mut self, event: &RecordedEvent) -> Result<(), Failure> {
-        self.places.push((event.id, event.position.get()));
-        if self.places.len() < IN_MEMORY {
+        self.ids.push((event.id, event.position.get()));
+        if self.ids.len() < IN_MEMORY {
             return Ok(());
         }
         self.write_run().map_err(|e| Failure::from(e).at("a temporary file"))
     }
 
     fn write_run(&mut self) -> io::Result<()> {
-        self.places.sort_unstable();
+        self.ids.sort_unstable();
         let mut file = BufWriter::new(tempfile::tempfile()?);
-        for (id, position) in self.places.drain(..) {
+        for (id, position) in self.ids.drain(..) {
             file.write_all(id.as_bytes())?;
             file.write_all(&position.to_le_bytes())?;
         }
@@ -48,13 +48,13 @@ impl Ids {
         Ok(())
     }
 
-    /// Says which ids were seen twice: an id is no key, so that this is allowed, and still rarely
-    /// what was meant.
+    /// Adds a note for each id that occurs twice. The contract allows that, since an id is no key, but
+    /// it is rarely intended.
     pub(crate) fn report(mut self, findings: &Findings) -> Result<(), Failure> {
-        self.places.sort_unstable();
+        self.ids.sort_unstable();
         let mut runs: Vec<Run> =
             self.runs.into_iter().map(|file| Run::File(BufReader::new(file))).collect();
-        runs.push(Run::Memory(self.places.into_iter()));
+        runs.push(Run::Memory(self.ids.into_iter()));
         merge(runs, |first, second| {
             findings.note(|| {
                 format!("id {} stands at position {} and at {}", first.0, first.1, second.1)
@@ -65,14 +65,14 @@ impl Ids {
 }
 
 enum Run {
-    Memory(std::vec::IntoIter<Place>),
+    Memory(std::vec::IntoIter<IdAt>),
     File(BufReader<File>),
 }
 
 impl Run {
-    fn next(&mut self) -> io::Result<Option<Place>> {
+    fn next(&mut self) -> io::Result<Option<IdAt>> {
         let file = match self {
-            Self::Memory(places) => return Ok(places.next()),
+            Self::Memory(ids) => return Ok(ids.next()),
             Self::File(file) => file,
         };
         let (mut id, mut position) = ([0; 16], [0; 8]);
@@ -85,20 +85,20 @@ impl Run {
     }
 }
 
-/// Goes through sorted runs in one order, and calls with neighbours of one id.
-fn merge(mut runs: Vec<Run>, mut twice: impl FnMut(Place, Place)) -> io::Result<()> {
+/// Merges sorted runs, and calls `twice` with each pair of neighbours that have the same id.
+fn merge(mut runs: Vec<Run>, mut twice: impl FnMut(IdAt, IdAt)) -> io::Result<()> {
     let mut heads = BinaryHeap::new();
     for (number, run) in runs.iter_mut().enumerate() {
-        if let Some(place) = run.next()? {
-            heads.push(Reverse((place, number)));
+        if let Some(head) = run.next()? {
+            heads.push(Reverse((head, number)));
         }
     }
-    let mut before: Option<Place> = None;
-    while let Some(Reverse((place, number))) = heads.pop() {
-        if let Some(before) = before.filter(|before| before.0 == place.0) {
-            twice(before, place);
+    let mut before: Option<IdAt> = None;
+    while let Some(Reverse((head, number))) = heads.pop() {
+        if let Some(before) = before.filter(|before| before.0 == head.0) {
+            twice(before, head);
         }
-        before = Some(place);
+        before = Some(head);
         if let Some(run) = runs.get_mut(number)
             && let Some(next) = run.next()?
         {
@@ -117,16 +117,16 @@ mod tests {
         let mut ids = Ids::default();
         let mut twice = Vec::new();
         for n in 0..100_u128 {
-            ids.places.push((Uuid::from_u128(n * 7 % 90), n as u64));
+            ids.ids.push((Uuid::from_u128(n * 7 % 90), n as u64));
             if n % 30 == 29 {
                 ids.write_run().unwrap();
             }
         }
-        ids.places.sort_unstable();
+        ids.ids.sort_unstable();
         let mut runs: Vec<Run> =
             ids.runs.into_iter().map(|file| Run::File(BufReader::new(file))).collect();
         assert_eq!(runs.len(), 3);
-        runs.push(Run::Memory(ids.places.into_iter()));
+        runs.push(Run::Memory(ids.ids.into_iter()));
         merge(runs, |one, other| twice.push((one.1, other.1))).unwrap();
         twice.sort_unstable();
         assert_eq!(twice, (0..10).map(|n| (n, n + 90)).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! `annals verify`: one store against the contract, or two against each other.
+//! `annals verify`: checks one store against the contract, or compares two stores.
 
 mod alone;
 mod census;
@@ -18,42 +18,43 @@ use serde_json::json;
 
 use self::{
     census::{Census, hex},
-    findings::{Findings, Found},
+    findings::{FindingLists, Findings},
     pair::Strictness,
 };
 use crate::{
     failure::{Code, Failure},
     interrupt::Interrupt,
     output::{self, BAD, DIM, GOOD, styled},
-    place::Source,
-    select::{Select, Streams, Times},
+    select::{Select, SelectStreams, SelectTimes},
+    source::Source,
 };
 
-/// Verifies that one store keeps the contract, or that two hold the same.
+/// Verifies that one store keeps the contract, or that two stores hold the same events.
 ///
-/// One: versions are gapless, positions rise, a read of each stream gives what a read of all gave,
-/// and JSON is JSON; ids that occur twice are reported. Two: the same events in the same streams,
-/// byte for byte, and in the same order; the first difference is shown. URLs name stores, or exports:
-/// jsonl:FILE, cloudevents:FILE.
+/// With one URL, verify checks that versions have no gaps, that positions rise, that a read of each
+/// stream returns the same events as a read of all, and that JSON payloads are JSON. It reports ids
+/// that occur twice. With two URLs, verify checks that both stores have the same events in the same
+/// streams, byte for byte and in the same order, and shows the first difference. A URL names a store,
+/// or an export: jsonl:FILE, cloudevents:FILE.
 ///
-/// Takes memory for each stream, not for each event.
+/// Verify needs memory for each stream, but not for each event.
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
-    /// A store, or a file.
+    /// A store or a file.
     one: String,
-    /// Another, to be compared with it.
+    /// A second store or file, to compare with the first.
     other: Option<String>,
     #[command(flatten)]
-    streams: Streams,
+    streams: SelectStreams,
     #[command(flatten)]
-    times: Times,
-    /// Two stores may have different orders over all streams, as after a copy by several lanes.
+    times: SelectTimes,
+    /// Do not compare the order over all streams, which a copy with several lanes does not keep.
     #[arg(long)]
     any_order: bool,
-    /// Show the digest of each stream.
+    /// Print the digest of each stream.
     #[arg(long)]
     digests: bool,
-    /// Show the result as JSON.
+    /// Print a JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -68,7 +69,7 @@ impl Verify {
         let select = Select::of(self.streams.clone(), self.times.clone());
         let (interrupt, findings, began) =
             (Interrupt::listen(), Findings::default(), Instant::now());
-        let bars = Bars::default();
+        let bars = ProgressBars::default();
         let take = async |source: &Source, findings: Findings| {
             Census::take(source, &select, &interrupt, &findings, bars.reading(source)).await
         };
@@ -103,7 +104,7 @@ impl Verify {
             .into_iter()
             .flatten()
             .collect();
-        self.report(&sides, &findings.found(), read, began.elapsed())
+        self.report(&sides, &findings.lists(), read, began.elapsed())
     }
 
     async fn compare(
@@ -129,7 +130,8 @@ impl Verify {
             }
             _ => {
                 findings.note(|| {
-                    "streams without events were not compared: not both can list them".to_owned()
+                    "streams without events were not compared: one of the two cannot list them"
+                        .to_owned()
                 });
                 Ok(())
             }
@@ -139,7 +141,7 @@ impl Verify {
     fn report(
         &self,
         sides: &[(&Source, &Census)],
-        found: &Found,
+        found: &FindingLists,
         read: u64,
         took: Duration,
     ) -> Result<ExitCode, Failure> {
@@ -188,7 +190,7 @@ impl Verify {
             show(&mut out, DIM, &found.notes, found.notes_count)?;
             let verdict = match (found.broken_count, sides) {
                 (0, [_]) => styled(GOOD, "the contract is kept"),
-                (0, _) => styled(GOOD, "the same"),
+                (0, _) => styled(GOOD, "both hold the same"),
                 (count, [_]) => styled(BAD, format!("{count} breaches of the contract")),
                 (count, _) => styled(BAD, format!("{count} differences")),
             };
@@ -214,11 +216,11 @@ fn show(
     }
 }
 
-/// What is read, on a terminal.
+/// Progress bars, if standard error is a terminal.
 #[derive(Default)]
-struct Bars(indicatif::MultiProgress);
+struct ProgressBars(indicatif::MultiProgress);
 
-impl Bars {
+impl ProgressBars {
     fn add(&self, bar: ProgressBar, template: &str) -> ProgressBar {
         if !std::io::stderr().is_terminal() {
             return ProgressBar::hidden();
@@ -241,7 +243,7 @@ impl Bars {
     }
 
     fn clear(&self) {
-        // Nothing can be done about a terminal that is gone.
+        // If the terminal is gone, there is nothing to clear.
         let _ = self.0.clear();
     }
 }

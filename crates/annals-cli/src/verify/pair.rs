@@ -1,4 +1,4 @@
-//! Two stores against each other.
+//! Compares two stores.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,12 +11,12 @@ use super::{
 use crate::{
     failure::Failure,
     listing::Listing,
-    place::{Batches, Source},
-    select::{Select, Streams, Times},
-    show::said,
+    select::{Select, SelectStreams, SelectTimes},
+    show::described,
+    source::{Chunks, Source},
 };
 
-/// What is to be compared besides the events.
+/// What is compared besides the events.
 #[derive(Clone, Copy)]
 pub(crate) struct Strictness {
     /// The order over all streams.
@@ -29,7 +29,7 @@ pub(crate) async fn compare(
     (one, first): (&Source, &Census),
     (other, second): (&Source, &Census),
     strictness: Strictness,
-    times: &Times,
+    times: &SelectTimes,
     findings: &Findings,
 ) -> Result<(), Failure> {
     let mut streams: BTreeMap<&str, (&StreamId, [Option<&Tally>; 2])> = BTreeMap::new();
@@ -48,9 +48,9 @@ pub(crate) async fn compare(
                 other_times += u64::from(tally.times != other_tally.times);
             }
             [Some(_), Some(_)] => {
-                // The first is shown in full; to look for each would be to read it all again.
+                // Only the first difference is looked up, since that reads the stream again.
                 if explained {
-                    findings.broken(|| format!("{stream}: other events"));
+                    findings.broken(|| format!("{stream}: the events differ"));
                 } else {
                     let difference = first_difference(one, other, stream, times).await?;
                     findings.broken(|| format!("{stream}: {difference}"));
@@ -68,7 +68,7 @@ pub(crate) async fn compare(
         if strictness.times { findings.broken(text) } else { findings.note(text) }
     }
     if strictness.order && first.order != second.order && first.digest() == second.digest() {
-        findings.broken(|| "the same events, in another order over all streams".to_owned());
+        findings.broken(|| "the events are the same, in another order over all streams".to_owned());
     }
     Ok(())
 }
@@ -77,13 +77,13 @@ async fn first_difference(
     one: &Source,
     other: &Source,
     stream: &StreamId,
-    times: &Times,
+    times: &SelectTimes,
 ) -> Result<String, Failure> {
-    let streams = Streams { ids: vec![stream.clone()], ..Streams::default() };
+    let streams = SelectStreams { ids: vec![stream.clone()], ..SelectStreams::default() };
     let select = Select::of(streams, times.clone());
     let (mut here, mut there) = (
-        Events::new(one.read(Position::START, &select)),
-        Events::new(other.read(Position::START, &select)),
+        EventReader::new(one.read(Position::START, &select)),
+        EventReader::new(other.read(Position::START, &select)),
     );
     loop {
         let version = match (here.next().await?, there.next().await?) {
@@ -93,7 +93,7 @@ async fn first_difference(
             },
             (Some(event), None) => (event.version, one),
             (None, Some(event)) => (event.version, other),
-            (None, None) => return Ok("changed while it was read".to_owned()),
+            (None, None) => return Ok("the stream changed while it was read".to_owned()),
         };
         return Ok(format!("version {}: only in {}", version.0, version.1.shown()));
     }
@@ -111,35 +111,36 @@ fn differs(one: &RecordedEvent, other: &RecordedEvent) -> Option<&'static str> {
     .find_map(|(what, differs)| differs.then_some(what))
 }
 
-struct Events {
-    batches: Batches,
-    batch: std::vec::IntoIter<RecordedEvent>,
+/// Reads chunks of events one by one.
+struct EventReader {
+    chunks: Chunks,
+    chunk: std::vec::IntoIter<RecordedEvent>,
 }
 
-impl Events {
-    fn new(batches: Batches) -> Self {
-        Self { batches, batch: Vec::new().into_iter() }
+impl EventReader {
+    fn new(chunks: Chunks) -> Self {
+        Self { chunks, chunk: Vec::new().into_iter() }
     }
 
     async fn next(&mut self) -> Result<Option<RecordedEvent>, Failure> {
         loop {
-            if let Some(event) = self.batch.next() {
+            if let Some(event) = self.chunk.next() {
                 return Ok(Some(event));
             }
-            match self.batches.recv().await.transpose()? {
-                Some(batch) => self.batch = batch.into_iter(),
+            match self.chunks.recv().await.transpose()? {
+                Some(chunk) => self.chunk = chunk.into_iter(),
                 None => return Ok(None),
             }
         }
     }
 }
 
-/// Whether streams of which there may be no event left are the same: truncated, deleted and
+/// Compares the states of all streams, also of those without events: truncated, deleted and
 /// tombstoned ones.
 pub(crate) async fn compare_states(
     one: &Arc<dyn Store>,
     other: &Arc<dyn Store>,
-    streams: &Streams,
+    streams: &SelectStreams,
     findings: &Findings,
 ) -> Result<(), Failure> {
     let (mut here, mut there) = (Listing::of(one), Listing::of(other));
@@ -153,13 +154,23 @@ pub(crate) async fn compare_states(
         };
         match (order, &a, &b) {
             (std::cmp::Ordering::Equal, Some((stream, a)), Some((_, b))) if a != b => {
-                findings.broken(|| format!("{stream}: {} here, {} there", said(a), said(b)));
+                findings.broken(|| {
+                    format!(
+                        "{stream}: {} in the first store, {} in the second",
+                        described(a),
+                        described(b)
+                    )
+                });
             }
             (std::cmp::Ordering::Less, Some((stream, a)), _) => {
-                findings.broken(|| format!("{stream}: {} here, unknown there", said(a)));
+                findings.broken(|| {
+                    format!("{stream}: {} in the first store, unknown in the second", described(a))
+                });
             }
             (std::cmp::Ordering::Greater, _, Some((stream, b))) => {
-                findings.broken(|| format!("{stream}: unknown here, {} there", said(b)));
+                findings.broken(|| {
+                    format!("{stream}: unknown in the first store, {} in the second", described(b))
+                });
             }
             _ => {}
         }

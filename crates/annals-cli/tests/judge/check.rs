@@ -11,7 +11,7 @@ use annals_test_stores::{Fresh, Kind};
 
 use crate::{Ran, annals, free_port, leftovers};
 
-/// Also as JSON, with the same exit status.
+/// Runs `check` twice, once with `--json`: both end with the same exit status.
 fn check(url: &str, code: i32) -> (Ran, serde_json::Value) {
     let ran = annals(&["check", url]).ended_with(code);
     let json = annals(&["check", url, "--json"]).ended_with(code).json();
@@ -35,7 +35,7 @@ pub(crate) async fn good(kind: Kind) {
     assert_eq!(ran.stderr, "");
 }
 
-/// Nothing is created, until that is asked for.
+/// `check` creates nothing without `--create`.
 pub(crate) async fn missing(kind: Kind) {
     let fresh = Fresh::open(&kind).await;
     let url = match kind.name() {
@@ -47,7 +47,7 @@ pub(crate) async fn missing(kind: Kind) {
     assert!(ran.stdout.contains("is missing\n"), "{}", ran.stdout);
     assert!(ran.stdout.contains("annals check --create URL"), "{}", ran.stdout);
     assert!(json["schema"]["found"].is_null(), "{json:#}");
-    // As the first call has created nothing.
+    // The first call has created nothing.
     check(&url, 3);
     if kind.name() == "sqlite" {
         assert!(!leftovers::file(&url).exists());
@@ -141,7 +141,7 @@ pub(crate) fn nobody_there() {
     ] {
         let (ran, json) = check(&url, 1);
         let all = format!("{}{}{json}", ran.stdout, ran.stderr);
-        assert!(ran.stdout.contains("to mend:"), "{all}");
+        assert!(ran.stdout.contains("to fix:"), "{all}");
         assert!(ran.stdout.contains("see that it runs"), "{all}");
         assert_eq!((&json["reachable"], ran.stderr.as_str()), (&false.into(), ""), "{all}");
         assert!(!all.contains("hunter2"), "{all}");

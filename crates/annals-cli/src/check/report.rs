@@ -1,11 +1,11 @@
-//! What a look at a store has found.
+//! The report of `annals check`.
 
 use std::{
     io::{self, Write},
     process::ExitCode,
 };
 
-use annals::{Capabilities, Error, ErrorKind};
+use annals::{Backend, Capabilities, Error, ErrorKind};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -13,11 +13,11 @@ use crate::{
     output::{self, BAD, BOLD, GOOD, styled},
 };
 
-pub(crate) struct Findings {
-    backend: &'static str,
-    /// What server or library it is.
+pub(crate) struct CheckReport {
+    backend: Backend,
+    /// The name and version of the server or library.
     pub(crate) server: Option<String>,
-    /// More that is worth to know.
+    /// Further rows of the report.
     pub(crate) facts: Vec<(&'static str, String)>,
     schema: Option<Schema>,
     pub(crate) capabilities: Option<Capabilities>,
@@ -25,7 +25,7 @@ pub(crate) struct Findings {
     is_unreachable: bool,
 }
 
-/// The versions of the schema: that which is there, where one is, and that which this build has.
+/// The version of the schema that exists, if one does, and the version that this build needs.
 struct Schema {
     found: Option<i64>,
     needed: i64,
@@ -33,28 +33,28 @@ struct Schema {
 
 struct Problem {
     what: String,
-    /// How to mend it, where `what` does not say so.
-    mend: Option<&'static str>,
+    /// How to fix the problem, if `what` does not say so.
+    fix: Option<&'static str>,
 }
 
-const CREATE: &str = "it is created when a store is first opened there; `annals check --create \
-                      URL` does it now";
-const MIGRATE: &str = "it is migrated when a store is next opened there, after which older versions \
-                       of annals refuse it; `annals check --create URL` does it now";
+const CREATE: &str = "a program creates it when it first opens the store; `annals check --create URL` \
+                      creates it now";
+const MIGRATE: &str = "a program migrates it when it next opens the store, and then older versions of \
+                       annals refuse the store; `annals check --create URL` migrates it now";
 
-impl Findings {
-    pub(crate) fn new(backend: &'static str) -> Self {
+impl CheckReport {
+    pub(crate) fn new(backend: Backend) -> Self {
         let (server, schema, capabilities) = (None, None, None);
         let (facts, problems) = (Vec::new(), Vec::new());
         Self { backend, server, facts, schema, capabilities, problems, is_unreachable: false }
     }
 
-    pub(crate) fn problem(&mut self, what: impl Into<String>, mend: &'static str) {
-        self.problems.push(Problem { what: what.into(), mend: Some(mend) });
+    pub(crate) fn problem(&mut self, what: impl Into<String>, fix: &'static str) {
+        self.problems.push(Problem { what: what.into(), fix: Some(fix) });
     }
 
-    /// Notes the version that is there, if one is; whether it is the one that this build has.
-    /// `what` is where it should be.
+    /// Reports the version of the schema that exists, if one does, and returns whether it is the
+    /// version that this build needs. `what` names the schema.
     pub(crate) fn schema(&mut self, found: Option<i64>, needed: i64, what: &str) -> bool {
         self.schema = Some(Schema { found, needed });
         match found {
@@ -64,7 +64,7 @@ impl Findings {
                 self.problem(what, MIGRATE);
             }
             Some(found) if found > needed => self.problem(
-                format!("a newer annals has created {what}: version {found}"),
+                format!("a newer version of annals has created {what}: version {found}"),
                 "upgrade annals; nothing was changed",
             ),
             Some(_) => return true,
@@ -72,24 +72,24 @@ impl Findings {
         false
     }
 
-    /// An error of the store, whose message says what to do.
+    /// Reports an error of the store.
     pub(crate) fn error(&mut self, error: Error) {
         self.is_unreachable |= matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Busy);
-        let mend = match error.kind() {
+        let fix = match error.kind() {
             ErrorKind::Unavailable => {
                 Some("see that it runs, and that host, port and TLS in the URL are right")
             }
             ErrorKind::Denied => Some("look at user, password and privileges"),
             _ => None,
         };
-        self.problems.push(Problem { what: Failure::from(error).into_message(), mend });
+        self.problems.push(Problem { what: Failure::from(error).into_message(), fix });
     }
 
-    /// Why `--create` did nothing, unless what was found says so already.
+    /// Reports why `--create` failed, unless the store cannot be reached, which is reported already.
     pub(crate) fn could_not_create(&mut self, error: Error) {
         if !self.is_unreachable {
             let what = format!("not created: {}", Failure::from(error).into_message());
-            self.problems.push(Problem { what, mend: None });
+            self.problems.push(Problem { what, fix: None });
         }
     }
 
@@ -105,7 +105,7 @@ impl Findings {
         let mut rows = vec![
             ("store", store.to_owned()),
             ("annals", env!("CARGO_PKG_VERSION").to_owned()),
-            ("backend", self.backend.to_owned()),
+            ("backend", self.backend.to_string()),
         ];
         rows.extend(self.server.iter().map(|server| ("server", server.clone())));
         rows.extend(self.facts.iter().cloned());
@@ -116,12 +116,12 @@ impl Findings {
             output::pairs(out, &capabilities.rows())?;
         }
         writeln!(out)?;
-        for Problem { what, mend } in &self.problems {
-            // A line each, whatever a driver says.
+        for Problem { what, fix } in &self.problems {
+            // Drivers report errors of several lines. A problem is one line.
             let what = what.replace(['\n', '\r'], " ");
-            writeln!(out, "{} {what}", styled(BAD, "to mend:"))?;
-            if let Some(mend) = mend {
-                writeln!(out, "  {mend}")?;
+            writeln!(out, "{} {what}", styled(BAD, "to fix:"))?;
+            if let Some(fix) = fix {
+                writeln!(out, "  {fix}")?;
             }
         }
         if self.problems.is_empty() {
@@ -134,7 +134,7 @@ impl Findings {
         let text = |rows: &[(&'static str, String)]| -> Map<String, Value> {
             rows.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
         };
-        let problem = |Problem { what, mend }: &Problem| json!({ "what": what, "mend": mend });
+        let problem = |Problem { what, fix }: &Problem| json!({ "what": what, "fix": fix });
         let problems: Vec<_> = self.problems.iter().map(problem).collect();
         let schema = self
             .schema
@@ -144,7 +144,7 @@ impl Findings {
         let found = json!({
             "store": store,
             "annals": env!("CARGO_PKG_VERSION"),
-            "backend": self.backend,
+            "backend": self.backend.name(),
             "server": self.server,
             "facts": text(&self.facts),
             "schema": schema,
@@ -162,9 +162,9 @@ impl std::fmt::Display for Schema {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { found, needed } = self;
         match found {
-            Some(found) if found == needed => write!(f, "version {found}, as this build has it"),
-            Some(found) => write!(f, "version {found}; this build has {needed}"),
-            None => write!(f, "none; this build has {needed}"),
+            Some(found) if found == needed => write!(f, "version {found}, which this build needs"),
+            Some(found) => write!(f, "version {found}; this build needs {needed}"),
+            None => write!(f, "none; this build needs {needed}"),
         }
     }
 }
