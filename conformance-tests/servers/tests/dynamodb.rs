@@ -1,5 +1,5 @@
-//! Servers, and the HTTP clients that measure, disturb and stop requests to them. Moto's are
-//! ignored where it is not installed, unless `ANNALS_REQUIRE` names `moto`.
+//! Servers, and the HTTP clients that measure, disturb and stop requests to them. Tests with moto
+//! are ignored if it is not installed, unless `ANNALS_REQUIRE` names `moto`.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::{
@@ -34,7 +34,7 @@ type Item = HashMap<String, AttributeValue>;
 /// How long a test waits for what has to happen soon.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Set in a process that is to be killed while it has a server.
+/// Set in the environment of a process that is killed while it has a server.
 const VICTIM: &str = "ANNALS_TEST_SERVERS_VICTIM";
 
 fn main() -> ExitCode {
@@ -68,7 +68,7 @@ where
     Trial::ignorable_test(format!("{name} ({of})"), move || {
         let source = source?;
         let started = async {
-            // A test that needs no server yet starts one, to know whether it can.
+            // Start a server even for a test that does not use it, to know whether it is installed.
             match source.start().await {
                 Ok(server) => test(server).await.map(|()| Completion::Completed),
                 Err(e) if source == Source::Moto && !is_required("moto") => {
@@ -92,7 +92,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(future)
 }
 
-/// A client that shows everything that happens.
+/// A client without retries, which shows every error.
 fn client(server: &DynamoDb, http: SharedHttpClient) -> Client {
     let config = server.config().to_builder().retry_config(RetryConfig::disabled());
     Client::from_conf(config.http_client(http).build())
@@ -188,7 +188,7 @@ async fn restarts_over_the_same_data(server: DynamoDb) -> Tested {
     for sk in 0..10 {
         put(&client, &table, "a", sk).await?;
         let idle = tokio::net::TcpStream::connect(addr).await?;
-        // Any request will do to know that the server has the connection.
+        // Any answer proves that the server has accepted the connection.
         idle.writable().await?;
         idle.try_write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")?;
         idle.readable().await?;
@@ -198,7 +198,7 @@ async fn restarts_over_the_same_data(server: DynamoDb) -> Tested {
             idle.readable().await.is_ok() && matches!(idle.try_read(&mut buffer), Ok(0) | Err(_))
         };
         tokio::time::timeout(PATIENCE, async { while !closed().await {} }).await?;
-        // A pooled connection may be gone without the client having seen it.
+        // The client may still try a pooled connection that the server has closed.
         let back = || async { count(&client, &table, "a").await.is_ok() };
         until("the server is back", PATIENCE, back).await?;
         assert_eq!(count(&client, &table, "a").await?, i32::try_from(sk)? + 1);
@@ -246,7 +246,7 @@ async fn given_server_is_used_with_a_prefix(server: DynamoDb) -> Tested {
     Ok(())
 }
 
-/// Has a server until it is killed.
+/// Runs a server until this process is killed.
 async fn be_killed() -> Tested {
     let server = Source::Moto.start().await?;
     println!("{}", server.addr().unwrap());
@@ -300,7 +300,7 @@ async fn meter_counts_what_the_server_tells(server: DynamoDb) -> Tested {
     let expected =
         told(query(&plain).return_consumed_capacity(total.clone()).send().await?.consumed_capacity);
     assert!(expected >= 2.0);
-    // What the caller asks for stays as it is, and is counted too.
+    // A caller that asks for the units itself gets them, and they are counted, too.
     let asked = query(&metered).return_consumed_capacity(total.clone()).send().await?;
     assert_eq!(told(asked.consumed_capacity), expected);
     let usage = meter.take();
@@ -322,7 +322,7 @@ async fn meter_counts_what_the_server_tells(server: DynamoDb) -> Tested {
     assert_eq!((usage.write_units, usage.read_units), (expected, 0.0));
     assert!(expected >= 8.0, "{expected} units");
 
-    // Repeated with its token, a transaction is only read.
+    // A transaction that is repeated with its token costs a read only.
     for (read, write) in [(0.0, 4.0), (4.0, 0.0)] {
         transaction(&metered, &table, "c", 2).client_request_token("token").send().await?;
         let usage = meter.take();
@@ -443,7 +443,7 @@ async fn transactions_conflict(server: DynamoDb) -> Tested {
     }
     assert_eq!(blamed, [true; 3]);
     assert_eq!(count(&plain, &table, "a").await?, 0);
-    // It is no fault of a plain read.
+    // A plain read has no conflicts.
     let read = client.get_item().table_name(&table).set_key(Some(key("a", 1)));
     assert!(read.send().await?.item.is_none());
     Ok(())
@@ -462,7 +462,8 @@ async fn stale_reads_are_old(server: DynamoDb) -> Tested {
         get.consistent_read(consistent).send()
     };
     let query = |consistent| {
-        // Two values, whose order in the request is by chance.
+        // The order of the two values in the request is random: an answer is found again all the
+        // same.
         let query = client.query().table_name(&table);
         let query = query.key_condition_expression("pk = :pk AND sk < :many");
         let query = query.expression_attribute_values(":pk", s("a"));
@@ -480,14 +481,14 @@ async fn stale_reads_are_old(server: DynamoDb) -> Tested {
         Ok::<_, BoxError>(answer.responses.unwrap()[&table].len())
     };
 
-    // For a first time, nothing has been written.
+    // The first stale answer is the one before anything was written.
     assert!(get(false).await?.item.is_none());
     assert!(get(true).await?.item.is_some());
     assert_eq!((query(false).await?.count(), query(true).await?.count()), (0, 1));
     assert_eq!((found(false).await?, found(true).await?), (0, 1));
     assert_eq!(faults.counts()["stale"], 3);
 
-    // Then it is as it was when it was last read.
+    // A later stale answer is the last one that was read.
     faults.set_rates(fresh);
     assert_eq!((query(false).await?.count(), found(false).await?), (1, 1));
     put(&plain, &table, "a", 2).await?;
@@ -612,7 +613,7 @@ async fn dies_after_a_request(server: DynamoDb) -> Tested {
     dies(&server, Dying::after(2), 3).await
 }
 
-/// A process that dies while it writes, and leaves as many items.
+/// A process dies while it writes, and leaves this many items.
 async fn dies(server: &DynamoDb, dying: Dying, left: u32) -> Tested {
     let (plain, table) = (server.client(), create_table(server, "t").await?);
     let client = client(server, dying.http_client());

@@ -1,8 +1,8 @@
-# The table of a store, for Terraform: what `create=true` creates, with the variables to be chosen.
+# The table of a store, for Terraform: the table that `create=true` creates, with variables.
 # `tests/definition.rs` compares the two.
 
 variable "table_name" {
-  description = "The table of dynamodb://<table>."
+  description = "The name of the table, as in dynamodb://<table>."
   type        = string
   default     = "annals"
 }
@@ -35,7 +35,7 @@ resource "aws_dynamodb_table" "annals" {
     type = "N"
   }
 
-  # Snapshots only, and those only where `snapshot_ttl` is set.
+  # Only snapshots expire, and only if the store has a `snapshot_ttl`.
   ttl {
     attribute_name = "expires"
     enabled        = true
@@ -47,13 +47,13 @@ resource "aws_dynamodb_table" "annals" {
 
   deletion_protection_enabled = var.deletion_protection
 
-  # Events outlive the plan.
+  # Keep the events when the resource is removed from the plan.
   lifecycle {
     prevent_destroy = true
   }
 }
 
 output "table_arn" {
-  description = "For the policies."
+  description = "The ARN of the table, for the policies."
   value       = aws_dynamodb_table.annals.arn
 }

@@ -245,7 +245,7 @@ fn decompress<T: DeserializeOwned>(format: u8, rest: &[u8]) -> Result<T> {
                 return Err(corrupt("compressed bytes have an impossible length"));
             }
             let mut packed = Vec::with_capacity(length);
-            // Read one byte more than there should be, to notice bytes that are longer than they say.
+            // Read one byte more than there should be, to notice a length that is too small.
             let mut decoder = Decompressor::new(compressed, BUFFER).take(length as u64 + 1);
             let read_all = decoder.read_to_end(&mut packed);
             read_all.map_err(|e| corrupt("the bytes cannot be decompressed").with_source(e))?;

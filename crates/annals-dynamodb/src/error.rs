@@ -156,8 +156,8 @@ fn of_service(code: &str, server_error: bool) -> (ErrorKind, &'static str) {
         }
         code if DENIED.contains(&code) => (
             ErrorKind::Denied,
-            "the credentials do not allow the request; the documentation of annals-dynamodb has the \
-             policy that a store needs",
+            "the credentials do not allow the request; the documentation of annals-dynamodb has \
+             the policy that a store needs",
         ),
         _ if server_error => {
             (ErrorKind::Unavailable, "DynamoDB reported a failure of its own; try again")

@@ -81,7 +81,7 @@ impl Head {
 }
 
 /// The ends of the streams that were read or written last. Another process may have appended since,
-/// so whoever relies on one writes under [`Head::condition`].
+/// so an append that relies on one is written under [`Head::condition`].
 #[derive(Debug)]
 pub(crate) struct Heads(Mutex<LruCache<StreamId, Head>>);
 
@@ -121,7 +121,7 @@ impl Heads {
             (ExpectedVersion::Exact(version), known) => {
                 known.filter(|known| known.stream.version == version)
             }
-            // An append of the very events that are last may be a retry, which only the table tells.
+            // An append that ends with the last event may be a retry: the table has to be read.
             (ExpectedVersion::Any | ExpectedVersion::StreamExists, known) => {
                 known.filter(|known| {
                     known.last_id.is_some()

@@ -164,7 +164,8 @@ impl Shared {
         self.shorten(&key, "", kept_from, left.as_deref()).await
     }
 
-    /// Replaces the events of an item, or of the entry of the log at a path, by those that are left.
+    /// Replaces the events of an item, or of an entry of a slot, by those that are left. `path` is
+    /// that of the entry, and empty for an item.
     async fn shorten(
         &self,
         key: &Key,

@@ -1,5 +1,5 @@
-//! Wakes subscribers: at once after an append of this store, and by polling the table for appends of
-//! other processes.
+//! Wakes subscribers: at once after an append of this store, and by polling the table for appends
+//! of other processes.
 
 use std::{
     collections::HashMap,
@@ -21,8 +21,8 @@ use crate::{
 
 /// How soon to poll again after a poll that found something.
 const SOON: Duration = Duration::from_millis(20);
-/// A task that began to poll and has not finished after this time is taken for one that is not
-/// polled by its runtime any more: another task takes over.
+/// If a subscriber began to poll and has not finished after this time, perhaps nobody awaits it any
+/// more: another subscriber takes over.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// How often to poll: soon after there was something, and then ever more rarely. This is no
@@ -139,7 +139,7 @@ impl Notifier {
         loop {
             let next = {
                 let turn = self.turn();
-                // Look often enough to take over from a task that is stuck.
+                // Look often enough to take over from a subscriber that is stuck.
                 turn.next.min(Instant::now() + turn.pace.longest)
             };
             sleep_until(next).await;

@@ -99,7 +99,7 @@ impl Shared {
 
     pub(crate) async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
         let [revision, token, ttl] = record.to_stored().map(i64::unsigned_abs);
-        // Distinguishes this record from one that another call wrote, if the answer of a try was lost.
+        // If the answer to the first try is lost, this tells whether the record is ours.
         let nonce = fastrand::u64(..);
         let mut item = Key::lease(name.as_str()).to_item();
         let numbers = [(REVISION, revision), (TOKEN, token), (TIME_TO_LIVE, ttl), (NONCE, nonce)];

@@ -251,7 +251,7 @@ impl Table {
         }
         if !is_empty {
             return incompatible(format!(
-                "the table {:?} has items that are not of annals; give the store a table of its own",
+                "the table {:?} has items that are not of annals; use a table of the store's own",
                 self.name
             ));
         }

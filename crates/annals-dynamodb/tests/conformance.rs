@@ -1,6 +1,5 @@
-//! The conformance suite on DynamoDB: on whatever server can be had, each case in a table of its
-//! own; with an order over all streams, without, and with every harm at once that requests can come
-//! to.
+//! The conformance suite on DynamoDB, each case in a table of its own: with an order over all
+//! streams, without an order, and with every kind of fault in its requests.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -30,12 +29,12 @@ struct Server {
     name: &'static str,
     source: Result<Source, String>,
     options: DynamoDbOptions,
-    /// What requests come to.
+    /// The faults of requests.
     faults: Option<Faults>,
     places: Mutex<HashMap<String, Place>>,
 }
 
-/// Where the namespace of a case that does harm is.
+/// The server of a case that injects faults, and the proxy before it.
 #[derive(Clone)]
 struct Place {
     server: Arc<DynamoDb>,
@@ -65,7 +64,7 @@ impl Server {
         format!("{namespace}.{}", self.name)
     }
 
-    /// Past the proxy, as somebody does who goes past the store; with the name of the table.
+    /// A client that goes past the proxy and past the store, and the name of the table.
     async fn client(&self, namespace: &str) -> Result<(Client, String), BoxError> {
         let server = match self.place(namespace) {
             Some(place) => place.server,
@@ -74,7 +73,7 @@ impl Server {
         Ok((server.client(), server.table(&self.table(namespace))))
     }
 
-    /// Changes one attribute, which has to be there.
+    /// Changes an attribute that exists.
     async fn set(
         &self,
         namespace: &str,
@@ -95,7 +94,8 @@ impl Server {
         Ok(())
     }
 
-    /// Makes the item unreadable in which an event is, and where the log has it, too, that as well.
+    /// Makes the item with an event unreadable, and its entry in the log if that has the event,
+    /// too.
     async fn corrupt(&self, namespace: &str) -> Result<(), BoxError> {
         let (stream, version) = CORRUPT_EVENT;
         let (client, table) = self.client(namespace).await?;
@@ -110,7 +110,7 @@ impl Server {
             .limit(1)
             .send()
             .await?;
-        let item = found.items().first().ok_or("the event is not there")?;
+        let item = found.items().first().ok_or("the event does not exist")?;
         let number = |name: &str| match item.get(name) {
             Some(N(n)) => n.parse::<u64>().ok(),
             _ => None,
@@ -145,7 +145,7 @@ impl Harness for Server {
         } else {
             shared().await?
         };
-        let addr = server.addr().ok_or("no proxy can be put before this server")?;
+        let addr = server.addr().ok_or("this server has no address for a proxy")?;
         let proxy = Arc::new(Proxy::between(addr, Writes::new("")).await?);
         self.places().insert(namespace.to_owned(), Place { server, proxy });
         Ok(())
@@ -176,26 +176,26 @@ impl Harness for Server {
     async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
         let (client, table) = self.client(namespace).await?;
         if let Err(error) = client.delete_table().table_name(table).send().await {
-            // A case that only asks for refusals never opens it.
+            // A case that only tests refusals never opens the store.
             let error = error.into_service_error();
             if !error.is_resource_not_found_exception() {
                 return Err(error.into());
             }
         }
         let place = self.places().remove(namespace);
-        // To drop a server waits for its end.
+        // Dropping a server waits for its end.
         Ok(tokio::task::spawn_blocking(move || std::mem::drop(place)).await?)
     }
 
     fn patience(&self) -> Duration {
-        // moto takes a hundred times as long.
+        // moto is a hundred times slower.
         Duration::from_secs(if matches!(self.source, Ok(Source::Moto)) { 150 } else { 30 })
     }
 
     fn cannot_inject(&self, fault: Fault) -> Option<String> {
         let source = self.source.as_ref().ok()?;
         let restart = fault == Fault::RestartServer && !matches!(source, Source::InProcess);
-        restart.then(|| format!("{source} is not ours to restart"))
+        restart.then(|| format!("tests may not restart {source}"))
     }
 
     async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), BoxError> {
@@ -216,13 +216,13 @@ impl Harness for Server {
 fn main() -> ExitCode {
     let seed = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
-    // Dead writers and other processes are noticed sooner than a user would want to pay for.
+    // Short times make the cases fast. In production such frequent polls would be expensive.
     let options = DynamoDbOptions::default()
         .with_poll_interval(Duration::from_millis(50))
         .with_close_after(Duration::from_millis(100));
     let ordered = Server::new("dynamodb", options.clone());
     let unordered = Server::new("dynamodb-unordered", options.clone().with_order(false));
-    // Not to where a test runner reads the list of cases.
+    // Not to the standard output, where a test runner reads the list of cases.
     eprintln!("dynamodb-faults: the faults are those of ANNALS_SEED={seed}");
     let faults = Faults::new(seed, Rates::all(0.02));
     let faulty = Server::new("dynamodb-faults", options).with_faults(&faults);

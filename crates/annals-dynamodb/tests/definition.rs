@@ -1,5 +1,6 @@
-//! What stands in `schema/` is what the adapter does: the table of CloudFormation and of Terraform
-//! is the one that it creates, and the policies allow the requests that it sends, and no others.
+//! `schema/` agrees with the adapter: the templates for CloudFormation and Terraform define the
+//! table that the adapter creates, and the policies allow the requests that it sends, and no
+//! others.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::{
@@ -40,15 +41,15 @@ const TERRAFORM: &str = include_str!("../schema/table.tf");
 const USE: &str = include_str!("../schema/policy.json");
 const CREATE: &str = include_str!("../schema/policy-create.json");
 
-/// What matters of a table.
+/// The properties of a table that are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Definition {
-    /// HASH and RANGE, and the name of each.
+    /// The names of the keys, by their types HASH and RANGE.
     keys: BTreeMap<String, String>,
-    /// The names and types of all attributes that are defined.
+    /// The types of all defined attributes, by their names.
     attributes: BTreeMap<String, String>,
     billing: String,
-    /// The attribute with time to live, where that is on.
+    /// The attribute with time to live, if that is on.
     expires: Option<String>,
 }
 
@@ -73,7 +74,7 @@ impl Definition {
         })
     }
 
-    /// The only resource of a template. The parser takes `!Ref` for any other text.
+    /// The only resource of a template. The parser ignores the tag `!Ref`.
     fn of_cloudformation(template: &str) -> Self {
         let template = YamlLoader::load_from_str(template).unwrap().remove(0);
         let resources = template["Resources"].as_hash().unwrap();
@@ -144,7 +145,7 @@ async fn table_definitions_are_what_the_adapter_creates() -> Tested {
     Ok(())
 }
 
-/// The test above would notice.
+/// Proves that the test above compares every property.
 #[test]
 fn every_difference_of_a_definition_is_seen() {
     let cloudformation = Definition::of_cloudformation(CLOUDFORMATION);
@@ -173,7 +174,7 @@ fn every_difference_of_a_definition_is_seen() {
     }
 }
 
-/// Notes which actions IAM would have to allow for the requests of a client.
+/// Records which actions IAM has to allow for the requests of a client.
 #[derive(Clone, Debug, Default)]
 struct Recorder(Arc<Mutex<Actions>>);
 
@@ -206,8 +207,8 @@ impl Intercept for Recorder {
             actions.insert(operation.to_owned());
             return Ok(());
         }
-        // There is no action of this name: each item needs that of the operation that would do it
-        // alone (AWS, "Using IAM with DynamoDB transactions").
+        // IAM has no action of this name. Each item needs the action of the single operation that
+        // does the same (AWS, "Using IAM with DynamoDB transactions").
         let body: Value = serde_json::from_slice(request.body().bytes().unwrap())?;
         for item in body["TransactItems"].as_array().unwrap() {
             for kind in item.as_object().unwrap().keys() {
@@ -240,7 +241,7 @@ fn event(data: impl Into<Vec<u8>>) -> Result<NewEvent, BoxError> {
     Ok(NewEvent::binary("Happened", data.into())?)
 }
 
-/// Calls everything that a store has, in streams with this prefix.
+/// Calls every method of a store, on streams with this prefix.
 async fn use_all(store: &DynamoDbStore, prefix: &str) -> Tested {
     use ExpectedVersion::{Any, NoStream};
     let stream = |name: &str| StreamId::new(format!("{prefix}-{name}"));
@@ -250,7 +251,7 @@ async fn use_all(store: &DynamoDbStore, prefix: &str) -> Tested {
 
     store.append(Append::new(one.clone(), NoStream, [event("a")?])).await?;
     store.append(Append::new(one.clone(), Any, [event("b")?])).await?;
-    // More than one item, none of which stands in the log, too.
+    // An append of several items, which are too large for the log.
     let parts: [Vec<u8>; 3] = [bytes(300_000), bytes(300_000), bytes(300_000)];
     let parts = parts.into_iter().map(event).collect::<Result<Vec<_>, _>>()?;
     store.append(Append::new(large.clone(), NoStream, parts)).await?;
@@ -309,14 +310,15 @@ async fn policies_allow_what_the_adapter_sends_and_no_more() -> Tested {
         DynamoDbStore::with_client(&client, table, options).await.map_err(BoxError::from)
     };
 
-    // Creating. Dynoxide has no backups: the request is refused, which says that it was sent.
+    // Create tables. Dynoxide has no backups and refuses the request, which proves that it was
+    // sent.
     open("created", with_ttl()).await?;
     open("unordered", options().with_order(false)).await?;
     let refused = open("recovered", options().with_point_in_time_recovery(true)).await;
     assert!(refused.is_err_and(|e| format!("{e:?}").contains("UnknownOperation")));
     let created = recorder.take();
 
-    // Using a table that has been used.
+    // Use tables that are stores already.
     use_all(&open("created", options()).await?, "a").await?;
     use_all(&open("unordered", options()).await?, "b").await?;
     let used = recorder.take();
@@ -326,7 +328,7 @@ async fn policies_allow_what_the_adapter_sends_and_no_more() -> Tested {
     let only = &used_with_ttl - &used;
     assert_eq!(only, using["OnlyWithSnapshotTtl"]);
 
-    // A table that was created by somebody else: `recovered` was not used yet.
+    // Use a table for the first time: `recovered` was created, and then its opening failed.
     open("recovered", options().with_create(false)).await?;
     let first = &recorder.take() - &used;
     assert_eq!(first, creating["OnlyWhenATableIsFirstUsed"]);

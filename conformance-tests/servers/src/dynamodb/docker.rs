@@ -1,4 +1,4 @@
-//! A server in a container.
+//! DynamoDB Local in a container.
 
 use std::net::SocketAddr;
 
@@ -11,12 +11,12 @@ use testcontainers::{
 use crate::{BoxError, ports, watchdog::Watchdog};
 
 const IMAGE: &str = "amazon/dynamodb-local";
-/// The same as in `docker-compose.yml` and in the workflow.
+/// `docker-compose.yml` and the workflow have the same version.
 const TAG: &str = "3.3.1";
 const PORT: u16 = 8000;
 
-/// A container, which testcontainers removes when this is dropped, and a watchdog for the case that
-/// it is not.
+/// A container. testcontainers removes it when this value is dropped, and the watchdog if the
+/// process ends before that.
 pub(super) struct Docker {
     _container: ContainerAsync<GenericImage>,
     _watchdog: Option<Watchdog>,
@@ -27,7 +27,7 @@ impl Docker {
         let container = GenericImage::new(IMAGE, TAG)
             .with_wait_for(WaitFor::Nothing)
             .with_exposed_port(PORT.tcp())
-            // One database for all regions and credentials, which URLs need not agree on.
+            // Use one database for all regions and credentials, so that URLs may differ in them.
             .with_cmd(["-jar", "DynamoDBLocal.jar", "-sharedDb", "-inMemory"])
             .start()
             .await?;

@@ -1,4 +1,4 @@
-//! A process that ends between two requests, or between a request and its answer.
+//! A process that dies between two requests, or between a request and its answer.
 
 use std::{
     future::pending,
@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use super::layer::{self, Answer, Layer};
 
-/// HTTP clients after whose first requests the process seems to have ended: later calls never
-/// return. A test drops them once [`died`](Self::died) returns, and looks at what was left.
+/// HTTP clients of a process that seems to die after a number of requests: calls after that never
+/// return. A test waits for [`died`](Self::died), drops the clients, and looks at what they left.
 #[derive(Clone, Debug)]
 pub struct Dying(Arc<Life>);
 
@@ -25,7 +25,7 @@ pub struct Dying(Arc<Life>);
 struct Life {
     /// How many requests are sent and answered.
     whole: u64,
-    /// Whether one more is sent, and its answer not given to the caller.
+    /// Whether one more request is sent, whose answer the caller does not get.
     one_more: bool,
     asked: AtomicU64,
     sent: AtomicU64,
@@ -33,12 +33,13 @@ struct Life {
 }
 
 impl Dying {
-    /// It ends before request `requests + 1` is sent.
+    /// The process dies before it sends request `requests + 1`.
     pub fn before(requests: u64) -> Self {
         Self::new(requests, false)
     }
 
-    /// It ends after request `requests + 1` has been executed, and before its answer is known.
+    /// The process dies after the server has executed request `requests + 1`, and before it knows
+    /// the answer.
     pub fn after(requests: u64) -> Self {
         Self::new(requests, true)
     }
@@ -48,12 +49,12 @@ impl Dying {
         Self(Arc::new(Life { whole, one_more, asked, sent, died: watch::Sender::new(false) }))
     }
 
-    /// An HTTP client without TLS that shares this end with all others of this value.
+    /// An HTTP client without TLS. All clients of this value count their requests together.
     pub fn http_client(&self) -> SharedHttpClient {
         self.around(layer::plain_http())
     }
 
-    /// The same around another HTTP client.
+    /// Like [`http_client`](Self::http_client), around another HTTP client.
     pub fn around(&self, inner: SharedHttpClient) -> SharedHttpClient {
         layer::around(&self.0, inner)
     }
@@ -63,14 +64,14 @@ impl Dying {
         self.0.sent.load(SeqCst)
     }
 
-    /// Whether it has ended.
+    /// Whether the process has died.
     pub fn is_dead(&self) -> bool {
         *self.0.died.borrow()
     }
 
-    /// Waits until it has ended: a request is not sent, or the last one has been executed.
+    /// Waits until the process has died: until a request was held back, or the last was executed.
     pub async fn died(&self) {
-        // The sender lives in `self`, so that this cannot fail.
+        // Cannot fail: `self` owns the sender.
         let _ = self.0.died.subscribe().wait_for(|died| *died).await;
     }
 }
@@ -86,7 +87,7 @@ impl Layer for Life {
             self.died.send_replace(true);
         } else if before == self.whole {
             self.sent.fetch_add(1, SeqCst);
-            // Whatever the answer is, it has not arrived in time.
+            // The answer comes too late, whatever it is.
             let _ = next.call(request).await;
             self.died.send_replace(true);
         }

@@ -1,4 +1,4 @@
-//! What the real service and the network do at times.
+//! Faults that the real service and the network have at times.
 
 use std::{
     collections::BTreeMap,
@@ -23,31 +23,33 @@ use serde_json::{Map, Value, json};
 
 use super::layer::{self, Answer, Layer};
 
-/// Something that happens to a request.
+/// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It is refused, as one too many for the table, the partition or the account. Nothing is done.
+    /// The request is refused because the table, the partition or the account has too many. Nothing
+    /// is done.
     Throttled,
-    /// A transaction on the same item is under way: a single write, or a transaction, is refused.
+    /// A single write or a transaction is refused because another transaction is writing the same
+    /// item. Nothing is done.
     Conflict,
     /// The service fails. Nothing is done.
     ErrorBefore,
-    /// The service fails when the request has been executed.
+    /// The service fails after it has executed the request.
     ErrorAfter,
-    /// It does not reach the service.
+    /// The request does not reach the service.
     LostRequest,
-    /// It is executed, and the answer does not reach the client.
+    /// The request is executed, and its answer does not reach the client.
     LostAnswer,
-    /// A read that is not consistent answers what it answered before, or as if nothing had ever
+    /// An eventually consistent read gives an earlier answer again, or answers as if nothing had
     /// been written.
     Stale,
-    /// Some of a batch is executed, the rest of it is handed back.
+    /// A part of a batch is executed, and the rest is returned as unprocessed.
     Partial,
 }
 
 impl Fault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 8] = [
         Self::Throttled,
         Self::Conflict,
@@ -59,7 +61,7 @@ impl Fault {
         Self::Partial,
     ];
 
-    /// What it is called in [`Faults::counts`].
+    /// The name of the fault in [`Faults::counts`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::Throttled => "throttled",
@@ -73,7 +75,7 @@ impl Fault {
         }
     }
 
-    /// Whether it can happen to a request.
+    /// Whether the fault can happen to a request.
     fn suits(self, operation: &str, body: &Value) -> bool {
         match self {
             Self::Conflict => {
@@ -92,8 +94,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// How probable each fault is for a request to which it can happen, from 0 to 1. At most one
-/// happens to a request; the first in the order of [`Fault::ALL`] has precedence.
+/// The probability of each fault, from 0 to 1, for a request to which it can happen. At most one
+/// fault happens to a request: if several are drawn, the first in the order of [`Fault::ALL`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rates(BTreeMap<Fault, f64>);
 
@@ -108,7 +110,7 @@ impl Rates {
         Fault::ALL.into_iter().fold(Self::none(), |rates, fault| rates.with(fault, probability))
     }
 
-    /// The same, but for one fault.
+    /// The same rates, except for one fault.
     pub fn with(mut self, fault: Fault, probability: f64) -> Self {
         self.0.insert(fault, probability);
         self
@@ -119,11 +121,11 @@ impl Rates {
     }
 }
 
-/// Makes faults happen to the requests of HTTP clients that read and write items; those that manage
-/// tables pass. Which, depends on nothing but a seed and the requests before.
+/// Makes faults happen to the requests of HTTP clients that read and write items. Requests that
+/// manage tables pass. The choice depends only on a seed and the requests before.
 ///
-/// A batch that is executed in part has another body than the one that was signed, so that
-/// [`Fault::Partial`] is for servers that check no signature.
+/// [`Fault::Partial`] changes the body of a batch, so that the signature no longer matches: it
+/// works with servers that do not check signatures.
 #[derive(Clone, Debug)]
 pub struct Faults(Arc<Shared>);
 
@@ -135,19 +137,19 @@ struct State {
     rng: Rng,
     rates: Rates,
     counts: BTreeMap<Fault, u64>,
-    /// The last answers to reads, which may be given again.
+    /// The last answers to eventually consistent reads, which may be given again.
     answers: LruCache<Read, Bytes>,
 }
 
 /// A read: its operation and its parameters.
 type Read = (String, Value);
 
-/// How many answers are remembered: more than a test has reads that it repeats, and, at up to 1 MB
-/// each, less than its memory.
+/// How many answers are remembered: more than a test has different reads, and at up to 1 MB each
+/// few enough for its memory.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
 impl Faults {
-    /// The faults that follow from a seed.
+    /// Faults that a seed determines.
     pub fn new(seed: u64, rates: Rates) -> Self {
         let state = State {
             rng: Rng::with_seed(seed),
@@ -158,22 +160,22 @@ impl Faults {
         Self(Arc::new(Shared(Mutex::new(state))))
     }
 
-    /// An HTTP client without TLS to whose requests they happen.
+    /// An HTTP client without TLS to whose requests the faults happen.
     pub fn http_client(&self) -> SharedHttpClient {
         self.around(layer::plain_http())
     }
 
-    /// The same around another HTTP client.
+    /// Like [`http_client`](Self::http_client), around another HTTP client.
     pub fn around(&self, inner: SharedHttpClient) -> SharedHttpClient {
         layer::around(&self.0, inner)
     }
 
-    /// Sets other rates, such as [`Rates::none`] while a test prepares or looks.
+    /// Sets other rates, such as [`Rates::none`] while a test prepares or checks.
     pub fn set_rates(&self, rates: Rates) {
         self.0.state().rates = rates;
     }
 
-    /// How often each fault has happened, by its [`name`](Fault::name); all are there.
+    /// How often each fault has happened, by its [`name`](Fault::name); 0 for one that has not.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         let state = self.0.state();
         let count = |fault| state.counts.get(fault).copied().unwrap_or_default();
@@ -191,8 +193,8 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What happens to the next request, and the chance for its details. Every request takes the
-    /// same number of chances, so that one that was added changes nothing for those before.
+    /// The fault of the next request, and random numbers for its details. Every request draws the
+    /// same amount of random numbers, whatever its fault.
     fn choose(&self, operation: &str, body: &Value) -> (Option<Fault>, Rng) {
         let mut state = self.state();
         let State { rng, rates, .. } = &mut *state;
@@ -206,7 +208,7 @@ impl Shared {
         *self.state().counts.entry(fault).or_default() += 1;
     }
 
-    /// Sends a request, and remembers what it read.
+    /// Sends a request, and remembers its answer if that may be given again.
     async fn send(
         &self,
         request: HttpRequest,
@@ -223,7 +225,7 @@ impl Shared {
         Ok(answer)
     }
 
-    /// What a read answered before, or would have if nothing had been written.
+    /// The last answer to the same read, or the answer before anything was written.
     fn stale(&self, operation: &str, body: Value) -> Answer {
         let nothing = nothing(operation, &body);
         let remembered = self.state().answers.get(&(operation.to_owned(), body)).cloned();
@@ -311,7 +313,7 @@ fn throttled(rng: &mut Rng) -> Answer {
     error(400, kind, json!({"message": message}))
 }
 
-/// A transaction is cancelled for one of its items.
+/// The answer to a transaction that is cancelled for one of its items.
 fn cancelled(body: &Value, rng: &mut Rng) -> Answer {
     let items = body.get("TransactItems").and_then(Value::as_array).map_or(0, Vec::len);
     let one = rng.usize(..items.max(1));
@@ -338,7 +340,7 @@ fn lost(rng: &mut Rng) -> ConnectorError {
     }
 }
 
-/// Whether a read may answer from a replica that is behind.
+/// Whether a read is eventually consistent, so that its answer may be old.
 fn may_be_stale(operation: &str, body: &Value) -> bool {
     let is_consistent = |read: &Value| read.get("ConsistentRead") == Some(&Value::Bool(true));
     let tables = body.get("RequestItems").and_then(Value::as_object);
@@ -365,14 +367,14 @@ fn entries_of(table: &Value) -> Option<&Vec<Value>> {
     table.as_array().or_else(|| table.get("Keys")?.as_array())
 }
 
-/// How many entries a batch has; 0 if the request is none.
+/// How many entries a batch has; 0 if the request is not a batch.
 fn entries(body: &Value) -> usize {
     let tables = body.get("RequestItems").and_then(Value::as_object);
     let tables = tables.into_iter().flat_map(Map::values);
     tables.filter_map(entries_of).map(Vec::len).sum()
 }
 
-/// The same part of a batch, with other entries.
+/// The part of a batch for one table, with other entries.
 fn with_entries(table: &Value, entries: Vec<Value>) -> Value {
     let mut table = table.clone();
     match table.get_mut("Keys") {
@@ -382,7 +384,7 @@ fn with_entries(table: &Value, entries: Vec<Value>) -> Value {
     table
 }
 
-/// Sends a part of a batch, and answers that the rest of it was not processed.
+/// Sends a part of a batch, and returns the rest as unprocessed.
 async fn partly(
     mut request: HttpRequest,
     next: &SharedHttpConnector,
@@ -406,7 +408,7 @@ async fn partly(
     }
     let bytes = told.to_string().into_bytes();
     answer.headers_mut().insert("content-length", bytes.len().to_string());
-    // The checksum is that of what the server said.
+    // The checksum is that of the answer before the change.
     answer.headers_mut().remove("x-amz-crc32");
     *answer.body_mut() = SdkBody::from(bytes);
     Ok(answer)

@@ -1,4 +1,4 @@
-//! What all HTTP clients here have in common: they stand between an SDK and another HTTP client.
+//! What the HTTP clients here have in common: each stands between the SDK and another HTTP client.
 
 use std::{fmt, sync::Arc};
 
@@ -21,9 +21,9 @@ pub fn plain_http() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new().build_http()
 }
 
-/// What an HTTP client here does with a request.
+/// What a layer around an HTTP client does with a request.
 pub(super) trait Layer: fmt::Debug + Send + Sync + 'static {
-    /// Answers a request, by sending it to `next` or not.
+    /// Answers a request, with or without sending it to `next`.
     fn call(
         self: Arc<Self>,
         request: HttpRequest,
@@ -65,7 +65,7 @@ impl<L: Layer> HttpConnector for Layered<L, SharedHttpConnector> {
     }
 }
 
-/// What the target of every request starts with.
+/// The start of the header `x-amz-target` of every request.
 pub(super) const TARGET: &str = "DynamoDB_20120810.";
 
 /// The operation of a request, such as `PutItem`.
@@ -74,20 +74,21 @@ pub(super) fn operation(request: &HttpRequest) -> String {
     target.strip_prefix(TARGET).unwrap_or(target).to_owned()
 }
 
-/// The body of a request, null if it is no JSON.
+/// The body of a request; null if it is not JSON.
 pub(super) fn body(request: &HttpRequest) -> Value {
     let bytes = request.body().bytes().unwrap_or_default();
     serde_json::from_slice(bytes).unwrap_or_default()
 }
 
-/// Replaces the body of a request. Its signature then does not match: only the real service minds.
+/// Replaces the body of a request. The signature no longer matches, which only the real service
+/// checks.
 pub(super) fn set_body(request: &mut HttpRequest, body: &Value) {
     let bytes = body.to_string().into_bytes();
     request.headers_mut().insert("content-length", bytes.len().to_string());
     *request.body_mut() = SdkBody::from(bytes);
 }
 
-/// Reads an answer as a whole, and gives it back for others to read.
+/// Reads a whole answer, and returns it together with the bytes of its body.
 pub(super) async fn read(
     mut answer: HttpResponse,
 ) -> Result<(HttpResponse, Bytes), ConnectorError> {

@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{BoxError, ports};
 
-/// A server on a thread and a runtime of its own, so that it outlives those of tests. It ends when
-/// this is dropped.
+/// A server on a thread and a runtime of its own, so that it outlives the runtimes of tests. It
+/// ends when this value is dropped.
 pub(super) struct Local {
     restarts: mpsc::Sender<Restart>,
 }
 
-/// Where the outcome of a restart goes.
+/// A request to restart: the sender for its outcome.
 type Restart = oneshot::Sender<io::Result<()>>;
 
 impl Local {
@@ -35,7 +35,7 @@ impl Local {
     /// Closes all connections, and listens again.
     pub(super) async fn restart(&self) -> Result<(), BoxError> {
         let (outcome, done) = oneshot::channel();
-        let ended = "the server has ended";
+        let ended = "the thread of the server has ended";
         self.restarts.send(outcome).await.map_err(|_| ended)?;
         Ok(done.await.map_err(|_| ended)??)
     }
@@ -54,25 +54,25 @@ fn run(
                 restart.send(Ok(()))
             }
             Err(e) => {
-                // Who asked knows it; who does not ask meets a closed port.
+                // The caller of the restart gets the error; other clients find the port closed.
                 let _ = restart.send(Err(e));
                 return;
             }
         };
-        // Nobody may be waiting any more.
+        // A dropped receiver means that the caller no longer waits for the restart.
         let _ = outcome;
     }
 }
 
-/// Serves until a restart is asked for, or never will be.
+/// Serves until a restart is asked for. `None` means that the server was dropped.
 fn serve(
     data: Database,
     listener: TcpListener,
     restarts: &mut mpsc::Receiver<Restart>,
 ) -> io::Result<Option<Restart>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // At the end the runtime goes, and with it every connection. Requests are executed without a
-    // pause, so that each has been executed or has not.
+    // Dropping the runtime closes every connection. Dynoxide executes a request without awaiting,
+    // so that a request was executed as a whole or not at all.
     runtime.block_on(async {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;

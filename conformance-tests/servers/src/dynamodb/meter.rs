@@ -13,34 +13,35 @@ use serde_json::Value;
 
 use super::layer::{self, Answer, Layer};
 
-/// Adds up what the requests of HTTP clients cost, in DynamoDB's capacity units. It asks the server
-/// for them in every request, which the signature of the request does not cover: for servers that
-/// check none, and so not for the real service.
+/// Adds up what the requests of HTTP clients cost, in DynamoDB's capacity units. The meter changes
+/// every request to ask the server for its units, so that the signature no longer matches: it works
+/// with servers that do not check signatures, and not with the real service.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Arc<Sums>);
 
 #[derive(Debug, Default)]
 struct Sums(Mutex<Usage>);
 
-/// What was sent, and what it cost.
+/// Requests, and what they cost.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// How many requests were sent, with those that the SDK repeated.
+    /// How many requests were sent, including those that the SDK repeated.
     pub requests: u64,
-    /// How many of them were not answered, or with an error. Such answers do not say what they
-    /// cost, though a condition that does not hold costs what the write would have.
+    /// How many of them got no answer or an error. An error does not say what the request cost,
+    /// although a write whose condition does not hold costs as much as the write.
     pub failed: u64,
-    /// The units of reads: one is 4 KB read consistently, or 8 KB eventually.
+    /// Read units: one is a strongly consistent read of 4 KB, or an eventually consistent one of
+    /// 8 KB.
     pub read_units: f64,
-    /// The units of writes: one is 1 KB, or half of it in a transaction, where conditions without
-    /// a write count too.
+    /// Write units: one is a write of 1 KB, or of half of that in a transaction, where condition
+    /// checks count as writes.
     pub write_units: f64,
     /// The requests by operation, such as `PutItem`.
     pub by_operation: BTreeMap<String, u64>,
-    /// How long the bodies of the requests were, without what the meter added.
+    /// The bytes in the bodies of requests, without what the meter added.
     pub bytes_sent: u64,
-    /// How long the bodies of the answers were, with what the meter asked for.
+    /// The bytes in the bodies of answers, including what the meter asked for.
     pub bytes_received: u64,
 }
 
@@ -55,19 +56,19 @@ impl Meter {
         self.around(layer::plain_http())
     }
 
-    /// The same around another HTTP client.
+    /// Like [`http_client`](Self::http_client), around another HTTP client.
     pub fn around(&self, inner: SharedHttpClient) -> SharedHttpClient {
         layer::around(&self.0, inner)
     }
 
-    /// What has been used since the last call. A request counts once it has been answered.
+    /// What was used since the last call. A request counts when it has been answered.
     pub fn take(&self) -> Usage {
         std::mem::take(&mut *self.0.usage())
     }
 }
 
-/// The operations whose units are those of reads, or of writes, unless the answer says which they
-/// are: a transaction that is repeated with its token is read.
+/// The operations that are counted. Unless the answer says which units it means, those of writes
+/// are write units. It says so for a transaction that is repeated with its token: that only reads.
 const READS: [&str; 5] = ["GetItem", "Query", "Scan", "BatchGetItem", "TransactGetItems"];
 const WRITES: [&str; 5] =
     ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"];
@@ -105,11 +106,11 @@ impl Sums {
     }
 }
 
-/// What matters of an answer.
+/// What the meter keeps of an answer.
 struct Answered {
     success: bool,
     length: usize,
-    /// What it tells of each table.
+    /// The consumed capacity of each table.
     capacity: Vec<Value>,
 }
 
@@ -134,19 +135,19 @@ impl Layer for Sums {
     }
 }
 
-/// Makes that the answer tells its units.
+/// Changes a request so that its answer reports the consumed capacity.
 fn ask(request: &mut HttpRequest) {
     const PARAMETER: &str = "ReturnConsumedCapacity";
     let mut body = layer::body(request);
     let Some(parameters) = body.as_object_mut() else { return };
-    // Somebody else may want to know as well, and perhaps more.
+    // The caller may have asked for this, or for more.
     if !matches!(parameters.get(PARAMETER).and_then(Value::as_str), Some("INDEXES" | "TOTAL")) {
         parameters.insert(PARAMETER.to_owned(), "INDEXES".into());
         layer::set_body(request, &body);
     }
 }
 
-/// What an answer tells of each table it concerns.
+/// The consumed capacity in an answer, one value for each table.
 fn capacity(answer: &[u8]) -> Vec<Value> {
     let mut answer: Value = serde_json::from_slice(answer).unwrap_or_default();
     match answer.get_mut("ConsumedCapacity").map(Value::take) {

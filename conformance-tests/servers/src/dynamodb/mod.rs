@@ -15,12 +15,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What stands between a client and a server:
+//! These stand between a client and a server:
 //!
-//! * [`Meter`]: adds up the capacity units of requests.
-//! * [`Faults`]: what the real service and the network do at times, and servers for tests do not.
-//! * [`Dying`]: after some requests the process seems to have ended.
-//! * [`Writes`]: makes a [`Proxy`](crate::Proxy) lose the answers of writes.
+//! * [`Meter`] adds up the capacity units of requests.
+//! * [`Faults`] refuses and loses requests as the real service and the network do at times, and
+//!   servers for tests do not.
+//! * [`Dying`] answers no more requests after some, as if the process of the client had died.
+//! * [`Writes`] makes a [`Proxy`](crate::Proxy) lose the answers of writes.
 
 mod docker;
 mod dying;
@@ -55,18 +56,18 @@ pub use meter::{Meter, Usage};
 pub use source::Source;
 pub use wire::Writes;
 
-/// How long a server may take until it answers; a container's Java takes seconds.
+/// How long a server may take until it answers: in a container, Java takes seconds to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long one answer may take.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A server that answers. One that was started here ends when this is dropped, which may take a
-/// moment, or with the process.
+/// A running server. If it was started here, it is stopped when this value is dropped, which may
+/// take a moment, or when the process ends.
 pub struct DynamoDb {
     server: Server,
     addr: Option<SocketAddr>,
     url: StoreUrl,
-    /// The credentials, and what else the environment says, for a server that needs real ones.
+    /// The SDK's configuration from the environment, for a server that checks credentials.
     account: Option<SdkConfig>,
 }
 
@@ -78,11 +79,11 @@ enum Server {
 }
 
 impl Source {
-    /// Starts a server, and waits until it answers. One that was given ([`Source::is_ours`]) is
-    /// only looked for, at a plain HTTP endpoint.
+    /// Starts a server, and waits until it answers. A given server ([`Source::Given`]) is running:
+    /// this only checks that its port can be reached, if its endpoint is plain HTTP.
     ///
     /// # Errors
-    /// When it does not come up, or a given one cannot be reached.
+    /// If the server does not start or answer, or a given one cannot be reached.
     pub async fn start(&self) -> Result<DynamoDb, BoxError> {
         let (server, addr) = match self {
             Self::Given(url) => return DynamoDb::given(StoreUrl::parse(url)?).await,
@@ -114,7 +115,7 @@ impl DynamoDb {
         };
         if let Some(addr) = addr {
             let connected = tokio::time::timeout(ANSWER_PATIENCE, TcpStream::connect(addr)).await;
-            connected.map_err(|_| format!("nobody answers at {addr}"))??;
+            connected.map_err(|_| format!("no server answers at {addr}"))??;
         }
         let account = match url.is_loopback() {
             true => None,
@@ -123,32 +124,33 @@ impl DynamoDb {
         Ok(Self { server: Server::Given, addr, url, account })
     }
 
-    /// The URL of a store in a table. A given server's tables have its prefix.
+    /// The URL of a store in a table. On a given server the names of tables get its prefix.
     pub fn url(&self, table: &str) -> String {
         self.url.of(table, self.url.endpoint.as_deref())
     }
 
-    /// [`url`](Self::url), by another address, such as that of a [`Proxy`](crate::Proxy).
+    /// Like [`url`](Self::url), with the address of something in between, such as a
+    /// [`Proxy`](crate::Proxy).
     pub fn url_at(&self, addr: SocketAddr, table: &str) -> String {
         self.url.of(table, Some(&format!("http://{addr}")))
     }
 
-    /// What the table is called in requests, if it is called so in [`url`](Self::url).
+    /// The name in requests of the table that has this name in a call of [`url`](Self::url).
     pub fn table(&self, name: &str) -> String {
         self.url.table(name)
     }
 
-    /// Where the server listens, if it speaks plain HTTP.
+    /// The address where the server listens, if it speaks plain HTTP.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.addr
     }
 
-    /// Where requests go, such as `http://127.0.0.1:8000`. None is the real service's own.
+    /// The URL that requests go to, such as `http://127.0.0.1:8000`; `None` for the real service.
     pub fn endpoint(&self) -> Option<String> {
         self.url.endpoint.clone()
     }
 
-    /// Whether it was started here. Others may use one that was not.
+    /// Whether the server was started here. Other programs may use a server that was not.
     pub fn is_ours(&self) -> bool {
         !matches!(self.server, Server::Given)
     }
@@ -158,10 +160,10 @@ impl DynamoDb {
         Client::from_conf(self.config())
     }
 
-    /// The configuration of [`client`](Self::client), to be changed, by another HTTP client for
-    /// one. A server on this machine is given credentials that mean nothing; for others they are
-    /// those of the environment. Each configuration has an HTTP client of its own: connections end
-    /// with the runtime on which they were made.
+    /// The configuration of [`client`](Self::client), for clients that differ from it, for example
+    /// by another HTTP client. A server on this machine gets made-up credentials, any other those
+    /// of the environment. Each configuration has an HTTP client of its own, because connections
+    /// end with the runtime on which they were made.
     pub fn config(&self) -> Config {
         let builder = match &self.account {
             Some(account) => config::Builder::from(account),
@@ -181,13 +183,15 @@ impl DynamoDb {
     /// listen again on the same port, over the same data.
     ///
     /// # Errors
-    /// When it is another server, or somebody else has taken its port.
+    /// If the server is not in this process, or another program has taken its port.
     pub async fn restart(&self) -> Result<(), BoxError> {
         match &self.server {
             Server::Local(local) => local.restart().await,
-            Server::Given => Err(format!("{} names this server: not ours", source::URL).into()),
-            Server::Docker { .. } => Err("a container's data would be lost".into()),
-            Server::Moto { .. } => Err("moto's data would be lost".into()),
+            Server::Given => {
+                Err(format!("{} is a server that tests leave alone", source::URL).into())
+            }
+            Server::Docker { .. } => Err("a restart of the container would lose its data".into()),
+            Server::Moto { .. } => Err("a restart of moto would lose its data".into()),
         }
     }
 
@@ -202,11 +206,11 @@ impl DynamoDb {
     }
 }
 
-/// One server for the tests of this process that need none for themselves, started when first
-/// asked for. It ends with the process.
+/// The server that tests of this process share if they need none of their own. The first call
+/// starts it, and it ends with the process.
 ///
 /// # Errors
-/// When there is no [`Source`], or it does not come up; the next call then tries again.
+/// If there is no [`Source`], or the server does not start; the next call then tries again.
 pub async fn shared() -> Result<Arc<DynamoDb>, BoxError> {
     static SHARED: OnceCell<Arc<DynamoDb>> = OnceCell::const_new();
     let start = || async { Source::find()?.start().await.map(Arc::new) };

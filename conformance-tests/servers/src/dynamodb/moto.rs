@@ -1,4 +1,4 @@
-//! A server in Python.
+//! Moto, a server in Python.
 
 use std::{env, net::SocketAddr};
 
@@ -6,10 +6,10 @@ use tokio::task::spawn_blocking;
 
 use crate::{BoxError, watchdog::Watchdog};
 
-/// The environment variable with the Python that has moto.
+/// The environment variable with the Python interpreter for which moto is installed.
 const PYTHON: &str = "ANNALS_PYTHON";
 
-/// A server, which is its own watchdog.
+/// A server process, which ends when its standard input ends, and so with this process.
 pub(super) struct Moto {
     _process: Watchdog,
 }

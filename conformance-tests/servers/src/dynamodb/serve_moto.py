@@ -1,4 +1,5 @@
-# Serves moto's DynamoDB on a port of the loopback interface, which it prints, until its input ends.
+# Serves moto's DynamoDB on a free port of the loopback interface until the standard input ends.
+# Prints "ok" and the port.
 import logging
 import os
 import sys
@@ -17,8 +18,8 @@ one_at_a_time = threading.Lock()
 
 
 def serve(environ, start_response):
-    # Moto loses writes when it executes two requests at once. One thread for all would do as well,
-    # if only no client kept a connection open.
+    # Moto loses writes when it executes two requests at once. A single thread would do, but a
+    # client that keeps its connection open would then keep all others out.
     with one_at_a_time:
         return list(application(environ, start_response))
 

@@ -1,35 +1,36 @@
-//! Where a server can be had.
+//! Which kind of server tests use.
 
 use std::{env, fmt};
 
-/// The environment variable with the URL of a store whose server is running.
+/// The environment variable with the URL of a store on a running server.
 pub(super) const URL: &str = "ANNALS_DYNAMODB_URL";
 /// The environment variable with the kind of server to start.
 const SERVER: &str = "ANNALS_DYNAMODB_SERVER";
 
-/// Where a server can be had.
+/// Which kind of server tests use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// It is running, and this is the URL of a store on it: `ANNALS_DYNAMODB_URL`. The table in it
-    /// is a prefix for the tables of tests. Without an endpoint it is the real service.
+    /// A running server: `ANNALS_DYNAMODB_URL` is the URL of a store on it. The table in the URL is
+    /// a prefix for the tables of tests. A URL without an endpoint means the real service.
     Given(String),
-    /// Dynoxide, on a thread of this process. It executes one request after the other, and so knows
-    /// neither transactions in conflict nor throttling; [`Faults`](super::Faults) makes up for it.
+    /// Dynoxide, on a thread of this process. It executes one request after the other, so that no
+    /// transactions conflict, and it does not throttle; [`Faults`](super::Faults) makes up for
+    /// both.
     InProcess,
-    /// DynamoDB Local, on a Docker engine, which pulls the image if it does not have it.
+    /// DynamoDB Local on a Docker engine, which pulls the image if necessary.
     Docker,
-    /// Moto, a Python package: a second opinion. It does not honour the token that makes a
+    /// Moto, a Python package, as a second implementation. It ignores the token that makes a
     /// transaction idempotent, and its capacity units are wrong.
     Moto,
 }
 
 impl Source {
-    /// Finds one, without starting anything: `ANNALS_DYNAMODB_URL` if it is set, else what
-    /// `ANNALS_DYNAMODB_SERVER` names, of `dynoxide` (the default), `moto` and `docker`.
+    /// Reads the environment: `ANNALS_DYNAMODB_URL` if it is set, else `ANNALS_DYNAMODB_SERVER`,
+    /// which is `dynoxide` (the default), `moto` or `docker`. Starts nothing.
     ///
     /// # Errors
-    /// What is wrong with these, in one sentence.
+    /// A sentence that says which variable is wrong.
     pub fn find() -> Result<Self, String> {
         let set = |name: &str| match env::var(name) {
             Err(env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),
@@ -46,11 +47,11 @@ impl Source {
             "dynoxide" => Ok(Self::InProcess),
             "moto" => Ok(Self::Moto),
             "docker" => Ok(Self::Docker),
-            _ => Err(format!("{SERVER} is {name:?}, and can be dynoxide, moto or docker")),
+            _ => Err(format!("{SERVER} is {name:?}; use dynoxide, moto or docker")),
         }
     }
 
-    /// Whether its servers are started here.
+    /// Whether tests start this server themselves.
     pub fn is_ours(&self) -> bool {
         !matches!(self, Self::Given(_))
     }

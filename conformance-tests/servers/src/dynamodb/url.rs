@@ -7,22 +7,22 @@ use url::{Host, Url, form_urlencoded};
 use super::source;
 use crate::BoxError;
 
-/// The URL of a store, as far as another table and another endpoint can be put into it.
+/// The URL of a store, taken apart so that the table and the endpoint can be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoreUrl {
-    /// What all tables start with; perhaps nothing.
+    /// The start of the names of all tables; may be empty.
     prefix: String,
     pub(super) region: Option<String>,
     pub(super) endpoint: Option<String>,
-    /// The parameters as they were given, without the endpoint.
+    /// The parameters as they were given, except the endpoint.
     parameters: Vec<String>,
 }
 
-/// The region of servers that are started here. They do not care.
+/// The region of servers that are started here. They accept any region.
 pub(super) const REGION: &str = "us-east-1";
 
 impl StoreUrl {
-    /// Of a server that is started here.
+    /// The URL of a server that was started here.
     pub(super) fn ours(addr: SocketAddr) -> Self {
         Self {
             prefix: String::new(),
@@ -34,7 +34,7 @@ impl StoreUrl {
 
     pub(super) fn parse(url: &str) -> Result<Self, BoxError> {
         let wanted = "dynamodb://prefix?region=eu-west-1&endpoint=http://host:port";
-        let refused = || format!("{} is not of the form {wanted}", source::URL);
+        let refused = || format!("{} must have the form {wanted}", source::URL);
         let parsed = Url::parse(url).map_err(|_| refused())?;
         let prefix = parsed.host_str().unwrap_or_default().to_owned();
         if parsed.scheme() != "dynamodb" || prefix.is_empty() {
@@ -59,7 +59,7 @@ impl StoreUrl {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}_{name}", self.prefix) }
     }
 
-    /// The URL of a table, by an endpoint, or by the real service's.
+    /// The URL of a table with an endpoint; without one, that of the real service.
     pub(super) fn of(&self, table: &str, endpoint: Option<&str>) -> String {
         let mut parameters = self.parameters.clone();
         parameters.extend(endpoint.map(|endpoint| format!("endpoint={endpoint}")));
@@ -67,13 +67,13 @@ impl StoreUrl {
         format!("dynamodb://{}{mark}{}", self.table(table), parameters.join("&"))
     }
 
-    /// The host and port of the endpoint, where it speaks plain HTTP.
+    /// The host and port of the endpoint, if it is plain HTTP.
     pub(super) fn authority(&self) -> Option<String> {
         let url = self.plain()?;
         Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
     }
 
-    /// Whether the endpoint is on this machine, and so is not the real service.
+    /// Whether the endpoint is plain HTTP on this machine, and so is not the real service.
     pub(super) fn is_loopback(&self) -> bool {
         match self.plain().as_ref().and_then(Url::host) {
             Some(Host::Domain(name)) => name == "localhost",

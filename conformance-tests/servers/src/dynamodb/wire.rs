@@ -1,16 +1,17 @@
-//! What has to be known of HTTP/1.1: where messages end, which requests write, and how many have
-//! been answered.
+//! As much of HTTP/1.1 as is needed to lose the answer of a write: where messages end, which
+//! requests write, and how many were answered.
 
 use super::layer::TARGET;
 use crate::proxy::{Conversation, Fate, Losses, Protocol};
 
 /// The requests whose answers a [`Proxy`](crate::Proxy) can lose: `TransactWriteItems` and
-/// `PutItem` whose body contains certain bytes. On an encrypted connection nothing is recognised.
+/// `PutItem` whose body contains certain bytes. On an encrypted connection no request is
+/// recognised.
 #[derive(Clone, Debug)]
 pub struct Writes(Vec<u8>);
 
 impl Writes {
-    /// Writes whose body contains `marker`, such as the key of an item; all, if it is empty.
+    /// Writes whose body contains `marker`, such as the key of an item; all writes if it is empty.
     pub fn new(marker: impl Into<Vec<u8>>) -> Self {
         Self(marker.into())
     }
@@ -42,13 +43,13 @@ struct Session {
     writes: Writes,
     client: Messages,
     server: Messages,
-    /// What passes can no longer be read.
+    /// Whether the bytes can no longer be read as messages.
     opaque: bool,
     /// How many requests the client has sent.
     asked: u64,
     /// How many of them have been answered.
     answered: u64,
-    /// The answer to be lost.
+    /// The number of the answer to lose.
     losing: Option<u64>,
 }
 
@@ -91,22 +92,22 @@ impl Conversation for Session {
 }
 
 impl Session {
-    /// All that was asked before what is to be lost has been answered.
+    /// Whether the next answer is the one to lose.
     fn is_losing_next(&self) -> bool {
         self.losing == Some(self.answered + 1)
     }
 }
 
-/// The longest head that is looked at; servers refuse shorter ones.
+/// The longest head that is read as one. Servers refuse shorter heads already.
 const LONGEST_HEAD: usize = 64 * 1024;
 
-/// Cuts a stream of bytes, which comes in any pieces, into messages.
+/// Cuts a stream of bytes, which arrives in pieces of any size, into messages.
 struct Messages {
     head: Vec<u8>,
     body: Vec<u8>,
-    /// How much of the body has still to come, once the head is complete.
+    /// How many bytes of the body are missing, once the head is complete.
     missing: Option<usize>,
-    /// How long a body is whose length is not told, if that can be known.
+    /// The length of a body whose head does not tell it; `None` if it cannot be known.
     untold: Option<usize>,
 }
 
@@ -118,7 +119,7 @@ struct Message {
 enum Next {
     Message(Message),
     Incomplete,
-    /// This is something else, perhaps encrypted, or a body whose length is not told.
+    /// The bytes are no message, perhaps encrypted, or a message whose length is not told.
     Nonsense,
 }
 
@@ -127,7 +128,7 @@ impl Messages {
         Self { head: Vec::new(), body: Vec::new(), missing: None, untold }
     }
 
-    /// The next message, whose bytes are taken off the front.
+    /// The next message, whose bytes are removed from the front of `bytes`.
     fn next(&mut self, bytes: &mut &[u8]) -> Next {
         let mut missing = match self.missing {
             Some(missing) => missing,
@@ -161,7 +162,7 @@ impl Messages {
         Next::Message(Message { head, body: std::mem::take(&mut self.body) })
     }
 
-    /// How long the body is that follows the head.
+    /// The length of the body after the head.
     fn length(&self) -> Option<usize> {
         let head = String::from_utf8_lossy(&self.head);
         if header(&head, "transfer-encoding").is_some() {

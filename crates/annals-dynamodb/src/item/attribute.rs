@@ -12,7 +12,7 @@
 //!   | attribute | meaning | if absent |
 //!   |---|---|---|
 //!   | [`LAST_VERSION`] | the version of the last event | one event |
-//!   | [`APPEND_LAST_VERSION`] | the last version of the whole append | the append ends with this item |
+//!   | [`APPEND_LAST_VERSION`] | the last version of the whole append | that of this item |
 //!   | [`POSITION`] | the position of the first event | no order over all streams |
 //!   | [`ENTRY_INDEX`] | the index of this item's entry in its slot | 0 |
 //!   | [`DELETED_AT`] | the version of the stream at its last deletion | never deleted |

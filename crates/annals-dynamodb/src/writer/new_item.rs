@@ -118,7 +118,7 @@ mod tests {
 
     /// Two callers may send the same events in the same microsecond: only one has written the item.
     #[test]
-    fn the_same_events_under_another_position_are_somebody_elses() {
+    fn the_same_events_at_another_position_are_of_another_caller() {
         let stream = StreamId::new("order-1").unwrap();
         let item = |position| {
             let events = EventsItem {

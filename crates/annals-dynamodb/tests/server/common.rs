@@ -21,7 +21,7 @@ use annals_test_servers::dynamodb::{DynamoDb, Source};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::time::timeout;
 
-/// How long a test waits for what has to happen soon.
+/// How long a test waits for something that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const TABLE: &str = "events";
 pub(crate) type Item = HashMap<String, AttributeValue>;
@@ -36,7 +36,7 @@ impl Place {
         Self { server: Source::InProcess.start().await.unwrap() }
     }
 
-    /// A store that waits for nothing long.
+    /// A store with short intervals.
     pub(crate) async fn open(&self, order: bool) -> DynamoDbStore {
         self.open_with(options(order)).await.unwrap()
     }
@@ -45,7 +45,7 @@ impl Place {
         DynamoDbStore::with_client(&self.client(), TABLE, options).await
     }
 
-    /// The same, whose requests take this way.
+    /// A store that sends its requests through this HTTP client.
     pub(crate) async fn open_through(
         &self,
         http: SharedHttpClient,
@@ -59,7 +59,7 @@ impl Place {
         self.server.client()
     }
 
-    /// All that is in the table.
+    /// All items of the table.
     pub(crate) async fn items(&self) -> Vec<Item> {
         let client = self.client();
         let pages = client.scan().table_name(TABLE).into_paginator().items().send();
@@ -89,7 +89,7 @@ pub(crate) fn key(partition: &str, sort: i64) -> Item {
     HashMap::from([("pk".to_owned(), partition), ("sk".to_owned(), N(sort.to_string()))])
 }
 
-/// Whether these bytes are anywhere in the items.
+/// Whether any value in the items contains these bytes.
 pub(crate) fn contains(items: &[Item], bytes: &str) -> bool {
     items.iter().flat_map(HashMap::values).any(|value| has(value, bytes.as_bytes()))
 }
@@ -123,7 +123,7 @@ pub(crate) fn any(stream: &str, number: u64) -> Append {
     Append::new(id(stream), ExpectedVersion::Any, [event(number)])
 }
 
-/// An event that cannot be compressed, and begins with what it is found by.
+/// An event of this length that cannot be compressed, and begins with a mark to find it by.
 pub(crate) fn noise(mark: &str, length: usize) -> NewEvent {
     let mut bytes = mark.as_bytes().to_vec();
     let seed =
@@ -133,7 +133,7 @@ pub(crate) fn noise(mark: &str, length: usize) -> NewEvent {
     NewEvent::binary("Noise", bytes).unwrap()
 }
 
-/// A seed for what a test leaves to chance, printed so that it can be given again.
+/// The seed for the random choices of a test, printed so that a run can be repeated.
 pub(crate) fn seed(test: &str) -> u64 {
     let given = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
@@ -141,13 +141,13 @@ pub(crate) fn seed(test: &str) -> u64 {
     seed
 }
 
-/// What has to happen soon.
+/// Waits for a future that has to be done within [`PATIENCE`].
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     let done = timeout(PATIENCE, future).await;
     done.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 
-/// The next so many events of a subscription.
+/// The next `count` events of a subscription.
 pub(crate) async fn take(subscription: &mut Subscription, count: usize) -> Vec<RecordedEvent> {
     let mut events = Vec::new();
     while events.len() < count {
@@ -162,8 +162,8 @@ pub(crate) async fn read_all(store: &DynamoDbStore) -> Vec<RecordedEvent> {
     soon("reading all", all).await.unwrap()
 }
 
-/// All events, which all ways of reading agree on, with their positions rising, and gapless in
-/// their streams.
+/// All events. Checks that all ways of reading agree on them, that positions rise, and that no
+/// stream has a gap.
 pub(crate) async fn everything(store: &DynamoDbStore) -> Vec<RecordedEvent> {
     let events = read_all(store).await;
     assert!(events.windows(2).all(|pair| pair[0].position < pair[1].position), "out of order");
@@ -183,7 +183,7 @@ pub(crate) async fn everything(store: &DynamoDbStore) -> Vec<RecordedEvent> {
     events
 }
 
-/// The events of a stream, whose versions have no gap.
+/// The events of a stream. Checks that their versions have no gap.
 pub(crate) async fn gapless(store: &DynamoDbStore, stream: &StreamId) -> Vec<RecordedEvent> {
     let events = soon("reading a stream", store.load_stream(stream)).await.unwrap();
     let gapless = |pair: &[RecordedEvent]| pair[0].version.get() + 1 == pair[1].version.get();

@@ -33,13 +33,13 @@ async fn an_append_without_order_is_one_request_and_one_unit() {
     assert_cost(&meter.take(), 1, 1.0, 0.0);
     store.append(any("a-1", 3)).await.unwrap();
     assert_cost(&meter.take(), 1, 1.0, 0.0);
-    // Whoever has only read the stream knows as much.
+    // A store that has only read the stream knows its version, too.
     let (reader, meter) = metered(&place, false).await;
     assert_eq!(reader.load_stream(&id("a-1")).await.unwrap().len(), 3);
     meter.take();
     reader.append(Append::new(id("a-1"), Exact(3.into()), [event(4)])).await.unwrap();
     assert_cost(&meter.take(), 1, 1.0, 0.0);
-    // Whoever has not must look.
+    // A store that has not read the stream must read its end.
     let (stranger, meter) = metered(&place, false).await;
     stranger.append(any("a-1", 5)).await.unwrap();
     let usage = meter.take();
@@ -77,7 +77,7 @@ async fn an_append_with_order_is_two_requests_and_five_units() {
     assert_cost(&meter.take(), 2, 5.0, 0.0);
 }
 
-/// Reads cost little more than the bytes of the events do.
+/// Reads cost little more than the units for the bytes of the events.
 async fn reading(order: bool) {
     const EVENTS: u64 = 1_000;
     let place = Place::new().await;

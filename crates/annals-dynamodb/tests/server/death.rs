@@ -1,5 +1,5 @@
-//! A writer that dies between any two requests, or before it knows the answer to one, leaves the
-//! store whole.
+//! A writer that dies between any two requests, or before it gets the answer to one, leaves a
+//! consistent store.
 
 use annals_core::{
     Append, EventStore, EventStoreExt,
@@ -13,10 +13,10 @@ use crate::common::{
     Place, any, contains, event, everything, gapless, id, noise, options, read_all, soon, take,
 };
 
-/// More requests than any of this takes.
+/// More requests than any operation here takes.
 const MOST: u64 = 60;
 
-/// Something that is done in several requests.
+/// An operation that takes several requests.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Append(Vec<Append>),
@@ -47,27 +47,28 @@ impl Act {
     }
 }
 
-/// What a death left.
+/// What a writer left that has died.
 pub(crate) struct Left {
     pub(crate) place: Place,
     pub(crate) order: bool,
-    /// Who prepared it.
+    /// The store that prepared the table.
     pub(crate) prepared_by: DynamoDbStore,
-    /// Who sees it for the first time.
+    /// A store that was opened after the death.
     pub(crate) stranger: DynamoDbStore,
-    /// Before, or after, how many requests.
+    /// Whether the writer died after, or before, request `requests + 1`.
     pub(crate) after: bool,
     pub(crate) requests: u64,
 }
 
 impl Left {
-    /// One that goes on: who has been there or not, by turns.
+    /// The store that goes on: by turns one that knows the streams and one that does not.
     pub(crate) fn healthy(&self) -> &DynamoDbStore {
         if self.requests.is_multiple_of(2) { &self.stranger } else { &self.prepared_by }
     }
 }
 
-/// Lets whoever acts die before each request, and after each, until it is done without dying.
+/// Runs an operation again and again. The writer dies before its first request, its second and so
+/// on until the operation needs no more, and then after each.
 pub(crate) async fn deaths(
     order: bool,
     prepare: impl AsyncFn(&DynamoDbStore),
@@ -76,11 +77,11 @@ pub(crate) async fn deaths(
 ) {
     for after in [false, true] {
         for requests in 0.. {
-            assert!(requests < MOST, "it never ends");
+            assert!(requests < MOST, "the operation never ends");
             let place = Place::new().await;
             let prepared_by = place.open(order).await;
             prepare(&prepared_by).await;
-            // To open takes some requests as well.
+            // Opening a store takes requests, too.
             let opening = Dying::before(u64::MAX);
             place.open_through(opening.http_client(), options(order)).await.unwrap();
             let whole = opening.requests() + requests;
@@ -101,14 +102,14 @@ pub(crate) async fn deaths(
             let left = Left { place, order, prepared_by, stranger, after, requests };
             check(&left).await;
             if !died {
-                assert!(requests > 0, "it sends nothing");
+                assert!(requests > 0, "the operation sends no request");
                 break;
             }
         }
     }
 }
 
-/// Appends that die are there as a whole or not at all, and can be repeated.
+/// Appends whose writer dies are written as a whole or not at all, and can be repeated.
 async fn appends_that_die(
     order: bool,
     prepare: impl AsyncFn(&DynamoDbStore),
@@ -132,13 +133,13 @@ async fn appends_that_die(
         if left.order {
             everything(&left.stranger).await;
         }
-        // Others go on, with other streams, whatever became of it.
+        // Another store can append to another stream, whether the append was written or not.
         soon("another append", left.prepared_by.append(any("other-1", 1))).await.unwrap();
         let replayed = soon("a retry", act.run(left.healthy())).await.unwrap();
         assert_eq!(replayed, Some(written[0]), "{what}");
         for append in &appends {
             assert_eq!(of(&left.stranger, append).await, append.events.len(), "{what}: once");
-            // And with these.
+            // And to the same streams.
             let next = Append::new(append.stream.clone(), Any, [event(99)]);
             soon("the next append", left.prepared_by.append(next)).await.unwrap();
         }
@@ -181,7 +182,7 @@ async fn an_append_whatever_the_version_is_whole() {
     }
 }
 
-/// Of which no two fit into one item.
+/// Events of which no two fit into one item.
 fn large() -> [NewEvent; 3] {
     std::array::from_fn(|n| noise("large", 210_000 + n))
 }
@@ -221,7 +222,7 @@ async fn an_append_that_revives_a_stream_is_whole() {
     }
 }
 
-/// Streams whose events can be found in the table.
+/// Two streams of events with marks, by which their bytes are found in the table.
 async fn marked(store: &DynamoDbStore) {
     for stream in ["a-1", "b-1"] {
         let mark = |n: u64| format!("<{stream}:{n}>");
@@ -230,14 +231,15 @@ async fn marked(store: &DynamoDbStore) {
             let events = [small(first), small(first + 1), small(first + 2)];
             store.append_to(stream, Any, events).await.unwrap();
         }
-        // More than the log takes.
+        // Too large for the log.
         let medium = (10..=12).map(|n| noise(&mark(n), 1_000));
         store.append_to(stream, Any, medium).await.unwrap();
         store.append_to(stream, Any, [small(13)]).await.unwrap();
     }
 }
 
-/// A removal that dies can be repeated, and then all of it is done. What is left is from `first`.
+/// A removal whose writer dies can be repeated, and then is complete: the events from `first` on
+/// are left.
 async fn a_removal_that_dies(order: bool, act: Act, first: u64, closed: bool) {
     deaths(order, marked, &act, async |left| {
         let what = format!("{act:?}: {:?} {}", left.after, left.requests);
@@ -250,7 +252,7 @@ async fn a_removal_that_dies(order: bool, act: Act, first: u64, closed: bool) {
         assert!(found == before || found == removed, "{what}: {found:?}");
         let info = left.stranger.stream_info(&a).await.unwrap();
         assert_eq!((info.version.get(), info.exists()), (13, !found.is_empty()), "{what}");
-        // A closed stream says so, and what is left of its removal is done all the same.
+        // On a stream that is closed already, the repeated call fails, and completes the removal.
         match soon("a repetition", act.run(left.healthy())).await {
             Ok(_) => {}
             Err(error) => {

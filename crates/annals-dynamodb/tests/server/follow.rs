@@ -1,4 +1,5 @@
-//! Subscribers hear of what others append, whatever becomes of requests and of each other.
+//! Subscribers get the events that other stores append, whatever happens to requests and to other
+//! subscribers.
 
 use std::{
     sync::{
@@ -19,7 +20,7 @@ use crate::{
     gate::{Door, Fate, Gate},
 };
 
-/// Such a slot is looked at more often than a slow server answers.
+/// A subscriber looks at an empty slot more often than a slow server answers a poll.
 #[tokio::test]
 async fn a_slot_that_stays_empty_does_not_blind_a_subscriber() {
     let place = Place::new().await;
@@ -37,10 +38,10 @@ async fn a_slot_that_stays_empty_does_not_blind_a_subscriber() {
     let mut live = subscriber.subscribe(Subscribe::default()).await.unwrap();
     take(&mut live, 1).await;
     place.set("counter", 0, "n", N("2".to_owned())).await;
-    // Until it asks for that slot again and again.
+    // Wait until the subscriber has read that slot several times.
     let asked = empty.reached_by(3);
     tokio::select! {
-        () = soon("it asks for the slot", asked) => {}
+        () = soon("the subscriber reads the slot", asked) => {}
         event = live.next_event() => panic!("{event:?}"),
     }
     other.append(any("a-1", 2)).await.unwrap();
@@ -48,12 +49,12 @@ async fn a_slot_that_stays_empty_does_not_blind_a_subscriber() {
 }
 
 #[tokio::test]
-async fn who_is_not_polled_keeps_nobody_from_looking() {
+async fn a_subscriber_that_is_not_polled_does_not_stop_others_from_polling() {
     let place = Place::new().await;
     let (store, other) = (place.open(true).await, place.open(true).await);
     let caught_up = async || {
         let mut live = store.subscribe(Subscribe::default()).await.unwrap();
-        let message = soon("it has caught up", live.try_next()).await.unwrap();
+        let message = soon("the subscriber has caught up", live.try_next()).await.unwrap();
         assert!(matches!(message, Some(Message::CaughtUp(_))), "{message:?}");
         live
     };
@@ -65,8 +66,8 @@ async fn who_is_not_polled_keeps_nobody_from_looking() {
     take(&mut idle, 1).await;
 }
 
-/// Events that the log only names are fetched after the log was read: where that fails for longer
-/// than it is tried, the log has been read past them.
+/// Events that only the items have are fetched after the log was read. If that fails for longer
+/// than requests are tried, the log has been read past these events.
 #[tokio::test]
 async fn a_page_whose_events_could_not_be_fetched_is_given_whole() {
     let place = Place::new().await;

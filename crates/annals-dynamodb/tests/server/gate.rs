@@ -1,4 +1,4 @@
-//! An HTTP client that does with each request what a test says.
+//! An HTTP client that lets a test decide what happens to each request.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -17,24 +17,24 @@ use aws_smithy_types::body::SdkBody;
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// What becomes of a request.
+/// What happens to a request.
 pub(crate) enum Fate {
     Pass,
-    /// It waits before the door.
+    /// The request waits until the door is open.
     Wait(Door),
-    /// It takes its time.
+    /// The request is sent after this time.
     Late(Duration),
-    /// It is executed, and the answer is lost.
+    /// The request is executed, and its answer is lost.
     Unanswered,
-    /// It is sent with another body.
+    /// The request is sent with this body.
     Changed(Value),
-    /// It is not sent; this is the answer.
+    /// The request is not sent, and this is its answer.
     Answered(Value),
 }
 
 type Judge = dyn Fn(&str, &Value) -> Fate + Send + Sync;
 
-/// Judges requests by their operation, such as `PutItem`, and their body.
+/// Decides by the operation of a request, such as `PutItem`, and its body.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Judge>);
 
@@ -58,12 +58,12 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// Where requests wait until it is opened, for good.
+/// Requests wait before a door until it is opened. It is never closed again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Door(Arc<(watch::Sender<u64>, watch::Sender<bool>)>);
 
 impl Door {
-    /// Waits until so many requests have come to it.
+    /// Waits until this many requests have come to the door.
     pub(crate) async fn reached_by(&self, requests: u64) {
         self.0.0.subscribe().wait_for(|came| *came >= requests).await.unwrap();
     }

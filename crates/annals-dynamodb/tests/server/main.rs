@@ -1,6 +1,6 @@
-//! How the store does what it promises: between which requests a writer may die, what becomes of
-//! those it has stopped waiting for, what requests are tried again, and what they cost. Each test is
-//! on a server of its own in this process, whose requests it disturbs.
+//! How the store keeps the contract: a writer may die between any two requests, a subscriber misses
+//! no event, failed requests are sent again, and requests cost what the documentation says. Each
+//! test starts a server of its own in this process, and disturbs the requests to it.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -15,7 +15,7 @@ use futures::future::join_all;
 use crate::common::{Place, TABLE, any, everything, id, key, options};
 
 async fn refused(place: &Place, options: DynamoDbOptions) -> Error {
-    let error = place.open_with(options).await.expect_err("it is opened");
+    let error = place.open_with(options).await.expect_err("the store was opened");
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
     error
 }
@@ -61,7 +61,7 @@ async fn a_table_with_other_keys_is_refused() {
 }
 
 #[tokio::test]
-async fn a_table_of_somebody_else_is_refused_and_left_alone() {
+async fn a_table_with_other_items_is_refused_and_left_alone() {
     let place = Place::new().await;
     create(&place, "pk", Some(("sk", ScalarAttributeType::N))).await;
     let put = place.client().put_item().table_name(TABLE);
@@ -86,7 +86,7 @@ async fn a_missing_table_is_not_created_unasked() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_changed_is_not_changed() {
+async fn options_that_cannot_change_are_refused() {
     let place = Place::new().await;
     let any_order = || {
         let mut options = options(true);
@@ -137,7 +137,7 @@ async fn a_snapshot_expires() {
     let place = Place::new().await;
     let ttl = Duration::from_secs(3_600);
     let store = place.open_with(options(true).with_snapshot_ttl(ttl)).await.unwrap();
-    // And on a table that has time to live.
+    // Opening again works on the table that now has time to live.
     place.open_with(options(true).with_snapshot_ttl(ttl)).await.unwrap();
     let stream = id("a-1");
     let snapshot = Snapshot::new(3, Payload::binary(vec![1]));
@@ -153,9 +153,9 @@ async fn a_snapshot_expires() {
     assert_eq!(store.load_snapshot(&stream).await.unwrap(), Some(snapshot));
 }
 
-/// One that has expired and is still there, is not there.
+/// An expired snapshot that DynamoDB has not deleted yet does not count.
 #[tokio::test]
-async fn an_expired_snapshot_is_in_nobodys_way() {
+async fn an_expired_snapshot_does_not_keep_out_an_older_one() {
     let place = Place::new().await;
     let ttl = options(true).with_snapshot_ttl(Duration::from_secs(3_600));
     let store = place.open_with(ttl).await.unwrap();

@@ -1,5 +1,5 @@
-//! The log: what is late gets another position, nobody who waits for it waits for long, and no
-//! event appears below what somebody has seen.
+//! The log: a late append gets another position, readers do not wait for it for long, and no event
+//! appears below one that a reader has seen.
 
 use std::{
     sync::{
@@ -36,7 +36,7 @@ async fn behind(place: &Place, door: &Door) -> DynamoDbStore {
     place.open_through(gate.http_client(), options).await.unwrap()
 }
 
-/// Starts an append that has taken a slot, and does not write to it before the door opens.
+/// Starts an append that has allocated a slot, and does not write to it before the door opens.
 async fn hesitate(
     store: &DynamoDbStore,
     door: &Door,
@@ -44,7 +44,7 @@ async fn hesitate(
 ) -> JoinHandle<annals_core::Result<annals_core::Appended>> {
     let store = store.clone();
     let task = tokio::spawn(async move { store.append(append).await });
-    soon("a slot is taken", door.reached_by(1)).await;
+    soon("a slot is allocated", door.reached_by(1)).await;
     task
 }
 
@@ -58,7 +58,7 @@ async fn a_late_writer_gets_another_position() {
     let append = Append::new(id("a-1"), Exact(1.into()), [event(2), event(3)]);
     let task = hesitate(&late, &door, append).await;
     let passed = other.append(any("b-1", 1)).await.unwrap();
-    // The slot in front of it is closed by then.
+    // So the reader has closed the slot of the late append.
     assert_eq!(take(&mut live, 1).await[0].position, passed.position);
     door.open();
     let written = soon("the late append", task).await.unwrap().unwrap();
@@ -87,8 +87,8 @@ async fn a_late_writer_that_was_overtaken_conflicts() {
     assert_eq!(everything(&other).await.len(), 3);
 }
 
-/// Where somebody looks for the end of all streams, another append may be under way in front of
-/// the last one, or behind it.
+/// While a store looks for the end of all streams, another append may be under way, with a slot
+/// before that of the last event or after it.
 async fn nothing_appears_below(
     look: impl AsyncFn(&DynamoDbStore) -> annals_core::Position,
     in_front: bool,
@@ -100,9 +100,9 @@ async fn nothing_appears_below(
     if in_front {
         other.append(any("a-1", 2)).await.unwrap();
     }
-    // One who knows nothing of any slot.
+    // A store that has not read any slot.
     let stranger = place.open(true).await;
-    let last = soon("a look", look(&stranger)).await;
+    let last = soon("the end of all streams", look(&stranger)).await;
     door.open();
     let written = soon("the late append", task).await.unwrap().unwrap();
     assert!(written.position > last, "{:?} is not beyond {last:?}", written.position);
@@ -171,7 +171,7 @@ async fn every_subscriber_sees_all_whatever_writers_do() {
     let place = Place::new().await;
     let mut stores = Vec::new();
     for number in 0..3 {
-        // Some requests take longer than anybody waits for their slot.
+        // Some transactions take longer than readers wait for their slot.
         let rng = Mutex::new(Rng::with_seed(seed ^ number));
         let gate = Gate::new(move |operation, _| {
             let mut rng = rng.lock().unwrap();
@@ -203,7 +203,7 @@ async fn every_subscriber_sees_all_whatever_writers_do() {
                     spans.lock().unwrap().push(span);
                 });
                 if rng.u8(..4) == 0 {
-                    // Dropped wherever it has come to.
+                    // Cancel the append at a random point.
                     tokio::time::sleep(Duration::from_micros(rng.u64(..20_000))).await;
                     task.abort();
                 }
@@ -214,14 +214,14 @@ async fn every_subscriber_sees_all_whatever_writers_do() {
             }
         });
     }
-    // One that begins in the middle.
+    // A subscription that begins in the middle.
     let middle = stores[0].append(any("s-1", 0)).await.unwrap().position;
     let after = Subscribe::default().after(middle);
     tailing.spawn(tail(stores[1].subscribe(after).await.unwrap()));
     while let Some(done) = writers.join_next().await {
         done.unwrap();
     }
-    // Those that were dropped may still be written: beyond the last event nobody looks.
+    // Cancelled appends may still be written, after the last event, where the test does not look.
     stores[2].append(any("last", 0)).await.unwrap();
     let all = everything(&place.open(true).await).await;
     let last = all.iter().position(|event| event.stream == id("last")).unwrap();
@@ -235,7 +235,7 @@ async fn every_subscriber_sees_all_whatever_writers_do() {
     }
     let mut spans = spans.lock().unwrap().clone();
     assert!(spans.len() as u64 > WRITERS * APPENDS / 2);
-    // Rule 13: who was called later is beyond all that had returned.
+    // Rule 13: an append has a greater position than all that had returned before it was called.
     spans.sort_unstable();
     for (called, _, position) in &spans {
         let returned = spans.iter().filter(|(_, returned, _)| returned < called);
@@ -251,7 +251,7 @@ async fn appends_share_a_slot_and_do_not_disturb_each_other() {
     store.append(any("stale-1", 1)).await.unwrap();
     other.append(any("stale-1", 2)).await.unwrap();
     meter.take();
-    // This one believes what is no longer true.
+    // The store believes that the stream is at version 1, and it is not.
     let stale = Append::new(id("stale-1"), Exact(1.into()), [event(3)]);
     let mut appends: Vec<_> = (0..64)
         .map(|n| {
@@ -269,7 +269,7 @@ async fn appends_share_a_slot_and_do_not_disturb_each_other() {
 }
 
 #[tokio::test]
-async fn without_order_what_needs_it_is_refused() {
+async fn without_order_calls_that_need_it_are_refused() {
     let place = Place::new().await;
     let store = place.open(false).await;
     assert!(!store.capabilities().global_order);

@@ -1,4 +1,4 @@
-//! What is removed keeps its place, and does not come back.
+//! Removed events leave their keys behind, and do not come back.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn versions_that_were_removed_are_not_free() {
             for n in 1..=2 {
                 stale.append(any("a-1", n)).await.unwrap();
             }
-            // What follows is not known to the other store, and is removed.
+            // The first store does not know these events. They are removed.
             for n in 3..=5 {
                 other.append(any("a-1", n)).await.unwrap();
             }
@@ -54,7 +54,7 @@ async fn versions_that_were_removed_are_not_free() {
 }
 
 #[tokio::test]
-async fn whoever_knows_a_stream_from_before_its_deletion_goes_on() {
+async fn a_store_that_knows_a_stream_from_before_its_deletion_can_append() {
     for order in [true, false] {
         for expected in [Any, NoStream, Exact(2.into())] {
             let place = Place::new().await;
@@ -73,7 +73,7 @@ async fn whoever_knows_a_stream_from_before_its_deletion_goes_on() {
 }
 
 #[tokio::test]
-async fn nobody_writes_to_a_closed_stream_whatever_he_knows() {
+async fn a_closed_stream_takes_no_append_of_a_store_with_old_knowledge() {
     for order in [true, false] {
         let place = Place::new().await;
         let (stale, other) = (place.open(order).await, place.open(order).await);
@@ -87,8 +87,8 @@ async fn nobody_writes_to_a_closed_stream_whatever_he_knows() {
     }
 }
 
-/// A truncation that is late, at the request that `is_late` picks, undoes nothing of one that went
-/// further.
+/// A truncation that is delayed, at the request that `is_late` picks, undoes nothing of another
+/// that removed more meanwhile.
 async fn a_late_truncation(is_late: fn(&str, i64) -> bool) {
     let (place, door) = (Place::new().await, Door::default());
     let other = place.open(true).await;
@@ -156,8 +156,8 @@ async fn events_of_many_items_are_gone() {
     }
 }
 
-/// A deletion that others overtake deletes what is there by then, or refuses where it expected
-/// something else; it writes over nothing.
+/// A deletion that an append overtakes deletes the new event, too, or is refused if it expected
+/// another version; it does not overwrite the event.
 #[tokio::test]
 async fn a_late_deletion_writes_over_no_event() {
     for order in [true, false] {

@@ -1,4 +1,4 @@
-//! What requests come to, one thing at a time, and what a caller then knows.
+//! One kind of fault at a time: what a caller gets, and what was written.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ const RETRY_FOR: Duration = Duration::from_millis(200);
 /// The operation that writes the events, with an order and without.
 const WRITES: [(bool, &str); 2] = [(true, "TransactWriteItems"), (false, "PutItem")];
 
-/// A store whose requests of one operation come to a fault, the first so many of them.
+/// A store with a fault in the first `times` requests of one operation.
 async fn faulty(
     place: &Place,
     order: bool,
@@ -34,7 +34,7 @@ async fn faulty(
     fault: Fault,
     times: u64,
 ) -> (DynamoDbStore, Faults) {
-    // What opens the store is not harmed.
+    // Opening the store has no faults.
     place.open(order).await;
     let faults = Faults::new(0, Rates::none());
     let (rates, left) = (faults.clone(), AtomicU64::new(times));
@@ -54,7 +54,7 @@ fn first(stream: &str) -> Append {
 }
 
 #[tokio::test]
-async fn what_is_throttled_for_ever_is_busy() {
+async fn throttling_for_ever_is_busy() {
     for (order, operation) in WRITES {
         let place = Place::new().await;
         let (store, _) = faulty(&place, order, operation, Fault::Throttled, u64::MAX).await;
@@ -79,7 +79,7 @@ async fn conflicts_for_ever_are_busy() {
 }
 
 #[tokio::test]
-async fn what_is_lost_for_ever_has_an_unknown_outcome() {
+async fn lost_requests_and_answers_have_an_unknown_outcome() {
     for fault in [Fault::ErrorBefore, Fault::LostRequest, Fault::ErrorAfter, Fault::LostAnswer] {
         for (order, operation) in WRITES {
             let place = Place::new().await;
@@ -99,7 +99,7 @@ async fn what_is_lost_for_ever_has_an_unknown_outcome() {
 }
 
 #[tokio::test]
-async fn where_no_slot_was_to_be_had_nothing_is_written() {
+async fn without_a_slot_number_nothing_is_written() {
     for fault in [Fault::LostRequest, Fault::LostAnswer] {
         let place = Place::new().await;
         let (store, _) = faulty(&place, true, "UpdateItem", fault, u64::MAX).await;
@@ -145,9 +145,9 @@ async fn a_passing_fault_is_not_noticed() {
     }
 }
 
-/// A server that knows no tokens executes the second try, too.
+/// A server that ignores the token of a transaction executes its second try, too.
 #[tokio::test]
-async fn what_was_written_is_recognised_without_a_token() {
+async fn a_written_transaction_is_recognised_without_its_token() {
     for order in [true, false] {
         let place = Place::new().await;
         place.open(order).await;
@@ -182,14 +182,14 @@ async fn what_was_written_is_recognised_without_a_token() {
     }
 }
 
-/// Whatever stands where something was to be written, must be what was to be written there.
+/// The store takes an item for its own only if it is the very item that it was to write.
 #[tokio::test]
-async fn what_others_have_written_is_not_taken_for_ours() {
+async fn an_append_of_another_store_is_not_taken_for_ours() {
     for order in [true, false] {
         let place = Place::new().await;
         let (store, other) = (place.open(order).await, place.open(order).await);
         store.append(any("a-1", 1)).await.unwrap();
-        // The same payload, in the same version.
+        // The other store has the same payload at the same version.
         other.append(Append::new(id("a-1"), Exact(1.into()), [event(2)])).await.unwrap();
         let stale = Append::new(id("a-1"), Exact(1.into()), [event(2)]);
         let error = store.append(stale).await.unwrap_err();
@@ -206,7 +206,7 @@ async fn what_others_have_written_is_not_taken_for_ours() {
     }
 }
 
-/// Not every server says what stands where a condition did not hold.
+/// Not every server returns the item for which a condition did not hold.
 #[tokio::test]
 async fn a_server_that_does_not_tell_what_it_found_is_asked() {
     for order in [true, false] {

@@ -1,5 +1,5 @@
-//! Items of one append become visible one by one: what is not there yet is waited for, and what is
-//! missing is never taken for the end.
+//! The items of an append become visible one by one: a reader waits for an item that is not visible
+//! yet, and never takes a missing item for the end.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::{
     gate::{Fate, Gate},
 };
 
-/// A stream with an append of three items, between two of one.
+/// A stream with an append of three items between two appends of one item.
 async fn with_large(order: bool) -> Place {
     let place = Place::new().await;
     let store = place.open(order).await;
@@ -52,8 +52,8 @@ async fn a_missing_part_ends_a_read_with_an_error() {
     let backwards =
         async || read(&place.open(false).await, ReadStream::default().backwards()).await;
     let ((up, up_end), (down, down_end)) = tokio::join!(forwards(), backwards());
-    assert_eq!(up_end.expect_err("it just ends").kind(), ErrorKind::Corrupt);
-    assert_eq!(down_end.expect_err("it just ends").kind(), ErrorKind::Corrupt);
+    assert_eq!(up_end.expect_err("the read just ends").kind(), ErrorKind::Corrupt);
+    assert_eq!(down_end.expect_err("the read just ends").kind(), ErrorKind::Corrupt);
     assert_eq!((up, down), (vec![1, 2], vec![5, 4]));
 }
 
@@ -65,7 +65,10 @@ async fn a_missing_last_part_ends_a_read_with_an_error() {
     store.append_to("a-1", NoStream, large).await.unwrap();
     place.remove("s:a-1", 3).await;
     let (seen, end) = read(&place.open(false).await, ReadStream::default()).await;
-    assert_eq!((seen, end.expect_err("it just ends").kind()), (vec![1, 2], ErrorKind::Corrupt));
+    assert_eq!(
+        (seen, end.expect_err("the read just ends").kind()),
+        (vec![1, 2], ErrorKind::Corrupt)
+    );
 }
 
 #[tokio::test]
@@ -78,7 +81,7 @@ async fn a_missing_part_ends_a_read_of_all_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_part_that_comes_later_is_waited_for() {
+async fn a_reader_waits_for_a_part_that_comes_later() {
     for backwards in [false, true] {
         let place = with_large(false).await;
         let part = place.item("s:a-1", 3).await.unwrap();
@@ -96,7 +99,7 @@ async fn a_part_that_comes_later_is_waited_for() {
         }
         let reading = tokio::spawn(async move { read(&store, how).await });
         let looked = async { queries.subscribe().wait_for(|count| *count >= 3).await.map(|_| ()) };
-        soon("looks for it", looked).await.unwrap();
+        soon("the reader looks for the item", looked).await.unwrap();
         let put = place.client().put_item().table_name(TABLE).set_item(Some(part));
         put.send().await.unwrap();
         let (mut versions, end) = reading.await.unwrap();
@@ -108,9 +111,9 @@ async fn a_part_that_comes_later_is_waited_for() {
     }
 }
 
-/// The slot of the log may be visible a moment before the events that it names.
+/// A slot of the log may become visible before the items that it refers to.
 #[tokio::test]
-async fn events_that_the_log_names_already_are_waited_for() {
+async fn a_reader_waits_for_events_that_the_log_refers_to() {
     let place = with_large(true).await;
     let asked = Arc::new(AtomicU64::new(0));
     let counted = asked.clone();
@@ -126,7 +129,7 @@ async fn events_that_the_log_names_already_are_waited_for() {
     assert!(asked.load(SeqCst) > 1);
 }
 
-/// To find the version that a stream had at a position ends, whatever is missing.
+/// The search for the version at a position ends, whichever item is missing.
 #[tokio::test]
 async fn a_subscription_after_a_position_finds_out_that_a_part_is_missing() {
     let place = with_large(true).await;
@@ -136,8 +139,8 @@ async fn a_subscription_after_a_position_finds_out_that_a_part_is_missing() {
     for event in events {
         let subscribe = Subscribe::to(id("a-1")).after(event.position);
         let subscribed = timeout(Duration::from_secs(5), store.subscribe(subscribe)).await;
-        // It may also not need the part at all.
-        if let Err(error) = subscribed.expect("it never ends") {
+        // The search may not need the missing item.
+        if let Err(error) = subscribed.expect("the search never ends") {
             assert_eq!(error.kind(), ErrorKind::Corrupt);
         }
     }
