@@ -1,7 +1,7 @@
--- Version 1. `{prefix}` is replaced by the store's prefix.
+-- Version 1 of the schema. `{prefix}` is replaced by the store's prefix.
 
--- What the store knows of itself: the version of this schema, and the greatest position that any
--- removed event had, so that no position is ever given twice.
+-- Facts about the store: the version of this schema, and the greatest position that a removed event
+-- had, so that no position is ever given twice.
 CREATE TABLE {prefix}_meta (
     key   TEXT PRIMARY KEY NOT NULL,
     value INTEGER NOT NULL
@@ -9,19 +9,19 @@ CREATE TABLE {prefix}_meta (
 
 INSERT INTO {prefix}_meta (key, value) VALUES ('schema_version', 0), ('position_floor', 0);
 
--- A row stays for ever, also when its stream was deleted, so that ids of rows are never reused.
--- The version of a stream is that of its last event or, where it is greater, `removed_to`.
+-- A row stays for ever, even if its stream is deleted, so that row ids are never reused. The version
+-- of a stream is the version of its last event or `removed_to`, whichever is greater.
 CREATE TABLE {prefix}_streams (
     id         INTEGER PRIMARY KEY,
     name       TEXT NOT NULL UNIQUE,
     category   TEXT,
     state      INTEGER NOT NULL DEFAULT 0, -- 0 live, 1 deleted, 2 tombstoned
     removed_to INTEGER NOT NULL DEFAULT 0, -- the greatest version that was removed
-    deleted_at INTEGER NOT NULL DEFAULT 0  -- the version when it was last deleted
+    deleted_at INTEGER NOT NULL DEFAULT 0  -- the version of the stream when it was last deleted
 ) STRICT;
 
--- One index only: each more costs every append, and filters are evaluated while the table, which
--- is in the order of positions, is scanned.
+-- There is only one index, because every further index makes every append more expensive. Filters
+-- are evaluated while the table is scanned, which is in the order of positions.
 CREATE TABLE {prefix}_events (
     position    INTEGER PRIMARY KEY,
     stream      INTEGER NOT NULL,
@@ -36,7 +36,8 @@ CREATE TABLE {prefix}_events (
 
 CREATE UNIQUE INDEX {prefix}_events_by_stream ON {prefix}_events (stream, version);
 
--- By name, since a snapshot may be kept of a stream that was never written to.
+-- The key is the name of the stream, because a snapshot can be kept of a stream that was never
+-- written to.
 CREATE TABLE {prefix}_snapshots (
     stream   TEXT PRIMARY KEY NOT NULL,
     version  INTEGER NOT NULL,
@@ -50,7 +51,7 @@ CREATE TABLE {prefix}_checkpoints (
     position   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- A row stays for ever, so that no revision, and so no token, is ever given twice.
+-- A row stays for ever, so that no revision, and therefore no token, is ever given twice.
 CREATE TABLE {prefix}_leases (
     name     TEXT PRIMARY KEY NOT NULL,
     revision INTEGER NOT NULL,

@@ -1,5 +1,4 @@
-//! The conformance suite on SQLite: in a file, through handles that know nothing of each other,
-//! and in memory.
+//! The conformance suite on SQLite: on files, through independent handles, and in memory.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -36,7 +35,7 @@ impl Harness for File {
     }
 
     async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
-        // The rest goes with the directory.
+        // The `-wal` and `-shm` files are removed with the directory.
         Ok(std::fs::remove_file(self.path(namespace))?)
     }
 
@@ -57,7 +56,7 @@ impl Harness for File {
             }
             other => return Err(format!("there is no server for {other:?}").into()),
         };
-        // As somebody does who goes past the store.
+        // A connection that bypasses the store.
         let connection = Connection::open(self.path(namespace))?;
         connection.busy_timeout(self.patience())?;
         match connection.execute(sql, params![stream, version])? {
@@ -67,7 +66,8 @@ impl Harness for File {
     }
 }
 
-/// A database in memory for each namespace, and clones of one handle.
+/// A database in memory for each namespace. Every `open` of a namespace returns a clone of the same
+/// handle.
 #[derive(Default)]
 struct Memory(Mutex<HashMap<String, SqliteStore>>);
 

@@ -1,4 +1,4 @@
-//! Whatever is done to this store and to the reference store, both answer the same.
+//! Makes the same random calls on this store and on the reference store, and compares the answers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
@@ -14,17 +14,17 @@ use chrono::DateTime;
 use futures::TryStreamExt;
 use uuid::Uuid;
 
-/// Names that a store could confuse.
+/// Stream ids that a store could confuse.
 const STREAMS: [&str; 10] = [
     "order-1", "Order-1", "order-%", "order-_", "orde", " order-1", "order-1 ", "ordér-1",
     "o'r\"d-1", "%",
 ];
 const TYPES: [&str; 4] = ["Placed", "placed", "Pl\"ac\\ed", "日本"];
 
-/// What the answer to an append to several streams begins with.
+/// The beginning of the answer to an append to several streams.
 const SEVERAL: &str = "several: ";
 
-/// A generator of its own, so that a seed gives the same run everywhere.
+/// A random number generator of this test, so that a seed gives the same run everywhere.
 struct Random(u64);
 
 impl Random {
@@ -90,7 +90,7 @@ impl Random {
     }
 }
 
-/// Everything but the time, which two stores cannot share.
+/// Sets the times of events to the same value, because two stores record different times.
 fn timeless(mut events: Vec<RecordedEvent>) -> Vec<RecordedEvent> {
     events.iter_mut().for_each(|event| event.recorded_at = DateTime::UNIX_EPOCH);
     events
@@ -98,7 +98,7 @@ fn timeless(mut events: Vec<RecordedEvent>) -> Vec<RecordedEvent> {
 
 fn told(error: &Error) -> String {
     let text = error.to_string();
-    // The two differ in their name, and the limits they state are the same.
+    // The two stores have different names, but the same limits.
     format!("{:?} {:?} {}", error.kind(), error.conflict(), text.replace("sqlite", "memory"))
 }
 
@@ -216,8 +216,9 @@ async fn answers_as_the_reference_store_does() {
         let mut random = Random(seed);
         let mut last = random.append();
         for at in 0..200 {
-            // Else the last append again, which may be a retry. Not past an append to several
-            // streams: the reference store recognises more retries than it has to.
+            // Otherwise use the last append again, which may then be a retry. Do not go on with it
+            // after an append to several streams, because the reference store recognises more
+            // retries than this one.
             if random.below(3) > 0 {
                 last = random.append();
             }

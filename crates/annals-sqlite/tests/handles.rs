@@ -1,4 +1,4 @@
-//! Several handles on one file, and what one writer does to another.
+//! Several handles on one file, and how the changes of one affect the others.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
@@ -59,7 +59,7 @@ async fn exactly_one_handle_wins_each_version() {
     }
 }
 
-/// Each handle remembers streams and positions, and must notice that the other has written.
+/// Each handle remembers streams and positions, so it must notice that the other handle has written.
 #[tokio::test]
 async fn a_handle_sees_what_another_wrote_before() {
     let dir = tempfile::tempdir().unwrap();
@@ -103,7 +103,8 @@ async fn positions_are_not_given_twice() {
     assert_eq!((appended.position.get(), appended.last_version.get()), (7, 2));
 }
 
-/// Queues appends while the database is locked by somebody else, so that they are taken together.
+/// Queues appends while another connection has locked the database, so that the writer takes them
+/// all together.
 async fn together<T>(
     path: &std::path::Path,
     appends: impl IntoIterator<Item = impl Future<Output = T>>,
@@ -122,7 +123,8 @@ async fn a_conflict_in_a_batch_harms_no_other_append() {
     let path = dir.path().join("events.db");
     let store = open(&path).await;
     let appends = (0..50u64).map(|n| {
-        // Every fifth expects what cannot be; the others that they come in this order.
+        // Every fifth append has an expectation that cannot hold. The others expect to be made in
+        // this order.
         let expected = if n % 5 == 4 { n + 1_000 } else { n - n / 5 };
         store.append(append("a-1", Version::new(expected), &n.to_string()))
     });
@@ -138,8 +140,8 @@ async fn a_conflict_in_a_batch_harms_no_other_append() {
     assert_eq!(all(&store).await.len(), 40);
 }
 
-/// A trigger stands for whatever may fail inside SQLite: `ABORT` leaves the transaction open,
-/// `ROLLBACK` ends it under the writer's hands.
+/// A trigger stands for anything that can fail inside SQLite. `ABORT` leaves the transaction open;
+/// `ROLLBACK` ends it before the writer does.
 #[tokio::test]
 async fn what_fails_inside_sqlite_harms_only_itself() {
     for raise in ["ABORT", "ROLLBACK"] {
@@ -187,13 +189,14 @@ async fn a_lock_that_outlasts_the_timeout_is_busy_and_writes_nothing() {
         assert_eq!(error.kind(), ErrorKind::Busy);
         assert!(error.is_retryable() && !error.outcome_unknown());
     }
-    // Reads go on meanwhile.
+    // The lock does not keep reads from succeeding.
     assert_eq!(all(&store).await.len(), 0);
     drop(lock);
     store.append(append("a-1", ExpectedVersion::NoStream, "x")).await.unwrap();
 }
 
-/// Without a WAL, readers and the writer shut each other out, and must take turns.
+/// A database in memory has no WAL, so readers and the writer lock each other out and must take
+/// turns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_and_writers_in_memory_take_turns() {
     for _ in 0..20 {
@@ -243,7 +246,8 @@ async fn dropping_futures_leaves_the_store_working() {
     let path = dir.path().join("events.db");
     let store = open(&path).await;
     for n in 0..50 {
-        // Dropped after the first poll: the append is queued, the others are on their way.
+        // Drop each future after its first poll. By then the append is queued, and the read and the
+        // subscription have been started.
         drop(store.append(append("a-1", ExpectedVersion::Any, &n.to_string())).now_or_never());
         drop(store.load_stream(&id("a-1")).now_or_never());
         drop(store.subscribe(Subscribe::to(id("a-1")).after(1)).now_or_never());

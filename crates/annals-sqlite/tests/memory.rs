@@ -1,5 +1,5 @@
-//! How much memory reads and subscriptions take. A binary of its own, since it counts what all of
-//! the process allocates.
+//! How much memory reads and subscriptions take. This test is alone in its binary, because it counts
+//! all memory that the process allocates.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -13,10 +13,10 @@ use peak_alloc::PeakAlloc;
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const MIB: usize = 1024 * 1024;
-/// Of payload, in events of 64 KiB.
+/// How many bytes of payload the test writes, in events of 64 KiB.
 const STORED: usize = 64 * MIB;
 const EVENT: usize = 64 * 1024;
-/// A few pages of 2 MiB, and what is around them.
+/// Room for a few pages of 2 MiB, with their containers.
 const BOUND: usize = 16 * MIB;
 
 fn growth(from: usize) -> usize {
@@ -30,7 +30,7 @@ async fn reads_and_slow_subscribers_stay_within_bounds() {
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
 
-    // A subscriber that takes one message, and then none until everything is written.
+    // A subscriber that takes one message, and no other until everything is written.
     let mut slow = store.subscribe(Subscribe::default()).await.unwrap();
     assert!(matches!(slow.next().await.unwrap(), Message::CaughtUp(_)));
     let stream = id("large-1");

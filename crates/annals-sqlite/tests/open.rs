@@ -1,4 +1,4 @@
-//! Opening: what is created, what is kept, and what is refused.
+//! Opening a store: what it creates, keeps and refuses. And closing it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
@@ -50,8 +50,8 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     connection
         .execute_batch("UPDATE annals_meta SET value = 7 WHERE key = 'schema_version'")
         .unwrap();
-    // In another journal mode, since to change that would be to change the file.
-    until("nobody else has the file open", || {
+    // Set another journal mode, to see that a refused `open` does not change it back.
+    until("no other connection has the file open", || {
         connection.execute_batch("PRAGMA journal_mode = DELETE").is_ok()
     })
     .await;
@@ -153,7 +153,8 @@ async fn a_store_in_memory_is_its_own_and_lives_with_its_handles() {
     assert_eq!(all(&other).await.len(), 0);
 }
 
-/// A file that is deleted while somebody has it open takes the next one of its name with it.
+/// If a file is deleted while a connection has it open, the connection breaks the next file of that
+/// name. So `close` must wait until all connections are closed.
 #[tokio::test]
 async fn a_closed_store_can_be_deleted_and_made_anew() {
     let dir = tempfile::tempdir().unwrap();
@@ -178,7 +179,7 @@ async fn the_last_handle_drains_the_queue_and_leaves_nothing_open() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("events.db");
     let store = open(&path).await;
-    // A subscription, so that the thread that watches for other processes runs as well.
+    // A waiting subscription, so that the thread that polls for other processes runs as well.
     let mut live = store.subscribe(annals_core::Subscribe::default()).await.unwrap();
     within(live.next()).await.unwrap();
     assert!(futures::poll!(std::pin::pin!(live.next())).is_pending());
@@ -191,7 +192,7 @@ async fn the_last_handle_drains_the_queue_and_leaves_nothing_open() {
             &n.to_string()
         )))));
         assert!(futures::poll!(&mut appends).is_pending());
-        // All that asked are gone before the first is written.
+        // All callers cancel their appends before the first is written.
     }
     drop((live, store));
     drop(lock);

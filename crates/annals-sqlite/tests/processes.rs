@@ -1,5 +1,5 @@
-//! Several processes on one file. The others are this test binary, started again to run one of the
-//! functions that do nothing unless the environment says where the file is.
+//! Several processes on one file. The other processes run this test binary with one of the functions
+//! `child_…`, which do nothing unless the environment names a file.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
@@ -16,7 +16,7 @@ use common::{all, event, id, open, raw, versions, within};
 
 const FILE: &str = "ANNALS_SQLITE_TEST_FILE";
 const NAME: &str = "ANNALS_SQLITE_TEST_NAME";
-/// What an acknowledged append is reported by.
+/// The beginning of the line by which a child reports an acknowledged append.
 const ACKNOWLEDGED: &str = "acknowledged ";
 /// How many appends each process makes to each stream.
 const APPENDS: u64 = 100;
@@ -32,7 +32,7 @@ fn start(function: &str, file: &Path, name: &str) -> Child {
         .unwrap()
 }
 
-/// The file, in a process that was started for it.
+/// The file and the name of this child; `None` if this process is not a child.
 fn started() -> Option<(PathBuf, String)> {
     Some((std::env::var_os(FILE)?.into(), std::env::var(NAME).ok()?))
 }
@@ -52,7 +52,7 @@ async fn child_appends() {
 async fn processes_share_a_file_and_a_subscriber_gets_all() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("events.db");
-    // Before the file is there: all of them create it.
+    // The file does not exist yet, so all processes try to create it.
     let children: Vec<_> = (0..3).map(|n| start("child_appends", &file, &n.to_string())).collect();
     let store = open(&file).await;
     let mut live = store.subscribe(Subscribe::default()).await.unwrap();
@@ -76,7 +76,8 @@ async fn processes_share_a_file_and_a_subscriber_gets_all() {
     }
 }
 
-/// Nothing in this process writes, so that only looking for others' commits can wake it.
+/// This process does not write, so only the poll for commits of other processes can wake its
+/// subscription.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiting_subscriber_is_woken_by_another_process() {
     let dir = tempfile::tempdir().unwrap();
@@ -91,8 +92,8 @@ async fn a_waiting_subscriber_is_woken_by_another_process() {
     assert!(child.wait().unwrap().success());
 }
 
-/// What is committed between the last page and the first look for others' commits is found, though
-/// nothing changes after that look.
+/// A commit of another process after the last page and before the first poll is found, although
+/// nothing changes after that poll.
 #[tokio::test]
 async fn what_came_before_the_first_look_is_not_missed() {
     let dir = tempfile::tempdir().unwrap();
@@ -101,11 +102,12 @@ async fn what_came_before_the_first_look_is_not_missed() {
     store.append_to("a-1", ExpectedVersion::Any, [event("x")]).await.unwrap();
     let mut live = store.subscribe(Subscribe::default().after(1)).await.unwrap();
     assert!(matches!(within(live.next()).await.unwrap(), annals_core::Message::CaughtUp(_)));
-    // Past the store, so that nobody in this process is told.
+    // Bypass the store, so that nothing in this process is woken.
     raw(&file)
         .execute_batch(
-            "INSERT INTO annals_events SELECT 2, stream, 2, id, type, recorded_at, kinds, data, \
-             metadata FROM annals_events",
+            "INSERT INTO annals_events \
+             (position, stream, version, id, type, recorded_at, kinds, data, metadata) \
+             SELECT 2, stream, 2, id, type, recorded_at, kinds, data, metadata FROM annals_events",
         )
         .unwrap();
     assert_eq!(within(live.next_event()).await.unwrap().version.get(), 2);
@@ -138,9 +140,9 @@ async fn what_was_acknowledged_survives_a_kill_and_appends_stay_whole() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut acknowledged = HashMap::new();
         let mut take = |line: String| {
-            // Another line of the test harness may stand before it.
+            // The test harness may have written something before it on the same line.
             let Some((_, line)) = line.split_once(ACKNOWLEDGED) else { return };
-            // The last line may have been cut off.
+            // The kill may have cut off the last line.
             if let Some((stream, version)) = line.split_once(' ') {
                 acknowledged.insert(stream.to_owned(), version.parse().unwrap_or(0));
             }

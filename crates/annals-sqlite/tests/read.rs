@@ -1,4 +1,4 @@
-//! Reads over more than a page, and over what cannot be read.
+//! Reads of more than one page, and of damaged events.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
@@ -14,10 +14,11 @@ use annals_sqlite::SqliteStore;
 use common::{append, event, id, open, raw, within};
 use futures::TryStreamExt;
 
-/// More than a filtered page looks at, several times over.
+/// Several times as many events as a filtered page looks at.
 const MANY: usize = 60_000;
 
-/// A store with one event of its own type and category at each end, and many others between.
+/// A store with one event of its own type and category at each end, and many other events between
+/// them.
 async fn haystack(path: &Path) -> SqliteStore {
     let store = open(path).await;
     let needle = || NewEvent::binary("Needle", "x").unwrap();
@@ -82,7 +83,7 @@ async fn a_long_stretch_of_removed_events_is_one_page() {
             assert_eq!(events.len(), 2);
         }
         let mut live = store.subscribe(Subscribe::to(filter).after(1)).await.unwrap();
-        // No page in between that has no event, and so would be told as a checkpoint.
+        // A page without events would be told as a checkpoint before this event.
         assert_eq!(within(live.next()).await.unwrap().into_event().unwrap().stream, id("needle-2"));
     }
 }
@@ -112,7 +113,8 @@ async fn pages_join_without_a_seam() {
     assert_eq!(positions(&all), (1_000..5_000).rev().collect::<Vec<_>>());
 }
 
-/// The version at a position is found by halving, in streams of which a part was removed as well.
+/// The version at a position is found by a binary search, also in a stream whose first events were
+/// removed.
 #[tokio::test]
 async fn subscriptions_to_a_stream_begin_after_any_position() {
     let dir = tempfile::tempdir().unwrap();
@@ -132,7 +134,8 @@ async fn subscriptions_to_a_stream_begin_after_any_position() {
     assert_eq!(within(live.next()).await.unwrap(), Message::CaughtUp(Position::new(60)));
 }
 
-/// Whoever damages a store past SQLite's own checks is told where, and not that this was the end.
+/// A damaged event that SQLite's own checks do not find ends a read with an error, never as if it
+/// were the end of the stream.
 #[tokio::test]
 async fn what_cannot_be_decoded_ends_the_read_as_corrupt() {
     for damage in [

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{future::Future, path::Path, time::Duration};
@@ -7,7 +7,7 @@ use annals_core::{Append, EventStore, ExpectedVersion, NewEvent, RecordedEvent, 
 use annals_sqlite::{SqliteConfig, SqliteStore};
 use rusqlite::Connection;
 
-/// Long enough for the slowest machine; only a test that fails takes it.
+/// Long enough for the slowest machine. Only a test that fails waits so long.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 pub fn id(name: &str) -> StreamId {
@@ -39,7 +39,7 @@ pub async fn all(store: &impl EventStore) -> Vec<RecordedEvent> {
     store.read_all(annals_core::ReadAll::default()).try_collect().await.unwrap()
 }
 
-/// A connection past the store, as another program has it.
+/// A connection that bypasses the store, as another program has it.
 pub fn raw(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();
     connection.busy_timeout(DEADLINE).unwrap();
@@ -50,7 +50,7 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("not within the deadline")
 }
 
-/// Waits for a condition that nothing announces.
+/// Waits for a condition by checking it again and again.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !condition() {
