@@ -11,7 +11,7 @@ use std::{
 use annals_core::{Error, ErrorKind, Result};
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
 
 use crate::{error::Failure, runtime, session::Session};
@@ -39,8 +39,8 @@ pub(crate) fn bytes(events: impl Iterator<Item = usize>) -> usize {
 /// A change that waits for its turn.
 pub(crate) struct Job {
     change: Box<dyn Change>,
-    /// How much of [`ROOM`] the change takes.
-    pub(crate) units: u32,
+    /// The part of [`ROOM`] that the change takes. However the job ends, this gives it back.
+    permit: OwnedSemaphorePermit,
     /// The runtime in which the caller waits.
     pub(crate) runtime: Handle,
 }
@@ -57,11 +57,13 @@ impl Job {
 
     /// Sends the caller the answer of the last [`Job::make`], which is committed now.
     pub(crate) fn answer(self) {
+        drop(self.permit);
         self.change.answer(None);
     }
 
     /// Sends the caller an error instead: the change was not committed.
     pub(crate) fn fail(self, error: Error) {
+        drop(self.permit);
         self.change.answer(Some(error));
     }
 }
@@ -146,14 +148,17 @@ impl Queue {
     {
         // A change that is larger than the room takes all of it.
         let units = u32::try_from((bytes / 1_024).max(LEAST)).unwrap_or(ROOM).min(ROOM);
-        match self.room.try_acquire_many(units) {
-            Ok(permit) => permit.forget(),
-            Err(_) => self.room.acquire_many(units).await.map_err(|_| writer_ended())?.forget(),
-        }
+        let permit = match self.room.clone().try_acquire_many_owned(units) {
+            Ok(permit) => permit,
+            Err(_) => {
+                let acquired = self.room.clone().acquire_many_owned(units).await;
+                acquired.map_err(|_| writer_ended())?
+            }
+        };
         let runtime = runtime::current()?;
         let (caller, answer) = oneshot::channel();
         let change = Box::new(Typed { change, made: None, caller });
-        self.push(Job { change, units, runtime })?;
+        self.push(Job { change, permit, runtime })?;
         // The writer answers every job, unless its thread panics in the middle of one.
         match answer.await {
             Ok((answer, _)) => answer,
@@ -205,11 +210,6 @@ impl Queue {
         true
     }
 
-    /// For the writer: gives back the room of jobs that are done.
-    pub(crate) fn release(&self, units: usize) {
-        self.room.add_permits(units);
-    }
-
     /// No more changes will come. The writer still makes those that wait.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -240,7 +240,7 @@ impl Queue {
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("units", &self.units).finish_non_exhaustive()
+        f.debug_struct("Job").field("permit", &self.permit).finish_non_exhaustive()
     }
 }
 

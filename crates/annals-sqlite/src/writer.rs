@@ -114,7 +114,7 @@ impl Writer {
             match transact(session, &mut jobs, &mut busy) {
                 Ok(()) => {
                     self.committed(session, jobs.len());
-                    self.answer_together(&mut jobs, |job| job.answer());
+                    answer_together(&mut jobs, Job::answer);
                     self.jobs = jobs;
                     return true;
                 }
@@ -131,7 +131,6 @@ impl Writer {
         let mut jobs = jobs.into_iter();
         while let Some(mut job) = jobs.next() {
             let done = transact(session, slice::from_mut(&mut job), &mut busy);
-            self.queue.release(job.units as usize);
             match done {
                 Ok(()) => {
                     self.committed(session, 1);
@@ -158,28 +157,27 @@ impl Writer {
         tracing::debug!(changes, "committed");
     }
 
-    /// Answers jobs by one task of each runtime in which their callers wait. To wake a task from a
-    /// thread of its own runtime costs next to nothing; from this thread it costs a system call for
-    /// each caller.
-    fn answer_together(&self, jobs: &mut Vec<Job>, answer: impl Fn(Job) + Clone + Send + 'static) {
-        self.queue.release(jobs.iter().map(|job| job.units as usize).sum());
-        while let Some(first) = jobs.first() {
-            let runtime = first.runtime.clone();
-            let of_runtime = |job: &mut Job| job.runtime.id() == runtime.id();
-            let together: Vec<_> = jobs.extract_if(.., of_runtime).collect();
-            let answer = answer.clone();
-            runtime.spawn(async move { together.into_iter().for_each(answer) });
-        }
-    }
-
     /// Fails all jobs that were taken, because there is no connection to make their changes.
     fn fail_all(&mut self, error: Error) {
         let error = Arc::new(error);
         let mut jobs = mem::take(&mut self.jobs);
-        self.answer_together(&mut jobs, move |job| {
+        answer_together(&mut jobs, move |job| {
             let message = "the writer has no connection to the database";
             job.fail(Error::new(error.kind(), message).with_source(error.clone()));
         });
+    }
+}
+
+/// Answers jobs by one task of each runtime in which their callers wait. To wake a task from a
+/// thread of its own runtime costs next to nothing; from the writer's thread it costs a system call
+/// for each caller.
+fn answer_together(jobs: &mut Vec<Job>, answer: impl Fn(Job) + Clone + Send + 'static) {
+    while let Some(first) = jobs.first() {
+        let runtime = first.runtime.clone();
+        let of_runtime = |job: &mut Job| job.runtime.id() == runtime.id();
+        let together: Vec<_> = jobs.extract_if(.., of_runtime).collect();
+        let answer = answer.clone();
+        runtime.spawn(async move { together.into_iter().for_each(answer) });
     }
 }
 

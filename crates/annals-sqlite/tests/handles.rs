@@ -270,3 +270,23 @@ async fn more_and_larger_appends_than_may_wait() {
     assert_eq!(store.stream_info(&id("a-1")).await.unwrap().version.get(), 3_000);
     assert_eq!(store.stream_info(&id("large-1")).await.unwrap().version.get(), 24);
 }
+
+/// A change that fails before it is queued must give back its room in the queue.
+#[test]
+fn changes_outside_a_runtime_fail_and_block_no_later_change() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = runtime.block_on(SqliteStore::open(SqliteConfig::in_memory())).unwrap();
+    // More changes, and larger ones, than the queue has room for.
+    let sizes = (0..3_000).map(|_| 1).chain((0..10).map(|_| 12 << 20));
+    for size in sizes {
+        let append = Append::new(id("a-1"), ExpectedVersion::Any, [event(vec![7; size])]);
+        let error = store.append(append).now_or_never().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(!error.outcome_unknown(), "{error}");
+    }
+    let stream = id("a-1");
+    let error = store.truncate(&stream, Version::FIRST).now_or_never().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    let appended = runtime.block_on(within(store.append(append("a-1", Version::NONE, "x"))));
+    assert_eq!(appended.unwrap().last_version, Version::FIRST);
+}
