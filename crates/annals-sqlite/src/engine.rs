@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// An open store. When it is dropped, the writer still makes the changes that are queued, and then
-/// closes the file.
+/// the file is closed.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) database: Arc<Database>,
@@ -43,20 +43,19 @@ impl Engine {
 
     /// Waits until the changes that are queued are made and the file is closed.
     pub(crate) async fn close(mut self) -> Result<()> {
-        let writer = self.writer.take();
-        let (readers, notifier) = (self.readers.clone(), self.notifier.clone());
-        drop(self);
-        readers.close().await;
-        drop(readers);
+        self.readers.close().await;
         let closed = blocking(move || {
-            // Ignore whether the thread panicked: it has ended in both cases.
-            drop(writer.map(JoinHandle::join));
-            if let Some(notifier) = Arc::into_inner(notifier) {
-                notifier.close();
-            }
+            self.end_writer();
             Ok(())
         });
         closed.await.map_err(context("close"))
+    }
+
+    /// Waits until the writer has made the changes that are queued, and has closed its connection.
+    fn end_writer(&mut self) {
+        self.queue.close();
+        // Ignore whether the thread panicked: it has ended in both cases.
+        drop(self.writer.take().map(JoinHandle::join));
     }
 
     /// Reads on one of the readers: see [`Readers::read`].
@@ -87,6 +86,14 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.queue.close();
+        if self.queue.is_idle() {
+            // All changes are committed, so the writer only has to close its connection, which takes
+            // some milliseconds. Wait for that: SQLite then has copied the WAL into the file, and
+            // the file is whole even if the process ends now.
+            self.end_writer();
+        } else {
+            // The callers of the changes that are queued cancelled them, and do not wait either.
+            self.queue.close();
+        }
     }
 }

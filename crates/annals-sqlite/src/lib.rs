@@ -32,6 +32,9 @@
 //! several stores and the application can share a file; do not write to these tables. The version
 //! of the schema is in the table `{prefix}_meta`; `PRAGMA user_version` is left to the application.
 //!
+//! After the last handle was dropped or closed, the file alone has all events and can be copied. To
+//! copy a file that is open, use `VACUUM INTO` or the command `.backup` of the sqlite3 shell.
+//!
 //! A retry under [`Any`](annals_core::ExpectedVersion::Any) or `StreamExists` is recognised as long
 //! as the events of the first try are the last of their stream. Truncated and deleted events are
 //! removed at once; SQLite reuses their space in the file.

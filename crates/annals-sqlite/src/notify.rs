@@ -92,18 +92,6 @@ impl Notifier {
         self.shared.commits.subscribe()
     }
 
-    /// Stops the thread that polls, and waits until it has ended.
-    pub(crate) fn close(self) {
-        let thread = {
-            let mut poller = self.shared.poller();
-            poller.stopped = true;
-            poller.thread.take()
-        };
-        self.shared.stop.notify_all();
-        // Ignore whether the thread panicked: it has ended in both cases.
-        drop(thread.map(JoinHandle::join));
-    }
-
     /// Polls for commits of other processes until the guard is dropped.
     pub(crate) fn poll(&self, database: &Arc<Database>) -> Result<Polling<'_>> {
         let mut poller = self.shared.poller();
@@ -125,8 +113,14 @@ impl Notifier {
 
 impl Drop for Notifier {
     fn drop(&mut self) {
-        self.shared.poller().stopped = true;
+        let thread = {
+            let mut poller = self.shared.poller();
+            poller.stopped = true;
+            poller.thread.take()
+        };
         self.shared.stop.notify_all();
+        // Wait until the thread has closed its connection. Ignore whether it panicked.
+        drop(thread.map(JoinHandle::join));
         if let Some(key) = &self.key {
             let mut notifiers = NOTIFIERS.lock().unwrap_or_else(PoisonError::into_inner);
             // A later notifier may have taken the place of this one.
@@ -162,6 +156,9 @@ fn poll(shared: &Shared, database: &Database) {
             .unwrap_or_else(PoisonError::into_inner);
         idle = if poller.waiting == 0 { idle + 1 } else { 0 };
         if poller.stopped || idle > LINGER {
+            // Close the connection before the thread is forgotten, because `drop` then cannot wait
+            // for it.
+            drop(watcher);
             poller.thread = None;
             return;
         }

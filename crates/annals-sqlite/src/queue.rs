@@ -57,6 +57,7 @@ impl Job {
 
     /// Sends the caller the answer of the last [`Job::make`], which is committed now.
     pub(crate) fn answer(self) {
+        // Give back the room first: a queue is idle once all callers have their answers.
         drop(self.permit);
         self.change.answer(None);
     }
@@ -208,6 +209,11 @@ impl Queue {
         waiting.wanted = 0;
         std::mem::swap(&mut waiting.jobs, jobs);
         true
+    }
+
+    /// Whether every change was answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.room.available_permits() == ROOM as usize
     }
 
     /// No more changes will come. The writer still makes those that wait.

@@ -16,9 +16,12 @@ use crate::{
     subscribe::follow,
 };
 
-/// An event store in an SQLite database. A clone is another handle to the same store. When the last
-/// handle and the last subscription are dropped, the store still writes what was queued, and then
-/// closes the file.
+/// An event store in an SQLite database. A clone is another handle to the same store.
+///
+/// When the last handle and the last subscription are dropped, the store closes the file. Unless
+/// calls were cancelled, the file then has all events, so that it can be copied without its `-wal`
+/// file. This blocks the thread for some milliseconds; [`SqliteStore::close`] does not. Appends that
+/// were cancelled after they had been queued are still written, in the background.
 #[derive(Clone)]
 pub struct SqliteStore {
     pub(crate) engine: Arc<Engine>,

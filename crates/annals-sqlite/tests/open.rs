@@ -172,6 +172,32 @@ async fn a_closed_store_can_be_deleted_and_made_anew() {
     }
 }
 
+/// A process can end, and its file be copied, as soon as the last handle is dropped.
+#[tokio::test]
+async fn the_file_is_whole_when_the_last_handle_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("events.db"), dir.path().join("copy.db"));
+    for round in 1..=30 {
+        let store = open(&path).await;
+        store.append(append("a-1", ExpectedVersion::Any, "x")).await.unwrap();
+        match round % 3 {
+            0 => assert_eq!(store.load_stream(&id("a-1")).await.unwrap().len(), round),
+            1 => {
+                // A subscription that waits, so that the thread that polls runs as well.
+                let mut live = store.subscribe(annals_core::Subscribe::default()).await.unwrap();
+                while within(live.next()).await.unwrap().into_event().is_some() {}
+                assert!(futures::poll!(std::pin::pin!(live.next())).is_pending());
+            }
+            _ => {}
+        }
+        drop(store);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "round {round}");
+        fs::copy(&path, &copy).unwrap();
+        assert_eq!(all(&open(&copy).await).await.len(), round);
+        fs::remove_file(&copy).unwrap();
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_last_handle_drains_the_queue_and_leaves_nothing_open() {
