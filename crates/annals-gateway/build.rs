@@ -1,4 +1,5 @@
-//! Generates the protocol's messages and services, without an installed `protoc`.
+//! Generates the protocol's messages and services. `protox` compiles them, so `protoc` need not be
+//! installed.
 
 use std::{error::Error, path::PathBuf};
 

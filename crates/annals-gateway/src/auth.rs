@@ -1,4 +1,4 @@
-//! Who may call.
+//! Basic authentication: which callers the gateway lets in.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use tonic::{Request, Status, metadata::MetadataMap, service::Interceptor};
 
 use crate::status::unauthenticated;
 
-/// The user that the gateway lets in; everybody, where there is none.
+/// The only user that the gateway lets in, as `user:password`. `None` lets in everybody.
 #[derive(Clone, Default)]
 pub(crate) struct Auth(Option<String>);
 
@@ -18,15 +18,15 @@ impl Auth {
     }
 
     pub(crate) fn check(&self, headers: &MetadataMap) -> Result<(), Status> {
-        let Some(due) = &self.0 else { return Ok(()) };
+        let Some(expected) = &self.0 else { return Ok(()) };
         let given = headers.get("authorization").and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| {
             let (scheme, encoded) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(encoded.trim()).ok())?
         });
-        // How long it takes must not tell how much of it was right.
+        // Compare in constant time: the time must not tell how much of the password was right.
         match given {
-            Some(given) if bool::from(given.as_slice().ct_eq(due.as_bytes())) => Ok(()),
+            Some(given) if bool::from(given.as_slice().ct_eq(expected.as_bytes())) => Ok(()),
             _ => Err(unauthenticated()),
         }
     }
@@ -41,7 +41,7 @@ impl Interceptor for Auth {
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "a user and a password" } else { "everybody" })
+        f.write_str(if self.0.is_some() { "Auth(one user)" } else { "Auth(everybody)" })
     }
 }
 
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_right_password_is_let_in() {
+    fn only_the_right_password_is_accepted() {
         let auth = Auth::new("admin", "a:b");
         let check = |value: Option<&str>| {
             let mut headers = MetadataMap::new();

@@ -1,4 +1,5 @@
-//! What this server serves, and where: the services `ServerFeatures` and `Gossip`.
+//! The services `ServerFeatures` and `Gossip`: which calls the gateway serves, and at which
+//! address.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,16 +16,16 @@ use crate::{
         },
         shared::Empty,
     },
-    wire::Ids,
+    wire::IdFormat,
 };
 
-/// The version of EventStoreDB whose protocol this is, for clients that ask.
+/// The version of EventStoreDB that the gateway reports to clients.
 const VERSION: &str = "24.10.0";
 
-/// A method, and what it has that not every server does.
+/// The name of a call, and those of its features that only newer servers have.
 type Method = (&'static str, &'static [&'static str]);
 
-/// What is served.
+/// The calls of each service, all names in lower case.
 const METHODS: &[(&str, &[Method])] = &[
     (
         "event_store.client.streams.streams",
@@ -53,7 +54,7 @@ const METHODS: &[(&str, &[Method])] = &[
     ("event_store.client.server_features.serverfeatures", &[("getsupportedmethods", &[])]),
 ];
 
-/// One node, which is the leader.
+/// A cluster of one node, which is the leader.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     id: Uuid,
@@ -80,7 +81,7 @@ impl ServerFeatures for Cluster {
         };
         let methods = METHODS
             .iter()
-            .flat_map(|(service, methods)| methods.iter().map(move |found| method(service, found)));
+            .flat_map(|(service, methods)| methods.iter().map(move |entry| method(service, entry)));
         Ok(Response::new(SupportedMethods {
             methods: methods.collect(),
             event_store_server_version: VERSION.to_owned(),
@@ -93,7 +94,7 @@ impl Gossip for Cluster {
     async fn read(&self, _: Request<Empty>) -> Result<Response<ClusterInfo>, Status> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let member = MemberInfo {
-            instance_id: Some(Ids::Structured.write(self.id)),
+            instance_id: Some(IdFormat::Structured.write(self.id)),
             time_stamp: i64::try_from(now.as_nanos() / 100).unwrap_or_default(),
             state: VNodeState::Leader.into(),
             is_alive: true,

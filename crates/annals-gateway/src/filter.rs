@@ -1,4 +1,4 @@
-//! Which events of `$all` a client wants.
+//! The filter that a client sets on `$all`.
 
 use annals_core::{Filter, StreamPrefix};
 use fancy_regex::Regex;
@@ -6,60 +6,69 @@ use tonic::Status;
 
 use crate::proto::shared::{
     FilterOptions,
-    filter_options::{Expression, Filter as On, Window},
+    filter_options::{Expression, Filter as WireFilter, Window},
 };
 
-/// How many events are looked at before a subscriber is told how far it is, unless it says.
-const WINDOW: u32 = 32;
-/// A pattern that takes more steps than this for one name is refused: it would hold up the server.
-const MOST_STEPS: usize = 100_000;
+/// The window of a filter that does not set one, in events.
+const DEFAULT_WINDOW: u32 = 32;
+/// An expression that backtracks more often than this on one name ends the call with an error: it
+/// would keep a thread of the server busy.
+const MAX_BACKTRACKS: usize = 100_000;
 
-/// A filter by the name of the stream, or of the type.
+/// A filter by the stream's name or by the event type.
 #[derive(Debug)]
 pub(crate) struct EventFilter {
     on_stream: bool,
     prefixes: Vec<String>,
     regex: Option<Regex>,
-    /// After so many events, whether wanted or not, comes a checkpoint.
+    /// A subscriber gets a checkpoint after this many events in a row that do not match.
     pub(crate) checkpoint_every: u64,
 }
 
 impl EventFilter {
     pub(crate) fn new(options: FilterOptions) -> Result<Self, Status> {
         let (on_stream, Expression { regex, prefix }) = match options.filter {
-            Some(On::StreamIdentifier(expression)) => (true, expression),
-            Some(On::EventType(expression)) => (false, expression),
-            None => return Err(Status::invalid_argument("the filter is empty")),
+            Some(WireFilter::StreamIdentifier(expression)) => (true, expression),
+            Some(WireFilter::EventType(expression)) => (false, expression),
+            None => {
+                return Err(Status::invalid_argument(
+                    "the filter has neither a stream name nor an event type",
+                ));
+            }
         };
         let regex = (!regex.is_empty()).then(|| compile(&regex)).transpose()?;
         let window = match options.window {
             Some(Window::Max(0)) => {
-                return Err(Status::invalid_argument("the filter's window is 0; use 1 or more"));
+                return Err(Status::invalid_argument(
+                    "the filter's window is 0; set it to 1 or more",
+                ));
             }
             Some(Window::Max(max)) => max,
-            Some(Window::Count(_)) | None => WINDOW,
+            Some(Window::Count(_)) | None => DEFAULT_WINDOW,
         };
         let multiplier = options.checkpoint_interval_multiplier.max(1);
         let checkpoint_every = u64::from(window) * u64::from(multiplier);
         Ok(Self { on_stream, prefixes: prefix, regex, checkpoint_every })
     }
 
-    /// Whether an event is wanted, by the names that it has on the wire.
+    /// True if the filter matches. Both names are those on the wire.
     pub(crate) fn matches(&self, stream: &str, event_type: &str) -> Result<bool, Status> {
         let name = if self.on_stream { stream } else { event_type };
         match &self.regex {
             Some(regex) => regex.is_match(name).map_err(|error| {
-                Status::invalid_argument(format!("the filter's expression on {name:?}: {error}"))
+                Status::invalid_argument(format!(
+                    "the filter's expression failed on {name:?}: {error}"
+                ))
             }),
             None => Ok(self.prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))),
         }
     }
 
-    /// As much of it as the store can do by itself.
-    pub(crate) fn of_store(&self) -> Filter {
+    /// The part of the filter that the store can apply: one prefix of stream names.
+    pub(crate) fn store_filter(&self) -> Filter {
         let prefix = match self.prefixes.as_slice() {
-            [one] if self.on_stream && self.regex.is_none() && !one.starts_with('$') => {
-                StreamPrefix::new(one).ok()
+            [prefix] if self.on_stream && self.regex.is_none() && !prefix.starts_with('$') => {
+                StreamPrefix::new(prefix).ok()
             }
             _ => None,
         };
@@ -67,18 +76,22 @@ impl EventFilter {
     }
 }
 
-/// Clients exclude names by looking ahead, as the expressions of .NET can.
+/// Compiles with look-ahead, as .NET does: clients exclude names with `^(?!…)`.
 fn compile(pattern: &str) -> Result<Regex, Status> {
-    fancy_regex::RegexBuilder::new(pattern).backtrack_limit(MOST_STEPS).build().map_err(|error| {
-        Status::invalid_argument(format!("the filter's expression {pattern:?}: {error}"))
-    })
+    fancy_regex::RegexBuilder::new(pattern).backtrack_limit(MAX_BACKTRACKS).build().map_err(
+        |error| {
+            Status::invalid_argument(format!(
+                "the filter's expression {pattern:?} is not valid: {error}"
+            ))
+        },
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn filter(on: impl Fn(Expression) -> On, regex: &str, prefix: &[&str]) -> EventFilter {
+    fn filter(on: impl Fn(Expression) -> WireFilter, regex: &str, prefix: &[&str]) -> EventFilter {
         let prefix = prefix.iter().map(|&prefix| prefix.to_owned()).collect();
         let on = on(Expression { regex: regex.to_owned(), prefix });
         let options = FilterOptions {
@@ -90,35 +103,35 @@ mod tests {
     }
 
     #[test]
-    fn by_stream_or_type_by_prefix_or_expression() {
-        let streams = filter(On::StreamIdentifier, "", &["order-", "cart-"]);
+    fn streams_and_types_match_by_prefix_or_expression() {
+        let streams = filter(WireFilter::StreamIdentifier, "", &["order-", "cart-"]);
         assert_eq!(streams.checkpoint_every, 30);
         assert!(streams.matches("cart-1", "T").unwrap());
         assert!(!streams.matches("user-1", "order-").unwrap());
-        let types = filter(On::EventType, r"^(?!(\$.+)$).*$", &[]);
+        let types = filter(WireFilter::EventType, r"^(?!(\$.+)$).*$", &[]);
         assert!(types.matches("$x", "Placed").unwrap());
         assert!(!types.matches("x", "$metadata").unwrap());
     }
 
     #[test]
-    fn the_store_does_what_it_can() {
-        let one = filter(On::StreamIdentifier, "", &["order-"]).of_store();
+    fn the_store_applies_one_prefix() {
+        let one = filter(WireFilter::StreamIdentifier, "", &["order-"]).store_filter();
         assert_eq!(one.prefix.unwrap().as_str(), "order-");
         for other in [
-            filter(On::StreamIdentifier, "^order-", &[]),
-            filter(On::StreamIdentifier, "", &["a", "b"]),
-            filter(On::StreamIdentifier, "", &["$"]),
-            filter(On::StreamIdentifier, "", &["e"]),
-            filter(On::EventType, "", &["Placed"]),
+            filter(WireFilter::StreamIdentifier, "^order-", &[]),
+            filter(WireFilter::StreamIdentifier, "", &["a", "b"]),
+            filter(WireFilter::StreamIdentifier, "", &["$"]),
+            filter(WireFilter::StreamIdentifier, "", &["e"]),
+            filter(WireFilter::EventType, "", &["Placed"]),
         ] {
-            let prefix = other.of_store().prefix;
+            let prefix = other.store_filter().prefix;
             assert!(prefix.is_none() || prefix.is_some_and(|prefix| prefix.as_str() == "e"));
         }
     }
 
     #[test]
-    fn an_expression_that_never_ends_is_refused() {
-        let slow = filter(On::StreamIdentifier, r"^(a|aa)+(?=$)b", &[]);
+    fn an_expression_that_backtracks_for_ever_is_refused() {
+        let slow = filter(WireFilter::StreamIdentifier, r"^(a|aa)+(?=$)b", &[]);
         assert!(slow.matches(&"a".repeat(200), "T").is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Puts any annals event store behind the gRPC protocol of EventStoreDB and KurrentDB: programs
-//! written for those, in any language, swap their store without a change.
+//! Puts any annals event store behind the gRPC protocol of EventStoreDB and KurrentDB. Programs
+//! that were written for these servers, in any language, use the store without a change.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,43 +15,47 @@
 //!
 //! # What is served
 //!
-//! | service | calls |
+//! | service | what is served |
 //! |---|---|
-//! | Streams | Read (streams, `$all`, `$ce-` categories, stream metadata; subscriptions, filters, checkpoints, links), Append, BatchAppend, Delete, Tombstone |
-//! | PersistentSubscriptions | all calls, on a stream and on `$all` |
-//! | ServerFeatures, Gossip | one node, the leader |
-//! | `GET /health/live` | 204 while the store answers |
+//! | Streams | Read (streams, `$all`, `$ce-` categories and stream metadata; with subscriptions, filters, checkpoints and links), Append, BatchAppend, Delete, Tombstone |
+//! | PersistentSubscriptions | all calls, for streams, categories and `$all` |
+//! | ServerFeatures, Gossip | a cluster of one node, the leader |
+//! | `GET /health/live` over HTTP | 204 if the store answers, else 503 |
 //!
-//! Whatever else a client calls answers `UNIMPLEMENTED`.
+//! All other calls answer `UNIMPLEMENTED`.
 //!
 //! # What differs from EventStoreDB
 //!
-//! * Names that begin with `$` are names like any other in the store: they stand there with `esdb:`
-//!   in front. Everybody may write to them; access lists in metadata are kept and not looked at.
-//! * Revisions in `$ce-` streams are positions: they rise, and have gaps. Nothing has to be
-//!   projected, and nothing shifts when events are removed.
-//! * What is truncated, deleted or tombstoned is gone as the store declares it, without a scavenge.
-//!   `$maxCount` and `$maxAge` only hide events.
-//! * An append is as large as the store allows, 1 MiB unless set.
+//! * Streams and types whose names begin with `$` are ordinary ones in the store, under names with
+//!   `esdb:` in front. Every user may write to them: the gateway keeps the access lists in metadata,
+//!   but does not apply them.
+//! * The revision of an event in a `$ce-` stream is the event's position in the store. Revisions
+//!   rise and have gaps, and do not change when events are removed. No projection has to run.
+//! * Truncated, deleted and tombstoned events are removed when the store removes them, without a
+//!   scavenge. `$maxCount` and `$maxAge` hide events and remove none.
+//! * One append has at most 1 MiB, unless [`GatewayOptions`] or the store set another limit.
 
-#![allow(clippy::result_large_err, reason = "what the services of tonic return is its Status")]
+#![allow(clippy::result_large_err, reason = "services of tonic return its Status")]
 
 mod append;
 mod auth;
+mod call_layer;
 mod cluster;
+mod delete;
 mod filter;
 mod metadata;
 mod names;
-mod open;
+mod open_calls;
+mod options;
 mod persistent;
 #[doc(hidden)]
 pub mod proto;
-mod request;
+mod read;
 mod server;
 mod socket;
-mod source;
 mod status;
 mod streams;
 mod wire;
 
-pub use server::{Gateway, GatewayOptions, Security};
+pub use options::{GatewayOptions, Security};
+pub use server::Gateway;

@@ -1,4 +1,4 @@
-//! Serves a store: see `annals-gateway --help`.
+//! The server `annals-gateway`: serves a store. See `annals-gateway --help`.
 
 use std::{error::Error, ffi::OsString, fs, io::IsTerminal, process::ExitCode};
 
@@ -7,29 +7,30 @@ use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 const HELP: &str = "\
-Puts an annals store behind the gRPC protocol of EventStoreDB and KurrentDB.
+Serves an annals store over the gRPC protocol of EventStoreDB and KurrentDB.
 
     annals-gateway --store sqlite://shop.db --insecure
-    esdb://127.0.0.1:2113?tls=false
+
+Clients then connect to esdb://127.0.0.1:2113?tls=false.
 
 Usage: annals-gateway --store URL (--insecure | --tls-certificate FILE --tls-key FILE) [options]
 
-  --store URL              the store: sqlite://shop.db, postgres://…, dynamodb://…, memory:
-                           (or ANNALS_GATEWAY_STORE, where it holds a password)
-  --listen HOST:PORT       where to listen [127.0.0.1:2113]
-  --advertise HOST:PORT    where clients are told to connect [what it listens on]
-  --insecure               no TLS: anybody on the way can read and change what is sent
-  --tls-certificate FILE   the certificates, as PEM, the server's own first
-  --tls-key FILE           their private key, as PEM
-  --user NAME              lets in only this user, with the password in ANNALS_GATEWAY_PASSWORD;
-                           everybody, unless set
-  --max-append-size BYTES  the most bytes of one append [1048576]
-  --max-open COUNT         the most reads and subscriptions open at a time [10000]
-  --help                   this text
+  --store URL              the store: sqlite://shop.db, postgres://…, dynamodb://… or memory:
+                           (set ANNALS_GATEWAY_STORE instead if the URL holds a password)
+  --listen HOST:PORT       the address to listen on [127.0.0.1:2113]
+  --advertise HOST:PORT    the address that clients of a cluster are told [as --listen]
+  --insecure               serve without TLS: others on the network can read and change messages
+  --tls-certificate FILE   PEM file with the chain of certificates, the server's own first
+  --tls-key FILE           PEM file with the private key of the server's certificate
+  --user NAME              let in only this user, with the password in ANNALS_GATEWAY_PASSWORD
+                           [everybody is let in]
+  --max-append-size BYTES  the largest append that is accepted [1048576]
+  --max-open COUNT         how many reads and subscriptions may be open at the same time [10000]
+  --help                   print this text
 
-SIGINT and SIGTERM end it: subscriptions at once, other calls when they are done, at the latest
-after 10 seconds. GET /health/live answers 204 while the store does. RUST_LOG sets what is logged
-[info].
+On SIGINT or SIGTERM the server ends subscriptions at once, waits up to 10 seconds for other calls,
+and exits. GET /health/live answers 204 if the store answers, else 503. RUST_LOG sets what is
+logged [info].
 ";
 
 fn main() -> ExitCode {
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("annals-gateway: no runtime: {error}");
+            eprintln!("annals-gateway: cannot start the runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -71,8 +72,8 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let Arguments { store, listen, security, options } = arguments;
     let security = match security {
-        Files::None => Security::Insecure,
-        Files::Tls { certificates, key } => {
+        SecurityFiles::Insecure => Security::Insecure,
+        SecurityFiles::Tls { certificates, key } => {
             Security::Tls { certificates: read(&certificates)?, key: read(&key)? }
         }
     };
@@ -80,7 +81,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(&listen)
         .await
         .map_err(|error| format!("cannot listen on {listen}: {error}; see --listen"))?;
-    Gateway::new(store, options).serve(listener, security, stopped()).await?;
+    Gateway::new(store, options).serve(listener, security, shutdown_signal()).await?;
     Ok(())
 }
 
@@ -88,10 +89,10 @@ fn read(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))
 }
 
-/// Waits until the process is told to end.
-async fn stopped() {
+/// Completes when the process gets SIGINT or SIGTERM.
+async fn shutdown_signal() {
     let interrupt = async {
-        // Without a handler, the signal ends the process by itself.
+        // If no handler could be installed, the signal ends the process, so wait for ever.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -113,17 +114,17 @@ async fn stopped() {
 struct Arguments {
     store: String,
     listen: String,
-    security: Files,
+    security: SecurityFiles,
     options: GatewayOptions,
 }
 
-enum Files {
-    None,
+enum SecurityFiles {
+    Insecure,
     Tls { certificates: String, key: String },
 }
 
 impl Arguments {
-    /// None where only help is wanted.
+    /// `None` if `--help` is among the arguments.
     fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Self>, Box<dyn Error>> {
         use lexopt::prelude::{Long, ValueExt};
         let (mut store, mut user) = (std::env::var("ANNALS_GATEWAY_STORE").ok(), None);
@@ -155,18 +156,18 @@ impl Arguments {
         }
         if let Some(user) = user {
             let password = std::env::var("ANNALS_GATEWAY_PASSWORD")
-                .map_err(|_| "--user needs the password in ANNALS_GATEWAY_PASSWORD")?;
+                .map_err(|_| "--user needs the user's password in ANNALS_GATEWAY_PASSWORD")?;
             options = options.with_user(&user, &password);
         }
         let security = match (insecure, certificates, key) {
-            (true, None, None) => Files::None,
-            (false, Some(certificates), Some(key)) => Files::Tls { certificates, key },
+            (true, None, None) => SecurityFiles::Insecure,
+            (false, Some(certificates), Some(key)) => SecurityFiles::Tls { certificates, key },
             _ => {
-                let needs = "it needs --tls-certificate and --tls-key, or --insecure";
-                return Err(needs.into());
+                let error = "set --tls-certificate and --tls-key, or --insecure";
+                return Err(error.into());
             }
         };
-        let store = store.ok_or("it needs --store, such as --store sqlite://shop.db")?;
+        let store = store.ok_or("--store is missing, such as --store sqlite://shop.db")?;
         Ok(Some(Self { store, listen, security, options }))
     }
 }

@@ -1,4 +1,4 @@
-//! The messages and services of the protocol, generated from `proto/`.
+//! The protocol's messages and services, generated from `proto/`.
 #![allow(
     missing_docs,
     unreachable_pub,

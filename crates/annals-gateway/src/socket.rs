@@ -1,7 +1,8 @@
-//! Connections whose small writes are acknowledged at once.
+//! TCP connections that acknowledge what they receive at once (`TCP_QUICKACK`).
 //!
-//! A client that leaves Nagle's algorithm on sends the second small part of a request only when the
-//! first was acknowledged, which Linux puts off by 40 ms. The official client for Rust is one.
+//! A client that uses Nagle's algorithm sends the second small packet of a request only when the
+//! first one was acknowledged, and Linux delays acknowledgements by 40 ms. The official Rust client
+//! is such a client.
 
 use std::{
     io,
@@ -15,15 +16,15 @@ use tokio::{
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// A connection of a client.
+/// A connection to a client.
 #[derive(Debug)]
 pub(crate) struct Socket(TcpStream);
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        // Where it cannot be set, it is only slower.
+        // Without the option, the connection works, but is slower.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
+            tracing::debug!(%error, "could not set TCP_NODELAY");
         }
         Self(stream)
     }
@@ -44,12 +45,12 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.0).poll_read(cx, buf);
-        // The kernel forgets it again.
+        // The kernel clears the option by itself, so set it after every read.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if read.is_ready()
             && let Err(error) = self.0.set_quickack(true)
         {
-            tracing::trace!(%error, "no TCP_QUICKACK");
+            tracing::trace!(%error, "could not set TCP_QUICKACK");
         }
         read
     }

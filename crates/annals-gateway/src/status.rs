@@ -1,5 +1,5 @@
-//! Errors of the store, as clients of EventStoreDB know them: by the trailer `exception`, and some
-//! by the text.
+//! Turns errors of the store into the gRPC statuses that EventStoreDB sends. Clients recognise an
+//! error by the trailer `exception`, and a few errors by the text.
 
 use annals_core::{Error, ErrorKind, ExpectedVersion, Version};
 use tonic::{
@@ -7,14 +7,14 @@ use tonic::{
     metadata::{MetadataMap, MetadataValue},
 };
 
-use crate::names::out;
+use crate::names::to_wire;
 
-/// The revision of an event with this version; -1 where there is none.
+/// The revision of the event at `version`. Version 0, before the first event, is -1.
 pub(crate) fn revision(version: Version) -> i64 {
     version.to_i64() - 1
 }
 
-/// What stands for an expectation where a number does.
+/// The number that EventStoreDB writes for an expected version.
 pub(crate) fn expected_number(expected: ExpectedVersion) -> i64 {
     match expected {
         ExpectedVersion::NoStream => -1,
@@ -24,25 +24,25 @@ pub(crate) fn expected_number(expected: ExpectedVersion) -> i64 {
     }
 }
 
-/// An error, for a client.
+/// The status for an error of the store.
 pub(crate) fn status(error: &Error) -> Status {
-    let stream = error.stream().map(|stream| out(stream.as_str())).unwrap_or_default();
+    let stream = error.stream().map(|stream| to_wire(stream.as_str())).unwrap_or_default();
     if let Some(conflict) = error.conflict() {
         let (expected, actual) = (expected_number(conflict.expected), revision(conflict.actual));
-        // One of the clients reads this text.
+        // The Python client parses this text.
         let message = format!(
             "Append failed due to WrongExpectedVersion. Stream: {stream}, \
              Expected version: {expected}, Actual version: {actual}"
         );
         let mut trailers = trailers("wrong-expected-version", stream);
-        insert(&mut trailers, "expected-version", &expected.to_string());
+        insert_trailer(&mut trailers, "expected-version", &expected.to_string());
         if actual >= 0 {
-            insert(&mut trailers, "actual-version", &actual.to_string());
+            insert_trailer(&mut trailers, "actual-version", &actual.to_string());
         }
         return Status::with_metadata(Code::FailedPrecondition, message, trailers);
     }
     let code = match error.kind() {
-        // So that no client takes it for something that may be sent again.
+        // Clients must not resend a request that may have been executed, so not `Unavailable`.
         _ if error.outcome_unknown() => Code::Aborted,
         ErrorKind::StreamClosed => return stream_deleted(stream),
         ErrorKind::InvalidInput | ErrorKind::LimitExceeded => Code::InvalidArgument,
@@ -52,51 +52,53 @@ pub(crate) fn status(error: &Error) -> Status {
         _ => Code::Internal,
     };
     if code != Code::InvalidArgument {
-        tracing::warn!(%error, source = ?std::error::Error::source(error), "the store failed");
+        let source = std::error::Error::source(error);
+        tracing::warn!(%error, ?source, "the store returned an error");
     }
     Status::new(code, error.to_string())
 }
 
-/// The stream was tombstoned.
+/// The error for a tombstoned stream.
 pub(crate) fn stream_deleted(stream: &str) -> Status {
     let message = format!("Event stream '{stream}' is deleted.");
     Status::with_metadata(Code::FailedPrecondition, message, trailers("stream-deleted", stream))
 }
 
-/// More than one append may have.
-pub(crate) fn too_large(most: usize) -> Status {
+/// The error for an append of more than `max` bytes.
+pub(crate) fn too_large(max: usize) -> Status {
     let mut trailers = MetadataMap::new();
-    insert(&mut trailers, "exception", "maximum-append-size-exceeded");
-    insert(&mut trailers, "maximum-append-size", &most.to_string());
-    let message = format!("Maximum Append Size Exceeded. Maximum: {most} bytes");
+    insert_trailer(&mut trailers, "exception", "maximum-append-size-exceeded");
+    insert_trailer(&mut trailers, "maximum-append-size", &max.to_string());
+    let message = format!("Maximum Append Size Exceeded. Maximum: {max} bytes");
     Status::with_metadata(Code::InvalidArgument, message, trailers)
 }
 
-/// An event without what it needs.
+/// The error for an event whose header `name` is missing.
 pub(crate) fn metadata_missing(name: &str) -> Status {
     let mut trailers = MetadataMap::new();
-    insert(&mut trailers, "exception", "missing-required-metadata-property");
-    insert(&mut trailers, "required-metadata-properties", "type,content-type");
+    insert_trailer(&mut trailers, "exception", "missing-required-metadata-property");
+    insert_trailer(&mut trailers, "required-metadata-properties", "type,content-type");
     let message = format!("Required Metadata Property Missing: '{name}'");
     Status::with_metadata(Code::InvalidArgument, message, trailers)
 }
 
-/// Nobody whom the server knows, or the password is another.
+/// The error for a missing or wrong user or password.
 pub(crate) fn unauthenticated() -> Status {
     let mut trailers = MetadataMap::new();
-    insert(&mut trailers, "exception", "access-denied");
-    Status::with_metadata(Code::Unauthenticated, "user and password are not right", trailers)
+    insert_trailer(&mut trailers, "exception", "access-denied");
+    Status::with_metadata(Code::Unauthenticated, "the user or the password is wrong", trailers)
 }
 
 pub(crate) fn trailers(exception: &str, stream: &str) -> MetadataMap {
     let mut trailers = MetadataMap::new();
-    insert(&mut trailers, "exception", exception);
-    insert(&mut trailers, "stream-name", stream);
+    insert_trailer(&mut trailers, "exception", exception);
+    insert_trailer(&mut trailers, "stream-name", stream);
     trailers
 }
 
-/// A name that is not ASCII cannot stand in a trailer; the text of the error has it.
-pub(crate) fn insert(trailers: &mut MetadataMap, name: &'static str, value: &str) {
+/// Adds a trailer. A value that is not ASCII is left empty, since trailers cannot hold it; the
+/// status's text has it.
+pub(crate) fn insert_trailer(trailers: &mut MetadataMap, name: &'static str, value: &str) {
     if let Ok(value) = MetadataValue::try_from(value) {
         trailers.insert(name, value);
     } else {

@@ -1,9 +1,6 @@
-//! Events, and the words around them, between the store and the wire.
+//! Conversions of events, ids, positions and times between the store and the wire.
 
-use std::{
-    collections::HashMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, time::SystemTime};
 
 use annals_core::{ContentKind, NewEvent, Payload, RecordedEvent};
 use bytes::Bytes;
@@ -12,11 +9,10 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
-    names::{identifier, out, type_in},
+    names::{identifier, to_wire, type_from_wire},
     proto::{
         shared::{
-            AllStreamPosition, Empty, ReadEvent, Uuid as WireUuid, UuidOption,
-            read_event::{self, RecordedEvent as WireEvent},
+            AllStreamPosition, Empty, ReadEvent, Uuid as WireUuid, UuidOption, read_event,
             uuid as wire_uuid, uuid_option,
         },
         streams::ProposedMessage,
@@ -26,32 +22,32 @@ use crate::{
 
 const JSON: &str = "application/json";
 const BINARY: &str = "application/octet-stream";
-/// The type of an event that is a link to another.
+/// The type of an event that is a link to another event.
 pub(crate) const LINK: &str = "$>";
 
-/// An event as clients see it.
+/// A recorded event as clients see it: with names as on the wire, and revisions from 0.
 #[derive(Clone, Debug)]
-pub(crate) struct Recorded {
+pub(crate) struct WireEvent {
     pub(crate) id: Uuid,
     pub(crate) stream: String,
     pub(crate) revision: u64,
     pub(crate) position: u64,
     pub(crate) event_type: String,
-    /// In 100 ns since 1970.
+    /// The time of recording, in units of 100 ns since 1970.
     created: i64,
     is_json: bool,
     pub(crate) metadata: Bytes,
     pub(crate) data: Bytes,
 }
 
-impl Recorded {
+impl WireEvent {
     pub(crate) fn new(event: &RecordedEvent) -> Self {
         Self {
             id: event.id,
-            stream: out(event.stream.as_str()).to_owned(),
+            stream: to_wire(event.stream.as_str()).to_owned(),
             revision: event.version.get().saturating_sub(1),
             position: event.position.get(),
-            event_type: out(event.event_type.as_str()).to_owned(),
+            event_type: to_wire(event.event_type.as_str()).to_owned(),
             created: event.recorded_at.timestamp_micros().saturating_mul(10),
             is_json: event.data.kind() == ContentKind::Json,
             metadata: event.metadata.bytes().clone(),
@@ -59,8 +55,8 @@ impl Recorded {
         }
     }
 
-    /// The link to this event in the stream of its category. The store keeps none: its revision is
-    /// the event's position, which stays what it is whatever is removed.
+    /// The link to this event in the stream of its category, `stream`. The store has no such link.
+    /// Its revision is the event's position, which never changes, whatever events are removed.
     pub(crate) fn category_link(&self, stream: String) -> Self {
         Self {
             id: Uuid::from_u128(self.id.as_u128() ^ u128::from(u64::MAX)),
@@ -69,13 +65,13 @@ impl Recorded {
             event_type: LINK.to_owned(),
             is_json: false,
             metadata: Bytes::new(),
-            data: self.link().into(),
+            data: self.link_target().into(),
             ..*self
         }
     }
 
-    /// The data of an event that is a link to this one.
-    pub(crate) fn link(&self) -> String {
+    /// The data of a link to this event.
+    pub(crate) fn link_target(&self) -> String {
         format!("{}@{}", self.revision, self.stream)
     }
 
@@ -89,34 +85,35 @@ impl Recorded {
     }
 }
 
-/// What was read: an event, a link and the event that it leads to, or a link that leads nowhere.
+/// What a client gets for one event that was read: the event; or a link and the event that it leads
+/// to; or only a link, if its event does not exist.
 #[derive(Clone, Debug)]
-pub(crate) struct Resolved {
-    pub(crate) event: Option<Recorded>,
-    pub(crate) link: Option<Recorded>,
+pub(crate) struct ResolvedEvent {
+    pub(crate) event: Option<WireEvent>,
+    pub(crate) link: Option<WireEvent>,
 }
 
-impl Resolved {
-    pub(crate) fn event(event: Recorded) -> Self {
+impl ResolvedEvent {
+    pub(crate) fn unlinked(event: WireEvent) -> Self {
         Self { event: Some(event), link: None }
     }
 
-    /// What stands in the stream that is read.
-    pub(crate) fn original(&self) -> Option<&Recorded> {
+    /// The event in the stream that was read: the link, if there is a link.
+    pub(crate) fn original(&self) -> Option<&WireEvent> {
         self.link.as_ref().or(self.event.as_ref())
     }
 }
 
-/// How clients want ids.
+/// The format in which a client wants ids: two integers, or text.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) enum Ids {
+pub(crate) enum IdFormat {
     #[default]
     Structured,
     Text,
 }
 
-impl Ids {
-    pub(crate) fn asked(option: Option<UuidOption>) -> Self {
+impl IdFormat {
+    pub(crate) fn requested(option: Option<UuidOption>) -> Self {
         match option {
             Some(UuidOption { content: Some(uuid_option::Content::String(_)) }) => Self::Text,
             _ => Self::Structured,
@@ -138,46 +135,55 @@ impl Ids {
     }
 }
 
-pub(crate) fn read_id(id: Option<WireUuid>) -> Result<Uuid, Status> {
+pub(crate) fn uuid_from_wire(id: Option<WireUuid>) -> Result<Uuid, Status> {
     match id.and_then(|id| id.value) {
         Some(wire_uuid::Value::Structured(id)) => Ok(Uuid::from_u64_pair(
             id.most_significant_bits.cast_unsigned(),
             id.least_significant_bits.cast_unsigned(),
         )),
-        Some(wire_uuid::Value::String(id)) => Uuid::try_parse(&id)
-            .map_err(|error| Status::invalid_argument(format!("the id {id:?}: {error}"))),
+        Some(wire_uuid::Value::String(id)) => Uuid::try_parse(&id).map_err(|error| {
+            Status::invalid_argument(format!("the id {id:?} is not a UUID: {error}"))
+        }),
         None => Err(Status::invalid_argument("an id is missing")),
     }
 }
 
-/// An event that a client sends. What it calls JSON is not looked into, since EventStoreDB does not
-/// either: the bytes and what they are called are kept.
-pub(crate) fn proposed(message: ProposedMessage) -> Result<NewEvent, Status> {
+/// The event that a client wants to append. Data that the client calls JSON is not parsed, as in
+/// EventStoreDB: the store keeps the bytes and the content kind.
+pub(crate) fn new_event(message: ProposedMessage) -> Result<NewEvent, Status> {
     let ProposedMessage { id, metadata: headers, custom_metadata, data } = message;
     let header = |name| headers.get(name).ok_or_else(|| metadata_missing(name));
-    let event_type = type_in(header("type")?)?;
+    let event_type = type_from_wire(header("type")?)?;
     let is_json = header("content-type")? == JSON;
     let kind = if is_json { ContentKind::Json } else { ContentKind::Binary };
     let data = Payload::from_stored(kind, data);
-    Ok(NewEvent::from_stored(read_id(id)?, event_type, data, Payload::inferred(custom_metadata)))
+    Ok(NewEvent::from_stored(
+        uuid_from_wire(id)?,
+        event_type,
+        data,
+        Payload::inferred(custom_metadata),
+    ))
 }
 
-/// Now.
-pub(crate) fn timestamp() -> Timestamp {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let nanos = i32::try_from(now.subsec_nanos()).unwrap_or_default();
-    Timestamp { seconds: i64::try_from(now.as_secs()).unwrap_or_default(), nanos }
+/// The present time.
+pub(crate) fn now() -> Timestamp {
+    SystemTime::now().into()
 }
 
-/// A position: both parts are the same here.
-pub(crate) fn at(position: u64) -> AllStreamPosition {
+/// A position on the wire has two parts. The gateway sets both to the store's position.
+pub(crate) fn wire_position(position: u64) -> AllStreamPosition {
     AllStreamPosition { commit_position: position, prepare_position: position }
 }
 
-/// What was read, for a client; in a group with how often it was tried before.
-pub(crate) fn read_event(resolved: Resolved, ids: Ids, retries: Option<i32>) -> ReadEvent {
+/// The message for an event that was read. `retries` is set only for consumers of a group: how
+/// often the event was given to a consumer before.
+pub(crate) fn read_event(
+    resolved: ResolvedEvent,
+    ids: IdFormat,
+    retries: Option<i32>,
+) -> ReadEvent {
     let position = resolved.original().map(|event| event.position);
-    let recorded = |event: Recorded| WireEvent {
+    let recorded = |event: WireEvent| read_event::RecordedEvent {
         id: Some(ids.write(event.id)),
         stream_identifier: Some(identifier(&event.stream)),
         stream_revision: event.revision,

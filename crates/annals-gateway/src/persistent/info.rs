@@ -1,84 +1,54 @@
-//! What clients are told about groups.
+//! What clients are told about a group.
 
 use annals_core::Store;
+use tonic::Status;
 
-use super::config::{Group, GroupName};
+use super::{
+    catalog::Group,
+    handle::{ConsumerCounts, Counts},
+    name::GroupName,
+    progress::load_checkpoint,
+};
 use crate::{
-    names::Target,
+    names::WireStream,
     proto::persistent::{SubscriptionInfo, subscription_info::ConnectionInfo},
     status::status,
 };
 
-/// How a group stands, as its task says.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counts {
-    /// Of each consumer, how many events it can take, and how many it has.
-    pub(crate) consumers: Vec<(usize, usize)>,
-    pub(crate) waiting: usize,
-    pub(crate) retries: usize,
-    pub(crate) outstanding: usize,
-    pub(crate) total: i64,
-    pub(crate) kept: Option<u64>,
-    pub(crate) known: Option<u64>,
-}
-
-/// A number, as large as there is room for it.
-fn small(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
-}
-
-/// A revision or a position, as text.
-pub(crate) fn place(name: &GroupName, here: i64) -> String {
-    match name.target() {
-        Ok(Target::All) => format!("C:{here}/P:{here}"),
-        _ => here.to_string(),
-    }
-}
-
+/// `counts` come from the group's task, if it has one.
 pub(crate) async fn info(
     store: &dyn Store,
     group: &Group,
     counts: Option<Counts>,
-) -> Result<SubscriptionInfo, tonic::Status> {
-    let status_text = match &counts {
+) -> Result<SubscriptionInfo, Status> {
+    let state = match &counts {
         Some(counts) if !counts.consumers.is_empty() => "Live",
         _ => "NotReady",
-    };
-    let parked = store.stream_info(&group.name.parked()?).await.map_err(|e| status(&e))?;
-    let parked = match parked.first_version {
-        Some(first) => parked.version.get() + 1 - first.get(),
-        None => 0,
     };
     let counts = match counts {
         Some(counts) => counts,
         None => {
-            let kept = store.load_checkpoint(&group.name.subscriber()?).await;
-            let kept = kept.map_err(|e| status(&e))?.and_then(|kept| kept.get().checked_sub(1));
-            Counts { kept, known: kept, ..Counts::default() }
+            let checkpoint = load_checkpoint(store, &group.name).await?;
+            Counts { checkpoint, last_read: checkpoint, ..Counts::default() }
         }
     };
-    let known = |here: Option<u64>| {
-        let here = here.and_then(|here| i64::try_from(here).ok());
-        here.map_or_else(String::new, |here| place(&group.name, here))
+    let place_text = |place: Option<u64>| {
+        let place = place.and_then(|place| i64::try_from(place).ok());
+        place.map_or_else(String::new, |place| place_text(&group.name, place))
     };
     let settings = &group.settings;
     let milliseconds = |ms: i64| i32::try_from(ms).unwrap_or(i32::MAX);
-    let in_flight = counts.consumers.iter().map(|(_, given)| given).sum();
-    let connections = counts.consumers.iter().map(|(slots, given)| ConnectionInfo {
-        available_slots: small(*slots),
-        in_flight_messages: small(*given),
-        ..ConnectionInfo::default()
-    });
+    let in_flight = counts.consumers.iter().map(|consumer| consumer.in_flight).sum();
     Ok(SubscriptionInfo {
         event_source: group.name.source.clone(),
         group_name: group.name.group.clone(),
-        status: status_text.to_owned(),
-        connections: connections.collect(),
+        status: state.to_owned(),
+        connections: counts.consumers.iter().map(connection_info).collect(),
         average_per_second: 0,
         total_items: counts.total,
         count_since_last_measurement: 0,
-        last_checkpointed_event_position: known(counts.kept),
-        last_known_event_position: known(counts.known),
+        last_checkpointed_event_position: place_text(counts.checkpoint),
+        last_known_event_position: place_text(counts.last_read),
         resolve_link_tos: settings.resolve_links,
         start_from: group.start_from.clone(),
         message_timeout_milliseconds: milliseconds(settings.message_timeout_ms),
@@ -90,13 +60,42 @@ pub(crate) async fn info(
         check_point_after_milliseconds: milliseconds(settings.checkpoint_after_ms),
         min_check_point_count: settings.min_checkpoint_count,
         max_check_point_count: settings.max_checkpoint_count,
-        read_buffer_count: small(counts.waiting),
+        read_buffer_count: saturating_i32(counts.waiting),
         live_buffer_count: 0,
-        retry_buffer_count: small(counts.retries),
-        total_in_flight_messages: small(in_flight),
-        outstanding_messages_count: small(counts.outstanding),
+        retry_buffer_count: saturating_i32(counts.retries),
+        total_in_flight_messages: saturating_i32(in_flight),
+        outstanding_messages_count: saturating_i32(counts.outstanding),
         named_consumer_strategy: settings.strategy.name(),
         max_subscriber_count: settings.max_subscribers,
-        parked_message_count: i64::try_from(parked).unwrap_or(i64::MAX),
+        parked_message_count: parked_count(store, &group.name).await?,
     })
+}
+
+async fn parked_count(store: &dyn Store, name: &GroupName) -> Result<i64, Status> {
+    let parked = store.stream_info(&name.parked()?).await.map_err(|e| status(&e))?;
+    let count = match parked.first_version {
+        Some(first) => parked.version.get() + 1 - first.get(),
+        None => 0,
+    };
+    Ok(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+fn connection_info(consumer: &ConsumerCounts) -> ConnectionInfo {
+    ConnectionInfo {
+        available_slots: saturating_i32(consumer.free_slots),
+        in_flight_messages: saturating_i32(consumer.in_flight),
+        ..ConnectionInfo::default()
+    }
+}
+
+/// A revision, or a position of `$all`, as text.
+pub(crate) fn place_text(name: &GroupName, place: i64) -> String {
+    match name.stream() {
+        Ok(WireStream::All) => format!("C:{place}/P:{place}"),
+        _ => place.to_string(),
+    }
+}
+
+fn saturating_i32(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -1,4 +1,5 @@
-//! Around every call: whether its request was complete, and how long it may take.
+//! A layer around every call: notes whether the request arrived whole, and limits how long the call
+//! may take.
 
 use std::{
     future::Future,
@@ -11,49 +12,50 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
-use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-/// Whether a request broke off. Where a client cancels, or its connection is lost, the messages of
-/// its request end as if it had said that they do.
+/// Tells whether a request was cut off before its end. Tonic ends the messages of such a request as
+/// if the client had sent all of them, so a call that acts at the end of its messages has to ask.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Broken(Arc<AtomicBool>);
+pub(crate) struct RequestState {
+    cut_off: Arc<AtomicBool>,
+}
 
-impl Broken {
-    /// Refuses a request that broke off.
-    pub(crate) fn check(&self) -> Result<(), Status> {
-        if self.0.load(SeqCst) {
-            return Err(Status::cancelled("the request broke off: nothing was done"));
+impl RequestState {
+    /// Refuses a request that was cut off: the client cancelled it, or the connection was lost.
+    pub(crate) fn check_whole(&self) -> Result<(), Status> {
+        if self.cut_off.load(SeqCst) {
+            return Err(Status::cancelled("the request was cut off; nothing was done"));
         }
         Ok(())
     }
 }
 
-/// Puts [`Broken`] into each request, and ends calls that take too long.
+/// Adds a [`RequestState`] to each request, and ends calls that take too long to answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Around {
+pub(crate) struct CallLayer {
     pub(crate) timeout: Duration,
 }
 
-impl<S> Layer<S> for Around {
-    type Service = Watching<S>;
+impl<S> Layer<S> for CallLayer {
+    type Service = CallService<S>;
 
-    fn layer(&self, inner: S) -> Watching<S> {
-        Watching { inner, timeout: self.timeout }
+    fn layer(&self, inner: S) -> CallService<S> {
+        CallService { inner, timeout: self.timeout }
     }
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Watching<S> {
+pub(crate) struct CallService<S> {
     inner: S,
     timeout: Duration,
 }
 
-impl<S> Service<Request<Body>> for Watching<S>
+impl<S> Service<Request<Body>> for CallService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -67,13 +69,19 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let broken = Broken::default();
-        let (mut parts, inner) = request.into_parts();
-        let timeout = asked(&parts.headers).map_or(self.timeout, |asked| asked.min(self.timeout));
-        parts.extensions.insert(broken.clone());
-        let request = Request::from_parts(parts, Body::new(Watched { inner, broken }));
-        // Begins before the timeout of `tonic`, which answers with another status.
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let timeout = client_timeout(request.headers());
+        let timeout = timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
+        let state = RequestState::default();
+        request.extensions_mut().insert(state.clone());
+        let request = request.map(|body| {
+            Body::new(body.map_err(move |error| {
+                state.cut_off.store(true, SeqCst);
+                error
+            }))
+        });
+        // Create this timer before tonic creates its own, so that this one ends first: tonic would
+        // answer with another status.
         let sleep = tokio::time::sleep(timeout);
         let answer = self.inner.call(request);
         async move {
@@ -81,7 +89,7 @@ where
                 biased;
                 answer = answer => answer,
                 () = sleep => {
-                    let message = format!("it took longer than {timeout:?}");
+                    let message = format!("the call took longer than {timeout:?}");
                     Ok(Status::deadline_exceeded(message).into_http())
                 }
             }
@@ -90,8 +98,8 @@ where
     }
 }
 
-/// How long the client waits: digits, and a letter for the unit.
-fn asked(headers: &http::HeaderMap) -> Option<Duration> {
+/// The timeout that the client set: digits, then a letter for the unit.
+fn client_timeout(headers: &http::HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let count: u64 = digits.parse().ok()?;
@@ -106,36 +114,6 @@ fn asked(headers: &http::HeaderMap) -> Option<Duration> {
     })
 }
 
-/// The body of a request, whose failure is noted.
-struct Watched {
-    inner: Body,
-    broken: Broken,
-}
-
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Poll::Ready(Some(Err(_))) = &frame {
-            self.broken.0.store(true, SeqCst);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,7 +123,7 @@ mod tests {
         let read = |text: &str| {
             let mut headers = http::HeaderMap::new();
             headers.insert("grpc-timeout", text.parse().unwrap());
-            asked(&headers)
+            client_timeout(&headers)
         };
         assert_eq!(read("1500m"), Some(Duration::from_millis(1500)));
         assert_eq!(read("2S"), Some(Duration::from_secs(2)));

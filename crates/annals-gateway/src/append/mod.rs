@@ -1,0 +1,10 @@
+//! Appends: one append to a call (`single`), or several over one call (`batch`).
+
+mod batch;
+mod batch_error;
+mod single;
+mod write;
+
+pub(crate) use batch::batch_append;
+pub(crate) use single::append;
+pub(crate) use write::{write, write_target};

@@ -1,0 +1,92 @@
+//! The call `Append`: one append.
+
+use annals_core::{Append, ExpectedVersion, Store};
+use tonic::{Status, Streaming};
+
+use super::write::{LimitedEvents, write, write_target};
+use crate::{
+    call_layer::RequestState,
+    proto::{
+        shared::Empty,
+        streams::{
+            AppendReq, AppendResp,
+            append_req::Content,
+            append_resp::{
+                Result as Answer, WrongExpectedVersion,
+                wrong_expected_version::{
+                    CurrentRevisionOption as Current, CurrentRevisionOption2060 as OldCurrent,
+                    ExpectedRevisionOption as Expected, ExpectedRevisionOption2060 as OldExpected,
+                },
+            },
+        },
+    },
+    status::{revision, status},
+};
+
+/// Executes the call: a message with options, then one message for each event.
+pub(crate) async fn append(
+    store: &dyn Store,
+    mut messages: Streaming<AppendReq>,
+    state: &RequestState,
+    max_bytes: usize,
+) -> Result<AppendResp, Status> {
+    let first = messages.message().await?.and_then(|message| message.content);
+    let Some(Content::Options(options)) = first else {
+        return Err(Status::invalid_argument("the first message of an append must be its options"));
+    };
+    let (stream, expected) = write_target(&options)?;
+    let mut events = LimitedEvents::new(max_bytes);
+    while let Some(message) = messages.message().await? {
+        let Some(Content::ProposedMessage(event)) = message.content else {
+            let error = "every message of an append after the first must be an event";
+            return Err(Status::invalid_argument(error));
+        };
+        events.push(event)?;
+    }
+    state.check_whole()?;
+    let result = match write(store, Append::new(stream, expected, events.into_events())).await {
+        Ok(outcome) => Answer::Success(outcome.success()),
+        Err(error) => match error.conflict() {
+            Some(conflict) => {
+                let actual = revision(conflict.actual);
+                Answer::WrongExpectedVersion(wrong_version(conflict.expected, actual))
+            }
+            None => return Err(status(&error)),
+        },
+    };
+    Ok(AppendResp { result: Some(result) })
+}
+
+/// Both versions stand in two fields: clients of 20.6.0 read the old ones.
+fn wrong_version(expected: ExpectedVersion, actual: i64) -> WrongExpectedVersion {
+    let (current, old_current) = match u64::try_from(actual) {
+        Ok(revision) => {
+            (Current::CurrentRevision(revision), OldCurrent::CurrentRevision2060(revision))
+        }
+        Err(_) => (Current::CurrentNoStream(Empty {}), OldCurrent::NoStream2060(Empty {})),
+    };
+    let (expected, old_expected) = match expected {
+        ExpectedVersion::Any => {
+            (Expected::ExpectedAny(Empty {}), Some(OldExpected::Any2060(Empty {})))
+        }
+        ExpectedVersion::StreamExists => (
+            Expected::ExpectedStreamExists(Empty {}),
+            Some(OldExpected::StreamExists2060(Empty {})),
+        ),
+        // The old field has no value for this.
+        ExpectedVersion::NoStream => (Expected::ExpectedNoStream(Empty {}), None),
+        ExpectedVersion::Exact(version) => {
+            let revision = version.minus(1).get();
+            (
+                Expected::ExpectedRevision(revision),
+                Some(OldExpected::ExpectedRevision2060(revision)),
+            )
+        }
+    };
+    WrongExpectedVersion {
+        current_revision_option_20_6_0: Some(old_current),
+        expected_revision_option_20_6_0: old_expected,
+        current_revision_option: Some(current),
+        expected_revision_option: Some(expected),
+    }
+}

@@ -1,0 +1,119 @@
+//! What all kinds of appends share: reading the request, its limit, and the write to the store.
+
+use annals_core::{
+    Append, Appended, Error, ExpectedVersion, NewEvent, Store, StreamId, Version,
+    adapter::StreamHead,
+};
+use tonic::Status;
+
+use crate::{
+    metadata,
+    names::{described_stream, writable_stream},
+    proto::{
+        shared::Empty,
+        streams::{
+            ProposedMessage, Success, WriteOptions,
+            success::{CurrentRevisionOption, PositionOption},
+            write_options::Expected,
+        },
+    },
+    status::too_large,
+    wire::{new_event, wire_position},
+};
+
+/// Every event counts at least this many bytes, so that the limit also bounds the number of events
+/// without data.
+const MIN_EVENT_BYTES: usize = 32;
+
+/// The events of one append, within the limit of its size.
+pub(super) struct LimitedEvents {
+    max_bytes: usize,
+    bytes: usize,
+    events: Vec<NewEvent>,
+}
+
+impl LimitedEvents {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, bytes: 0, events: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, message: ProposedMessage) -> Result<(), Status> {
+        let event = new_event(message)?;
+        self.bytes += event.size() + MIN_EVENT_BYTES;
+        if self.bytes > self.max_bytes {
+            return Err(too_large(self.max_bytes));
+        }
+        self.events.push(event);
+        Ok(())
+    }
+
+    pub(super) fn into_events(self) -> Vec<NewEvent> {
+        self.events
+    }
+}
+
+/// The stream that a client wants to change, and the version that it expects.
+pub(crate) fn write_target(options: &WriteOptions) -> Result<(StreamId, ExpectedVersion), Status> {
+    let expected = match options.expected {
+        Some(Expected::Revision(revision)) => {
+            ExpectedVersion::Exact(revision.saturating_add(1).into())
+        }
+        Some(Expected::NoStream(_)) => ExpectedVersion::NoStream,
+        Some(Expected::Any(_)) => ExpectedVersion::Any,
+        Some(Expected::StreamExists(_)) => ExpectedVersion::StreamExists,
+        None => return Err(Status::invalid_argument("the expected revision is missing")),
+    };
+    Ok((writable_stream(options.stream_identifier.as_ref())?, expected))
+}
+
+/// What an append answers.
+pub(crate) struct AppendOutcome {
+    /// The last revision of the stream. `None` if the stream has no event.
+    revision: Option<u64>,
+    /// The position of the last event of the append. `None` if the append had no event.
+    pub(crate) position: Option<u64>,
+}
+
+impl AppendOutcome {
+    pub(super) fn success(&self) -> Success {
+        let current = match self.revision {
+            Some(revision) => CurrentRevisionOption::CurrentRevision(revision),
+            None => CurrentRevisionOption::NoStream(Empty {}),
+        };
+        let position = match self.position {
+            Some(position) => PositionOption::Position(wire_position(position)),
+            None => PositionOption::NoPosition(Empty {}),
+        };
+        Success { current_revision_option: Some(current), position_option: Some(position) }
+    }
+}
+
+/// Appends to the store. If the stream is a metadata stream, this also truncates the stream that it
+/// describes.
+pub(crate) async fn write(store: &dyn Store, append: Append) -> Result<AppendOutcome, Error> {
+    if append.events.is_empty() {
+        return append_nothing(store, &append.stream, append.expected).await;
+    }
+    let metadata = described_stream(&append.stream).map(|_| append.stream.clone());
+    let Appended { last_version, position, .. } = store.append(append).await?;
+    if let Some(metadata) = metadata {
+        metadata::apply_truncation(store, &metadata).await;
+    }
+    let revision = last_version.get().checked_sub(1);
+    Ok(AppendOutcome { revision, position: Some(position.get()) })
+}
+
+/// An append without events. EventStoreDB accepts it, checks the expected version, and answers the
+/// stream's last revision; an annals store refuses it.
+async fn append_nothing(
+    store: &dyn Store,
+    stream: &StreamId,
+    expected: ExpectedVersion,
+) -> Result<AppendOutcome, Error> {
+    let info = store.stream_info(stream).await?;
+    // `deleted_at` only matters for recognising a retry, and without events there is nothing to
+    // retry.
+    let head = StreamHead { state: info.state, version: info.version, deleted_at: Version::NONE };
+    head.check(stream, expected)?;
+    Ok(AppendOutcome { revision: info.version.get().checked_sub(1), position: None })
+}

@@ -1,0 +1,63 @@
+//! Deleting and tombstoning a stream.
+
+use annals_core::{
+    Append, Error, EventStoreExt, ExpectedVersion, NewEvent, Store, StreamId, StreamState, Version,
+};
+use tonic::Status;
+
+use crate::{
+    append::write,
+    metadata,
+    names::{metadata_stream, to_wire, type_from_wire},
+    status::{status, stream_deleted},
+};
+
+/// Deletes a stream, and records that in the stream's metadata, as EventStoreDB does. Returns the
+/// position of the metadata, if it was written.
+pub(crate) async fn delete(
+    store: &dyn Store,
+    stream: &StreamId,
+    expected: ExpectedVersion,
+) -> Result<Option<u64>, Status> {
+    let Some(metadata) = metadata_stream(stream) else {
+        let message = "a metadata stream cannot be deleted; write other metadata instead";
+        return Err(Status::invalid_argument(message));
+    };
+    let deleted = store.delete(stream, expected).await;
+    let info = store.stream_info(stream).await.map_err(|e| status(&e))?;
+    match (deleted, info.state) {
+        // EventStoreDB refuses to delete a stream that does not exist.
+        (Ok(()), StreamState::Missing) => {
+            return Err(status(&Error::lost_race(stream, expected, Version::NONE)));
+        }
+        (Err(_), StreamState::Deleted) if expected == ExpectedVersion::StreamExists => {
+            return Err(stream_deleted(to_wire(stream.as_str())));
+        }
+        (Err(error), _) => return Err(status(&error)),
+        (Ok(()), StreamState::Deleted) => {}
+        // Another client has appended to the stream since: it is not deleted any more.
+        (Ok(()), _) => return Ok(None),
+    }
+    let properties = metadata::for_deleted(store, stream).await?;
+    let event = NewEvent::json(type_from_wire(metadata::TYPE)?, &properties);
+    let event = event.map_err(|e| status(&e))?;
+    match write(store, Append::new(metadata, ExpectedVersion::Any, [event])).await {
+        Ok(outcome) => Ok(outcome.position),
+        Err(error) => {
+            // The stream is deleted even so, and the client must learn that.
+            tracing::warn!(%stream, %error, "could not write the metadata of a deleted stream");
+            Ok(None)
+        }
+    }
+}
+
+/// Tombstones a stream. The store gives a tombstone no position, so this returns the store's last
+/// position, which is not before the tombstone.
+pub(crate) async fn tombstone(
+    store: &dyn Store,
+    stream: &StreamId,
+    expected: ExpectedVersion,
+) -> Result<u64, Status> {
+    store.tombstone(stream, expected).await.map_err(|e| status(&e))?;
+    Ok(store.last_position().await.map_err(|e| status(&e))?.get())
+}

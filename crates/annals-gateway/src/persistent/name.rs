@@ -1,0 +1,79 @@
+//! The name of a group, and the names in the store that follow from it.
+
+use annals_core::{StreamId, SubscriberId};
+use serde::{Deserialize, Serialize};
+use tonic::{Code, Status};
+
+use crate::{
+    names::{WireStream, identifier, stream_from_wire},
+    proto::shared::StreamIdentifier,
+    status::{insert_trailer, trailers},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct GroupName {
+    /// What the group reads: the name of a stream on the wire, or `$all`.
+    pub(crate) source: String,
+    pub(crate) group: String,
+}
+
+impl GroupName {
+    pub(crate) fn on_stream(
+        stream: Option<&StreamIdentifier>,
+        group: String,
+    ) -> Result<Self, Status> {
+        Self::new(&WireStream::parse(stream)?, group)
+    }
+
+    pub(crate) fn on_all(group: String) -> Result<Self, Status> {
+        Self::new(&WireStream::All, group)
+    }
+
+    fn new(source: &WireStream, group: String) -> Result<Self, Status> {
+        if group.is_empty() {
+            return Err(Status::invalid_argument("the name of the group is missing"));
+        }
+        Ok(Self { source: source.name(), group })
+    }
+
+    pub(crate) fn stream(&self) -> Result<WireStream, Status> {
+        WireStream::parse(Some(&identifier(&self.source)))
+    }
+
+    /// The name under which the store keeps the group's checkpoint.
+    pub(crate) fn subscriber(&self) -> Result<SubscriberId, Status> {
+        SubscriberId::new(self.with_suffix("")).map_err(|e| Status::invalid_argument(e.to_string()))
+    }
+
+    /// The stream with links to the group's parked events.
+    pub(crate) fn parked(&self) -> Result<StreamId, Status> {
+        stream_from_wire(&self.with_suffix("-parked"))
+    }
+
+    fn with_suffix(&self, suffix: &str) -> String {
+        format!("$persistentsubscription-{}::{}{suffix}", self.source, self.group)
+    }
+
+    /// An error about the group. `what` ends the sentence that begins with the group's name.
+    pub(crate) fn error(&self, code: Code, exception: &str, what: &str) -> Status {
+        let Self { source, group } = self;
+        let mut trailers = trailers(exception, source);
+        insert_trailer(&mut trailers, "group-name", group);
+        let message = format!("Subscription group {group} on stream {source} {what}");
+        Status::with_metadata(code, message, trailers)
+    }
+
+    pub(crate) fn missing(&self) -> Status {
+        let exception = "persistent-subscription-does-not-exist";
+        self.error(Code::NotFound, exception, "does not exist.")
+    }
+
+    /// The error for a consumer beyond the most that the group may have.
+    pub(crate) fn full(&self) -> Status {
+        let code = Code::FailedPrecondition;
+        let error = self.error(code, "maximum-subscribers-reached", "is full");
+        // The Python client recognises this error by its text.
+        let message = format!("Maximum subscriptions reached for group: {}", error.message());
+        Status::with_metadata(code, message, error.metadata().clone())
+    }
+}

@@ -1,0 +1,165 @@
+//! The progress of a group.
+//!
+//! An event that was read is outstanding until a consumer has acknowledged it, or the group has
+//! skipped or parked it. The checkpoint is the event before the first outstanding one. So every
+//! event is given at least once, even if the consumers or the gateway crash.
+
+use std::collections::BTreeMap;
+
+use annals_core::{Position, Store};
+use tonic::Status;
+
+use super::{name::GroupName, settings::Settings};
+use crate::status::status;
+
+/// A place is a revision, or a position in a category or `$all`. `None` is the place before the
+/// first event.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    next_number: u64,
+    /// The outstanding events by their number, each with the place of the event read before it.
+    outstanding: BTreeMap<u64, Option<u64>>,
+    last_read: Option<u64>,
+    checkpoint: Option<u64>,
+    /// Events that are done since the checkpoint was stored.
+    done: i32,
+    total: i64,
+}
+
+impl Progress {
+    /// Begins after the stored checkpoint, with nothing outstanding.
+    pub(crate) fn resume(&mut self, checkpoint: Option<u64>) {
+        self.checkpoint = checkpoint;
+        self.last_read = checkpoint;
+    }
+
+    /// Notes that the event at `place` was read. Returns its number, in reading order.
+    pub(crate) fn begin(&mut self, place: Option<u64>) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.total += 1;
+        self.outstanding.insert(number, self.last_read);
+        self.last_read = place;
+        number
+    }
+
+    /// Notes that the filter matches no event between the last one read and `place`.
+    pub(crate) fn pass(&mut self, place: u64) {
+        self.last_read = self.last_read.max(Some(place));
+    }
+
+    pub(crate) fn finish(&mut self, number: u64) {
+        self.outstanding.remove(&number);
+        self.done = self.done.saturating_add(1);
+    }
+
+    /// The place to store as the new checkpoint. `None` if the group has made no progress, or,
+    /// unless `all`, if fewer events are done than the settings ask for.
+    pub(crate) fn due(&self, settings: &Settings, all: bool) -> Option<u64> {
+        let least = settings.min_checkpoint_count.min(settings.max_checkpoint_count.max(1));
+        let place = self.completed().filter(|place| Some(*place) > self.checkpoint)?;
+        (all || self.done >= least).then_some(place)
+    }
+
+    /// Notes that `place` was stored as the checkpoint.
+    pub(crate) fn stored(&mut self, place: u64) {
+        self.checkpoint = Some(place);
+        self.done = 0;
+    }
+
+    /// The place up to which every event is done.
+    fn completed(&self) -> Option<u64> {
+        self.outstanding.first_key_value().map_or(self.last_read, |(_, before)| *before)
+    }
+
+    pub(crate) fn last_read(&self) -> Option<u64> {
+        self.last_read
+    }
+
+    pub(crate) fn checkpoint(&self) -> Option<u64> {
+        self.checkpoint
+    }
+
+    pub(crate) fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    pub(crate) fn total(&self) -> i64 {
+        self.total
+    }
+}
+
+pub(crate) async fn load_checkpoint(
+    store: &dyn Store,
+    name: &GroupName,
+) -> Result<Option<u64>, Status> {
+    let stored = store.load_checkpoint(&name.subscriber()?).await.map_err(|e| status(&e))?;
+    Ok(stored.and_then(|position| position.get().checked_sub(1)))
+}
+
+/// Stores `place + 1`: the store's checkpoints begin at 1, revisions at 0.
+pub(crate) async fn save_checkpoint(
+    store: &dyn Store,
+    name: &GroupName,
+    place: u64,
+) -> Result<(), Status> {
+    let position = Position::new(place + 1);
+    store.save_checkpoint(&name.subscriber()?, position).await.map(drop).map_err(|e| status(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::settings::{Settings, Strategy},
+        *,
+    };
+
+    fn settings(min_checkpoint_count: i32, max_checkpoint_count: i32) -> Settings {
+        Settings {
+            resolve_links: false,
+            extra_statistics: false,
+            max_retries: 0,
+            message_timeout_ms: 0,
+            checkpoint_after_ms: 0,
+            min_checkpoint_count,
+            max_checkpoint_count,
+            max_subscribers: 0,
+            live_buffer_size: 1,
+            read_batch_size: 1,
+            history_buffer_size: 1,
+            strategy: Strategy::RoundRobin,
+        }
+    }
+
+    #[test]
+    fn the_checkpoint_stays_before_the_first_outstanding_event() {
+        let (mut progress, settings) = (Progress::default(), settings(1, 1));
+        progress.resume(Some(10));
+        let [first, second, third] = [11, 12, 13].map(|place| progress.begin(Some(place)));
+        progress.finish(second);
+        progress.finish(third);
+        assert_eq!(progress.due(&settings, true), None);
+        progress.finish(first);
+        assert_eq!(progress.due(&settings, false), Some(13));
+        progress.stored(13);
+        assert_eq!(progress.due(&settings, true), None);
+        progress.pass(20);
+        assert_eq!(
+            (progress.due(&settings, false), progress.due(&settings, true)),
+            (None, Some(20))
+        );
+    }
+
+    #[test]
+    fn the_checkpoint_is_due_after_the_number_of_events_that_is_set() {
+        for (min, max, least) in [(3, 10, 3), (10, 2, 2), (5, 0, 1)] {
+            let (mut progress, settings) = (Progress::default(), settings(min, max));
+            for place in 0..least {
+                assert_eq!(progress.due(&settings, false), None, "{min} to {max}");
+                let number = progress.begin(Some(place));
+                progress.finish(number);
+            }
+            assert_eq!(progress.due(&settings, false), Some(least - 1), "{min} to {max}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The calls of the service.
+
+use std::{pin::Pin, sync::Arc};
+
+use annals_core::{ExpectedVersion, Store};
+use futures::Stream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{
+    catalog::{self, Group},
+    connection,
+    info::info,
+    name::GroupName,
+    request::{listed_source, requested_group, required},
+    running::RunningGroups,
+    settings::GroupFilter,
+};
+use crate::{
+    open_calls::OpenCalls,
+    proto::{
+        persistent::{
+            CreateReq, CreateResp, DeleteReq, DeleteResp, GetInfoReq, GetInfoResp, ListReq,
+            ListResp, ReadReq, ReadResp, ReplayParkedReq, ReplayParkedResp, SubscriptionInfo,
+            UpdateReq, UpdateResp, persistent_subscriptions_server::PersistentSubscriptions,
+            read_req::Content, replay_parked_req::options::StopAtOption,
+        },
+        shared::Empty,
+    },
+    status::status,
+};
+
+/// Serves the groups of a store.
+#[derive(Clone, Debug)]
+pub(crate) struct PersistentService {
+    store: Arc<dyn Store>,
+    open_calls: OpenCalls,
+    running: RunningGroups,
+}
+
+impl PersistentService {
+    pub(crate) fn new(store: Arc<dyn Store>, open_calls: OpenCalls) -> Self {
+        Self { store, open_calls, running: RunningGroups::default() }
+    }
+
+    async fn info(&self, group: &Group) -> Result<SubscriptionInfo, Status> {
+        info(&*self.store, group, self.running.counts(&group.name).await).await
+    }
+
+    /// Disconnects the group's consumers. `what` says what happened to the group.
+    async fn stop(&self, name: &GroupName, what: &str) {
+        let why = name.error(Code::Cancelled, "persistent-subscription-dropped", what);
+        self.running.stop(name, why).await;
+    }
+}
+
+type ReadAnswers = Pin<Box<dyn Stream<Item = Result<ReadResp, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl PersistentSubscriptions for PersistentService {
+    async fn create(&self, request: Request<CreateReq>) -> Result<Response<CreateResp>, Status> {
+        let group = requested_group(&*self.store, request.into_inner().options).await?;
+        let name = &group.name;
+        // Refuse now what would fail when a consumer connects.
+        name.subscriber()?;
+        name.parked()?;
+        group.filter.as_ref().map(GroupFilter::compile).transpose()?;
+        catalog::update(&*self.store, |groups| {
+            if groups.iter().any(|other| other.name == *name) {
+                let exception = "persistent-subscription-exists";
+                return Err(name.error(Code::AlreadyExists, exception, "already exists."));
+            }
+            groups.push(group.clone());
+            Ok(())
+        })
+        .await?;
+        Ok(Response::new(CreateResp {}))
+    }
+
+    async fn update(&self, request: Request<UpdateReq>) -> Result<Response<UpdateResp>, Status> {
+        let Group { name, first, start_from, settings, .. } =
+            requested_group(&*self.store, request.into_inner().options).await?;
+        catalog::update(&*self.store, |groups| {
+            let group = groups.iter_mut().find(|group| group.name == name);
+            let group = group.ok_or_else(|| name.missing())?;
+            // The start only matters until the group has a checkpoint, which is kept.
+            (group.first, group.start_from) = (first, start_from.clone());
+            group.settings = settings.clone();
+            Ok(())
+        })
+        .await?;
+        // The group's next task has the new settings. It starts when a consumer connects again.
+        self.stop(&name, "was updated.").await;
+        Ok(Response::new(UpdateResp {}))
+    }
+
+    async fn delete(&self, request: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
+        let name = GroupName::try_from(required(request.into_inner().options)?)?;
+        catalog::update(&*self.store, |groups| {
+            let before = groups.len();
+            groups.retain(|group| group.name != name);
+            if groups.len() == before { Err(name.missing()) } else { Ok(()) }
+        })
+        .await?;
+        self.stop(&name, "was deleted.").await;
+        let (store, subscriber) = (&self.store, name.subscriber()?);
+        store.reset_checkpoint(&subscriber, None).await.map_err(|e| status(&e))?;
+        store.delete(&name.parked()?, ExpectedVersion::Any).await.map_err(|e| status(&e))?;
+        Ok(Response::new(DeleteResp {}))
+    }
+
+    type ReadStream = ReadAnswers;
+
+    async fn read(
+        &self,
+        request: Request<Streaming<ReadReq>>,
+    ) -> Result<Response<ReadAnswers>, Status> {
+        let open_call = self.open_calls.admit()?;
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|request| request.content);
+        let Some(Content::Options(options)) = first else {
+            let message = "the first message of a subscription must be its options";
+            return Err(Status::invalid_argument(message));
+        };
+        let name = GroupName::try_from(options.clone())?;
+        let group = catalog::group(&*self.store, &name).await?;
+        let group = self.running.start(&self.store, group);
+        let answers = connection::connect(group, &name, &options, requests).await?;
+        Ok(Response::new(Box::pin(open_call.hold_until_stopped(answers))))
+    }
+
+    async fn get_info(
+        &self,
+        request: Request<GetInfoReq>,
+    ) -> Result<Response<GetInfoResp>, Status> {
+        let name = GroupName::try_from(required(request.into_inner().options)?)?;
+        let group = catalog::group(&*self.store, &name).await?;
+        let subscription_info = Some(self.info(&group).await?);
+        Ok(Response::new(GetInfoResp { subscription_info }))
+    }
+
+    async fn replay_parked(
+        &self,
+        request: Request<ReplayParkedReq>,
+    ) -> Result<Response<ReplayParkedResp>, Status> {
+        let options = required(request.into_inner().options)?;
+        let most = match options.stop_at_option {
+            Some(StopAtOption::StopAt(count)) => u64::try_from(count).unwrap_or(0),
+            _ => u64::MAX,
+        };
+        let name = GroupName::try_from(options)?;
+        let group = catalog::group(&*self.store, &name).await?;
+        self.running.start(&self.store, group).replay(most).await?;
+        Ok(Response::new(ReplayParkedResp {}))
+    }
+
+    async fn list(&self, request: Request<ListReq>) -> Result<Response<ListResp>, Status> {
+        let source = listed_source(required(request.into_inner().options)?)?;
+        let mut subscriptions = Vec::new();
+        for group in catalog::groups(&*self.store).await? {
+            if source.as_ref().is_none_or(|source| group.name.source == *source) {
+                subscriptions.push(self.info(&group).await?);
+            }
+        }
+        match source {
+            Some(source) if subscriptions.is_empty() => {
+                Err(GroupName { source, group: String::new() }.missing())
+            }
+            _ => Ok(Response::new(ListResp { subscriptions })),
+        }
+    }
+
+    async fn restart_subsystem(&self, _: Request<Empty>) -> Result<Response<Empty>, Status> {
+        for name in self.running.names() {
+            self.stop(&name, "was restarted.").await;
+        }
+        Ok(Response::new(Empty {}))
+    }
+}

@@ -1,0 +1,104 @@
+//! The subscription to what a group reads. After an error it is opened again, where it ended.
+
+use std::{sync::Arc, time::Duration};
+
+use annals_core::{Store, adapter::Backoff};
+use futures::StreamExt;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{
+    catalog::Group,
+    progress::{Progress, load_checkpoint},
+};
+use crate::read::{ReadFrom, ReadItem, ReadItems, ReadRequest};
+
+/// The first and the longest pause before the subscription is opened again after an error.
+const REOPEN_PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
+
+pub(crate) struct SourceSubscription {
+    state: State,
+    backoff: Backoff,
+}
+
+enum State {
+    Open(ReadItems),
+    ClosedUntil(Instant),
+}
+
+impl SourceSubscription {
+    /// A subscription that has to be opened.
+    pub(crate) fn new() -> Self {
+        Self { state: State::ClosedUntil(Instant::now()), backoff: backoff() }
+    }
+
+    /// When to open the subscription. `None` if it is open.
+    pub(crate) fn closed_until(&self) -> Option<Instant> {
+        match &self.state {
+            State::Open(_) => None,
+            State::ClosedUntil(time) => Some(*time),
+        }
+    }
+
+    /// Opens the subscription after the last event read, or else after the stored checkpoint.
+    pub(crate) async fn open(
+        &mut self,
+        store: &Arc<dyn Store>,
+        group: &Group,
+        progress: &mut Progress,
+    ) {
+        match subscribe(store, group, progress).await {
+            Ok(items) => self.state = State::Open(items),
+            Err(error) => {
+                tracing::warn!(group = ?group.name, %error, "could not open a group's source");
+                self.close();
+            }
+        }
+    }
+
+    /// The next item. `None` if the subscription has ended, or is not open. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<ReadItem> {
+        let State::Open(items) = &mut self.state else { return None };
+        match items.next().await {
+            Some(Ok(item)) => {
+                self.backoff = backoff();
+                return Some(item);
+            }
+            Some(Err(error)) => tracing::warn!(%error, "the subscription of a group ended"),
+            None => {}
+        }
+        self.close();
+        None
+    }
+
+    fn close(&mut self) {
+        self.state = State::ClosedUntil(Instant::now() + self.backoff.next_pause());
+    }
+}
+
+fn backoff() -> Backoff {
+    let [first, longest] = REOPEN_PAUSES;
+    Backoff::new(first, longest)
+}
+
+async fn subscribe(
+    store: &Arc<dyn Store>,
+    group: &Group,
+    progress: &mut Progress,
+) -> Result<ReadItems, Status> {
+    if progress.last_read().is_none() {
+        progress.resume(load_checkpoint(&**store, &group.name).await?);
+    }
+    let from = match (progress.last_read(), group.first.checked_sub(1)) {
+        (Some(place), _) | (None, Some(place)) => ReadFrom::At(place),
+        (None, None) => ReadFrom::Start,
+    };
+    let request = ReadRequest {
+        store: store.clone(),
+        stream: group.name.stream()?,
+        from,
+        filter: group.filter.as_ref().map(|filter| filter.compile()).transpose()?,
+        resolve_links: group.settings.resolve_links,
+    };
+    request.subscribe().await
+}

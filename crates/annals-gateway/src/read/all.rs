@@ -1,0 +1,88 @@
+//! Reading `$all` or a category, forwards or backwards.
+
+use annals_core::{Filter, ReadAll, RecordedEvent, TryStreamExt};
+use async_stream::try_stream;
+use tonic::Status;
+
+use super::request::{ReadFrom, ReadItem, ReadItems, ReadRequest};
+use crate::{
+    names::WireStream,
+    status::status,
+    wire::{ResolvedEvent, WireEvent},
+};
+
+impl ReadRequest {
+    /// Reads at most `count` matching events.
+    pub(super) fn read_all(self, backwards: bool, count: u64) -> ReadItems {
+        Box::pin(try_stream! {
+            let filter = match &self.filter {
+                Some(filter) => filter.store_filter(),
+                None => self.category_filter(),
+            };
+            let options = ReadAll::default().with_filter(filter);
+            let options = match (self.from, backwards) {
+                (ReadFrom::Start, false) => Some(options),
+                (ReadFrom::At(position), false) => Some(options.after(position.saturating_sub(1))),
+                (ReadFrom::End, true) => Some(options.backwards()),
+                (ReadFrom::At(position), true) => Some(options.before(self.before(position))),
+                (ReadFrom::End, false) | (ReadFrom::Start, true) => None,
+            };
+            let (mut left, mut any) = (count, false);
+            if let Some(options) = options.filter(|_| count > 0) {
+                let mut events = self.store.read_all(options);
+                while left > 0 {
+                    let event = events.try_next().await.map_err(|e| status(&e))?;
+                    let Some(event) = event else { break };
+                    any = true;
+                    if let Some(event) = self.matching(&event).await? {
+                        left -= 1;
+                        yield ReadItem::Event(event);
+                    }
+                }
+            }
+            let is_category = matches!(self.stream, WireStream::Category(_));
+            if !any && is_category && self.from == ReadFrom::Start {
+                yield ReadItem::NotFound;
+            }
+        })
+    }
+
+    /// The position before which a backwards read begins. A backwards read of a stream includes the
+    /// event at its start, and the categories are streams to clients. One of `$all` does not.
+    fn before(&self, position: u64) -> u64 {
+        match self.stream {
+            WireStream::Category(_) => position.saturating_add(1),
+            _ => position,
+        }
+    }
+
+    /// The filter that the store applies by what is read: the category, if it is one.
+    pub(super) fn category_filter(&self) -> Filter {
+        match &self.stream {
+            WireStream::Category(category) => Filter::default().with_category(category.clone()),
+            _ => Filter::default(),
+        }
+    }
+
+    /// What the client gets for an event of `$all` or a category. `None` if the client's filter
+    /// does not match: the store applies only a part of the filter, or nothing of it.
+    pub(super) async fn matching(
+        &self,
+        event: &RecordedEvent,
+    ) -> Result<Option<ResolvedEvent>, Status> {
+        let event = WireEvent::new(event);
+        if let Some(filter) = &self.filter
+            && !filter.matches(&event.stream, &event.event_type)?
+        {
+            return Ok(None);
+        }
+        if let WireStream::Category(_) = self.stream {
+            let link = event.category_link(self.stream.name());
+            return Ok(Some(match self.resolve_links {
+                true => ResolvedEvent { event: Some(event), link: Some(link) },
+                false => ResolvedEvent::unlinked(link),
+            }));
+        }
+        self.resolve(event).await.map(Some)
+    }
+}

@@ -1,0 +1,76 @@
+//! What a client asks for when it reads or subscribes, and what it gets.
+
+use std::sync::Arc;
+
+use annals_core::{Store, StreamId, StreamState};
+use futures::stream::BoxStream;
+use tonic::Status;
+
+use crate::{
+    filter::EventFilter,
+    names::WireStream,
+    proto::shared::{all_options::AllOption, stream_options::RevisionOption},
+    status::status,
+    wire::ResolvedEvent,
+};
+
+/// Where a read begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadFrom {
+    Start,
+    End,
+    /// A revision of a stream, or a position in a category or `$all`.
+    At(u64),
+}
+
+impl ReadFrom {
+    pub(crate) fn in_stream(option: Option<RevisionOption>) -> Self {
+        match option {
+            Some(RevisionOption::Revision(revision)) => Self::At(revision),
+            Some(RevisionOption::End(_)) => Self::End,
+            Some(RevisionOption::Start(_)) | None => Self::Start,
+        }
+    }
+
+    pub(crate) fn in_all(option: Option<AllOption>) -> Self {
+        match option {
+            Some(AllOption::Position(position)) => Self::At(position.commit_position),
+            Some(AllOption::End(_)) => Self::End,
+            Some(AllOption::Start(_)) | None => Self::Start,
+        }
+    }
+}
+
+/// A read or a subscription.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadRequest {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) stream: WireStream,
+    /// A read includes the event at this place, except backwards over `$all`. A subscription begins
+    /// after it.
+    pub(crate) from: ReadFrom,
+    pub(crate) filter: Option<Arc<EventFilter>>,
+    pub(crate) resolve_links: bool,
+}
+
+/// One result of a read or a subscription.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all items are events")]
+pub(crate) enum ReadItem {
+    Event(ResolvedEvent),
+    /// The stream does not exist.
+    NotFound,
+    /// A subscription has looked at every event up to this position.
+    Checkpoint(u64),
+    /// A subscription has delivered every event that was there. With the last revision or position
+    /// that the subscription saw.
+    CaughtUp(Option<u64>),
+}
+
+pub(crate) type ReadItems = BoxStream<'static, Result<ReadItem, Status>>;
+
+impl ReadRequest {
+    pub(super) async fn state_of(&self, stream: &StreamId) -> Result<StreamState, Status> {
+        Ok(self.store.stream_info(stream).await.map_err(|e| status(&e))?.state)
+    }
+}
