@@ -1,6 +1,6 @@
-//! Clients that others wrote, against the gateway in front of each store: their scripts are in
-//! `tests/clients`. A script is ignored, with the reason, where its client is not installed, or the
-//! store has no server, unless `ANNALS_REQUIRE` names the client or the store.
+//! Runs the scripts in `tests/clients`, which use clients written by others, against the gateway
+//! over each kind of store. If a client is not installed, or a store has no server, its trials are
+//! ignored with the reason; if `ANNALS_REQUIRE` names the client or the store, they fail.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -33,23 +33,24 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// The environment variable with what must not be ignored, separated by commas.
+/// The environment variable with the clients and stores that must not be ignored, separated by
+/// commas.
 const REQUIRE: &str = "ANNALS_REQUIRE";
-/// The environment variable with the Python that has the client.
+/// The environment variable with the path of a Python that has the client.
 const PYTHON: &str = "ANNALS_PYTHON";
-/// The environment variable with the directory in whose `node_modules` the client is.
+/// The environment variable with the directory whose `node_modules` has the client.
 const NODE_MODULES: &str = "ANNALS_NODE_MODULES";
 /// How long a script may take.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// What a script is written in, and which client it needs.
+/// The language of a script, which decides the client that the script needs.
 #[derive(Clone, Copy, PartialEq)]
 enum Language {
     Python,
     Node,
 }
 
-/// By name of the trial, script, and language.
+/// The name of the trial, the script, and its language.
 const SCRIPTS: [(&str, &str, Language); 3] = [
     ("kurrentdbclient", "sync.py", Language::Python),
     ("kurrentdbclient-aio", "aio.py", Language::Python),
@@ -57,7 +58,7 @@ const SCRIPTS: [(&str, &str, Language); 3] = [
 ];
 
 impl Language {
-    /// Its name in `ANNALS_REQUIRE`.
+    /// The name of the client, also in `ANNALS_REQUIRE`.
     fn client(self) -> &'static str {
         match self {
             Self::Python => "kurrentdbclient",
@@ -72,12 +73,12 @@ impl Language {
         }
     }
 
-    /// Why scripts in it cannot run here.
+    /// Why scripts in this language cannot run here. `None` if they can.
     fn missing(self) -> Option<String> {
         let (arguments, how) = match self {
             Self::Python => (
                 ["-c", "import kurrentdbclient"],
-                format!("`pip install kurrentdbclient`, and {PYTHON} is the Python that has it"),
+                format!("run `pip install kurrentdbclient`, and set {PYTHON} to that Python"),
             ),
             Self::Node => (
                 [
@@ -87,8 +88,8 @@ impl Language {
                      require('module').createRequire(file).resolve('@kurrent/kurrentdb-client')",
                 ],
                 format!(
-                    "`npm install @kurrent/kurrentdb-client`, and {NODE_MODULES} is the directory \
-                     where that was"
+                    "run `npm install @kurrent/kurrentdb-client`, and set {NODE_MODULES} to the \
+                     directory where you ran it"
                 ),
             ),
         };
@@ -96,7 +97,7 @@ impl Language {
         let output = std::process::Command::new(&program).args(arguments).output();
         let why = match output {
             Ok(output) if output.status.success() => return None,
-            Ok(_) => format!("{} does not find the client", program.display()),
+            Ok(_) => format!("{} cannot load the client", program.display()),
             Err(error) => format!("{}: {error}", program.display()),
         };
         Some(format!("{why}: {how}"))
@@ -128,16 +129,17 @@ impl Kind {
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let runtime = Arc::new(Runtime::new().unwrap());
-    let languages = [Language::Python, Language::Node].map(|it| (it, it.missing()));
+    let languages =
+        [Language::Python, Language::Node].map(|language| (language, language.missing()));
     let mut trials = Vec::new();
     for kind in [Kind::Memory, Kind::Sqlite, Kind::Postgres] {
         let no_store = kind.missing().map(|reason| (kind.name(), reason));
         for (name, script, language) in SCRIPTS {
-            let no_client = languages.iter().find(|(it, _)| *it == language);
+            let no_client = languages.iter().find(|(other, _)| *other == language);
             let no_client = no_client.and_then(|(_, reason)| reason.clone());
             let no_client = no_client.map(|reason| (language.client(), reason));
             let missing = no_client.into_iter().chain(no_store.clone()).collect::<Vec<_>>();
-            // `cargo nextest` lists first, and has no other way to learn that a trial is ignored.
+            // `cargo nextest` learns only from the list that a trial is ignored.
             let list_as_ignored = arguments.list && !missing.is_empty();
             let runtime = runtime.clone();
             let name = format!("clients::{}::{name}", kind.name());
@@ -162,7 +164,7 @@ fn is_required(what: &str) -> bool {
     required.split(',').any(|name| name.trim() == what)
 }
 
-/// Runs a script against a gateway in front of a store that nobody else has.
+/// Runs a script against a gateway over a new store.
 async fn run(kind: Kind, script: &str, language: Language) -> Result<(), BoxError> {
     let place = Place::new(kind).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -170,7 +172,7 @@ async fn run(kind: Kind, script: &str, language: Language) -> Result<(), BoxErro
     let (stop, stopped) = oneshot::channel::<()>();
     let gateway = Gateway::new(place.open().await?, GatewayOptions::default());
     let serving = tokio::spawn(gateway.serve(listener, Security::Insecure, async {
-        // Told to, or left behind by a test that failed.
+        // The sender is dropped to stop the gateway, and also if the test fails.
         let _ = stopped.await;
     }));
     let ran = child(script, language, &url).await;
@@ -181,15 +183,15 @@ async fn run(kind: Kind, script: &str, language: Language) -> Result<(), BoxErro
     Ok(served??)
 }
 
-/// Runs a script until it ends, or its time is up; it does not outlive this.
+/// Runs a script. Kills it when its time is up, or when this future is dropped.
 async fn child(script: &str, language: Language, url: &str) -> Result<(), BoxError> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
-    // A file, so that what was printed is there also where the time is up.
+    // A file, so that the output can be read also if the script was killed.
     let mut output = tempfile::tempfile()?;
     let mut child = Command::new(language.program())
         .arg(&script)
         .arg(url)
-        // Nothing is left behind in the sources.
+        // Do not write `__pycache__` into the sources.
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
@@ -204,7 +206,7 @@ async fn child(script: &str, language: Language, url: &str) -> Result<(), BoxErr
         },
         Err(_) => {
             child.kill().await?;
-            format!("not ended after {DEADLINE:?}")
+            format!("the script did not end within {DEADLINE:?}")
         }
     };
     let mut text = Vec::new();
@@ -213,7 +215,7 @@ async fn child(script: &str, language: Language, url: &str) -> Result<(), BoxErr
     Err(format!("{}: {how}\n{}", script.display(), String::from_utf8_lossy(&text)).into())
 }
 
-/// Where a store is that no other test has.
+/// The place of a new store, which no other test uses.
 struct Place {
     kind: Kind,
     url: String,
@@ -249,7 +251,7 @@ impl Place {
             let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema);
             query(AssertSqlSafe(drop)).execute(&mut connection).await?;
         }
-        // The rest goes with the directory.
+        // Files of other stores are removed with the directory.
         Ok(())
     }
 }

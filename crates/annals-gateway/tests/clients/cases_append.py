@@ -1,6 +1,6 @@
 """Appends: every expectation and its error, retries, sizes, deadlines.
 
-An event alone goes by Append in the synchronous client; a list of events goes by BatchAppend."""
+The synchronous client sends one event by Append, and a list of events by BatchAppend."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ async def append(client, stream, version, new):
 
 
 async def both(test, client):
-    """With an event alone, and with a list."""
+    """Runs a test with one event, and with a list of one event."""
     await test(client, lambda one: one)
     await test(client, lambda one: [one])
 
@@ -154,7 +154,7 @@ async def retries_write_nothing(client):
 
 
 async def an_id_is_no_key(client):
-    """At a revision that is right, an id that was seen before is another event."""
+    """If the expected revision is right, an event with an id that was used before is a new event."""
     stream, one = name(), event()
     await append(client, stream, NO_STREAM, one)
     await append(client, stream, 0, one)
@@ -239,7 +239,7 @@ async def more_than_a_mebibyte_is_refused(client):
 
 
 async def more_than_a_mebibyte_alone_is_refused(client):
-    """For an append that is no batch, this client knows the error by its text only."""
+    """For Append, this client has no class for the error, so compare the text."""
     if not hasattr(client, "inner"):
         return
     stream = name()
@@ -255,7 +255,7 @@ async def what_is_not_complete_in_time_is_not_written(client):
     """Only the synchronous client sends the events of an append one by one."""
     if not hasattr(client, "inner"):
         return
-    # Several times, since whether the server notices the end of the call or of the time is chance.
+    # Repeat it: it is chance whether the server sees the cancelled call or its own timeout first.
     for _ in range(5):
         stream, over = name(), threading.Event()
 
@@ -294,7 +294,7 @@ async def what_breaks_off_is_not_written(client):
             asyncio.to_thread(other.streams.append, stream, NO_STREAM, new())
         )
         check(await asyncio.to_thread(begun.wait, PATIENCE), "the append has not begun")
-        # That ends its calls in the middle.
+        # Closing the client cancels its running calls.
         await asyncio.to_thread(other.close)
         over.set()
         await asyncio.gather(breaking, return_exceptions=True)

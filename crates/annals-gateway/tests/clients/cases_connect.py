@@ -6,7 +6,7 @@ from common import NO_STREAM, connected, equal, event, ids, name, raises
 
 
 async def one_node_that_leads(client):
-    # The asynchronous client has no such call.
+    # The asynchronous client cannot read gossip.
     if not hasattr(client, "inner"):
         return
     members = await client.read_gossip()
@@ -33,7 +33,7 @@ async def there_is_no_follower(client):
 
 
 async def what_is_not_served(client):
-    """It answers so, and the connection goes on."""
+    """A call that the gateway does not serve is refused, and the connection stays usable."""
     with raises(GrpcError) as raised:
         await client.list_continuous_projection_statistics()
     equal("UNIMPLEMENTED" in str(raised.error), True)

@@ -9,7 +9,7 @@ from kurrentdbclient.exceptions import (
 
 from common import ANY, EXISTS, NO_STREAM, equal, event, events, ids, name, raises
 
-# What hides every event of a stream that was deleted.
+# The value of `$tb` that hides every event of a deleted stream.
 ALL_OF_IT = 2**63 - 1
 
 
@@ -34,7 +34,7 @@ async def with_the_version(client):
     await is_gone(client, stream)
     with raises(WrongCurrentVersionError, stream_name=stream, actual_version=1, expected_version=0):
         await client.delete_stream(stream, current_version=0)
-    # Once more is no error.
+    # Deleting the stream again is no error.
     await client.delete_stream(stream, current_version=1)
     await is_gone(client, stream)
 
@@ -119,7 +119,7 @@ async def a_tombstone_is_for_ever(client):
 
 
 async def an_event_alone_after_a_tombstone(client):
-    """For an append that is no batch, the synchronous client knows no error of its own."""
+    """For Append, the synchronous client has no class for this error."""
     stream = await filled(client)
     await client.tombstone_stream(stream, current_version=ANY)
     kind = FailedPreconditionError if hasattr(client, "inner") else StreamIsDeletedError
@@ -144,7 +144,7 @@ async def metadata_after_a_tombstone(client):
     await client.tombstone_stream(stream, current_version=ANY)
     with raises(StreamIsDeletedError):
         await client.get_stream_metadata(stream)
-    # It can be written all the same.
+    # The stream can be appended to even so.
     await client.set_stream_metadata(stream, metadata={"owner": "you"}, current_version=ANY)
     with raises(StreamIsDeletedError):
         await client.get_stream_metadata(stream)

@@ -18,12 +18,12 @@ from common import (
     until,
 )
 
-# What consumers send is on its way at once.
+# Consumers send each answer at once.
 PROMPT = {"max_ack_delay": 0.01}
 
 
 async def group_of(client, count, **options):
-    """A group on a stream with events, and the events."""
+    """Creates a stream with events and a group on it. Returns their names and the events."""
     stream, group, new = name(), name("group"), events(count)
     if new:
         await client.append_to_stream(stream, current_version=NO_STREAM, events=new)
@@ -36,7 +36,7 @@ def consumer(client, stream, group, **options):
 
 
 async def is_silent(client, stream, group):
-    """Whether nothing but a new event is left for a new consumer."""
+    """Checks that a new consumer gets only the event that is appended now."""
     one = event()
     await client.append_to_stream(stream, current_version=ANY, events=one)
     async with consumer(client, stream, group) as subscription:
@@ -105,7 +105,7 @@ async def starts_where_it_is_told(client):
     equal((await client.get_subscription_info(middle, stream)).start_from, "1")
     equal((await client.get_subscription_info(end, stream)).start_from, "-1")
     async with consumer(client, stream, middle) as subscription:
-        # The event at the position is included.
+        # The group begins with the event at the position.
         equal(ids(await take(subscription, 2)), ids(new[1:3]))
     async with consumer(client, stream, end) as subscription:
         await client.append_to_stream(stream, current_version=2, events=new[3])
@@ -232,7 +232,7 @@ async def what_belongs_together_goes_to_one(client):
 
 
 async def drained(subscriptions, count):
-    """What each consumer gets of so many events, which it acknowledges."""
+    """The events that each consumer gets, until `count` events were acknowledged."""
     found, full = [[] for _ in subscriptions], asyncio.Event()
 
     async def drain(subscription, items):
@@ -283,7 +283,7 @@ async def to_all(client):
     equal(info.start_from, f"C:{start}/P:{start}")
     async with stopping(client.read_subscription_to_all(group, **PROMPT)) as subscription:
         equal(subscription.subscription_id, f"$all::{group}")
-        # The event at the position is included.
+        # The group begins with the event at the position.
         found = await take(subscription, 2)
         equal(ids(found), ids(new[:2]))
         equal([it.stream_name for it in found], [f"{tag}-1", f"{tag}-2"])
@@ -327,7 +327,7 @@ async def resolves_links(client):
         found = await take(subscription, 2)
         equal(ids(found), ids(new[:2]))
         equal([it.link.stream_name for it in found], [ce] * 2)
-        # An answer names the link, as this client does.
+        # The client acknowledges the link, not the event that the link leads to.
         await subscription.nack(found[0], "retry")
         again = await next_of(subscription)
         equal((again.id, again.retry_count), (new[0].id, 1))

@@ -79,7 +79,7 @@ async def a_group_exists_once(client):
     stream, group, _ = await group_of(client, 1)
     with raises(AlreadyExistsError):
         await client.create_subscription_to_stream(group, stream)
-    # The same name on another stream is another group.
+    # A group of the same name on another stream is a different group.
     await client.create_subscription_to_stream(group, name())
     await client.create_subscription_to_all(group)
     with raises(AlreadyExistsError):
@@ -126,7 +126,7 @@ async def deleting_a_group_ends_its_consumers(client):
         await next_of(subscription)
     with raises(NotFoundError):
         await client.read_subscription_to_stream(group, stream)
-    # A new one of the same name knows nothing of it.
+    # A new group of the same name begins without a checkpoint.
     await client.create_subscription_to_stream(group, stream)
     async with consumer(client, stream, group) as subscription:
         equal((await next_of(subscription)).retry_count, 0)

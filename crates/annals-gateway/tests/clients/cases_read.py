@@ -71,7 +71,7 @@ async def all_in_both_directions_from_a_position(client):
         for index, it in enumerate(new)
     ]
     order = ids(new)
-    # Forwards, the event at the position is included; backwards, it is not.
+    # A forwards read includes the event at the position; a backwards read does not.
     equal(ids(await collect(client.read_all(commit_position=positions[0]))), order)
     equal(ids(await collect(client.read_all(commit_position=positions[2], limit=3))), order[2:5])
     equal(
@@ -95,7 +95,7 @@ async def all_has_what_the_system_writes(client):
     found = await collect(client.read_all(commit_position=start, filter_exclude=[]))
     equal([it.type for it in found], ["Placed", "$metadata", "Paid"])
     equal((found[1].stream_name, found[1].data), (f"$${stream}", b'{"owner": "me"}'))
-    # What this client leaves out unless asked for.
+    # The client leaves these events out by default.
     found = await collect(client.read_all(commit_position=start))
     equal([it.type for it in found], ["Placed", "Paid"])
 
@@ -206,7 +206,7 @@ async def links_that_applications_write(client):
     )
     found = await client.get_stream(links)
     equal([(it.type, it.data.decode()) for it in found], [("$>", target) for target in targets])
-    # One that leads nowhere is not given by this client.
+    # The client leaves out links whose event does not exist.
     found = await client.get_stream(links, resolve_links=True, limit=2)
     equal(ids(found), [new[1].id, new[0].id])
     equal(
@@ -226,7 +226,7 @@ async def metadata_of_a_stream(client):
         WrongCurrentVersionError, stream_name=f"$${stream}", actual_version=1, expected_version=10
     ):
         await client.set_stream_metadata(stream, metadata={}, current_version=10)
-    # The stream itself is not made by that.
+    # Setting metadata does not create the stream.
     with raises(NotFoundError):
         await client.get_stream(stream)
     await client.append_to_stream(stream, current_version=NO_STREAM, events=event())

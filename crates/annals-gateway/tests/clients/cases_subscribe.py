@@ -163,7 +163,7 @@ async def filters(client):
                 caught_up,
                 f"{options}: what was there",
             )
-            # Those of the other turns are there, too, in these streams.
+            # These streams also have the events of the other rounds.
             await client.append_to_stream(order, current_version=ANY, events=live[0])
             await client.append_to_stream(cart, current_version=ANY, events=live[1])
             expected = [live[index - 2].id for index in wanted if index >= 2]
@@ -193,7 +193,7 @@ async def checkpoints_of_a_filter(client):
         positions = [it.commit_position for it in passed]
         equal(positions, sorted(positions))
         check(len(passed) >= 6, f"{len(passed)} checkpoints over 60 events, one for each 10")
-        # Live, too, events that nobody wants are passed by.
+        # Live events that do not match are left out, too.
         await client.append_to_stream(name(), current_version=ANY, events=events(20))
         live = (await take_until(subscription, lambda it: it.commit_position > last))[-1]
         check(isinstance(live, Checkpoint), f"what came is {live}")
@@ -202,7 +202,7 @@ async def checkpoints_of_a_filter(client):
         )
         found = (await take_until(subscription, is_event))[-1]
         equal((found.id, found.commit_position), (wanted.id, position))
-    # From a checkpoint, nothing is missed.
+    # A subscription from a checkpoint misses no event.
     async with stopping(
         client.subscribe_to_all(commit_position=live.commit_position, **options)
     ) as subscription:

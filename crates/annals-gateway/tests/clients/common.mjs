@@ -1,20 +1,21 @@
-// What the cases of the Node client share: the client, names, events, deadlines, and how they run.
+// What the cases of the Node client share: the client, names, events, deadlines, and running the
+// cases.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { createRequire } from "node:module";
 import path from "node:path";
 
-// Modules do not look into NODE_PATH: the client is loaded from the directory that has it.
+// ES modules ignore NODE_PATH, so load the client from the directory that has it.
 const from = path.join(path.resolve(process.env.ANNALS_NODE_MODULES ?? "."), "package.json");
 export const kurrent = createRequire(from)("@kurrent/kurrentdb-client");
 const { jsonEvent } = kurrent;
 
-// How long something that must happen may take, and a case as a whole, in milliseconds.
+// How long a case waits for something that must happen, and how long it may take, in milliseconds.
 const PATIENCE = 20_000;
 const CASE = 90_000;
 
-// The names that the case under way has taken, for the report where it fails.
+// The names that the running case uses, for the report if it fails.
 const taken = [];
 
 /** A stream, a category, a type or a group that no other case has. */
@@ -153,6 +154,6 @@ export async function run(themes) {
     }
   }
   console.log(`${passed} passed, ${failed} failed`);
-  // A subscription that did not end is not waited for.
+  // Exit without waiting for subscriptions that did not end.
   process.exit(failed || !passed ? 1 : 0);
 }

@@ -1,4 +1,4 @@
-"""What the cases of both Python clients share: names, events, deadlines, and how they are run."""
+"""What the cases of both Python clients share: names, events, deadlines, and running the cases."""
 
 import asyncio
 import json
@@ -15,16 +15,16 @@ from kurrentdbclient import NewEvent, RecordedEvent, StreamState
 ANY, NO_STREAM, EXISTS = StreamState.ANY, StreamState.NO_STREAM, StreamState.EXISTS
 JSON, BINARY = "application/json", "application/octet-stream"
 
-# How long something that must happen may take, and a case as a whole, in seconds.
+# How long a case waits for something that must happen, and how long it may take, in seconds.
 PATIENCE = 20
 CASE = 90
 
-# The names that the case under way has taken, for the report where it fails.
+# The names that the running case uses, for the report if it fails.
 _taken = []
 
 
 def name(prefix="order"):
-    """A stream, a category, a type or a group that no other case has."""
+    """A name for a stream, a category, a type or a group that no other case uses."""
     taken = f"{prefix}-{uuid4().hex}"
     _taken.append(taken)
     return taken
@@ -60,7 +60,7 @@ class Raised:
 
 @contextmanager
 def raises(kind, **fields):
-    """Fails unless just this exception is raised, with these fields."""
+    """Fails unless exactly this exception is raised, with these fields."""
     raised = Raised()
     try:
         yield raised
@@ -88,7 +88,7 @@ async def take(subscription, count):
 
 
 async def take_until(subscription, wanted):
-    """Everything up to the first item that is wanted."""
+    """The items up to the first one that matches."""
     items, end = [], time.monotonic() + PATIENCE
     while True:
         items.append(await next_of(subscription))
@@ -98,7 +98,7 @@ async def take_until(subscription, wanted):
 
 
 async def until(probe, what):
-    """Waits until the probe gives something that is true. Each try is a call to the server."""
+    """Waits until the probe returns a true value. Each attempt is a call to the server."""
     end = time.monotonic() + PATIENCE
     while not (found := await probe()):
         check(time.monotonic() < end, f"in {PATIENCE} seconds not: {what}")
@@ -107,7 +107,7 @@ async def until(probe, what):
 
 @asynccontextmanager
 async def stopping(subscription):
-    """A subscription, which is stopped after the block."""
+    """Stops the subscription after the block."""
     subscription = await subscription
     try:
         yield subscription
@@ -120,7 +120,7 @@ def is_event(item):
 
 
 class Threaded:
-    """The synchronous client, or one of its subscriptions, for cases that wait: each of its calls
+    """Wraps the synchronous client or one of its subscriptions for asynchronous cases: each call
     runs in a thread."""
 
     def __init__(self, inner):
@@ -141,25 +141,25 @@ class Threaded:
         return self
 
     async def __anext__(self):
-        # An iterator's end cannot leave a thread.
+        # A future cannot hold StopIteration, so it cannot leave a thread.
         item = await asyncio.to_thread(next, self.inner, Threaded)
         if item is Threaded:
             raise StopAsyncIteration
         return item
 
 
-# How the client that is tested connects.
+# Connects a client of the tested kind.
 _connect = []
 
 
 async def connected(url):
-    """Another client of the kind that is tested."""
+    """Another client of the tested kind."""
     return await _connect[0](url)
 
 
 async def run(connect, themes):
-    """Runs every case of the themes, or those whose names contain one of the arguments."""
-    # Calls that wait for an event keep their threads.
+    """Runs the cases of the themes: all, or those whose names contain one of the arguments."""
+    # A call that waits for an event occupies a thread.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(64))
     url, only = sys.argv[1], sys.argv[2:]
     _connect.append(connect)
@@ -184,5 +184,5 @@ async def run(connect, themes):
                 passed += 1
                 print(f"ok {label}", flush=True)
     print(f"{passed} passed, {failed} failed", flush=True)
-    # A thread that still waits for an event is not waited for.
+    # Exit without waiting for threads that still wait for an event.
     os._exit(1 if failed or not passed else 0)

@@ -1,5 +1,5 @@
-// The Node client @kurrent/kurrentdb-client, which is in the `node_modules` of the directory that
-// ANNALS_NODE_MODULES names: `node node.mjs esdb://… [part of a name]…`.
+// The Node client @kurrent/kurrentdb-client. ANNALS_NODE_MODULES names the directory whose
+// `node_modules` has the client: `node node.mjs esdb://… [part of the name of a case]…`.
 
 import append from "./node_append.mjs";
 import connect from "./node_connect.mjs";

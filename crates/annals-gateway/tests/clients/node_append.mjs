@@ -1,5 +1,5 @@
-// Appends, deletes and tombstones. An append goes by BatchAppend; one with credentials of its own
-// goes by Append.
+// Appends, deletes and tombstones. The client sends an append by BatchAppend, or by Append if the
+// append has its own credentials.
 
 import { randomBytes } from "node:crypto";
 
@@ -81,7 +81,7 @@ async function exact_has_to_be_the_last(client) {
 async function a_batch_is_whole_and_in_order(client) {
   for (const way of WAYS) {
     const [stream, new_] = [name(), events(100)];
-    // In many messages.
+    // The client sends these events in many messages.
     const options = { streamState: NO_STREAM, batchAppendSize: 500, ...way };
     const result = await client.appendToStream(stream, new_, options);
     equal(result.nextExpectedRevision, 99n);
@@ -172,7 +172,7 @@ async function a_mebibyte_and_more(client) {
       const call = () => client.appendToStream(stream, large, way);
       await throws(MaxAppendSizeExceededError, { maxAppendSize: MIB }, call);
     }
-    // In many messages, each of a size that is allowed.
+    // The client sends these events in many messages, each within the limit.
     const many = events(40, { data: { text: "x".repeat(MIB / 32) } });
     const call = () => client.appendToStream(stream, many, way);
     await throws(MaxAppendSizeExceededError, { maxAppendSize: MIB }, call);

@@ -109,7 +109,7 @@ async function starts_where_it_is_told(client) {
   equal((await info(client, middle)).settings.startFrom, 1n);
   equal((await info(client, end)).settings.startFrom, END);
   await consume(client, middle, async (taker) => {
-    // The event at the revision is included.
+    // The group begins with the event at the revision.
     equal(ids(await taker.take(2)), ids(new_.slice(1)));
   });
   await consume(client, end, async (taker) => {
@@ -213,7 +213,7 @@ async function to_all(client) {
   equal([(await ofGroup()).eventSource, (await ofGroup()).settings.startFrom], ["$all", position]);
   const subscribe = () => client.subscribeToPersistentSubscriptionToAll(group);
   await using(subscribe(), async (taker, subscription) => {
-    // The event at the position is included.
+    // The group begins with the event at the position.
     const found = await taker.take(2);
     equal(ids(found), ids(new_.slice(0, 2)));
     equal(subscription.id, `$all::${group}`);

@@ -71,7 +71,7 @@ async function all_in_both_directions_from_a_position(client) {
   const filter = excludeSystemEvents();
   const read = async (options) => ids(await collect(client.readAll({ filter, ...options })));
   const down = [...order].reverse();
-  // Forwards, the event at the position is included; backwards, it is not.
+  // A forwards read includes the event at the position; a backwards read does not.
   equal(await read({ fromPosition: positions[0] }), order);
   equal(await read({ fromPosition: positions[2], maxCount: 3 }), order.slice(2, 5));
   equal(

@@ -41,7 +41,7 @@ async function a_stream_from_a_revision_and_its_end(client) {
   const [stream, new_] = [name(), events(5)];
   await client.appendToStream(stream, new_.slice(0, 4));
   await using(client.subscribeToStream(stream, { fromRevision: 1n }), async (taker) => {
-    // The event at the revision is not given again.
+    // The subscription begins after the event at the revision.
     equal(ids(await taker.take(2)), ids(new_.slice(2, 4)));
   });
   await using(client.subscribeToStream(stream, { fromRevision: END }), async (taker) => {

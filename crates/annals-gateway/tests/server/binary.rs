@@ -1,4 +1,4 @@
-//! The program, as somebody starts it.
+//! The program `annals-gateway`, run as a process.
 
 use std::{
     io::{BufRead, BufReader},
@@ -15,10 +15,10 @@ fn program() -> Command {
     command
 }
 
-/// Stopped by SIGTERM it ends well, and what was written is there when it comes back.
+/// The program exits without an error on SIGTERM, and the next run finds the events of this one.
 #[cfg(unix)]
 #[tokio::test]
-async fn it_serves_a_file_and_stops_when_told() {
+async fn the_program_serves_a_file_until_sigterm() {
     let dir = tempfile::tempdir().unwrap();
     let store = format!("sqlite://{}", dir.path().join("shop.db").display());
     for round in 0..2 {
@@ -28,7 +28,11 @@ async fn it_serves_a_file_and_stops_when_told() {
         let mut line = String::new();
         while !line.contains("address=") {
             line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "it has ended: {:?}", running.wait());
+            assert!(
+                log.read_line(&mut line).unwrap() > 0,
+                "the program has ended: {:?}",
+                running.wait()
+            );
         }
         let address = line.trim().rsplit_once("address=").unwrap().1;
         let client = client(&format!("esdb://{address}?tls=false"));
@@ -37,20 +41,20 @@ async fn it_serves_a_file_and_stops_when_told() {
         soon("an append", client.append_to_stream("order-1", &options, event)).await.unwrap();
         let read = client.read_stream("order-1", &ReadStreamOptions::default()).await;
         let mut read = read.unwrap();
-        for due in 0..=round {
-            assert_eq!(read.next().await.unwrap().unwrap().get_original_event().revision, due);
+        for expected in 0..=round {
+            assert_eq!(read.next().await.unwrap().unwrap().get_original_event().revision, expected);
         }
         let mut live = client.subscribe_to_all(&SubscribeToAllOptions::default()).await;
         soon("an event", live.next()).await.unwrap();
         let term = Command::new("kill").args(["-TERM", &running.id().to_string()]).status();
         assert!(term.unwrap().success());
         let ended = tokio::task::spawn_blocking(move || running.wait().unwrap());
-        assert!(soon("its end", ended).await.unwrap().success());
+        assert!(soon("the end of the program", ended).await.unwrap().success());
     }
 }
 
 #[test]
-fn what_cannot_run_says_why() {
+fn a_program_that_cannot_run_says_why() {
     let insecure = ["--insecure", "--store"];
     for (arguments, code, says) in [
         (&["--insecure"][..], 2, "--store sqlite://shop.db"),

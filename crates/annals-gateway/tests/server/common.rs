@@ -1,4 +1,4 @@
-//! What the tests share.
+//! A gateway in the test's process, and helpers that the tests share.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,10 +8,10 @@ use annals_memory::MemoryStore;
 use kurrentdb::Client;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
-/// How long a test waits for what has to happen soon.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for something that must happen.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A gateway in this process.
+/// A gateway in this process, and its store.
 pub(crate) struct Served {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) address: SocketAddr,
@@ -47,7 +47,7 @@ impl Served {
         client(&format!("esdb://{}?tls=false", self.address))
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Stops the gateway, and waits until it has stopped.
     pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
         soon("the gateway stops", self.serving).await.unwrap().unwrap();
@@ -58,16 +58,16 @@ pub(crate) fn client(url: &str) -> Client {
     Client::new(url.parse().unwrap()).unwrap()
 }
 
-/// What has to happen soon.
+/// Waits for a future. Fails the test if that takes longer than [`DEADLINE`].
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
 
 pub(crate) fn event(number: u64) -> NewEvent {
     NewEvent::json("Counted", &number).unwrap()
 }
 
-/// Appends so many events, past the gateway.
+/// Appends events to the store directly, without the gateway.
 pub(crate) async fn fill(store: &Arc<dyn Store>, stream: &str, numbers: std::ops::Range<u64>) {
     store.append_to(stream, ExpectedVersion::Any, numbers.map(event)).await.unwrap();
 }

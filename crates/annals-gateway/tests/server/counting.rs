@@ -1,4 +1,4 @@
-//! A store that counts the events which are read of it, and can make appends wait.
+//! A store that counts the events that are read from it, and can make appends wait.
 
 use std::sync::{
     Arc,
@@ -19,16 +19,21 @@ use tokio::sync::Semaphore;
 pub(crate) struct Counting {
     inner: MemoryStore,
     read: Arc<AtomicUsize>,
-    /// One for each append that may pass.
+    /// Each append needs one of these permits to go on.
     pub(crate) appends: Semaphore,
-    /// Appends that have come so far.
-    pub(crate) came: Semaphore,
+    /// Gets a permit for each append that has arrived.
+    pub(crate) arrived: Semaphore,
 }
 
 impl Counting {
     pub(crate) fn new() -> Self {
         let appends = Semaphore::new(Semaphore::MAX_PERMITS);
-        Self { inner: MemoryStore::new(), read: Arc::default(), appends, came: Semaphore::new(0) }
+        Self {
+            inner: MemoryStore::new(),
+            read: Arc::default(),
+            appends,
+            arrived: Semaphore::new(0),
+        }
     }
 
     pub(crate) fn read(&self) -> usize {
@@ -52,7 +57,7 @@ impl EventStore for Counting {
     }
 
     async fn append(&self, append: Append) -> Result<Appended> {
-        self.came.add_permits(1);
+        self.arrived.add_permits(1);
         self.appends.acquire().await.unwrap().forget();
         self.inner.append(append).await
     }

@@ -1,4 +1,4 @@
-//! Groups of consumers: who gets an event, and who gets it when somebody fails.
+//! Groups of consumers: which consumer gets an event, and what happens if it does not handle it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -8,7 +8,7 @@ use kurrentdb::{
     SubscribeToPersistentSubscriptionOptions, SystemConsumerStrategy,
 };
 
-use crate::common::{PATIENCE, Served, fill, soon};
+use crate::common::{DEADLINE, Served, fill, soon};
 
 const STREAM: &str = "order-1";
 const GROUP: &str = "workers";
@@ -32,12 +32,15 @@ async fn with_group(options: PersistentSubscriptionOptions, events: u64) -> (Ser
 
 async fn join(client: &Client, slots: usize) -> PersistentSubscription {
     let options = SubscribeToPersistentSubscriptionOptions::default().buffer_size(slots);
-    soon("it joins", client.subscribe_to_persistent_subscription(STREAM, GROUP, &options))
-        .await
-        .unwrap()
+    soon(
+        "a connection to the group",
+        client.subscribe_to_persistent_subscription(STREAM, GROUP, &options),
+    )
+    .await
+    .unwrap()
 }
 
-/// The next event, and how often it was tried before.
+/// The next event, and how often it was given to a consumer before.
 async fn next(consumer: &mut PersistentSubscription) -> (ResolvedEvent, usize) {
     loop {
         let message = soon("the next event", consumer.next_subscription_event()).await.unwrap();
@@ -52,15 +55,15 @@ fn revision(event: &ResolvedEvent) -> u64 {
 }
 
 #[tokio::test]
-async fn what_is_acknowledged_does_not_come_again() {
+async fn acknowledged_events_are_not_given_again() {
     let (served, client) = with_group(options(), 5).await;
     let mut one = join(&client, 10).await;
-    for due in 0..3 {
+    for expected in 0..3 {
         let (event, _) = next(&mut one).await;
-        assert_eq!(revision(&event), due);
+        assert_eq!(revision(&event), expected);
         one.ack(&event).await.unwrap();
     }
-    // What it had and did not answer goes to another.
+    // The two events that this consumer did not answer go to the next consumer.
     wait(async || {
         let options = Default::default();
         let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
@@ -69,54 +72,54 @@ async fn what_is_acknowledged_does_not_come_again() {
     .await;
     drop(one);
     let mut other = join(&client, 10).await;
-    for due in 3..5 {
+    for expected in 3..5 {
         let (event, retries) = next(&mut other).await;
-        assert_eq!((revision(&event), retries), (due, 0));
+        assert_eq!((revision(&event), retries), (expected, 0));
         other.ack(&event).await.unwrap();
     }
     served.stop().await;
 }
 
-/// Waits until something has become so.
-async fn wait(mut so: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !so().await {
-        assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}");
+/// Waits until `condition` is true.
+async fn wait(mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "not within {DEADLINE:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[tokio::test]
-async fn progress_outlives_the_gateway() {
+async fn the_checkpoint_survives_a_restart_of_the_gateway() {
     let (served, client) = with_group(options(), 5).await;
     let mut one = join(&client, 10).await;
     for _ in 0..3 {
         let (event, _) = next(&mut one).await;
-        // The second is not answered: nothing behind it counts as done.
+        // The second event is not answered, so the checkpoint must not pass it.
         if revision(&event) != 1 {
             one.ack(&event).await.unwrap();
         }
     }
-    let kept = "$persistentsubscription-order-1::workers".try_into().unwrap();
+    let subscriber = "$persistentsubscription-order-1::workers".try_into().unwrap();
     let store = served.store.clone();
-    wait(async || store.load_checkpoint(&kept).await.unwrap().is_some()).await;
+    wait(async || store.load_checkpoint(&subscriber).await.unwrap().is_some()).await;
     served.stop().await;
     let served = Served::over(store).await;
     let client = served.client();
     let mut one = join(&client, 10).await;
-    for due in 1..5 {
-        assert_eq!(revision(&next(&mut one).await.0), due);
+    for expected in 1..5 {
+        assert_eq!(revision(&next(&mut one).await.0), expected);
     }
     served.stop().await;
 }
 
 #[tokio::test]
-async fn what_fails_too_often_is_parked_and_replayed() {
+async fn events_that_fail_too_often_are_parked_and_replayed() {
     let (served, client) = with_group(options().max_retry_count(2), 2).await;
     let mut one = join(&client, 1).await;
-    for due in 0..3 {
+    for expected in 0..3 {
         let (event, retries) = next(&mut one).await;
-        assert_eq!((revision(&event), retries), (0, due));
+        assert_eq!((revision(&event), retries), (0, expected));
         one.nack(&event, NakAction::Retry, "not now").await.unwrap();
     }
     let (event, _) = next(&mut one).await;
@@ -129,9 +132,9 @@ async fn what_fails_too_often_is_parked_and_replayed() {
     };
     wait(async || parked().await == 2).await;
     client.replay_parked_messages(STREAM, GROUP, &Default::default()).await.unwrap();
-    for due in 0..2 {
+    for expected in 0..2 {
         let (event, _) = next(&mut one).await;
-        assert_eq!(revision(&event), due);
+        assert_eq!(revision(&event), expected);
         one.ack(&event).await.unwrap();
     }
     assert_eq!(parked().await, 0);
@@ -139,27 +142,27 @@ async fn what_fails_too_often_is_parked_and_replayed() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_in_time_has_failed() {
+async fn an_event_that_is_not_answered_in_time_is_given_again() {
     let (served, client) =
         with_group(options().message_timeout(Duration::from_millis(50)), 1).await;
     let mut one = join(&client, 1).await;
-    for due in 0..3 {
+    for expected in 0..3 {
         let (event, retries) = next(&mut one).await;
-        assert_eq!((revision(&event), retries), (0, due));
+        assert_eq!((revision(&event), retries), (0, expected));
     }
     served.stop().await;
 }
 
 #[tokio::test]
-async fn each_in_turn_or_all_to_one() {
-    for (strategy, due) in [
+async fn consumers_get_events_in_turn_or_the_first_gets_all() {
+    for (strategy, expected) in [
         (SystemConsumerStrategy::RoundRobin, [4, 4]),
         (SystemConsumerStrategy::DispatchToSingle, [8, 0]),
     ] {
         let (served, client) = with_group(options().consumer_strategy_name(strategy), 0).await;
         let (mut one, mut other) = (join(&client, 20).await, join(&client, 20).await);
         fill(&served.store, STREAM, 0..8).await;
-        for (consumer, count) in [(&mut one, due[0]), (&mut other, due[1])] {
+        for (consumer, count) in [(&mut one, expected[0]), (&mut other, expected[1])] {
             for _ in 0..count {
                 let (event, _) = next(consumer).await;
                 consumer.ack(&event).await.unwrap();
@@ -193,7 +196,7 @@ async fn pinned_streams_keep_their_consumer() {
     let [one, other] = &mut consumers;
     for _ in 0..40 {
         let (who, message) = soon("an event", async {
-            // Only one of the two is being read at a time: the other goes on where it was.
+            // Both reads are cancel-safe: the one that is dropped goes on in the next round.
             tokio::select! {
                 message = one.next() => (0, message),
                 message = other.next() => (1, message),
@@ -214,7 +217,7 @@ async fn pinned_streams_keep_their_consumer() {
 }
 
 #[tokio::test]
-async fn a_group_is_full_or_missing_or_there_already() {
+async fn full_missing_and_existing_groups_are_refused() {
     let (served, client) = with_group(options().max_subscriber_count(1), 0).await;
     let again = client.create_persistent_subscription(STREAM, GROUP, &options()).await;
     assert!(matches!(again, Err(Error::ResourceAlreadyExists)), "{again:?}");
@@ -228,7 +231,7 @@ async fn a_group_is_full_or_missing_or_there_already() {
 }
 
 #[tokio::test]
-async fn consumers_of_a_group_that_is_deleted_are_told() {
+async fn consumers_of_a_deleted_group_are_told() {
     let (served, client) = with_group(options(), 1).await;
     let mut one = join(&client, 1).await;
     let (event, _) = next(&mut one).await;
@@ -236,7 +239,7 @@ async fn consumers_of_a_group_that_is_deleted_are_told() {
     client.delete_persistent_subscription(STREAM, GROUP, &Default::default()).await.unwrap();
     let ended = soon("the end", one.next()).await.unwrap_err();
     assert!(ended.to_string().contains("dropped"), "{ended}");
-    // One of the same name begins anew.
+    // A new group of the same name begins at the start.
     client.create_persistent_subscription(STREAM, GROUP, &options()).await.unwrap();
     assert_eq!(revision(&next(&mut join(&client, 1).await).await.0), 0);
     served.stop().await;

@@ -1,4 +1,4 @@
-//! How much the gateway takes, and that it says so.
+//! The gateway's limits, and the errors for calls beyond them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kurrentdb::{AppendToStreamOptions, EventData, SubscribeToAllOptions};
 
 use crate::{
-    common::{PATIENCE, Served, fill, soon},
+    common::{DEADLINE, Served, fill, soon},
     counting::Counting,
 };
 
@@ -18,7 +18,7 @@ async fn limited(options: GatewayOptions) -> Served {
 }
 
 #[tokio::test]
-async fn an_append_is_as_large_as_it_may_be() {
+async fn appends_over_the_limit_are_refused() {
     let served = limited(GatewayOptions::default().with_max_append_bytes(10_000)).await;
     let client = served.client();
     let append = async |sizes: &[usize]| {
@@ -40,7 +40,7 @@ async fn an_append_is_as_large_as_it_may_be() {
 }
 
 #[tokio::test]
-async fn so_many_subscriptions_are_open_and_no_more() {
+async fn subscriptions_over_the_limit_are_refused() {
     let served = limited(GatewayOptions::default().with_max_open(2)).await;
     fill(&served.store, "order-1", 0..1).await;
     let client = served.client();
@@ -53,9 +53,9 @@ async fn so_many_subscriptions_are_open_and_no_more() {
     let mut refused = client.subscribe_to_all(&SubscribeToAllOptions::default()).await;
     let error = soon("a refusal", refused.next()).await.unwrap_err().to_string();
     assert!(error.contains("too many"), "{error}");
-    // One goes, another can come, as soon as the gateway has noticed.
+    // After one subscription was dropped and the gateway has noticed, another can be opened.
     drop(open.pop());
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
         let mut live = client.subscribe_to_all(&SubscribeToAllOptions::default()).await;
         match soon("an answer", live.next()).await {
@@ -67,7 +67,7 @@ async fn so_many_subscriptions_are_open_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_call_takes_so_long_and_no_longer() {
+async fn a_call_that_takes_too_long_is_ended() {
     let store = Arc::new(Counting::new());
     store.appends.forget_permits(usize::MAX);
     let options = GatewayOptions::default().with_timeout(Duration::from_millis(50));
@@ -79,9 +79,9 @@ async fn a_call_takes_so_long_and_no_longer() {
     served.stop().await;
 }
 
-/// What a client does not take stays where it is, in the store.
+/// The gateway does not read events from the store that the client does not take.
 #[tokio::test]
-async fn a_client_that_stops_reading_costs_little() {
+async fn a_client_that_stops_reading_costs_little_memory() {
     const EVENTS: usize = 1_000;
     let store = Arc::new(Counting::new());
     let blob = vec![7; 100_000];
@@ -92,7 +92,7 @@ async fn a_client_that_stops_reading_costs_little() {
     let served = Served::over(store.clone()).await;
     let mut live = served.client().subscribe_to_all(&SubscribeToAllOptions::default()).await;
     soon("an event", live.next()).await.unwrap();
-    // It goes on as far as the windows of the connection reach, and then no further.
+    // The gateway reads on until the connection's windows are full, and then stops.
     let mut read = 0;
     while read != store.read() {
         read = store.read();
@@ -101,7 +101,7 @@ async fn a_client_that_stops_reading_costs_little() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    assert!(read < EVENTS / 4, "{read} events of {EVENTS} were read for one that takes none");
+    assert!(read < EVENTS / 4, "{read} events of {EVENTS} were read for a client that takes none");
     for _ in 1..EVENTS {
         soon("the next event", live.next()).await.unwrap();
     }

@@ -1,5 +1,5 @@
-//! What the gateway promises beyond what clients of others can show: whom it lets in, how much it
-//! takes, how it ends, and what its groups do when something goes wrong.
+//! What the clients in `tests/clients` cannot show: who is let in, the limits, how the gateway
+//! stops, and what groups do when something goes wrong.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod binary;

@@ -1,4 +1,4 @@
-//! Who is let in, and what others can see.
+//! Authentication and TLS.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn event() -> EventData {
 }
 
 #[tokio::test]
-async fn only_who_knows_the_password_is_let_in() {
+async fn only_the_right_password_is_let_in() {
     let store = Arc::new(MemoryStore::new());
     let served = Served::with(store, options(), Security::Insecure).await;
     let write = async |user: &str| {
@@ -40,7 +40,7 @@ async fn only_who_knows_the_password_is_let_in() {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_and_verified() {
+async fn tls_clients_verify_the_certificate() {
     let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let CertifiedKey { cert, signing_key } = made;
     let dir = tempfile::tempdir().unwrap();
@@ -57,7 +57,8 @@ async fn tls_is_spoken_and_verified() {
     };
     let trusted = write(&format!("tlsCaFile={}", ca.display())).await;
     assert_eq!(trusted.unwrap().next_expected_version, 0);
-    // Its certificate is nobody's who is known, and it does not speak plainly.
+    // Without the CA file, the client does not trust the certificate; and the server has no port
+    // without TLS.
     for parameters in ["tls=true", "tls=false"] {
         assert!(write(parameters).await.is_err(), "{parameters}");
     }

@@ -1,4 +1,4 @@
-//! Streams, where the gateway does more than hand on what the store says.
+//! Behaviour of streams that the gateway adds to the store's.
 
 use annals_core::{EventStoreExt, StreamId, StreamState};
 use futures::TryStreamExt as _;
@@ -31,7 +31,7 @@ fn stream(name: &str) -> StreamId {
 }
 
 #[tokio::test]
-async fn truncated_by_metadata_is_truncated_in_the_store() {
+async fn truncate_before_in_metadata_truncates_in_the_store() {
     let served = Served::new().await;
     let client = served.client();
     fill(&served.store, "order-1", 0..10).await;
@@ -45,7 +45,7 @@ async fn truncated_by_metadata_is_truncated_in_the_store() {
     );
     let info = served.store.stream_info(&stream("order-1")).await.unwrap();
     assert_eq!(info.first_version.unwrap().get(), 5);
-    // How many are shown at most only hides.
+    // `$maxCount` hides events, and removes none.
     let metadata = StreamMetadataBuilder::new().max_count(3).build();
     client.set_stream_metadata("order-1", &options, &metadata).await.unwrap();
     assert_eq!(revisions(&read(&client, "order-1", all.clone()).await.unwrap()), [7, 8, 9]);
@@ -56,7 +56,7 @@ async fn truncated_by_metadata_is_truncated_in_the_store() {
 }
 
 #[tokio::test]
-async fn a_deleted_stream_says_so_and_lives_again() {
+async fn metadata_shows_a_deletion_and_a_new_start() {
     let served = Served::new().await;
     let client = served.client();
     fill(&served.store, "order-1", 0..3).await;
@@ -78,9 +78,9 @@ async fn a_deleted_stream_says_so_and_lives_again() {
     served.stop().await;
 }
 
-/// The revisions are positions, so that a subscriber goes on where it was whatever was removed.
+/// Revisions in a category are positions, so a subscriber can go on after events were removed.
 #[tokio::test]
-async fn a_category_is_read_and_followed_by_links() {
+async fn a_category_is_read_and_subscribed_to_as_links() {
     let served = Served::new().await;
     let client = served.client();
     for name in ["order-1", "cart-1", "order-2", "orders", "order-1"] {
@@ -94,7 +94,7 @@ async fn a_category_is_read_and_followed_by_links() {
     let unresolved = read(&client, "$ce-order", ReadStreamOptions::default()).await.unwrap();
     assert!(unresolved.iter().all(|e| e.event.as_ref().unwrap().event_type == "$>"));
     assert_eq!(revisions(&found), revisions(&unresolved));
-    // It goes on behind the third, although what was before has gone.
+    // The subscription begins after the third event, although the events before it were removed.
     let third = found[2].get_original_event().revision;
     client.tombstone_stream("order-1", &Default::default()).await.unwrap();
     let options = SubscribeToStreamOptions::default()
@@ -102,16 +102,16 @@ async fn a_category_is_read_and_followed_by_links() {
         .start_from(StreamPosition::Position(third));
     let mut live = client.subscribe_to_stream("$ce-order", &options).await;
     fill(&served.store, "order-3", 0..1).await;
-    for due in [("order-2", 1), ("order-3", 0)] {
+    for expected in [("order-2", 1), ("order-3", 0)] {
         let event = soon("an event", live.next()).await.unwrap();
         let event = event.event.unwrap();
-        assert_eq!((event.stream_id(), event.revision), due);
+        assert_eq!((event.stream_id(), event.revision), expected);
     }
     served.stop().await;
 }
 
 #[tokio::test]
-async fn links_lead_to_their_events() {
+async fn links_are_resolved_to_their_events() {
     let served = Served::new().await;
     let client = served.client();
     fill(&served.store, "order-1", 0..3).await;
@@ -128,7 +128,7 @@ async fn links_lead_to_their_events() {
 }
 
 #[tokio::test]
-async fn names_of_the_server_stand_beside_others_in_the_store() {
+async fn names_that_begin_with_a_dollar_have_a_prefix_in_the_store() {
     let served = Served::new().await;
     let client = served.client();
     let event = EventData::json("$Own", &1).unwrap();
@@ -150,7 +150,7 @@ async fn names_of_the_server_stand_beside_others_in_the_store() {
 }
 
 #[tokio::test]
-async fn a_client_of_a_cluster_finds_its_one_node() {
+async fn a_client_of_a_cluster_finds_the_one_node() {
     let served = Served::new().await;
     let address = served.address;
     let client = client(&format!("esdb://{address},{address}?tls=false"));
@@ -161,7 +161,7 @@ async fn a_client_of_a_cluster_finds_its_one_node() {
 }
 
 #[tokio::test]
-async fn health_is_told_over_plain_http() {
+async fn health_is_served_over_plain_http() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let served = Served::new().await;
     let mut connection = tokio::net::TcpStream::connect(served.address).await.unwrap();
