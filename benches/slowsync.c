@@ -1,4 +1,4 @@
-/* A disk that takes SYNC_US microseconds longer to synchronise, for the load program:
+/* Makes fsync and fdatasync SYNC_US microseconds slower, to model a slower disk for the load program:
  *   cc -shared -fPIC -o target/slowsync.so benches/slowsync.c -ldl
  *   SYNC_US=170 LD_PRELOAD=$PWD/target/slowsync.so target/release/annals-benches sqlite-append
  */
@@ -16,7 +16,7 @@ static int slowly(const char *name, int file)
 	struct timespec time = { us / 1000000, us % 1000000 * 1000 };
 	int done = sync(file);
 
-	/* Else the kernel adds up to 50 microseconds of its own. */
+	/* Without this, the kernel may sleep up to 50 microseconds longer. */
 	prctl(PR_SET_TIMERSLACK, 1000UL);
 	nanosleep(&time, NULL);
 	prctl(PR_SET_TIMERSLACK, 0UL);

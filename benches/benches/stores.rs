@@ -1,7 +1,7 @@
-//! What single operations of the stores take.
+//! Benchmarks of single operations of the stores, by criterion.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
-#![allow(missing_docs, reason = "criterion's macros write a function without any")]
+#![allow(missing_docs, reason = "criterion's macros generate an undocumented function")]
 
 use std::{
     hint::black_box,
@@ -18,12 +18,12 @@ use futures::TryStreamExt;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// 100,000 events: a large store, and short enough to be read as a whole.
+/// 100,000 events: a large store, but small enough to read as a whole.
 const LARGE: Shape = Shape { streams: 100, events: 1_000, together: 100 };
-/// A subscriber's checkpoint is so many events before the end.
+/// A late checkpoint is this many events before the end.
 const LATE: u64 = 10;
 
-/// A store, and the directory that goes with it.
+/// A store, and the directory that is removed with it.
 struct Sample {
     store: Arc<dyn EventStore>,
     _dir: Option<TempDir>,
@@ -35,7 +35,7 @@ impl Sample {
     }
 
     async fn sqlite() -> Self {
-        // Beside this program, since the directory for temporary files may be in memory.
+        // Beside this program: the system's directory for temporary files may be in memory.
         let dir = std::env::current_exe().unwrap().with_file_name("");
         let dir = tempfile::tempdir_in(dir).unwrap();
         let store = SqliteStore::open(SqliteConfig::new(dir.path().join("events.db"))).await;
@@ -55,7 +55,7 @@ fn store(criterion: &mut Criterion, runtime: &Runtime, name: &str, open: impl Fn
     for events in [1, 10] {
         group.throughput(Throughput::Elements(events as u64));
         group.bench_function(format!("append of {events}"), |bench| {
-            // A store for each sample, so that it grows no larger than that.
+            // Each sample has a new store, so that the store does not grow over the samples.
             bench.iter_custom(|times| runtime.block_on(append(open(), times, events)));
         });
     }
@@ -68,7 +68,7 @@ fn store(criterion: &mut Criterion, runtime: &Runtime, name: &str, open: impl Fn
 
 type Group<'a> = BenchmarkGroup<'a, criterion::measurement::WallTime>;
 
-/// How long so many appends take; to make them is left out.
+/// The time that `times` appends take, without the time to generate them.
 async fn append(sample: Sample, times: u64, events: usize) -> Duration {
     let mut writer = Writer::new(0);
     let appends: Vec<Append> = (0..times).map(|_| writer.append(events)).collect();
@@ -127,7 +127,7 @@ fn subscribe(
     }
 }
 
-/// Subscribes, and waits for so many events.
+/// Subscribes, and waits for this many events.
 async fn first(store: &Arc<dyn EventStore>, options: Subscribe, events: u64) {
     let mut subscription = store.subscribe(options).await.unwrap();
     for _ in 0..events {

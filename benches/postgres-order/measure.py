@@ -43,7 +43,7 @@ def connect(contender=None, database="postgres"):
 
 
 def server(sync_us):
-    """Restarts the server; returns what a synchronisation takes."""
+    """Restarts the server. Returns the time of a synchronisation."""
     command = [os.environ["START"], str(sync_us)]
     if os.getuid() == 0:
         command = ["su", "postgres", "-s", "/bin/sh", "-c", " ".join(command)]
@@ -79,7 +79,7 @@ def pgbench(contender, script, clients, seconds):
 
 
 def result(process):
-    """Transactions done, and how many a second; those that failed with a conflict do not count."""
+    """The transactions done, and how many a second, without those that failed with a conflict."""
     out, err = process.communicate()
     if process.returncode:
         sys.exit(out + err)
@@ -87,13 +87,13 @@ def result(process):
 
 
 def synchronised():
-    """How often the server synchronised its log so far, and the µs that took."""
+    """How often the server has synchronised its log, and how many µs that took."""
     with connect() as connection:
         return connection.execute("select wal_sync, wal_sync_time * 1000 from pg_stat_wal").fetchone()
 
 
 class Synchronised:
-    """The same, for what runs inside: sessions report when they end."""
+    """The same for the block inside. Sessions report when they end."""
 
     def __enter__(self):
         time.sleep(0.1)
@@ -108,7 +108,7 @@ class Synchronised:
 
 
 class Mover:
-    """Contender 7 needs somebody who moves what is pending."""
+    """Runs contender 7's session that moves pending events."""
 
     def __init__(self, contender):
         self.stopped = False
@@ -127,7 +127,7 @@ class Mover:
                 time.sleep(0.001)
 
     def drain(self):
-        """Returns the seconds that it took to move the rest."""
+        """Returns the seconds that it took to move the remaining events."""
         start = time.monotonic()
         self.stopped = True
         if self.thread:

@@ -1,4 +1,4 @@
-"""Tailing readers, one for each way to order."""
+"""Tailing readers, one for each way to order events."""
 
 import time
 
@@ -7,7 +7,7 @@ COLUMNS = "position, stream, version"
 
 
 class Reader:
-    """Remembers the greatest position seen. Safe where positions appear in their order."""
+    """Remembers the greatest position seen. Safe only if positions appear in their order."""
 
     def __init__(self, connection, key):
         self.connection = connection
@@ -23,7 +23,7 @@ class Reader:
         return self.connection.execute(query, (self.last,)).fetchall()
 
     def poll(self):
-        """The next events, and whether committed ones remain that may not be handed out yet."""
+        """The next events, and whether there are committed events that may not be returned yet."""
         rows = self.rows()
         if rows:
             self.last = rows[-1][0]
@@ -31,7 +31,7 @@ class Reader:
 
 
 class Sequenced(Reader):
-    """Contender 7: as above, but events wait in another table."""
+    """Contender 7: like the class above, but events wait in another table."""
 
     def poll(self):
         rows, _ = super().poll()
@@ -39,7 +39,7 @@ class Sequenced(Reader):
 
 
 class GapProof(Reader):
-    """At a gap, asks which appends are in flight, and goes past it when those are gone."""
+    """At a gap, asks which appends are in flight, and passes the gap when those have ended."""
 
     IN_FLIGHT = """select distinct virtualtransaction from pg_locks
         where locktype = 'advisory' and classid = %s and granted
@@ -55,7 +55,7 @@ class GapProof(Reader):
         return {row[0] for row in self.connection.execute(self.IN_FLIGHT, (self.key,))}
 
     def contiguous(self, rows):
-        """How many of these may be handed out."""
+        """How many of these events may be returned."""
         ready = 0
         for position, _, _ in rows:
             if position != self.last + 1 and position > self.settled:
@@ -72,7 +72,7 @@ class GapProof(Reader):
         elif ready == 0 and self.awaited is not None:
             self.awaited &= self.in_flight()
             if not self.awaited:
-                # Whatever is still to come at or below `asked` is visible to the statement after this.
+                # Every event at or below `asked` that will ever appear is visible to the next statement.
                 self.settled, self.awaited = self.asked, None
                 rows = self.rows()
                 ready = self.contiguous(rows)
@@ -83,7 +83,7 @@ class GapProof(Reader):
 
 
 class TableLock(GapProof):
-    """The same, with the lock that every insert takes on its table anyway as the mark."""
+    """The same, by the lock that every insert takes on its table anyway."""
 
     IN_FLIGHT = """select distinct virtualtransaction from pg_locks
         where locktype = 'relation' and relation = 'events'::regclass and mode = 'RowExclusiveLock' and granted
@@ -91,7 +91,7 @@ class TableLock(GapProof):
 
 
 class Xid(Reader):
-    """Contender 6: what is below every transaction that runs, in the order of (xid, position)."""
+    """Contender 6: events below every running transaction, in the order of (xid, position)."""
 
     def __init__(self, connection, key):
         super().__init__(connection, key)
@@ -113,7 +113,7 @@ READERS = {1: Reader, 2: GapProof, 3: GapProof, 4: Reader, 5: Reader, 6: Xid, 7:
 
 
 class Tail:
-    """Reads until told that the writers are done and nothing is left."""
+    """Reads until the writers are done and no event is left."""
 
     def __init__(self, contender, connection, key):
         self.reader = READERS[contender](connection, key)

@@ -1,5 +1,5 @@
--- Tables and append of every contender. A line that ends in `--@ 2 7` is for contenders 2 and 7
--- only, all others are for everyone. @KEY@ is the key of the store for advisory locks.
+-- The tables and the append function of all contenders. A line that ends in `--@ 2 7` is only for
+-- contenders 2 and 7; other lines are for all. @KEY@ is the store's key for advisory locks.
 
 create sequence positions cache 1;                                              --@ 1 2 3 4 6 7 8 9
 
@@ -47,7 +47,8 @@ create table pending (                                                          
 	unique (stream, version)                                                    --@ 7
 );                                                                              --@ 7
 
--- Returns the stream's new last version. `expected` null is any, -1 is no stream. 40001 is a conflict.
+-- Returns the stream's new last version. `expected` is null for any version, and -1 for no stream. A
+-- conflict is the error 40001.
 create function append(
 	p_name text, p_category text, p_expected bigint,
 	p_ids uuid[], p_types text[], p_data bytea[], p_metadata bytea[]
@@ -97,7 +98,7 @@ begin
 	return last + cardinality(p_ids);
 end $$;
 
--- For the safety runs: a unique violation is a conflict too, which pgbench goes on after.
+-- For the safety runs: reports a unique violation as a conflict, after which pgbench goes on.
 create function append_any(p_name text, p_data bytea) returns bigint language plpgsql as $$
 begin
 	return append(p_name, 'order', null, array[gen_random_uuid()], array['Placed'], array[p_data], array[null::bytea]);
@@ -105,7 +106,7 @@ exception when unique_violation then
 	raise exception 'conflict' using errcode = '40001';
 end $$;
 
--- Moves what is visible to its final positions, if nobody else does.
+-- Moves the visible events to their final positions, unless another session is doing that.
 create function move() returns bigint language plpgsql as $$                    --@ 7
 declare                                                                         --@ 7
 	moved bigint;                                                               --@ 7

@@ -1,4 +1,4 @@
-//! The alternative: the same rows, by SQLite through `rusqlite`, with nothing around it.
+//! The bare driver of SQLite: writes and reads the rows of annals-sqlite with `rusqlite` alone.
 
 use std::{hint::black_box, path::Path};
 
@@ -7,7 +7,7 @@ use rusqlite::{Connection, Statement, params};
 
 use crate::plan::Plan;
 
-/// The options that annals-sqlite writes with.
+/// The options of annals-sqlite's writing connection.
 pub(crate) const WRITER: &str = "PRAGMA journal_mode = wal; PRAGMA synchronous = full; \
                       PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16384";
 pub(crate) const INSERT: &str = "INSERT INTO annals_events \
@@ -16,18 +16,18 @@ pub(crate) const INSERT: &str = "INSERT INTO annals_events \
 const COLUMNS: &str = "SELECT position, stream, version, id, type, recorded_at, kinds, data, \
                        metadata FROM annals_events";
 
-/// Transactions, one after the other, by nobody but one connection.
+/// Transactions by one connection, one after the other.
 #[derive(Clone, Copy)]
 pub(crate) struct Loop {
-    /// How many appends each has.
+    /// The number of appends in a transaction.
     pub(crate) appends: i64,
-    /// How many rows each of those has, all of one stream.
+    /// The number of rows in an append, all of one stream.
     pub(crate) events: i64,
 }
 
 impl Loop {
-    /// Rows a second, into the empty tables of a file that annals-sqlite has created. As many
-    /// streams grow at the same time as a transaction has appends.
+    /// Measures, in rows a second, inserts into the empty tables of a file that annals-sqlite has
+    /// created. Each append of a transaction is to another stream.
     pub(crate) fn rate(self, plan: &Plan, file: &Path) -> f64 {
         let connection = Connection::open(file).unwrap();
         connection.execute_batch(WRITER).unwrap();
@@ -68,8 +68,8 @@ impl Loop {
     }
 }
 
-/// What a row is read into: all of it, and owned.
-#[allow(dead_code, reason = "to read them is what is measured")]
+/// A row that was read: all columns, as owned values.
+#[allow(dead_code, reason = "reading the values is what is measured")]
 struct Event {
     position: i64,
     stream: i64,
@@ -82,7 +82,7 @@ struct Event {
     metadata: Vec<u8>,
 }
 
-/// A connection that reads what annals-sqlite wrote.
+/// A connection that reads a file of annals-sqlite.
 pub(crate) struct Reader(Connection);
 
 impl Reader {
@@ -90,7 +90,7 @@ impl Reader {
         Self(Connection::open(file).unwrap())
     }
 
-    /// One stream by its name, in one piece. Returns how many events it has.
+    /// Reads a stream into memory. Returns the number of its events.
     pub(crate) fn stream(&self, name: &str) -> usize {
         const STREAM: &str = "SELECT id FROM annals_streams WHERE name = ?";
         let events = format!("{COLUMNS} WHERE stream = ? ORDER BY version");
@@ -102,7 +102,7 @@ impl Reader {
         black_box(events).len()
     }
 
-    /// All events in one statement, each dropped before the next.
+    /// Reads all events with one statement, one event at a time. Returns their number.
     pub(crate) fn all(&self) -> usize {
         let events = format!("{COLUMNS} ORDER BY position");
         let mut statement = self.0.prepare_cached(&events).unwrap();
@@ -113,8 +113,8 @@ impl Reader {
         })
     }
 
-    /// All events, so many in one statement: what it takes to keep no transaction open for long,
-    /// which would keep the WAL from being written back.
+    /// Reads all events with a statement for each page. Returns their number. Pages avoid a long
+    /// read transaction, during which SQLite cannot reset the WAL.
     pub(crate) fn all_in_pages(&self) -> usize {
         const PAGE: usize = 1_000;
         let events = format!("{COLUMNS} WHERE position > ? ORDER BY position LIMIT {PAGE}");

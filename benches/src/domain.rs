@@ -1,5 +1,5 @@
-//! The typed layer beside what it stands on: commands beside appends, projections beside reads, and
-//! a long aggregate with a snapshot beside a short one.
+//! The typed layer beside the store: commands beside appends, projections beside reads, and loads
+//! of long aggregates with snapshots beside loads of short ones.
 
 use std::{
     convert::Infallible,
@@ -31,11 +31,11 @@ use crate::{
     sqlite::StoreFile,
 };
 
-/// What `execute` may take more than the append that it makes, in microseconds.
+/// The target for the time that `execute` adds to its append, in microseconds.
 const ABOVE: Target = Target::AtMost(5.0);
-/// How fast a projection beside a read of the same events.
+/// The target for the ratio of a projection to a read of the same events.
 const BESIDE: Target = Target::AtLeast(0.8);
-/// How long a load may take beside that of an aggregate with a hundredth of the events.
+/// The target for the ratio of a load to that of an aggregate with a hundredth of the events.
 const LONGER: Target = Target::AtMost(1.2);
 
 pub(crate) fn run(plan: &Plan) {
@@ -110,12 +110,12 @@ fn handler(store: &Arc<dyn Store>) -> CommandHandler<Order> {
     CommandHandler::new(store.clone(), Order).unwrap()
 }
 
-/// The event as one writes it without the typed layer.
+/// The same event, made without the typed layer.
 fn bare_event(data: &Data, context: &Context) -> NewEvent {
     NewEvent::json(CHANGED, data).unwrap().with_json_metadata(context).unwrap()
 }
 
-/// Both write the same.
+/// Checks that commands and bare appends write the same event.
 async fn same_event() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let (orders, context, data) = (handler(&store), Context::new(), Data::new());
@@ -125,7 +125,7 @@ async fn same_event() {
     assert_eq!(typed.with_id(bare.id()), bare);
 }
 
-/// What is executed, or appended: some times to each of some aggregates that have events already.
+/// Commands or appends: `times` to each of some aggregates, which have `events` events before.
 #[derive(Clone, Copy)]
 struct Commands {
     aggregates: usize,
@@ -169,7 +169,7 @@ fn commands(plan: &Plan) {
 }
 
 impl Commands {
-    /// What one takes.
+    /// The mean time of one command or append.
     async fn run(self, store: Arc<dyn Store>, execute: bool) -> Duration {
         /// How many streams are filled at the same time.
         const AT_ONCE: usize = 1_000;
@@ -181,7 +181,7 @@ impl Commands {
         }
         let change = Change::new(1);
         let streams: Vec<StreamId> = ids.iter().map(|id| orders.stream(id).unwrap()).collect();
-        // What is there before is not counted; nor what fills the cache, which is one command each.
+        // Neither the earlier events nor the commands that fill the cache are timed.
         for some in streams.chunks(AT_ONCE).filter(|_| self.events > 0) {
             let filled = some.iter().map(|stream| {
                 let events = (0..self.events).map(|_| bare_event(&change.data, &context));
@@ -319,11 +319,12 @@ async fn subscribed(store: &dyn Store, count: u64) -> u64 {
 }
 
 fn snapshots(plan: &Plan) {
-    /// A snapshot is due after so many.
+    /// The store gets a snapshot after this many events.
     const EVERY: usize = 100;
-    /// So many follow the last snapshot.
+    /// How many events follow the last snapshot.
     const BEHIND: usize = EVERY / 2;
-    /// One after another, so that no single one is in every cache.
+    /// The loads use several aggregates in turn, so that no single one stays in the processor's
+    /// cache.
     const AGGREGATES: usize = 10;
     let [short, long] = [1, if plan.quick { 10 } else { 100 }];
     let file = StoreFile::empty(plan);
@@ -343,8 +344,8 @@ fn snapshots(plan: &Plan) {
                     for _ in 0..commands {
                         filled.execute(&id, &change, &context).await.unwrap();
                     }
-                    let kept = filled.store().load_snapshot(&filled.stream(&id).unwrap()).await;
-                    let version = kept.unwrap().unwrap().version.get();
+                    let snapshot = filled.store().load_snapshot(&filled.stream(&id).unwrap()).await;
+                    let version = snapshot.unwrap().unwrap().version.get();
                     assert_eq!(version, (snapshots * EVERY) as u64);
                 }
             }

@@ -1,24 +1,24 @@
-//! The events that are written.
+//! The events that the benchmarks write.
 
 use annals_core::{NewEvent, Payload};
 use uuid::Uuid;
 
-/// The bytes of an event: small, as most are.
+/// The sizes of an event: small, as most events of applications are.
 const DATA_BYTES: usize = 200;
 const METADATA_BYTES: usize = 40;
-/// As many types as a middling application has.
+/// The number of event types, as in an application of medium size.
 const TYPES: usize = 10;
 
-/// Makes events that differ in id and type only, so that to make one costs little: 200 bytes of
-/// JSON each, and 40 of metadata.
+/// Generates events of 200 bytes of JSON data and 40 bytes of metadata. They differ only in id and
+/// type, so that generating one costs little.
 #[derive(Clone, Debug)]
-pub struct Events {
+pub struct EventGenerator {
     templates: Vec<NewEvent>,
     made: usize,
 }
 
-impl Events {
-    /// Events of ten types in turn.
+impl EventGenerator {
+    /// Generates events of ten types in turn.
     #[must_use]
     pub fn new() -> Self {
         let template = |n| {
@@ -29,7 +29,7 @@ impl Events {
         Self { templates: (0..TYPES).map(template).collect(), made: 0 }
     }
 
-    /// An event with an id of its own.
+    /// An event with a new id.
     pub fn one(&mut self) -> NewEvent {
         self.made += 1;
         let template = self.templates.get(self.made % TYPES).unwrap();
@@ -42,7 +42,7 @@ impl Events {
     }
 }
 
-impl Default for Events {
+impl Default for EventGenerator {
     fn default() -> Self {
         Self::new()
     }
@@ -60,7 +60,7 @@ pub fn metadata() -> String {
     json(METADATA_BYTES)
 }
 
-/// An object of so many bytes.
+/// A JSON object of this many bytes.
 fn json(bytes: usize) -> String {
     let object = |text: &str| format!("{{\"text\":\"{text}\"}}");
     object(&"x".repeat(bytes - object("").len()))

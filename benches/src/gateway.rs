@@ -1,5 +1,6 @@
-//! EventStoreDB: the adapter beside the bare client, both on the gateway before a store in memory,
-//! and what the gateway takes. Gateway and clients share the processors of the machine.
+//! The adapter of EventStoreDB beside the bare client, both on a gateway over a store in memory;
+//! and the appends that the gateway handles. The gateway and the clients share the machine's
+//! processors.
 
 use std::{
     future::Future,
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use annals_benches::{Events, Shape, fill};
+use annals_benches::{EventGenerator, Shape, fill};
 use annals_core::{
     Append, ContentKind, EventStore, EventStoreExt, ExpectedVersion, NewEvent, ReadAll, StreamId,
 };
@@ -31,10 +32,10 @@ use crate::{
     report::{Figures, Target},
 };
 
-/// How fast beside the bare client.
+/// The target for the ratio to the bare client.
 const BESIDE: Target = Target::AtLeast(0.9);
 const CONNECTIONS: usize = 32;
-/// Appends a second of all connections.
+/// The target for the appends a second over all connections.
 const APPENDS: Target = Target::AtLeast(20_000.0);
 const STREAMS: usize = 100;
 const STREAM_EVENTS: u64 = 1_000;
@@ -45,7 +46,7 @@ pub(crate) fn run(plan: &Plan) {
     throughput(plan);
 }
 
-/// The URL of a gateway before this store, which runs as long as the program does.
+/// Starts a gateway over this store, which runs until the program ends. Returns its URL.
 fn serve(plan: &Plan, store: &MemoryStore) -> String {
     let store = store.clone();
     plan.run(async move {
@@ -65,7 +66,7 @@ fn client(url: &str) -> Client {
     Client::new(url.parse().unwrap()).unwrap()
 }
 
-/// An event as the bare client has it, with the same bytes.
+/// The same event, with the same bytes, for the bare client.
 fn bare(event: &NewEvent) -> EventData {
     assert_eq!(event.data().kind(), ContentKind::Json);
     let text = String::from_utf8(event.data().bytes().to_vec()).unwrap();
@@ -76,7 +77,7 @@ fn bare(event: &NewEvent) -> EventData {
         .metadata(event.metadata().bytes().clone())
 }
 
-/// Appends of some writers, until time is up; how many a second.
+/// Measures appends by `writers` tasks, in appends a second. `times` are the warm-up and the slice.
 async fn rate<F>(
     writers: usize,
     times: [Duration; 2],
@@ -90,7 +91,7 @@ where
     for writer in 0..writers {
         let (append, stop, written) = (append.clone(), stop.clone(), written.clone());
         tasks.spawn(async move {
-            let (mut events, mut version) = (Events::new(), 0);
+            let (mut events, mut version) = (EventGenerator::new(), 0);
             while !stop.load(Relaxed) {
                 let event = events.take(1).pop().unwrap();
                 append(writer, version, event).await;
@@ -108,7 +109,7 @@ where
     rate
 }
 
-/// Streams of one turn, which nobody else has.
+/// The names of the streams of one turn, which no other turn uses.
 fn streams(turn: usize) -> impl Fn(usize) -> String + Clone + Send + 'static {
     move |writer| format!("cart-{turn}-{writer}")
 }
@@ -215,7 +216,7 @@ async fn bare_events(mut read: annals_eventstoredb::kurrentdb::ReadStream) -> us
     count
 }
 
-/// What the gateway takes over many connections, each with some appends under way.
+/// Measures appends over many connections, each with some appends at the same time.
 fn throughput(plan: &Plan) {
     const EACH: usize = 4;
     let url = serve(plan, &MemoryStore::new());

@@ -1,4 +1,4 @@
-//! Imports, beside the fastest way that each database has for the same rows.
+//! Imports, beside the fastest way to insert the same rows into each database.
 
 use std::{
     path::PathBuf,
@@ -6,7 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use annals_benches::{Events, filled_stream};
+use annals_benches::{EventGenerator, filled_stream};
 use annals_core::{Position, RecordedEvent, TransferStore};
 use rusqlite::params;
 use sqlx::{Connection, PgConnection};
@@ -20,7 +20,8 @@ use crate::{
 };
 
 const STREAMS: usize = 1_000;
-/// As many as a call may have; each contender writes as many in a transaction, or in two.
+/// The most events that a call may have. Each contender writes this many in one or two
+/// transactions.
 const PIECE: usize = 10_000;
 
 const ANNALS: &str = "annals";
@@ -32,11 +33,11 @@ pub(crate) fn run(plan: &Plan) {
     }
 }
 
-/// Events of all streams in turn, as a store has them to which many write at the same time.
+/// Events of all streams in turn, as in a store to which many writers append at the same time.
 fn pieces(plan: &Plan) -> Vec<Vec<RecordedEvent>> {
     let count = if plan.quick { 2 * PIECE } else { 10 * PIECE };
     let streams: Vec<_> = (0..STREAMS).map(filled_stream).collect();
-    let mut events = Events::new();
+    let mut events = EventGenerator::new();
     let event = |number: usize| {
         let version = number as u64 / STREAMS as u64 + 1;
         let stream = streams.get(number % STREAMS).unwrap().clone();
@@ -77,7 +78,7 @@ fn sqlite(plan: &Plan) {
     figures.print();
 }
 
-/// Into the tables of annals-sqlite, a transaction for each piece.
+/// Inserts into the tables of annals-sqlite, with a transaction for each piece.
 fn insert(pieces: &[Vec<RecordedEvent>], file: PathBuf) -> f64 {
     const JSON: i64 = 3;
     let mut connection = rusqlite::Connection::open(file).unwrap();
@@ -124,9 +125,9 @@ fn postgres(plan: &Plan, server: &Server<'_>) {
     figures.print();
 }
 
-/// Into a table like that of annals-postgres, a transaction for each piece.
+/// Copies into a table like that of annals-postgres, with a transaction for each piece.
 fn copy(plan: &Plan, database: &Database<'_>) -> f64 {
-    /// Sent together, so that the server works while others are made ready.
+    /// How many rows are sent together. The server inserts them while the next rows are encoded.
     const SENT: usize = 500;
     const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
     const TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
@@ -156,11 +157,11 @@ fn copy(plan: &Plan, database: &Database<'_>) -> f64 {
     })
 }
 
-/// As the format `binary` has it.
+/// Encodes a row in PostgreSQL's format `binary`.
 fn row(rows: &mut Vec<u8>, event: &RecordedEvent, before: i64) {
     const COLUMNS: i16 = 10;
     const JSON: i16 = 3;
-    /// PostgreSQL counts from the beginning of 2000.
+    /// PostgreSQL's timestamps count from the beginning of 2000.
     const EPOCH_MICROS: i64 = 946_684_800_000_000;
     let recorded_at = event.recorded_at.timestamp_micros() - EPOCH_MICROS;
     rows.extend(COLUMNS.to_be_bytes());

@@ -1,4 +1,4 @@
-//! How long an event takes from its writer to a subscriber.
+//! How long an event takes from its append to a subscriber.
 
 use std::{
     ffi::OsString,
@@ -21,20 +21,20 @@ use crate::{
     subscriber::{LAST, SINGLE, Subscriber, open, stamped},
 };
 
-/// The most milliseconds between two single events. They are left to chance, so that nothing that
-/// looks at intervals is met at the same moment each time.
+/// The longest pause between two single events, in milliseconds. The pauses are random, so that the
+/// events do not run in step with a poll interval.
 const PAUSE: u64 = 10;
 
-/// How the events come.
+/// How the events are appended.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     /// One at a time.
     Singly,
-    /// By so many writers, as fast as they can.
+    /// By this many writers, as fast as they can.
     Loaded(usize),
 }
 
-/// Where the subscriber is, seen from the writer.
+/// Whether the subscriber uses the writer's handle, another handle, or runs in another process.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
     SameHandle,
@@ -42,7 +42,7 @@ pub(crate) enum Place {
     OtherProcess,
 }
 
-/// No file: in memory.
+/// The stores. `None` is the store in memory.
 const STORES: [(&str, Option<Place>); 4] = [
     ("memory", None),
     ("SQLite, same handle", Some(Place::SameHandle)),
@@ -67,7 +67,8 @@ pub(crate) fn run(plan: &Plan) {
     }
 }
 
-/// Each in its turn. What `set` returns beside a stage is kept until the end of the turn.
+/// Measures the contenders in turn. The value that `set` returns beside a stage lives as long as
+/// the turn.
 pub(crate) fn measure<C: Copy, K>(
     plan: &Plan,
     title: &str,
@@ -108,16 +109,16 @@ pub(crate) fn measure<C: Copy, K>(
     figures.print();
 }
 
-/// Without the first, in which connections are made.
+/// The times without those of the warm-up, when connections were made.
 fn warm<'a>(plan: &Plan, times: &'a [f64]) -> &'a [f64] {
     let share = plan.warm_up().as_secs_f64() / (plan.warm_up() + plan.slice).as_secs_f64();
     times.get((times.len() as f64 * share) as usize..).unwrap_or_default()
 }
 
-/// A store to write to, and where the subscriber finds it.
+/// The store to append to, and how the subscriber opens it.
 pub(crate) struct Stage {
     pub(crate) store: Arc<dyn EventStore>,
-    /// A file or a URL.
+    /// The file or the URL of the store.
     pub(crate) address: Option<OsString>,
     pub(crate) place: Place,
 }
@@ -140,7 +141,7 @@ impl Stage {
     }
 }
 
-/// How long appends took, and until each had arrived.
+/// The times that the appends took, and those until each event arrived, in microseconds.
 async fn singly(stage: Stage, time: Duration) -> (Vec<f64>, Vec<f64>) {
     let mut subscriber = stage.subscribe().await;
     let mut appends = Vec::new();
@@ -168,7 +169,7 @@ async fn loaded(stage: Stage, writers: usize, time: Duration) -> Vec<f64> {
                 let mut append = writer.append(1);
                 append.events = append.events.into_iter().map(stamped).collect();
                 store.append(append).await.unwrap();
-                // Whoever never waits for anything would keep a thread to itself.
+                // An append to memory never waits, so this task would never yield its thread.
                 consume_budget().await;
             }
         });

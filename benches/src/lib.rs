@@ -1,4 +1,4 @@
-//! What the benchmarks share: the events they write, and stores that are full of them.
+//! What the load program and the criterion benchmarks share: events, writers, and filled stores.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
 
@@ -6,6 +6,6 @@ mod events;
 mod fill;
 mod writer;
 
-pub use events::{Events, data, metadata};
+pub use events::{EventGenerator, data, metadata};
 pub use fill::{Shape, fill, filled_stream};
 pub use writer::{STREAM_EVENTS, Writer};

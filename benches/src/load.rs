@@ -1,4 +1,4 @@
-//! Writers that write as fast as they can.
+//! Writers that append as fast as they can.
 
 use std::{
     sync::{
@@ -12,28 +12,28 @@ use annals_benches::{Writer, filled_stream};
 use annals_core::EventStore;
 use tokio::{task::JoinSet, time::sleep};
 
-/// Who writes what.
+/// How many writers append how many events, and to which streams.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) writers: usize,
-    /// How many events an append has.
+    /// The number of events in an append.
     pub(crate) events: usize,
     pub(crate) to: To,
 }
 
-/// Where to.
+/// The streams that are appended to.
 #[derive(Clone, Copy)]
 pub(crate) enum To {
-    /// Each writer has streams of its own, and expects the version that they have. The first has
-    /// this number; nobody may have had it, or one of the next, in this store.
+    /// Each writer has its own streams, and expects their exact versions. `first` is the number of
+    /// the first writer; no other writer of this store may have had one of these numbers.
     Own { first: usize },
-    /// One stream for all, whatever its version.
+    /// One stream for all writers, with any version.
     Hot,
-    /// Any of the first so many streams that the store was filled with, whatever its version.
+    /// Random streams, with any version, among this many that the store was filled with.
     Filled(usize),
 }
 
-/// Writers at work.
+/// Writers that are running.
 pub(crate) struct Writers {
     tasks: JoinSet<()>,
     written: Arc<AtomicU64>,
@@ -66,7 +66,7 @@ impl Load {
         Writers { tasks, written, stop }
     }
 
-    /// Events a second.
+    /// Measures the load, in events a second.
     pub(crate) async fn rate(
         self,
         store: Arc<dyn EventStore>,
@@ -85,7 +85,7 @@ impl Load {
 }
 
 impl Writers {
-    /// Lets each finish its append.
+    /// Stops the writers, after each has finished its append.
     pub(crate) async fn stop(self) {
         self.stop.store(true, Relaxed);
         self.tasks.join_all().await;

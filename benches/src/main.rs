@@ -1,7 +1,7 @@
-//! The load program: what the stores do in a second, beside what they could do at most.
+//! The load program: measures the stores, beside the bare drivers and databases they stand on.
 //!
-//! The contenders of a table take turns, for several rounds, and a ratio is that of two figures of
-//! the same round: a machine that is slower for a while is so for both.
+//! The contenders of a table take turns for several rounds, and a ratio compares two figures of the
+//! same round. So if the machine is slower for a while, both contenders of a ratio are.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
 
@@ -31,28 +31,28 @@ use plan::Plan;
 const USAGE: &str = "\
 Usage: annals-benches [--quick] [--seconds N] [--rounds N] [--dir PATH] [--peers PATH] [SECTION …]
 
-Sections, all but those with a star unless some are named:
-  sqlite-append     appends of 1, 8 and 64 writers, beside bare loops of rusqlite
-  sqlite-read       a stream, and all, beside bare SELECTs of rusqlite
-  memory            an append, and events to a subscriber
-  scale             1,000 events in the store, and 1,000,000
-  latency           from an append to its subscriber
-  postgres-append   appends of 1 to 128 writers, beside pgbench and bare sqlx
-  postgres-read     a stream, and all, beside bare sqlx and tokio-postgres
-  postgres-latency  from an append to its subscriber
-  import            events of another store, beside bare inserts of rusqlite and a COPY
-  dynamodb          capacity units of appends and reads, and a model of the limits
-  gateway           the adapter of EventStoreDB beside the bare client, on the gateway
+Sections (those with a star run only if they are named; without a name, all others run):
+  sqlite-append     appends by 1, 8 and 64 writers, beside bare loops of rusqlite
+  sqlite-read       reads of a stream and of all, beside bare SELECTs of rusqlite
+  memory            appends, and events to a subscriber
+  scale             a store with 1,000,000 events, beside one with 1,000
+  latency           the time from an append to a subscriber
+  postgres-append   appends by 1 to 128 writers, beside pgbench and bare sqlx
+  postgres-read     reads of a stream and of all, beside bare sqlx and tokio-postgres
+  postgres-latency  the time from an append to a subscriber
+  import            imports, beside bare inserts of rusqlite and a COPY
+  dynamodb          capacity units of appends and reads, and a model of DynamoDB's limits
+  gateway           the adapter of EventStoreDB beside the bare client, both on the gateway
   domain            commands beside appends, projections beside reads, and snapshots
-  postgres-scale *  ten million events in the store, and none: takes some minutes
-  peers *           appends of other crates on SQLite; needs --peers
-  postgres-peers *  appends and reads of other crates on PostgreSQL; needs --peers
+  postgres-scale *  a store with ten million events beside an empty one; takes some minutes
+  peers *           appends by other crates on SQLite; needs --peers
+  postgres-peers *  appends and reads by other crates on PostgreSQL; needs --peers
 
 Options:
-  --quick         short and small: shows that it works, and gives no figures to keep
-  --seconds N     how long each contender works in a round [default: 1.5]
-  --rounds N      how often each has its turn [default: 7]
-  --dir PATH      where the files are, on a real disk [default: beside this program]
+  --quick         run briefly with little data, to see that it works; the figures mean nothing
+  --seconds N     how long each contender runs in a round [default: 1.5]
+  --rounds N      how many rounds to run [default: 7]
+  --dir PATH      the directory for database files, on a real disk [default: beside this program]
   --peers PATH    the program of `benches/peers`";
 
 type Section = (&'static str, fn(&Plan));
@@ -74,9 +74,9 @@ const SECTIONS: [Section; 15] = [
     ("peers", peers::run),
     ("postgres-peers", postgres::peers::run),
 ];
-/// These run only where they are named, since their program is built apart.
+/// These sections run only if they are named, since they need a program that is built separately.
 const PEERS: [&str; 2] = ["peers", "postgres-peers"];
-/// So does this, since it takes long.
+/// This section runs only if it is named, since it takes minutes.
 const LONG: &str = "postgres-scale";
 
 fn main() -> ExitCode {
@@ -100,7 +100,7 @@ fn start() -> Result<(), Box<dyn Error>> {
             Long("rounds") => rounds = Some(args.value()?.parse()?),
             Long("dir") => dir = Some(PathBuf::from(args.value()?)),
             Long("peers") => peers = Some(PathBuf::from(args.value()?)),
-            // The program starts itself: another process for the subscribers of `latency`.
+            // `latency` runs this program again, as a subscriber in another process.
             Long(subscriber::OPTION) => return Ok(subscriber::main(args.value()?)?),
             Short('h') | Long("help") => {
                 println!("{USAGE}");
@@ -118,7 +118,7 @@ fn start() -> Result<(), Box<dyn Error>> {
         named = SECTIONS.into_iter().collect();
         named.retain(|(name, _)| *name != LONG && !PEERS.contains(name));
     } else if plan.peers.is_none() && named.iter().any(|(name, _)| PEERS.contains(name)) {
-        return Err("the sections with other crates need --peers PATH".into());
+        return Err("the sections peers and postgres-peers need --peers PATH".into());
     }
     plan.introduce();
     let _context = plan.context();

@@ -1,4 +1,4 @@
-//! The store in memory: an append, and events to a subscriber.
+//! The store in memory: appends, and events to a subscriber.
 
 use std::{
     sync::Arc,
@@ -31,9 +31,9 @@ fn append(plan: &Plan) {
     figures.print();
 }
 
-/// How long appends take. To make the events is left out: it is the writer's part.
+/// How long appends take, without the time to generate the events.
 async fn append_time(appends: usize, events: usize) -> Duration {
-    /// How many are made at a time.
+    /// How many appends are generated before they are timed.
     const AT_A_TIME: usize = 1_000;
     let store: Arc<dyn EventStore> = Arc::new(MemoryStore::new());
     let mut writer = Writer::new(0);
@@ -81,7 +81,7 @@ fn subscribe(plan: &Plan) {
     figures.print();
 }
 
-/// How long it takes until a subscriber has what one writer writes meanwhile.
+/// How long it takes until a live subscriber has all events of one writer.
 async fn live(count: u64, events: usize) -> Duration {
     let store = MemoryStore::new();
     let subscription = store.subscribe(Subscribe::default().with_start(Start::End)).await.unwrap();
@@ -90,7 +90,7 @@ async fn live(count: u64, events: usize) -> Duration {
     let received = tokio::spawn(receive(subscription, count));
     for _ in 0..count / events as u64 {
         store.append(writer.append(events)).await.unwrap();
-        // Whoever never waits for anything would keep a thread to itself.
+        // An append to memory never waits, so this task would never yield its thread.
         consume_budget().await;
     }
     received.await.unwrap();

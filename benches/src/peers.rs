@@ -1,7 +1,7 @@
 //! Other crates that store events in SQLite, beside annals-sqlite.
 //!
-//! They need another version of SQLite's own crate, and one program can have only one: so each
-//! measures itself in a process of its own, in its turn.
+//! They need another version of `libsqlite3-sys`, and a program can link only one. So each of them
+//! is measured by another program, which this one starts.
 
 use std::{ffi::OsStr, process::Command, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
     sqlite::StoreFile,
 };
 
-/// The peers, by the names that their program knows them by.
+/// The peers, by their names in that program.
 const PEERS: [&str; 2] = ["eventcore-sqlite", "sqlite-es"];
 const ANNALS: &str = "annals-sqlite";
 const WRITERS: [usize; 3] = [1, 8, 64];
@@ -55,9 +55,9 @@ fn annals(plan: &Plan, writers: usize) -> f64 {
     plan.run(load.rate(store, plan.warm_up(), plan.slice))
 }
 
-/// Its program takes a name, a number of writers or `read`, the seconds of the warm-up and of the
-/// measurement, and a file or a URL; and says events a second.
-/// None where it fails.
+/// Runs the peers' program. Its arguments are the peer's name, a number of writers or `read`, the
+/// seconds of the warm-up and of the measurement, and a file or a URL. It prints events a second.
+/// `None` if it fails.
 pub(crate) fn peer(plan: &Plan, name: &str, what: &str, place: &OsStr) -> Option<f64> {
     let seconds = [plan.warm_up(), plan.slice].map(|time| time.as_secs_f64().to_string());
     let out = Command::new(plan.peers.as_deref().unwrap())

@@ -1,4 +1,4 @@
-//! How long, how often, and where.
+//! How long, how often, and in which directory the contenders run.
 
 use std::{
     fs::{self, File, Permissions},
@@ -16,10 +16,10 @@ use tokio::runtime::{EnterGuard, Runtime};
 
 use crate::report::median;
 
-/// How the figures of one run are taken.
+/// The settings of one run of the program.
 pub(crate) struct Plan {
     pub(crate) quick: bool,
-    /// How long each contender works in a round.
+    /// How long each contender runs in a round.
     pub(crate) slice: Duration,
     pub(crate) rounds: usize,
     /// The program of `benches/peers`.
@@ -36,8 +36,8 @@ impl Plan {
         dir: Option<PathBuf>,
         peers: Option<PathBuf>,
     ) -> io::Result<Self> {
-        // Not the system's directory for temporary files: where that is in memory, nothing waits
-        // for a disk.
+        // Do not use the system's directory for temporary files: it may be in memory, where no
+        // write waits for a disk.
         let beside = || Ok::<_, io::Error>(std::env::current_exe()?.with_file_name(""));
         let dir = dir.map_or_else(beside, Ok)?;
         let slice = slice.unwrap_or(Duration::from_millis(if quick { 200 } else { 1_500 }));
@@ -46,25 +46,25 @@ impl Plan {
         Ok(Self { quick, slice, rounds, peers, dir, runtime: Runtime::new()? })
     }
 
-    /// A directory of its own, empty.
+    /// A new directory, which is removed when it is dropped.
     pub(crate) fn place(&self) -> TempDir {
         tempfile::tempdir_in(&self.dir).unwrap()
     }
 
-    /// The directory that holds all of those. Another user can write to it: PostgreSQL does not run
-    /// as root, who may run this.
+    /// The parent of those directories. Every user may write to it: if root runs this program, the
+    /// PostgreSQL server runs as another user.
     pub(crate) fn place_of_all(&self) -> &Path {
         let mode = Permissions::from_mode(0o1777);
         fs::set_permissions(self.dir.path(), mode).unwrap();
         self.dir.path()
     }
 
-    /// What is tried first, so that caches and files are what they are while it is measured.
+    /// How long a contender runs before it is measured, so that caches and files are warm.
     pub(crate) fn warm_up(&self) -> Duration {
         self.slice / 5
     }
 
-    /// Each contender once for every round, and another one first each time.
+    /// Every contender once for each round. Each round begins with another contender.
     pub(crate) fn turns<T: Copy>(&self, contenders: &[T]) -> Vec<T> {
         let mut contenders = contenders.to_vec();
         let mut turns = Vec::new();
@@ -75,7 +75,7 @@ impl Plan {
         turns
     }
 
-    /// Runs a future as an application would: as a task, on a thread of the runtime.
+    /// Runs a future as applications do: as a task on a thread of the runtime.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -84,12 +84,12 @@ impl Plan {
         self.runtime.block_on(task).unwrap()
     }
 
-    /// For as long as this is kept, the main thread may drop what belongs to the runtime.
+    /// While this guard is alive, the main thread can drop values that need the runtime.
     pub(crate) fn context(&self) -> EnterGuard<'_> {
         self.runtime.enter()
     }
 
-    /// How many a second, of something that returns how many it did.
+    /// Measures `work`, which returns how many operations it did, in operations a second.
     pub(crate) fn rate(&self, mut work: impl FnMut() -> usize) -> f64 {
         let mut measure = |time: Duration| {
             let (began, mut done) = (Instant::now(), 0);
@@ -102,7 +102,7 @@ impl Plan {
         measure(self.slice)
     }
 
-    /// The same, where the work is a future: run as a task.
+    /// Like `rate`, for work that is a future. It runs as a task.
     pub(crate) fn rate_of<F>(&self, mut work: impl FnMut() -> F + Send + 'static) -> f64
     where
         F: Future<Output = usize> + Send,
@@ -130,12 +130,13 @@ impl Plan {
             disk(self.dir.path()).unwrap(),
             self.rounds,
             self.slice,
-            if self.quick { "; quick: no figures to keep" } else { "" },
+            if self.quick { "; quick: the figures mean nothing" } else { "" },
         );
     }
 }
 
-/// What the disk takes to keep a page, in microseconds: what an append alone cannot beat.
+/// How long the disk takes to write and synchronise a page, in microseconds. No single append can
+/// be faster.
 fn disk(dir: &Path) -> io::Result<f64> {
     const TIMES: usize = 300;
     const PAGE: [u8; 4096] = [7; 4096];

@@ -1,6 +1,6 @@
-//! Tables of figures, and of their ratios, as Markdown.
+//! Tables of figures and of their ratios, as Markdown.
 
-/// The figures of the contenders, one of each for every round.
+/// The figures of the contenders: one for each contender and round.
 pub(crate) struct Figures {
     title: String,
     unit: &'static str,
@@ -8,12 +8,12 @@ pub(crate) struct Figures {
     ratios: Vec<Line>,
 }
 
-/// What a ratio, or a figure, is to be.
+/// The value that a ratio or a figure should reach.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
-    /// It only says how things are.
+    /// The value is only reported.
     None,
 }
 
@@ -46,7 +46,7 @@ impl Figures {
         self.ratio_named(format!("{of} / {to}"), of, to, target);
     }
 
-    /// The same, under a name that is shorter. Where one took no part, nothing is compared.
+    /// Like `ratio`, under another name. Adds no ratio if one of the two contenders has no figures.
     pub(crate) fn ratio_named(&mut self, name: String, of: &str, to: &str, target: Target) {
         let (of, to) = (self.of(of), self.of(to));
         let values: Vec<f64> = of.iter().zip(to).map(|(of, to)| of / to).collect();
@@ -55,13 +55,13 @@ impl Figures {
         }
     }
 
-    /// How much more one takes than another, round by round.
+    /// The difference between two contenders, round by round.
     pub(crate) fn difference(&mut self, of: &str, to: &str, target: Target) {
         let values = self.of(of).iter().zip(self.of(to)).map(|(of, to)| of - to).collect();
         self.ratios.push(Line { name: format!("{of} − {to}"), values, target });
     }
 
-    /// Judges a figure by itself.
+    /// Compares the figure of one contender with a target.
     pub(crate) fn target(&mut self, name: &str, target: Target) {
         let values = self.of(name);
         self.ratios.push(Line { name: name.to_owned(), values, target });
@@ -103,7 +103,7 @@ fn short(value: f64) -> String {
     if value >= 1_000.0 { figure(value) } else { value.to_string() }
 }
 
-/// Three digits for what is small, and groups of three for what is large.
+/// Small values with three digits, large ones with their digits in groups of three.
 pub(crate) fn figure(value: f64) -> String {
     match value {
         v if v < 10.0 => format!("{v:.2}"),
@@ -133,7 +133,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     percentile(values, 0.5)
 }
 
-/// The value that this share of them is not above.
+/// The value that is not exceeded by this share of the values.
 pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

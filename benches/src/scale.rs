@@ -1,4 +1,4 @@
-//! Whether a large store costs more than a small one.
+//! Whether operations on a large store take longer than on a small one.
 
 use std::{
     hint::black_box,
@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use annals_benches::{Events, Shape, Writer, fill};
+use annals_benches::{EventGenerator, Shape, Writer, fill};
 use annals_core::{
     Append, EventStore, EventStoreExt, ExpectedVersion, Position, StreamId, Subscribe,
 };
@@ -20,9 +20,9 @@ use crate::{
     sqlite::StoreFile,
 };
 
-/// 1,000 events: ten streams that grew at the same time. A larger store has many such tens.
+/// 1,000 events in ten streams that grew at the same time. A larger store has many groups of ten.
 const SMALL: Shape = Shape { streams: 10, events: 100, together: 10 };
-/// A subscriber's checkpoint is so many events before the end.
+/// A late checkpoint is this many events before the end.
 const LATE: u64 = 10;
 
 const READ_TEN: &str = "read of one of ten streams of 100";
@@ -64,13 +64,13 @@ fn measure(
         let mut add = |what: &str, micros| figures.add(format!("{what}; {name}"), micros);
         match large {
             Some(sample) => sample.measure(plan, round, &mut add),
-            // A new one each time, since it would soon be no small one any more.
+            // A new small store for each round: the appends would make it large.
             None => sample(plan, SMALL).measure(plan, round, &mut add),
         }
     }
     for what in WHAT {
         for (name, _) in shapes {
-            // What SQLite itself cannot do is no target for what stands on it.
+            // The bare SELECT and scattered streams have no target: SQLite itself is slower there.
             let free = what == SELECT_ANY || *name != "large";
             let target = if free { Target::None } else { Target::AtMost(1.5) };
             let [of, to] = [*name, "small"].map(|size| format!("{what}; {size}"));
@@ -80,11 +80,11 @@ fn measure(
     figures.print();
 }
 
-/// A store with events.
+/// A filled store.
 struct Sample {
     store: Arc<dyn EventStore>,
     streams: Arc<[StreamId]>,
-    /// The position before the last few events that it was filled with.
+    /// A checkpoint near the end of the events that the store was filled with.
     late: Position,
     file: Option<StoreFile>,
 }
@@ -112,7 +112,8 @@ impl Sample {
         Self { store, streams: streams.into(), late, file }
     }
 
-    /// Adds the microseconds of each operation. Appends come last, since they make it larger.
+    /// Adds the microseconds of each operation. Appends come last, since they make the store
+    /// larger.
     fn measure(&self, plan: &Plan, round: usize, add: &mut impl FnMut(&str, f64)) {
         let times = if plan.quick { 50 } else { 500 };
         let any = Streams { ids: self.streams.clone(), at: round };
@@ -128,7 +129,7 @@ impl Sample {
             let options = streams.map(Subscribe::to);
             add(what, plan.run(starts(from(), options, times)));
         }
-        // The last event of the store is in the last stream, however they lie.
+        // The last stream has the last event, whether streams are interleaved or not.
         let last = self.streams.last().unwrap().clone();
         let options = repeat(Subscribe::to(last).after(self.late));
         add(START_LATE, plan.run(starts(from(), options, times)));
@@ -138,7 +139,7 @@ impl Sample {
         let mut writer = Writer::new(round);
         let appends = repeat_with(move || writer.append(1));
         add(APPEND_NEW, plan.run(writes(from(), appends, 2 * times)));
-        let mut events = Events::new();
+        let mut events = EventGenerator::new();
         let appends = any.map(move |id| Append::new(id, ExpectedVersion::Any, [events.one()]));
         add(APPEND_ANY, plan.run(writes(from(), appends, 2 * times)));
     }
@@ -149,7 +150,7 @@ fn late(plan: &Plan, store: Arc<dyn EventStore>) -> Position {
     plan.run(async move { store.last_position().await }).unwrap().minus(LATE)
 }
 
-/// The streams of a store for ever, in no order that a cache could know.
+/// The streams of a store, again and again, in an order that no cache can predict.
 #[derive(Clone)]
 struct Streams {
     ids: Arc<[StreamId]>,
@@ -160,7 +161,7 @@ impl Iterator for Streams {
     type Item = StreamId;
 
     fn next(&mut self) -> Option<StreamId> {
-        /// A prime: all streams have their turn.
+        /// A prime number, so that every stream is visited.
         const STEP: usize = 7_919;
         self.at += STEP;
         self.ids.get(self.at % self.ids.len()).cloned()
@@ -183,7 +184,7 @@ fn selects(bare: &Reader, mut streams: Streams, times: usize) -> f64 {
     clock.micros()
 }
 
-/// From the call to the first event.
+/// The time from the call to the first event.
 async fn starts(
     store: Arc<dyn EventStore>,
     mut options: impl Iterator<Item = Subscribe>,
@@ -209,7 +210,7 @@ async fn writes(
     clock.micros()
 }
 
-/// The mean of so many, after some that do not count.
+/// Measures the mean time of an operation, after a warm-up.
 struct Clock {
     times: usize,
     done: usize,

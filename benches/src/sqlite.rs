@@ -1,4 +1,4 @@
-//! Files of annals-sqlite.
+//! Database files of annals-sqlite.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::plan::Plan;
 
-/// A file in a directory of its own, which goes with it. Its stores wait for the disk.
+/// A file in a new directory, which is removed with it. Stores in the file wait for the disk.
 pub(crate) struct StoreFile {
     dir: TempDir,
 }
@@ -22,7 +22,7 @@ impl StoreFile {
         file
     }
 
-    /// A file with events, and nothing of them left in the WAL.
+    /// A file with events. The WAL is empty: closing the store has written all of it to the file.
     pub(crate) fn filled(plan: &Plan, shape: Shape) -> (Self, Vec<StreamId>) {
         let file = Self { dir: plan.place() };
         let store = file.open(plan);

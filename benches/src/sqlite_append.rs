@@ -1,4 +1,4 @@
-//! Appends to a file, beside loops that only insert the rows.
+//! Appends to SQLite, beside loops that only insert the rows.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     sqlite::StoreFile,
 };
 
-/// How many writers, or rows, share a transaction at most.
+/// The most writers of annals, and the most appends of a bare loop, that share a transaction.
 const MANY: usize = 64;
 
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ fn measure(plan: &Plan, events: usize) {
         figures.add(name, rate);
     }
     let [(one, _), (limit, _), (alone, _), _, (many, _), (hot, _)] = &contenders;
-    // The targets are for one event an append.
+    // The targets are for appends of one event.
     let target = |least| if events == 1 { Target::AtLeast(least) } else { Target::None };
     figures.ratio(many, limit, target(0.7));
     figures.ratio(many, one, target(5.0));

@@ -1,4 +1,4 @@
-//! Reads of a file, beside a SELECT of the same rows from the same file.
+//! Reads of SQLite, beside SELECTs of the same rows from the same file.
 
 use std::hint::black_box;
 
@@ -14,7 +14,7 @@ use crate::{
     sqlite::StoreFile,
 };
 
-/// How fast beside the SELECT.
+/// The target for the ratio to the SELECT.
 const TARGET: Target = Target::AtLeast(0.8);
 const EVENTS: u64 = 1_000;
 
@@ -52,7 +52,7 @@ pub(crate) fn run(plan: &Plan) {
     }
 }
 
-/// One stream after another, each into memory as a whole.
+/// Reads one stream after another into memory.
 fn read_streams(plan: &Plan, store: &SqliteStore, ids: &[StreamId]) -> f64 {
     let (store, ids) = (store.clone(), ids.to_vec());
     let mut turn = 0;
@@ -63,7 +63,7 @@ fn read_streams(plan: &Plan, store: &SqliteStore, ids: &[StreamId]) -> f64 {
     })
 }
 
-/// All events, one at a time.
+/// Reads all events, one at a time.
 fn read_all(plan: &Plan, store: &SqliteStore) -> f64 {
     let store = store.clone();
     plan.rate_of(move || {

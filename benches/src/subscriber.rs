@@ -1,4 +1,4 @@
-//! Subscribers that note how long each event took: here, and in another process.
+//! Subscribers that note how long each event took, in this process or in another one.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,14 +19,14 @@ use tokio::{
 
 use crate::{postgres, sqlite};
 
-/// The option that makes this program a subscriber in another process.
+/// The option with which this program runs as a subscriber.
 pub(crate) const OPTION: &str = "subscriber";
-/// The type of an event that the writer wants to know the arrival of.
+/// The type of an event whose arrival the subscriber reports at once.
 pub(crate) const SINGLE: &str = "Single";
-/// The type of the event after which there are no more.
+/// The type of the last event.
 pub(crate) const LAST: &str = "Last";
 
-/// Puts the time into the metadata. All processes of a machine have the same clock.
+/// Puts the time into an event's metadata. All processes of a machine share the clock.
 pub(crate) fn stamped(event: NewEvent) -> NewEvent {
     event.with_metadata(now().to_string())
 }
@@ -41,11 +41,12 @@ fn age(event: &RecordedEvent) -> f64 {
     now().saturating_sub(sent) as f64 / 1e3
 }
 
-/// A subscriber at work.
+/// A subscriber that is running.
 pub(crate) enum Subscriber {
-    /// A task of this process.
+    /// A task in this process.
     Task { arrivals: JoinHandle<Vec<f64>>, heard: mpsc::UnboundedReceiver<()> },
-    /// Another process. Says an empty line when it is ready and for each single event, and at the end all times.
+    /// Another process. It prints an empty line when it is ready and for each single event, and at
+    /// the end all times.
     Process { process: Box<Child>, lines: Lines<BufReader<ChildStdout>> },
 }
 
@@ -79,7 +80,7 @@ impl Subscriber {
         }
     }
 
-    /// How many microseconds each event took, once the last is there.
+    /// Waits for the last event. Returns the microseconds that each event took.
     pub(crate) async fn arrivals(self) -> Vec<f64> {
         match self {
             Self::Task { arrivals, .. } => arrivals.await.unwrap(),
@@ -95,17 +96,17 @@ impl Subscriber {
     }
 }
 
-/// What the other process does.
+/// The main function of the other process.
 pub(crate) fn main(store: OsString) -> io::Result<()> {
-    let say = |line: &str| {
+    let print = |line: &str| {
         let mut out = io::stdout().lock();
         writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
     };
     let listen = async move {
         let store = open(store).await;
         let subscription = subscribe(store.as_ref()).await;
-        say("");
-        listen(subscription, || say("")).await
+        print("");
+        listen(subscription, || print("")).await
     };
     let runtime = Runtime::new()?;
     let arrivals = runtime.block_on(runtime.spawn(listen)).unwrap();
@@ -113,7 +114,7 @@ pub(crate) fn main(store: OsString) -> io::Result<()> {
     arrivals.iter().try_for_each(|age| writeln!(out, "{age}"))
 }
 
-/// Opens the store in a file, or at a URL.
+/// Opens the store in a file or at a URL.
 pub(crate) async fn open(address: OsString) -> Arc<dyn EventStore> {
     match address.to_str().filter(|address| address.contains("://")) {
         Some(url) => Arc::new(postgres::open(url.to_owned()).await),

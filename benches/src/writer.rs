@@ -1,17 +1,17 @@
-//! Who writes the events.
+//! The appends that a writer makes.
 
 use annals_core::{Append, ExpectedVersion, StreamId};
 
-use crate::Events;
+use crate::EventGenerator;
 
-/// After how many events a writer begins a new stream: the life of an aggregate.
+/// A writer begins a new stream after this many events, the assumed length of an aggregate's life.
 pub const STREAM_EVENTS: u64 = 100;
 
-/// The appends of one writer: each to a stream of its own, under the version that it expects; a
-/// new stream after [`STREAM_EVENTS`].
+/// Makes the appends of one writer, each with the exact version of the writer's own stream. The
+/// writer begins a new stream after [`STREAM_EVENTS`].
 #[derive(Debug)]
 pub struct Writer {
-    events: Events,
+    events: EventGenerator,
     number: usize,
     streams: usize,
     stream: StreamId,
@@ -19,18 +19,18 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer that shares its streams with none that has another number.
+    /// Writers with different numbers have different streams.
     #[must_use]
     pub fn new(number: usize) -> Self {
         let stream = Self::stream(number, 0);
-        Self { events: Events::new(), number, streams: 0, stream, version: 0 }
+        Self { events: EventGenerator::new(), number, streams: 0, stream, version: 0 }
     }
 
     fn stream(number: usize, streams: usize) -> StreamId {
         StreamId::new(format!("cart-{number:02}-{streams:06}")).unwrap()
     }
 
-    /// The next append, of so many events.
+    /// The next append, with `count` events.
     pub fn append(&mut self, count: usize) -> Append {
         if self.version >= STREAM_EVENTS {
             self.streams += 1;
@@ -42,12 +42,12 @@ impl Writer {
         Append::new(self.stream.clone(), expected, self.events.take(count))
     }
 
-    /// The same, to one stream that all writers share, whatever its version.
+    /// An append to the one stream that all writers share, with any version.
     pub fn append_hot(&mut self, count: usize) -> Append {
         self.append_to(StreamId::new("cart-hot").unwrap(), count)
     }
 
-    /// The same, to a given stream.
+    /// An append to this stream, with any version.
     pub fn append_to(&mut self, stream: StreamId, count: usize) -> Append {
         Append::new(stream, ExpectedVersion::Any, self.events.take(count))
     }

@@ -1,4 +1,4 @@
-//! `event-store-adapter-rs`.
+//! The crate `event-store-adapter-rs`.
 
 use annals_test_servers::dynamodb::Meter;
 use aws_sdk_dynamodb::types::ScalarAttributeType;
@@ -37,18 +37,18 @@ impl AggregateId for OrderId {
 }
 
 impl Peer {
-    /// Whose callers write events alone.
+    /// The callers write events and no snapshots.
     pub async fn of_events() -> Self {
         Self::start("event-store-adapter-rs", RetentionSettings::current_only(), false).await
     }
 
-    /// Whose callers write a snapshot with each event, of which the newest is kept: the default.
+    /// The callers write a snapshot with each event. Only the newest snapshot is kept, the default.
     pub async fn of_snapshots() -> Self {
         Self::start("event-store-adapter-rs, snapshots", RetentionSettings::current_only(), true)
             .await
     }
 
-    /// And whose callers keep one older snapshot besides.
+    /// The callers write a snapshot with each event. One older snapshot is kept as well.
     pub async fn of_history() -> Self {
         Self::start(
             "event-store-adapter-rs, snapshots, `keep_latest(1)`",
@@ -58,7 +58,7 @@ impl Peer {
         .await
     }
 
-    /// With the tables and the index that its readme describes.
+    /// Creates the tables and the index that the crate's readme describes.
     async fn start(name: &'static str, retention: RetentionSettings, snapshots: bool) -> Self {
         let server = Server::start().await;
         let aid = ("aid", ScalarAttributeType::S);
@@ -79,8 +79,8 @@ impl Peer {
         Self { server, store, meter, name, snapshots }
     }
 
-    /// The second append, after its caller has loaded the aggregate, and a look at whether the third
-    /// costs the same. One call for each event: there is none for more.
+    /// Measures the second append, after loading the aggregate, and checks that the third costs the
+    /// same. Each event is one call: the crate has no call for several.
     pub async fn append(&self, events: usize, bytes: usize) -> Append {
         let id = OrderId(aggregate_id());
         assert!(self.persist(&id, 0, 1, bytes).await.is_none());
@@ -122,14 +122,14 @@ impl Peer {
         vec![Read { peer: "event-store-adapter-rs", how, events, found, usage }]
     }
 
-    /// As its readme and its example do: the newest snapshot, and the events after it.
+    /// Loads the newest snapshot and the events after it, as the crate's readme and example do.
     async fn load(&self, id: &OrderId) {
         let read = self.store.get_latest_snapshot_by_id(id).await.unwrap().unwrap();
         let from = read.snapshot().map_or(0, |snapshot| snapshot.seq_nr() + 1);
         self.store.get_events_by_id_since_seq_nr(id, from).await.unwrap();
     }
 
-    /// The first error, and how many events were stored by then.
+    /// Returns the first error, and how many events were stored before it.
     async fn persist(
         &self,
         id: &OrderId,

@@ -1,4 +1,4 @@
-//! `dynamo-es`, through the framework that it is made for.
+//! The crate `dynamo-es`, through its framework cqrs-es.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use crate::report::{Append, Read};
 use crate::server::Server;
 use crate::{SEED, STATE_BYTES, aggregate_id, full_error, payload};
 
-/// The most events of one command, and so of one transaction: 25 writes, of which a snapshot is one.
+/// The most events of one command. A command is one transaction of at most 25 writes; a snapshot is
+/// one of them.
 const MOST_EVENTS: usize = 25;
 
 pub struct Peer {
@@ -25,12 +26,12 @@ pub struct Peer {
     meter: Meter,
 }
 
-/// What loads an aggregate.
+/// How an aggregate is loaded.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Store {
-    /// Its events: the default.
+    /// From its events, the default.
     Events,
-    /// The newest state, which each append replaces.
+    /// From its newest state, which each append replaces.
     Aggregate,
 }
 
@@ -51,7 +52,7 @@ impl Store {
 }
 
 impl Peer {
-    /// With the tables of its `db/create_tables.sh`.
+    /// Creates the tables of the crate's `db/create_tables.sh`.
     pub async fn start() -> Self {
         let server = Server::start().await;
         let id = ("AggregateTypeAndId", ScalarAttributeType::S);
@@ -62,7 +63,7 @@ impl Peer {
         Self { server, client, meter }
     }
 
-    /// An append, in as many commands as it takes, and before it the attempt to do it in one.
+    /// Measures an append in as many commands as needed, and before that an attempt in one command.
     pub async fn append(&self, store: Store, events: usize, bytes: usize) -> Vec<Append> {
         let most = store.most_events();
         let mut rows = Vec::new();
@@ -73,7 +74,7 @@ impl Peer {
         rows
     }
 
-    /// The second append, and a look at whether the third costs the same, of an aggregate of one event.
+    /// Measures the second append to an aggregate, and checks that the third costs the same.
     async fn append_in(&self, store: Store, events: usize, bytes: usize, chunk: usize) -> Append {
         let cqrs = self.framework(store);
         let id = aggregate_id();
@@ -113,7 +114,7 @@ impl Peer {
         Append { peer: store.name(), events, bytes, usage, refused, note }
     }
 
-    /// What the framework calls below, without loading: for what it refuses.
+    /// Appends by the call below the framework, without loading, to see what the call refuses.
     pub async fn append_below_framework(&self, events: usize, bytes: usize) -> Append {
         let id = aggregate_id();
         let repository = self.repository();
@@ -130,7 +131,7 @@ impl Peer {
         Append { peer: "dynamo-es, repository alone", events, bytes, usage, refused: None, note }
     }
 
-    /// By what loads an aggregate, and by what replays one.
+    /// Measures the call that loads an aggregate, and the one that replays it.
     pub async fn read(&self, events: usize, bytes: usize) -> Vec<Read> {
         let id = aggregate_id();
         let repository = self.repository();
@@ -154,8 +155,8 @@ impl Peer {
         Read { peer: "dynamo-es", how, events, found, usage: self.meter.take() }
     }
 
-    /// Appends one event by one, after `filled` without the framework, until that is refused. Gives
-    /// the events there are then, the error, and what the last append used that was not refused.
+    /// Stores `filled` events without the framework, then appends one at a time until an append is
+    /// refused. Returns the number of events, the error, and what the last successful append used.
     pub async fn outgrow(&self, filled: usize, bytes: usize) -> (usize, String, Usage) {
         let id = aggregate_id();
         persist(&self.repository(), &id, 0, filled, bytes).await;
@@ -165,7 +166,7 @@ impl Peer {
         loop {
             self.meter.take();
             if let Some((_, error)) = execute(&cqrs, &id, events, 1, bytes, 1).await {
-                // It is not by chance that it was refused.
+                // A second attempt is refused, too.
                 assert!(execute(&cqrs, &id, events, 1, bytes, 1).await.is_some());
                 return (events, error, last);
             }
@@ -192,7 +193,8 @@ impl Peer {
     }
 }
 
-/// Commands of `chunk` events each. The first error, and how many events were stored by then.
+/// Executes commands of `chunk` events each. Returns the first error, and how many events were
+/// stored before it.
 async fn execute(
     cqrs: &DynamoCqrs<Order>,
     id: &str,
@@ -245,7 +247,8 @@ struct Order {
 
 struct Command(Vec<Value>);
 
-/// Serialized as its data alone: an enum, as the framework recommends, adds its variant's name.
+/// Serialized as its data alone. An enum, which the framework recommends, would add the variant's
+/// name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 struct OrderChanged(Value);

@@ -1,4 +1,4 @@
-//! What other crates that store events in DynamoDB consume there, in the units that are paid for.
+//! The capacity units, which users pay for, that other crates consume to store events in DynamoDB.
 
 mod adapter;
 mod cqrs;
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cqrs::Store;
 use payload::payload;
 
-/// All data comes from this.
+/// The seed of all data.
 const SEED: u64 = 20_260_801;
 const EVENTS: [usize; 3] = [1, 10, 100];
 const BYTES: [usize; 3] = [200, 4_096, 102_400];
-/// The state in snapshots: as little as a write unit holds, so that snapshots cost the least they can.
+/// The size of the state in snapshots. It fits into one write unit, so that snapshots are cheap.
 const STATE_BYTES: usize = 500;
 
 #[tokio::main]
@@ -58,7 +58,7 @@ async fn main() {
     let mut rows = cqrs.read(1_000, 200).await;
     rows.extend(adapter.read(1_000, 200).await);
     report::reads("Reads of a stream of 200 B events", &rows);
-    // More than one page of 1 MB.
+    // These events fill more than one page of 1 MB.
     let mut rows = cqrs.read(1_000, 4_096).await;
     rows.extend(adapter.read(1_000, 4_096).await);
     report::reads("Reads of a stream of 4,096 B events", &rows);
@@ -77,14 +77,14 @@ async fn main() {
     }
 }
 
-/// 36 characters, as many as a UUID's, and another one in each call.
+/// A new id with each call, of 36 characters like a UUID.
 fn aggregate_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("0198f5a2-7c31-7d40-9b1e-{n:012x}")
 }
 
-/// An error and what caused it, in one line.
+/// An error and its causes, in one line.
 fn full_error(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! The data of the events: JSON that looks like an application's.
+//! The data of the events: JSON like an application's.
 
 use std::fmt::Write;
 
@@ -33,13 +33,13 @@ const WORDS: [&str; 16] = [
     "door",
 ];
 
-/// The `n`th order of the sequence that `seed` begins: JSON of exactly so many bytes, all ASCII,
-/// without spaces between its parts and without floating-point numbers, so that whoever parses it
-/// and writes it again writes as many bytes.
+/// The `n`th order of the sequence of `seed`: JSON of exactly `bytes` bytes. It is ASCII without
+/// spaces between its parts and without floating-point numbers, so that a crate that parses it and
+/// writes it again writes as many bytes.
 ///
 /// # Panics
 ///
-/// Where `bytes` is below 120, which no order fits into.
+/// If `bytes` is below 120, which is too short for an order.
 #[must_use]
 pub fn payload(seed: u64, n: u64, bytes: usize) -> String {
     const TAIL: [&str; 2] = [r#"],"note":""#, r#""}"#];
@@ -85,7 +85,7 @@ pub fn payload(seed: u64, n: u64, bytes: usize) -> String {
     text
 }
 
-/// SplitMix64: small, and the same everywhere for the same seed.
+/// SplitMix64: short, and the same on every platform for the same seed.
 struct Random(u64);
 
 impl Random {

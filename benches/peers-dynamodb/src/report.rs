@@ -1,14 +1,14 @@
-//! What was measured, as tables.
+//! Tables of the results.
 
 use annals_test_servers::dynamodb::Usage;
 
-/// An append to an aggregate of one event as large as those appended.
+/// An append to an aggregate that has one event of the same size.
 pub struct Append {
     pub peer: &'static str,
     pub events: usize,
     pub bytes: usize,
     pub usage: Usage,
-    /// The first error that the peer gave, and how many of the events it had stored by then.
+    /// How many of the events the peer had stored at its first error, and the error.
     pub refused: Option<(usize, String)>,
     pub note: String,
 }
@@ -18,7 +18,7 @@ pub struct Read {
     pub peer: &'static str,
     pub how: &'static str,
     pub events: usize,
-    /// What the peer gave back.
+    /// How many events the peer returned.
     pub found: usize,
     pub usage: Usage,
 }
@@ -75,7 +75,7 @@ pub fn reads(title: &str, rows: &[Read]) {
     }
 }
 
-/// How many of the requests read.
+/// The number of requests that read.
 fn loads(usage: &Usage) -> u64 {
     ["Query", "BatchGetItem", "GetItem", "Scan"]
         .iter()

@@ -20,7 +20,7 @@ impl Server {
         Self(Source::InProcess.start().await.unwrap())
     }
 
-    /// A client as a peer gets it, and what it consumes.
+    /// A client for a peer, and a meter of what it consumes.
     pub fn metered_client(&self) -> (Client, Meter) {
         let meter = Meter::new();
         let config =
@@ -28,8 +28,8 @@ impl Server {
         (Client::from_conf(config.build()), meter)
     }
 
-    /// A table, and an index by the same hash key with nothing but keys in it, if its name is given
-    /// and what it is ordered by.
+    /// Creates a table. `index` is the name and the range key of an index with the same hash key,
+    /// which holds only keys.
     pub async fn create_table(&self, name: &str, keys: &[Key], index: Option<(&str, Key)>) {
         let schema = |keys: &[Key]| -> Vec<_> {
             let kinds = [KeyType::Hash, KeyType::Range];
@@ -75,8 +75,8 @@ impl Server {
             .unwrap();
     }
 
-    /// Fails unless all events of an aggregate were stored with so many bytes of data, and says what
-    /// an item of theirs has besides: names, keys and the peer's own attributes.
+    /// Fails unless all events of an aggregate were stored with this many bytes of data. Returns
+    /// what an item has besides: names, keys and the peer's own attributes.
     pub async fn check_stored(
         &self,
         table: &str,
@@ -105,7 +105,7 @@ impl Server {
                     + match value {
                         AttributeValue::S(text) => text.len(),
                         AttributeValue::B(bytes) => bytes.as_ref().len(),
-                        // A byte for two digits, and one more.
+                        // DynamoDB counts one byte for two digits, and one more byte.
                         AttributeValue::N(digits) => {
                             digits.trim_end_matches('0').len().div_ceil(2) + 1
                         }
@@ -118,7 +118,7 @@ impl Server {
     }
 }
 
-/// `event-store-adapter-rs` opens no store without; the SDK's own is not seen by it.
+/// `event-store-adapter-rs` needs this to open a store: it does not see the SDK's own one.
 #[derive(Debug)]
 struct Tokio;
 
@@ -128,9 +128,9 @@ impl AsyncSleep for Tokio {
     }
 }
 
-/// What is in a table.
+/// What was found in a table.
 pub struct Stored {
     pub events: usize,
-    /// The most bytes of an item that are not the event's data.
+    /// The most bytes of an item besides the event's data.
     pub overhead: usize,
 }

@@ -1,4 +1,4 @@
-//! What the stores of cqrs-es are generic over; only its name is used.
+//! The aggregate type that the stores of cqrs-es need. They use only its name.
 
 use std::convert::Infallible;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Cart;
 
-/// An event as these stores take it.
+/// An event as these stores expect it.
 pub(crate) fn serialized(stream: &str, sequence: usize, text: &str) -> SerializedEvent {
     SerializedEvent::new(
         stream.to_owned(),

@@ -1,4 +1,4 @@
-//! disintegrate-postgres: a serializable transaction of several statements for each append.
+//! disintegrate-postgres. Each append is a serializable transaction of several statements.
 
 use disintegrate::{Event, EventStore, StreamItem, StreamQuery, query, serde::json::Json};
 use disintegrate_postgres::{Error, PgEventId, PgEventStore};
@@ -19,7 +19,7 @@ pub(crate) enum Cart {
     },
 }
 
-/// Its pool as its documentation has it: what `sqlx` has by default, ten connections.
+/// The pool is that of the crate's documentation: the default of `sqlx`, ten connections.
 pub(crate) async fn open(url: &str) -> Store {
     let pool = PgPool::connect(url).await.unwrap();
     if let Ok(store) = Store::try_new(pool.clone(), Json::default()).await {
@@ -31,8 +31,8 @@ pub(crate) async fn open(url: &str) -> Store {
     Store::new_uninitialized(pool, Json::default())
 }
 
-/// What is left of its schema where it stops: one number in it is hexadecimal, which PostgreSQL
-/// takes from version 16 on.
+/// The rest of the crate's schema. Before version 16, PostgreSQL refuses a hexadecimal number in
+/// it, so creating the schema stops there.
 const BEFORE_16: [&str; 3] = [
     "CREATE OR REPLACE FUNCTION event_store_begin_epoch()
     RETURNS void AS $$
@@ -61,7 +61,7 @@ fn of(stream: &str) -> StreamQuery<PgEventId, Cart> {
 pub(crate) struct Writer {
     store: Store,
     text: String,
-    /// What it knows of its stream: the id of the last event.
+    /// The writer's stream, and the id of the stream's last event.
     last: (String, PgEventId),
 }
 
@@ -72,7 +72,7 @@ impl Writer {
 }
 
 impl Write for Writer {
-    /// Until it succeeds: appends to other streams can make one fail, which is then tried again.
+    /// Retries until the append succeeds: appends to other streams can make it fail.
     async fn append(&mut self, stream: &str, _: usize, events: usize) {
         if self.last.0 != stream {
             self.last = (stream.to_owned(), 0);

@@ -1,5 +1,5 @@
-//! eventcore-sqlite: one connection behind a lock, a transaction for each append; and
-//! eventcore-postgres: a transaction of several statements.
+//! eventcore-sqlite, which has one connection behind a lock and a transaction for each append; and
+//! eventcore-postgres, which has a transaction of several statements.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Read, TEXT, Write};
 
-/// It leaves `synchronous` as SQLite has it: FULL.
+/// The crate leaves `synchronous` at SQLite's default, FULL.
 pub(crate) async fn open_sqlite(file: &str) -> Arc<SqliteEventStore> {
     let config = SqliteConfig { path: file.into(), encryption_key: None };
     let store = SqliteEventStore::new(config).unwrap();
@@ -19,7 +19,7 @@ pub(crate) async fn open_sqlite(file: &str) -> Arc<SqliteEventStore> {
     Arc::new(store)
 }
 
-/// Its own pool, of ten connections.
+/// The crate's own pool, of ten connections.
 pub(crate) async fn open_postgres(url: &str) -> Arc<PostgresEventStore> {
     let store = PostgresEventStore::new(url).await.unwrap();
     store.migrate().await;

@@ -1,10 +1,10 @@
-//! Events a second that another crate appends to an SQLite file, each with `synchronous=FULL`, or
-//! to a PostgreSQL database, or reads from one.
+//! Measures other crates: appends to an SQLite file with `synchronous=FULL`, or appends to or reads
+//! from a PostgreSQL database, in events a second.
 //!
-//! `peers NAME WRITERS WARM-UP SECONDS PLACE`, as the load program of annals calls it. The writers
-//! do what those of annals do: one event of 200 bytes an append, each to a stream of its own under
-//! the version that it expects, and to a new stream after 100 events. `read` in place of WRITERS:
-//! one reads streams of 1,000 events, each into memory.
+//! The load program of annals calls `peers NAME WRITERS WARM-UP SECONDS PLACE`. The writers append
+//! as those of annals do: one event of 200 bytes in each append, to the writer's own stream with
+//! its exact version, and to a new stream after 100 events. With `read` in place of WRITERS, one
+//! task reads streams of 1,000 events into memory.
 
 mod cart;
 mod disintegrate;
@@ -25,11 +25,11 @@ use std::{
 
 use tokio::{task::JoinSet, time::sleep};
 
-/// The text that makes an event's data 200 bytes of JSON, give or take a few.
+/// The length of the text that makes an event's data about 200 bytes of JSON.
 const TEXT: usize = 189;
-/// After how many events a writer begins a new stream.
+/// A writer begins a new stream after this many events.
 const STREAM_EVENTS: usize = 100;
-/// The streams that are read.
+/// The streams to read.
 const READ_STREAMS: usize = 10;
 const READ_EVENTS: usize = 1_000;
 
@@ -66,9 +66,9 @@ async fn main() {
     println!("{rate}");
 }
 
-/// Writes.
+/// A writer of a peer.
 trait Write: Send + 'static {
-    /// Appends so many events to a stream that has so many as `version` says.
+    /// Appends `events` events to a stream that has `version` events.
     fn append(
         &mut self,
         stream: &str,
@@ -77,9 +77,9 @@ trait Write: Send + 'static {
     ) -> impl Future<Output = ()> + Send;
 }
 
-/// Reads.
+/// A reader of a peer.
 trait Read: Send + Sync + 'static {
-    /// Reads a stream into memory, and returns how many events it has.
+    /// Reads a stream into memory. Returns the number of its events.
     fn read(&self, stream: &str) -> impl Future<Output = usize> + Send;
 }
 

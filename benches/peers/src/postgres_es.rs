@@ -1,4 +1,5 @@
-//! postgres-es, below the framework cqrs-es: a pool of connections, a transaction for each append.
+//! postgres-es, used without the framework cqrs-es. It has a pool of connections, and a transaction
+//! for each append.
 
 use cqrs_es::persist::PersistedEventRepository;
 use postgres_es::{PostgresEventRepository, default_postgress_pool};
@@ -9,7 +10,7 @@ use crate::{
     cart::{Cart, serialized},
 };
 
-/// The table of its `db/init.sql`.
+/// The table of the crate's `db/init.sql`.
 const SCHEMA: &str = "CREATE TABLE events (
     aggregate_type text                         NOT NULL,
     aggregate_id   text                         NOT NULL,
@@ -21,7 +22,7 @@ const SCHEMA: &str = "CREATE TABLE events (
     PRIMARY KEY (aggregate_type, aggregate_id, sequence)
 )";
 
-/// Its own pool, of ten connections.
+/// The crate's own pool, of ten connections.
 pub(crate) async fn open(url: &str) -> Pool<Postgres> {
     let pool = default_postgress_pool(url).await;
     sqlx::query(SCHEMA).execute(&pool).await.unwrap();

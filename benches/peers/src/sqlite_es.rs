@@ -1,4 +1,5 @@
-//! sqlite-es, below the framework cqrs-es: a pool of connections, a transaction for each append.
+//! sqlite-es, used without the framework cqrs-es. It has a pool of connections, and a transaction
+//! for each append.
 
 use std::str::FromStr;
 
@@ -14,7 +15,7 @@ use crate::{
     cart::{Cart, serialized},
 };
 
-/// The table of its migration.
+/// The table of the crate's migration.
 const SCHEMA: &str = "CREATE TABLE events (
     aggregate_type text NOT NULL,
     aggregate_id   text NOT NULL,
@@ -26,7 +27,7 @@ const SCHEMA: &str = "CREATE TABLE events (
     PRIMARY KEY (aggregate_type, aggregate_id, sequence)
 ) STRICT";
 
-/// Its own pool, but for `synchronous`, which that sets to NORMAL.
+/// The crate's own pool, except that the crate sets `synchronous` to NORMAL.
 pub(crate) async fn open(file: &str) -> Pool<Sqlite> {
     let options = SqliteConnectOptions::from_str(&format!("sqlite://{file}"))
         .unwrap()

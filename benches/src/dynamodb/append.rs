@@ -1,4 +1,4 @@
-//! What an append consumes.
+//! The capacity units that appends consume.
 
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ const EVENTS: [usize; 3] = [1, 10, 100];
 const SMALL: usize = 200;
 const BYTES: [usize; 3] = [SMALL, 4_096, LARGE];
 const LARGE: usize = 102_400;
-/// Each append is made to so many streams, since events that compress differently can be on both
-/// sides of a kilobyte.
+/// Each append is made to this many streams: events compress differently, so some appends need one
+/// kilobyte more than others.
 const STREAMS: usize = 10;
 
-/// What a store knows of the stream that it appends to.
+/// Who knows the version of the stream that is appended to.
 #[derive(Clone, Copy)]
 enum Knows {
-    /// It has written the event before.
+    /// The store: it has appended the event before.
     Version,
-    /// Nothing. Its caller knows the version.
+    /// Only the caller.
     Nothing,
-    /// Nothing, and nor does its caller: `ExpectedVersion::Any`.
+    /// Neither: the caller appends with `ExpectedVersion::Any`.
     NothingAny,
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn run() {
         let mut rows = Vec::new();
         for case in CASES {
             for bytes in BYTES {
-                // As 4 KiB, in proportion.
+                // Random text of this size costs as much per byte as that of 4 KiB.
                 if kind == Kind::Random && bytes == LARGE {
                     continue;
                 }
@@ -146,8 +146,8 @@ async fn write(
     store.append(Append::new(stream.clone(), Version::new(version), events)).await.unwrap();
 }
 
-/// Many who append at once, each to a stream of its own, one append after the other: slots are
-/// shared, by as many as chance has it.
+/// Many appenders at the same time, each with its own stream, one append after the other. How many
+/// of them share a slot is left to chance.
 async fn at_once(server: &Server, kind: Kind, events: usize, bytes: usize) -> Row {
     const APPENDERS: usize = 32;
     let each = if bytes == LARGE { 4 } else { 20 };
@@ -177,15 +177,15 @@ async fn at_once(server: &Server, kind: Kind, events: usize, bytes: usize) -> Ro
     Row { name, events, bytes, appends, usage, refused: None, note }
 }
 
-/// So many that the upkeep of the log is seen: each 1,024 slots, a writer looks whether all of them
-/// were written.
+/// Enough appends to count the upkeep of the log: every 1,024 slots, a writer checks that all of
+/// them were written.
 async fn in_a_row(server: &Server, kind: Kind) -> Row {
     const APPENDS: usize = 4_096;
     let (store, meter) = server.open(&new_table(), ordered(true)).await;
     for n in 0..APPENDS {
         write(&store, &stream(n % 64), (n / 64) as u64, kind, 1, SMALL).await;
     }
-    // The last look is under way.
+    // The last check may still be running.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     Row {
         name: "annals, order on, 4,096 in a row".to_owned(),
@@ -198,7 +198,7 @@ async fn in_a_row(server: &Server, kind: Kind) -> Row {
     }
 }
 
-/// The figures to reach.
+/// The figures that have a target.
 fn judge(kind: Kind, rows: &[Row]) -> Vec<(String, f64, Target)> {
     let of = |name: &str, events| {
         let name = format!("annals, {name}");

@@ -1,4 +1,4 @@
-//! The events that are stored: the same in every run, with their ids.
+//! The events to store. Data and ids are the same in every run.
 
 use annals_core::{NewEvent, Payload, StreamId};
 use fastrand::Rng;
@@ -8,19 +8,18 @@ use uuid::Builder;
 #[path = "../../peers-dynamodb/src/payload.rs"]
 mod payload;
 
-/// The peers' data comes from the same seed.
+/// The peers' program uses the same seed.
 const SEED: u64 = 20_260_801;
 const TYPE: &str = "OrderChanged";
-/// A moment in 2025, which the ids of version 7 begin with.
+/// The time in the ids, which are UUIDs of version 7: a moment in 2025.
 const MILLIS: u64 = 0x0198_f5a2_7c31;
 
-/// What the data is like.
+/// The kind of data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// An application's JSON.
+    /// JSON like an application's.
     Orders,
-    /// JSON with one text of random letters, as of Base64: who compresses it gains a quarter at
-    /// most.
+    /// JSON with one string of random Base64 letters. Compression saves a quarter of it at most.
     Random,
 }
 
@@ -34,7 +33,7 @@ impl Kind {
         }
     }
 
-    /// The events from the `n`th on, so many and so long.
+    /// `count` events of this many bytes, from the `n`th on.
     pub(super) fn events(self, n: u64, count: usize, bytes: usize) -> Vec<NewEvent> {
         (n..).take(count).map(|n| self.event(n, bytes)).collect()
     }
@@ -60,13 +59,12 @@ fn random(rng: &mut Rng, bytes: usize) -> String {
     format!(r#"{{"data":"{letters}"}}"#)
 }
 
-/// As long as a UUID, which the peers' aggregates have for an id.
+/// A stream id as long as a UUID, since the peers' aggregates have UUIDs as ids.
 pub(super) fn stream(n: usize) -> StreamId {
     StreamId::new(format!("0198f5a2-7c31-7d40-9b1e-{n:012x}")).unwrap()
 }
 
-/// What so many events have to cost to be read: their data, ids, types and times, in read units of
-/// 4 KiB.
+/// The least read units, of 4 KiB, for reading this many events: their data, ids, types and times.
 pub(super) fn least_read_units(events: usize, bytes: usize) -> usize {
     const ID: usize = 16;
     const TIME: usize = 8;

@@ -1,5 +1,5 @@
-//! What a store consumes in DynamoDB, counted on an emulator; and how far it goes under the limits
-//! that the service documents, by a model.
+//! The capacity units that a store consumes in DynamoDB, counted on an emulator; and a model of the
+//! throughput under the limits that DynamoDB documents.
 
 mod append;
 mod events;
@@ -23,10 +23,11 @@ pub(crate) fn run(plan: &Plan) {
     limits::run(plan);
 }
 
-/// An emulator in this process, whatever the environment names: others count other units.
+/// An emulator in this process, even if the environment names another server: others count
+/// differently.
 struct Server(DynamoDb);
 
-/// The name of a table that nobody else has.
+/// A name that no other table has.
 fn new_table() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed))
@@ -37,7 +38,7 @@ impl Server {
         Self(Source::InProcess.start().await.unwrap())
     }
 
-    /// A store that knows of no stream yet, and what it consumes from now on.
+    /// A store that knows no stream's version yet, and a meter of what it consumes from now on.
     async fn open(&self, table: &str, options: DynamoDbOptions) -> (DynamoDbStore, Meter) {
         let meter = Meter::new();
         let config = self.0.config().to_builder().http_client(meter.http_client()).build();

@@ -1,4 +1,4 @@
-//! What reading consumes.
+//! The capacity units that reads consume.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ use crate::report::Target;
 
 const EVENTS: usize = 1_000;
 
-/// How a stream was written.
+/// How a stream was appended to.
 #[derive(Clone)]
 struct Shape {
     name: &'static str,
     bytes: usize,
-    /// Events of one append.
+    /// The number of events in one append.
     together: usize,
     stream: StreamId,
-    /// Of the log, if it is not what it is by default.
+    /// The number of the log's stripes, if it is not the default.
     stripes: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn run() {
         );
         println!("|---|---|---:|---|---:|---:|---:|---:|");
         for shape in &shapes {
-            // Stripes are of the log, whatever the data is like.
+            // The kind of data makes no difference for stripes: the log is the same.
             if shape.stripes.is_some() && kind != Kind::Orders {
                 continue;
             }
@@ -164,8 +164,7 @@ impl How {
     }
 }
 
-/// What a subscriber consumes that nothing comes for. It looks more often here than it would by
-/// default; what counts is what each look consumes.
+/// What an idle subscriber consumes with each poll. It polls more often here than by default.
 async fn idle(server: &Server) {
     const LOOK: Duration = Duration::from_millis(10);
     let default = DynamoDbOptions::default().poll_interval;
@@ -198,8 +197,8 @@ async fn idle(server: &Server) {
     }
 }
 
-/// What some looks consume, which are requests of this operation; those before it is idle are left
-/// out.
+/// Counts polls, which are requests of this operation, and what they consume. The first polls,
+/// before the subscriber is idle, are left out.
 async fn looks(mut subscription: Subscription, meter: &Meter, operation: &str) -> (u64, Usage) {
     const BEFORE: u64 = 10;
     const LOOKS: u64 = 50;

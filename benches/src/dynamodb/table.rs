@@ -1,15 +1,15 @@
-//! Tables of counts, with the columns of the peers' program.
+//! Tables of counts, with the same columns as those of the peers' program.
 
 use annals_test_servers::dynamodb::Usage;
 
 use crate::report::Target;
 
-/// What some appends of the same size consumed together.
+/// What several appends of the same size consumed together.
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) events: usize,
     pub(super) bytes: usize,
-    /// How many appends these are; one that had to be made in parts is one.
+    /// The number of appends. An append that had to be made in parts counts once.
     pub(super) appends: usize,
     pub(super) usage: Usage,
     pub(super) refused: Option<String>,
@@ -62,7 +62,7 @@ pub(super) fn appends(title: &str, rows: &[Row]) {
     }
 }
 
-/// What was aimed at, and what came of it.
+/// The figures that have a target.
 pub(super) fn targets(title: &str, rows: &[(String, f64, Target)]) {
     println!("\n### {title}\n");
     println!("| | | target | |\n|---|---:|---:|---|");
@@ -72,7 +72,7 @@ pub(super) fn targets(title: &str, rows: &[(String, f64, Target)]) {
     }
 }
 
-/// How many of the requests read.
+/// The number of requests that read.
 fn loads(usage: &Usage) -> u64 {
     ["Query", "BatchGetItem", "GetItem", "Scan"]
         .iter()
@@ -80,7 +80,7 @@ fn loads(usage: &Usage) -> u64 {
         .sum()
 }
 
-/// Whole where it is, and grouped by thousands.
+/// A number with groups of three digits, and two decimals if it is small and not whole.
 pub(super) fn number(value: f64) -> String {
     if value.fract() != 0.0 && value < 100.0 {
         return format!("{value:.2}");

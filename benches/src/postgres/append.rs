@@ -1,4 +1,4 @@
-//! Appends to PostgreSQL, beside `pgbench` and the bare driver, which only insert the rows.
+//! Appends to PostgreSQL, beside `pgbench` and the bare driver, which only insert rows.
 
 use crate::{
     load::{Load, To},
@@ -11,8 +11,8 @@ use crate::{
     report::{Figures, Target},
 };
 
-/// What the table without a version check, and without any but its two unique indexes, is written
-/// to by.
+/// A kind of writer. `Pgbench` and `Sqlx` insert into the table [`TABLE`], without a check of the
+/// expected version.
 #[derive(Clone, Copy)]
 enum Contender {
     Pgbench(usize),
@@ -66,7 +66,7 @@ fn measure(plan: &Plan, server: &Server<'_>, events: usize, writers: &[usize]) {
         figures.add(contender.name(), rate);
     }
     let mut ratio = |of: Contender, to: Contender, least: f64| {
-        // The targets are for one event an append.
+        // The targets are for appends of one event.
         let held = events == 1 && least > 0.0;
         let target = if held { Target::AtLeast(least) } else { Target::None };
         figures.ratio(&of.name(), &to.name(), target);
@@ -80,7 +80,7 @@ fn measure(plan: &Plan, server: &Server<'_>, events: usize, writers: &[usize]) {
     figures.print();
 }
 
-/// Events a second, into a store that is empty.
+/// Measures appends to an empty store, in events a second.
 pub(crate) fn annals(plan: &Plan, database: &Database<'_>, writers: usize, events: usize) -> f64 {
     let load = Load { writers, events, to: To::Own { first: 0 } };
     plan.run(load.rate(database.open(), plan.warm_up(), plan.slice))

@@ -1,5 +1,5 @@
-//! The same rows, through the drivers, with nothing around them: `sqlx`, which annals-postgres
-//! stands on, and `tokio-postgres`. Each keeps one connection, and prepares its statements once.
+//! The bare drivers of PostgreSQL: `sqlx`, which annals-postgres uses, and `tokio-postgres`. They
+//! write and read the same rows, over one connection, with statements that are prepared once.
 
 use std::{hint::black_box, sync::Arc, time::SystemTime};
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::plan::Plan;
 
-/// The columns of annals-postgres; of its indexes only the two that keep the order.
+/// The columns of annals-postgres, with only the two unique indexes.
 pub(crate) const TABLE: &str = "CREATE TABLE bare ( \
     position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, stream bigint NOT NULL, \
     version bigint NOT NULL, recorded_at timestamptz NOT NULL, id uuid NOT NULL, \
@@ -26,7 +26,7 @@ const INSERT: &str = "INSERT INTO bare \
     (stream, version, recorded_at, id, flags, category, type, data, metadata) \
     VALUES ($1, $2, clock_timestamp(), $3, $4, $5, $6, $7, $8)";
 
-/// The columns and rows that annals-postgres reads, by a plain join.
+/// These two read the same columns and rows as annals-postgres, by a plain join.
 const STREAM: &str = "SELECT e.position, e.version, e.recorded_at, e.id, e.flags, e.type, e.data, \
     e.metadata FROM annals.events AS e JOIN annals.streams AS s ON s.id = e.stream \
     WHERE s.name = $1 AND e.version >= $2 AND e.version > s.removed_to ORDER BY e.version LIMIT $3";
@@ -34,8 +34,8 @@ const ALL: &str = "SELECT e.position, e.version, e.recorded_at, e.id, e.flags, e
     e.metadata, s.name FROM annals.events AS e JOIN annals.streams AS s ON s.id = e.stream \
     WHERE e.position > $1 AND e.version > s.removed_to ORDER BY e.position LIMIT $2";
 
-/// What a row is read into: all of it, and owned.
-#[allow(dead_code, reason = "to read them is what is measured")]
+/// A row that was read: all columns, as owned values.
+#[allow(dead_code, reason = "reading the values is what is measured")]
 struct Event<T> {
     position: i64,
     version: i64,
@@ -57,7 +57,7 @@ impl Sqlx {
         Self(Arc::new(Mutex::new(PgConnection::connect(&url).await.unwrap())))
     }
 
-    /// Rows a second, one in a statement and in a transaction, into [`TABLE`].
+    /// Measures inserts into [`TABLE`], with a transaction for each row, in rows a second.
     pub(crate) fn insert_rate(&self, plan: &Plan) -> f64 {
         let (this, mut turn) = (self.clone(), 0);
         let (id, data, metadata) = (Uuid::now_v7(), data(), metadata());
@@ -82,7 +82,7 @@ impl Sqlx {
         })
     }
 
-    /// One stream by its name, each value with `try_get`. Returns how many events it has.
+    /// Reads a stream into memory, by `fetch_all` and `try_get`. Returns the number of its events.
     pub(crate) async fn stream(self, name: String, most: i64) -> usize {
         let mut connection = self.0.lock().await;
         let query = sqlx::query(STREAM).bind(name).bind(0_i64).bind(most);
@@ -91,7 +91,8 @@ impl Sqlx {
         black_box(events).len()
     }
 
-    /// The same, each row when it comes, from the bytes that were sent.
+    /// Reads a stream row by row, from the raw bytes of the values. Returns the number of its
+    /// events.
     pub(crate) async fn stream_raw(self, name: String, most: i64) -> usize {
         let mut connection = self.0.lock().await;
         let query = sqlx::query(STREAM).bind(name).bind(0_i64).bind(most);
@@ -103,7 +104,7 @@ impl Sqlx {
         black_box(events).len()
     }
 
-    /// All events in one statement, each dropped before the next.
+    /// Reads all events with one statement, one event at a time. Returns their number.
     pub(crate) async fn all(self) -> usize {
         let mut connection = self.0.lock().await;
         let mut rows = sqlx::query(ALL).bind(0_i64).bind(i64::MAX).fetch(&mut *connection);
@@ -115,7 +116,7 @@ impl Sqlx {
         read
     }
 
-    /// All events, so many in one statement: what it takes to keep no transaction open for long.
+    /// Reads all events with a statement for each page, so that no transaction stays open for long.
     pub(crate) async fn all_in_pages(self) -> usize {
         const PAGE: i64 = 1_000;
         let mut connection = self.0.lock().await;
@@ -165,8 +166,8 @@ fn raw(row: &PgRow) -> Event<i64> {
     }
 }
 
-/// A `timestamptz`, which `sqlx` decodes by itself only with another crate for times.
-struct Micros(#[allow(dead_code, reason = "to read it is what is measured")] i64);
+/// A `timestamptz`. `sqlx` itself decodes it only with a feature for a crate of times.
+struct Micros(#[allow(dead_code, reason = "reading the value is what is measured")] i64);
 
 impl sqlx::Type<Postgres> for Micros {
     fn type_info() -> PgTypeInfo {
@@ -192,7 +193,7 @@ impl TokioPostgres {
         Self(Arc::new((client, statement)))
     }
 
-    /// One stream by its name.
+    /// Reads a stream into memory. Returns the number of its events.
     pub(crate) async fn stream(self, name: String, most: i64) -> usize {
         let (client, statement) = &*self.0;
         let rows = client.query(statement, &[&name, &0_i64, &most]).await.unwrap();

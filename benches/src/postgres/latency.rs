@@ -1,4 +1,4 @@
-//! How long an event takes through PostgreSQL from its writer to a subscriber.
+//! How long an event takes from its append to a subscriber, on PostgreSQL.
 
 use crate::{
     latency::{Kind, Place, Stage, measure},

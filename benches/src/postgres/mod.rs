@@ -1,4 +1,4 @@
-//! A PostgreSQL server that waits for its disk, and databases in it.
+//! A PostgreSQL server with durable settings, and databases in it.
 
 pub(crate) mod append;
 mod bare;
@@ -17,16 +17,17 @@ use url::Url;
 
 use crate::plan::Plan;
 
-/// A server that a section starts for itself, or the one that `ANNALS_POSTGRES_URL` names.
+/// A server that the section starts, or the one that `ANNALS_POSTGRES_URL` names.
 pub(crate) struct Server<'p> {
     plan: &'p Plan,
     postgres: Postgres,
-    /// Where its programs are, if that is known.
+    /// The directory of PostgreSQL's programs, if it is known.
     programs: Option<PathBuf>,
 }
 
 impl<'p> Server<'p> {
-    /// Where there is none, says so: other sections need none.
+    /// Starts a server. If that is not possible, prints why and returns `None`: other sections can
+    /// run.
     pub(crate) fn start(plan: &'p Plan) -> Option<Self> {
         let source = match Source::find() {
             Ok(source) => source,
@@ -37,7 +38,7 @@ impl<'p> Server<'p> {
         };
         let mut options = Options::default();
         if source.is_ours() {
-            // What PostgreSQL has by default; for tests it would be less.
+            // The default of PostgreSQL. Servers for tests have less.
             options = options.with_durability().with_setting("shared_buffers", "128MB");
             options = options.with_parent(plan.place_of_all());
         }
@@ -61,14 +62,14 @@ impl<'p> Server<'p> {
         println!("\nPostgreSQL {}; {}", show("server_version"), settings.join(", "));
     }
 
-    /// One of PostgreSQL's programs.
+    /// The path of one of PostgreSQL's programs.
     fn program(&self, name: &str) -> PathBuf {
         let packaged = self.programs.as_ref().map(|programs| programs.join(name));
         packaged.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
     }
 
-    /// A new database, for one contender in one turn. To remove the one before it made a checkpoint,
-    /// so that none falls into a turn.
+    /// A new database for one contender in one turn. Dropping the previous database makes a
+    /// checkpoint, so that no checkpoint begins during a turn.
     pub(crate) fn database(&self) -> Database<'_> {
         let name = format!("annals_bench_{:016x}", fastrand::u64(..));
         execute(self.plan, self.postgres.url(), format!("CREATE DATABASE {name}"));
@@ -78,7 +79,7 @@ impl<'p> Server<'p> {
     }
 }
 
-/// A database that goes with this, whoever is still connected.
+/// A database that is dropped with this value, even if clients are still connected.
 pub(crate) struct Database<'s> {
     server: &'s Server<'s>,
     name: String,
@@ -86,17 +87,17 @@ pub(crate) struct Database<'s> {
 }
 
 impl Database<'_> {
-    /// Opens a store with the options that it has by default.
+    /// Opens a store with the default options.
     pub(crate) fn open(&self) -> Arc<PostgresStore> {
         Arc::new(self.server.plan.run(open(self.url.clone())))
     }
 
-    /// Runs statements, in one transaction unless one of them cannot be.
+    /// Runs statements in one transaction, unless one of them cannot run in a transaction.
     pub(crate) fn execute(&self, sql: impl Into<String>) {
         execute(self.server.plan, self.url.clone(), sql.into());
     }
 
-    /// The first row of an answer.
+    /// Runs a query. Returns the first row.
     pub(crate) fn one(&self, sql: &str) -> PgRow {
         one(self.server.plan, self.url.clone(), sql.to_owned())
     }

@@ -1,5 +1,5 @@
-//! Other crates that store events in PostgreSQL, beside annals-postgres. Each measures itself in a
-//! process of its own, in its turn, as those on SQLite do.
+//! Other crates that store events in PostgreSQL, beside annals-postgres. Each of them is measured
+//! by another program, as those on SQLite are.
 
 use annals_benches::Shape;
 
@@ -14,11 +14,11 @@ use crate::{
     report::{Figures, Target},
 };
 
-/// The peers, by the names that their program knows them by.
+/// The peers, by their names in that program.
 const PEERS: [&str; 3] = ["postgres-es", "disintegrate-postgres", "eventcore-postgres"];
 const ANNALS: &str = "annals-postgres";
 const WRITERS: [usize; 3] = [1, 8, 32];
-/// What their program reads, too.
+/// The streams to read: the peers' program reads streams of this shape, too.
 const READ: Shape = Shape { streams: 10, events: 1_000, together: 1 };
 
 pub(crate) fn run(plan: &Plan) {

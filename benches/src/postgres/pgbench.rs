@@ -1,4 +1,4 @@
-//! PostgreSQL's own load program, with an insert of the same rows and nothing around it.
+//! `pgbench`, PostgreSQL's own load program, with inserts of the same rows.
 
 use std::{
     fmt::Write,
@@ -14,24 +14,24 @@ use tokio::time::sleep;
 use super::{Database, Server, bare};
 use crate::plan::Plan;
 
-/// How long it is waited for until it has begun.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long `pgbench` may take until its first insert.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Pgbench(PathBuf);
 
 impl Pgbench {
-    /// Not everybody who has a server has it.
+    /// `None` if `pgbench` is not installed, which packages of the server may lack.
     pub(crate) fn find(server: &Server<'_>) -> Option<Self> {
         let program = server.program("pgbench");
         let found = Command::new(&program).arg("--version").stdout(Stdio::null()).status();
         if found.is_err() {
-            eprintln!("there is no pgbench; its figures are left out");
+            eprintln!("pgbench is not installed; its figures are left out");
         }
         found.ok().map(|_| Self(program))
     }
 
-    /// Rows a second. It is observed for as long as every other contender, and from outside: by the
-    /// sequence that its positions come from.
+    /// Measures `pgbench` in rows a second, by the sequence of the positions, so that the time is
+    /// the same as for the other contenders.
     pub(crate) fn rate(
         &self,
         plan: &Plan,
@@ -43,7 +43,7 @@ impl Pgbench {
         let place = plan.place();
         let script = place.path().join("insert.sql");
         std::fs::write(&script, insert(events)).unwrap();
-        let most = (PATIENCE + plan.warm_up() + plan.slice).as_secs() + 1;
+        let most = (START_TIMEOUT + plan.warm_up() + plan.slice).as_secs() + 1;
         let child = Command::new(&self.0)
             .args(["-M", "prepared", "-n", "-j", "2"])
             .args(["-D", "turn=0", "-D", &format!("id={}", uuid::Uuid::now_v7())])
@@ -63,7 +63,7 @@ impl Pgbench {
             let mut connection = PgConnection::connect(&url).await.unwrap();
             let begin = Instant::now();
             while taken(&mut connection).await == 0 {
-                assert!(begin.elapsed() < PATIENCE, "pgbench writes nothing");
+                assert!(begin.elapsed() < START_TIMEOUT, "pgbench inserts nothing");
                 sleep(Duration::from_millis(5)).await;
             }
             sleep(warm_up).await;
@@ -76,20 +76,20 @@ impl Pgbench {
         let rows: i64 = sqlx::Row::get(&database.one("SELECT count(*) FROM bare"), 0);
         assert!(
             rows + (clients * events) as i64 >= taken,
-            "pgbench took numbers, and wrote nothing"
+            "pgbench took positions, and inserted nothing"
         );
         rate
     }
 }
 
-/// How many positions were given out.
+/// How many positions the sequence has given.
 async fn taken(connection: &mut PgConnection) -> i64 {
     const TAKEN: &str = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END \
                          FROM bare_position_seq";
     sqlx::query_scalar(TAKEN).fetch_one(connection).await.unwrap()
 }
 
-/// Each client writes to streams of its own, as the writers of annals do.
+/// The script of `pgbench`. Each client inserts into its own streams, as the writers of annals do.
 fn insert(events: usize) -> String {
     let mut script = format!(
         "\\set stream :turn * {events} / {STREAM_EVENTS} * 1000 + :client_id\n\
@@ -110,7 +110,7 @@ fn insert(events: usize) -> String {
     script + ";\n"
 }
 
-/// It would go on for longer than it is wanted.
+/// Kills `pgbench` when it is dropped: `pgbench` was told to run longer than it is needed.
 struct Running(Child);
 
 impl Drop for Running {

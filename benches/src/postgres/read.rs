@@ -1,4 +1,4 @@
-//! Reads of PostgreSQL, beside the same statements through the bare drivers.
+//! Reads of PostgreSQL, beside reads of the same rows through the bare drivers.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -72,7 +72,7 @@ pub(crate) fn run(plan: &Plan) {
     figures.print();
 }
 
-/// A store with events, and statistics of its tables.
+/// Fills a store, and updates the statistics of its tables.
 pub(crate) fn filled(
     plan: &Plan,
     database: &Database<'_>,
@@ -85,7 +85,7 @@ pub(crate) fn filled(
     (store, ids.into())
 }
 
-/// One stream after another, each into memory as a whole: events a second.
+/// Measures reads of one stream after another into memory, in events a second.
 pub(crate) fn read_streams(plan: &Plan, store: Arc<PostgresStore>, ids: Arc<[StreamId]>) -> f64 {
     let mut turn = 0;
     plan.rate_of(move || {
@@ -95,7 +95,7 @@ pub(crate) fn read_streams(plan: &Plan, store: Arc<PostgresStore>, ids: Arc<[Str
     })
 }
 
-/// All events, one at a time.
+/// Reads all events, one at a time.
 fn read_all(plan: &Plan, store: Arc<PostgresStore>) -> f64 {
     plan.rate_of(move || {
         let mut events = store.read_all(ReadAll::default());
@@ -110,7 +110,7 @@ fn read_all(plan: &Plan, store: Arc<PostgresStore>) -> f64 {
     })
 }
 
-/// The same, by a subscription, which does not end by itself.
+/// Reads all events by a subscription, and stops after `total` events: it has no end of its own.
 fn catch_up(plan: &Plan, store: Arc<PostgresStore>, total: usize) -> f64 {
     plan.rate_of(move || {
         let store = store.clone();

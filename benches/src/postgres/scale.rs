@@ -1,5 +1,5 @@
-//! Whether appends to a PostgreSQL store of ten million events cost more than to one that is all
-//! but empty.
+//! Whether appends to a PostgreSQL store with ten million events take longer than to one that is
+//! almost empty.
 
 use std::time::Instant;
 
@@ -12,9 +12,9 @@ use crate::{
     report::{Figures, Target, figure},
 };
 
-/// Streams in the small store, so that there are some to append to.
+/// The number of streams in the small store, which has one event in each.
 const FEW: usize = 1_000;
-/// How many streams grow at the same time, where they have more than one event.
+/// How many streams grow at the same time, if they have more than one event.
 const TOGETHER: usize = 10;
 /// How many events are inserted by one statement.
 const CHUNK: usize = 1_000_000;
@@ -44,7 +44,7 @@ pub(crate) fn run(plan: &Plan) {
     }
     let turns = plan.turns(&contenders.iter().collect::<Vec<_>>());
     for (turn, (what, writers, to, is_large)) in turns.into_iter().enumerate() {
-        // A new one each time, since it would soon be no small one any more.
+        // A new small store for each turn: the appends would make it large.
         let new = (!is_large).then(|| filled(&server, small));
         let database = new.as_ref().unwrap_or(&full);
         let to = match to {
@@ -55,7 +55,7 @@ pub(crate) fn run(plan: &Plan) {
         let rate = plan.run(load.rate(database.open(), plan.warm_up(), plan.slice));
         figures.add(label(what, *is_large), rate);
         if *is_large {
-            // As the end of a small one does.
+            // Dropping a small store's database makes a checkpoint, so make one here, too.
             full.execute("CHECKPOINT");
         }
     }
@@ -72,13 +72,13 @@ fn label(what: &str, is_large: bool) -> String {
     format!("{what}; {}", if is_large { "large" } else { "small" })
 }
 
-/// A store with so many streams of so many events, which the server makes by itself: as appends would
-/// leave them, only sooner.
+/// A store with this many streams of this many events. The server generates the rows that appends
+/// would leave, which is faster.
 fn filled<'s>(server: &'s Server<'_>, (streams, events): (usize, usize)) -> Database<'s> {
     let database = server.database();
     drop(database.open());
     let total = streams * events;
-    // In turns: each stream has an event, then each its next.
+    // Interleaved: each stream gets one event, then each its second, and so on.
     let together = TOGETHER * events;
     let (data, metadata) = (data(), metadata());
     database.execute(format!(

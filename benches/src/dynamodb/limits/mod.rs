@@ -1,8 +1,8 @@
-//! What the design reaches under the limits that DynamoDB documents, as writers become more: by a
-//! model of the service and of the store, in virtual time. Nothing is sent and nobody sleeps; the
-//! same in every run.
+//! How the store's throughput grows with the number of writers under the limits that DynamoDB
+//! documents. A model of the service and of the store runs in virtual time: nothing is sent,
+//! nothing waits, and the result is the same in every run.
 
-#![allow(clippy::indexing_slicing, reason = "a model that is wrong has nothing to report")]
+#![allow(clippy::indexing_slicing, reason = "a model with a wrong index has nothing to report")]
 
 mod model;
 mod reader;
@@ -17,19 +17,19 @@ use crate::plan::Plan;
 const PROCESSES: [usize; 5] = [1, 4, 16, 64, 256];
 const APPENDERS: [usize; 2] = [1, 64];
 const STRIPES: [usize; 3] = [1, 4, 16];
-/// What the store has by default.
+/// The store's default.
 const WRITERS: usize = 4;
-/// An event of 200 B and the id of its stream, as the log has them; and one that is too long for the
-/// log, which has its size and type.
+/// An event of 200 B that the log holds whole; and one that is too long for the log, which then
+/// holds only the event's size and type.
 const HERE: Event = Event { in_log: 300, kilobytes: 1 };
 const THERE: Event = Event { in_log: 80, kilobytes: 1 };
 
 /// An append of one event.
 #[derive(Clone, Copy)]
 struct Event {
-    /// Bytes of its entry in the log.
+    /// The bytes of the event's entry in the log.
     in_log: usize,
-    /// What its own item is charged as.
+    /// The kilobytes that DynamoDB charges for the event's own item.
     kilobytes: usize,
 }
 
@@ -128,7 +128,7 @@ fn line(name: &str, load: &Load, figures: &Figures) {
     );
 }
 
-/// More than three digits is more than a model is good for.
+/// Rounds to three digits: the model is not more precise.
 fn rounded(value: f64) -> String {
     match value {
         v if v >= 100.0 => {

@@ -1,4 +1,4 @@
-//! The store: `commit.rs`, and the retries of `table.rs`.
+//! The model of the store: the writer of annals-dynamodb's log, and the retries of its requests.
 
 use std::collections::VecDeque;
 
@@ -12,45 +12,46 @@ use super::{
 use crate::report::percentile;
 
 const SEED: u64 = 7;
-/// As in the store.
+/// These are the store's constants.
 const MOST_SHARING: usize = 32;
 const PAUSE: (Time, Time) = (10 * MILLISECOND, SECOND);
 const RETRY_FOR: Time = 15 * SECOND;
-/// What a slot has around its entries, in bytes.
+/// The bytes of a slot besides its entries.
 const AROUND_SLOT: usize = 15;
-/// What an application does between two appends, at most.
+/// The longest pause of an application between two appends.
 const THINKS: Time = MILLISECOND;
-/// Until queues and limits are what they stay.
+/// The time until the queues and limits are in a steady state.
 const WARM_UP: Time = 10 * SECOND;
-/// The partition of the counter. The stripes are those before it.
+/// The number of the counter's partition. The stripes have the numbers before it.
 const fn counter(stripes: usize) -> usize {
     stripes
 }
 
-/// Who appends, and how.
+/// The load on the store.
 #[derive(Clone, Copy)]
 pub(super) struct Load {
     pub(super) processes: usize,
-    /// Of each process, each to a stream of its own, one append after the other.
+    /// The number of appenders in each process. Each appends to its own stream, one append after
+    /// the other.
     pub(super) appenders: usize,
-    /// None without an order.
+    /// `None` if the store keeps no order.
     pub(super) stripes: Option<usize>,
-    /// The most transactions of a process that are under way.
+    /// The most transactions that a process runs at the same time.
     pub(super) writers: usize,
     pub(super) event: Event,
-    /// Whether there is a subscriber.
+    /// True if there is a subscriber.
     pub(super) reader: bool,
-    /// Whether a limit that is nearly reached lets small requests pass and large ones not.
+    /// True if a limit refuses a request that needs more units than are left.
     pub(super) strict: bool,
     pub(super) seconds: u64,
 }
 
-/// What was counted after the warm-up.
+/// The counts after the warm-up.
 #[derive(Default)]
 pub(super) struct Figures {
     seconds: f64,
     pub(super) appends: u64,
-    /// Those written.
+    /// The number of slots that were written.
     pub(super) slots: u64,
     closed: u64,
     failed: u64,
@@ -58,7 +59,7 @@ pub(super) struct Figures {
     throttled: u64,
     units: f64,
     latencies: Vec<f64>,
-    /// From a slot's being written to the reader.
+    /// The times between writing a slot and reading it.
     delays: Vec<f64>,
 }
 
@@ -75,7 +76,7 @@ impl Figures {
         self.throttled as f64 / self.requests as f64
     }
 
-    /// Of 1,000 that were given out.
+    /// The number of closed slots in 1,000.
     pub(super) fn closed_slots(&self) -> f64 {
         self.closed as f64 * 1_000.0 / (self.slots + self.closed) as f64
     }
@@ -84,31 +85,31 @@ impl Figures {
         self.failed as f64 / (self.appends + self.failed) as f64
     }
 
-    /// Milliseconds.
+    /// In milliseconds.
     pub(super) fn latency(&self, share: f64) -> f64 {
         percentile(&self.latencies, share)
     }
 
-    /// Milliseconds.
+    /// In milliseconds.
     pub(super) fn delay(&self, share: f64) -> f64 {
         percentile(&self.delays, share)
     }
 }
 
-/// What is planned.
+/// A planned event of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
-    /// The numbers of an appender, and of a task.
+    /// An appender, by its number, begins an append. The next two have the number of a task.
     Begins(usize),
     Sends(usize),
     IsDone(usize),
     Looks(Look),
     Closes,
-    /// Counts from here on.
+    /// The warm-up ends, and the counts begin.
     Counts,
 }
 
-/// What became of a slot.
+/// The state of a slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
     GivenOut,
@@ -116,7 +117,7 @@ enum Slot {
     Closed,
 }
 
-/// Somebody whose requests are tried again: a writer of the log; or, without one, an appender.
+/// A task that retries its requests: a writer of the log, or, without an order, an appender.
 #[derive(Clone, Default)]
 struct Task {
     works: bool,
@@ -132,9 +133,9 @@ pub(super) struct Model {
     pub(super) rng: Rng,
     pub(super) service: Service,
     reader: Reader,
-    /// The slot of number n stands at n - 1.
+    /// The slot with number n is at index n - 1.
     slots: Vec<Slot>,
-    /// Those that wait, of each process.
+    /// The waiting appenders of each process.
     waiting: Vec<VecDeque<usize>>,
     tasks: Vec<Task>,
     /// When each appender began its append.
@@ -208,7 +209,7 @@ impl Model {
         }
     }
 
-    /// Appends that wait, for one slot.
+    /// Takes waiting appends for one slot.
     fn take(&mut self, task: usize) {
         let waiting = &mut self.waiting[task / self.load.writers];
         let group: Vec<_> = waiting.drain(..waiting.len().min(MOST_SHARING)).collect();
@@ -220,7 +221,7 @@ impl Model {
         }
     }
 
-    /// A request, tried for the first time.
+    /// Sends a request for the first time.
     fn try_for(&mut self, task: usize) {
         (self.tasks[task].began, self.tasks[task].pause) = (self.agenda.now, PAUSE.0);
         self.send(task);
@@ -246,13 +247,13 @@ impl Model {
         let task = &self.tasks[number];
         let event = self.load.event;
         let Some(stripes) = self.load.stripes else {
-            // One appender alone cannot reach the limit of its stream's key.
+            // A single appender cannot reach the limit of its stream's partition.
             return Write { key: None, others: event.kilobytes as f64, transaction: false };
         };
         let Some(slot) = task.slot else {
             return Write { key: Some((counter(stripes), 1.0)), others: 0.0, transaction: false };
         };
-        /// What a kilobyte costs in a transaction.
+        /// The units for a kilobyte in a transaction.
         const TWICE: usize = 2;
         let count = task.appenders.len();
         let in_log = (AROUND_SLOT + count * event.in_log).div_ceil(1024);
@@ -295,7 +296,7 @@ impl Model {
         }
     }
 
-    /// The call fails; whoever made it makes another.
+    /// The append fails. Its appender goes on with the next append.
     fn fail(&mut self, number: usize) {
         for appender in std::mem::take(&mut self.tasks[number].appenders) {
             self.figures.failed += 1;
@@ -336,7 +337,7 @@ impl Model {
         }
     }
 
-    /// The reader closes the slot that it waits for, or tries to.
+    /// The reader tries to close the slot that it waits for.
     fn close(&mut self) {
         let slot = self.reader.next;
         let stripe = self.load.stripes.map(|stripes| (slot % stripes, 1.0));

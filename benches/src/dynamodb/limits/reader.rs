@@ -1,4 +1,4 @@
-//! A subscriber to all, in a process of its own: `Slots` of `log.rs`.
+//! The model of a subscriber to all, in its own process, as annals-dynamodb reads slots.
 
 use std::collections::BTreeSet;
 
@@ -6,23 +6,23 @@ use fastrand::Rng;
 
 use super::service::{MILLISECOND, Time, latency};
 
-/// As in the store.
+/// These are the store's constants.
 const WINDOW: usize = 256;
 const LOOK: (Time, Time) = (5 * MILLISECOND, 50 * MILLISECOND);
 const CLOSE_AFTER: Time = 500 * MILLISECOND;
-/// How soon it looks for more while there is something.
+/// The pause before the reader looks for more slots, while there are new ones.
 const SOON: Time = 20 * MILLISECOND;
 
-/// A request of the reader that is answered.
+/// The kind of a reader's request that was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Look {
-    /// How many slots there are.
+    /// The number of slots.
     Counter,
-    /// Those of a window.
+    /// The slots of a window.
     Window,
-    /// The one that is missing.
+    /// The slot that is missing.
     Slot,
-    /// That one was closed, or was written before.
+    /// The missing slot was closed, or was written before that.
     Closed,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Reader {
     read_to: usize,
     missing: Option<Time>,
     pause: Time,
-    /// The pause before it tries again to close a slot.
+    /// The pause before the reader tries again to close a slot.
     before_close: Time,
 }
 
@@ -50,7 +50,8 @@ impl Reader {
         }
     }
 
-    /// What it looks at next, and how long it waits before; none where it closes the next slot.
+    /// The reader's next request, and the pause before it. `None` if the reader closes the next
+    /// slot.
     pub(super) fn after(
         &mut self,
         look: Look,
@@ -90,7 +91,7 @@ impl Reader {
         if self.read_to < self.to {
             return Some((0, Look::Window));
         }
-        // What was not there yet is read once more.
+        // Slots that were not written yet are read once more.
         self.read_to = self.next - 1;
         Some((SOON, Look::Counter))
     }

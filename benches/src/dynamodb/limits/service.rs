@@ -1,30 +1,30 @@
-//! The service: what it admits, and how long it takes.
+//! The model of DynamoDB: which requests it admits, and how long they take.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use fastrand::Rng;
 
-/// Microseconds since the beginning.
+/// Microseconds since the model began.
 pub(super) type Time = u64;
 pub(super) const MILLISECOND: Time = 1_000;
 pub(super) const SECOND: Time = 1_000_000;
 
-/// What one partition key, or all of those in one partition, take: write units a second.
+/// The limit of one partition, in write units a second.
 const OF_PARTITION: f64 = 1_000.0;
-/// What a table with on-demand billing takes, unless its quota is raised.
+/// The default limit of a table with on-demand billing, in write units a second.
 const OF_TABLE: f64 = 40_000.0;
-/// How long a request on one item takes on average, and a transaction.
+/// The average time of a request for one item, and of a transaction.
 const SINGLE: Time = 5 * MILLISECOND;
 const TRANSACTION: Time = 12 * MILLISECOND;
-/// What a request takes at least, as a part of the average; what is above it is by chance
-/// (exponentially distributed), so that one in a hundred takes twice as long as the average.
+/// The least time of a request, as a part of the average. The rest is random with an exponential
+/// distribution, so that one request in a hundred takes twice as long as the average.
 const LEAST: f64 = 0.7;
 
-/// A limit on units a second, of which those of one second are kept. The service keeps those of five
-/// minutes where it can, and promises none.
+/// A limit on units a second. Unused units of one second are kept; DynamoDB keeps those of five
+/// minutes if it can, but promises none.
 ///
-/// A request passes while anything is left, and what it takes beyond that is missing later; where it
-/// is `strict`, it passes only while as much is left as it takes.
+/// A request passes if any unit is left, and later requests lack the units that it takes beyond
+/// that. If the limit is strict, a request passes only if as many units are left as it takes.
 #[derive(Clone, Copy)]
 struct Bucket {
     rate: f64,
@@ -45,10 +45,10 @@ impl Bucket {
     }
 }
 
-/// Units to be written under a key that matters, if it does, and under others.
+/// A write request: the units for a partition whose limit matters, if there is one, and the others.
 #[derive(Clone, Copy)]
 pub(super) struct Write {
-    /// The number of a partition, and units.
+    /// The number of the partition, and the units.
     pub(super) key: Option<(usize, f64)>,
     pub(super) others: f64,
     pub(super) transaction: bool,
@@ -70,7 +70,7 @@ impl Service {
         Self { partitions, table, strict, requests: 0, throttled: 0, units: 0.0 }
     }
 
-    /// Whether a request is done, all of it. One that is not costs nothing.
+    /// True if the service executes the request. A refused request consumes no unit.
     pub(super) fn admits(&mut self, now: Time, write: Write) -> bool {
         self.requests += 1;
         let units = write.others + write.key.map_or(0.0, |(_, units)| units);
@@ -96,14 +96,14 @@ impl Service {
     }
 }
 
-/// How long an answer takes; that of a refusal is no transaction's.
+/// The time until an answer. A refusal takes as long as a request for one item.
 pub(super) fn latency(rng: &mut Rng, transaction: bool) -> Time {
     let average = if transaction { TRANSACTION } else { SINGLE } as f64;
     let chance = -(1.0 - rng.f64()).ln();
     (average * (LEAST + (1.0 - LEAST) * chance)) as Time
 }
 
-/// What happens next. What happens at the same time, happens in the order in which it was planned.
+/// The planned events. Events at the same time happen in the order in which they were planned.
 pub(super) struct Agenda<E> {
     planned: BinaryHeap<Reverse<(Time, u64, E)>>,
     next: u64,
