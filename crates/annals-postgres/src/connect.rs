@@ -37,7 +37,7 @@ impl PostgresStore {
     /// * [`ErrorKind::InvalidInput`] for options that cannot work.
     /// * [`ErrorKind::Denied`] for wrong credentials, and if the role may not create what is
     ///   missing.
-    /// * [`ErrorKind::Incompatible`] if the database does not exist, if the schema holds tables of
+    /// * [`ErrorKind::Incompatible`] if the server is a standby, if the database does not exist, if the schema holds tables of
     ///   another program, and if a newer annals created the schema, which is then left as it is.
     /// * [`ErrorKind::Unavailable`] if the server cannot be reached.
     pub async fn open(config: PostgresConfig) -> Result<Self> {
@@ -103,7 +103,7 @@ impl PostgresStore {
         // (sqlx 0.9.0), so this connection must not go back to the pool.
         connection.close_on_drop();
         session::check_pooler(&mut connection, probe).await?;
-        session::check_settings(&mut connection).await?;
+        session::check_server(&mut connection).await?;
         migrate::run(&mut connection, &options.schema, options.migrate).await?;
         drop(connection);
         let database = Arc::new(Database::new(connections, &options).await?);

@@ -16,7 +16,11 @@ use std::{
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
 use tokio::{runtime::Handle, sync::Notify, task::AbortHandle};
 
-use crate::{error::has_lost_connection, sql::Statement};
+use crate::{
+    error::{has_lost_connection, standby},
+    session,
+    sql::Statement,
+};
 
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -85,12 +89,27 @@ impl Connections {
         loop {
             tokio::select! {
                 biased;
-                made = &mut acquiring => return Ok(PooledConnection::new(self, made?, false)),
+                made = &mut acquiring => return self.checked(made?).await,
                 () = self.returned.notified() => {}
             }
             let idle = self.idle().pop();
             if let Some(connection) = idle {
                 return Ok(PooledConnection::new(self, connection, true));
+            }
+        }
+    }
+
+    /// Refuses a connection to a standby. A connection to a primary stays one: a server that becomes
+    /// a standby has to restart.
+    async fn checked(
+        self: &Arc<Self>,
+        mut connection: PoolConnection<Postgres>,
+    ) -> sqlx::Result<PooledConnection> {
+        match self.with_timeout(session::is_standby(&mut connection)).await {
+            Ok(false) => Ok(PooledConnection::new(self, connection, false)),
+            checked => {
+                connection.close_on_drop();
+                Err(checked.err().unwrap_or_else(standby))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Turns errors of PostgreSQL and sqlx into errors of annals, for the whole crate.
 
-use std::io;
+use std::{fmt, io};
 
 use annals_core::{Error, ErrorKind, Result, adapter};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -13,6 +13,26 @@ pub(crate) const BACKEND: &str = "postgres";
 pub(crate) const POOLER: &str = "a connection pooler between this program and the server pools \
      transactions, so that prepared statements and LISTEN are lost; set it to pool sessions, or \
      connect to the server directly";
+
+/// Says what to do about a standby.
+pub(crate) const STANDBY: &str = "the server is a standby: it takes no writes, and does not know which \
+     appends are under way on the primary, so that readers would skip events; connect to the primary";
+
+/// The error for a connection that turns out to lead to a standby.
+pub(crate) fn standby() -> sqlx::Error {
+    sqlx::Error::Configuration(Box::new(Standby))
+}
+
+#[derive(Debug)]
+struct Standby;
+
+impl fmt::Display for Standby {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server is in recovery")
+    }
+}
+
+impl std::error::Error for Standby {}
 
 /// Adds the backend and the operation to an error.
 pub(crate) fn context(operation: &'static str) -> impl Fn(Error) -> Error {
@@ -66,6 +86,10 @@ pub(crate) fn driver(error: sqlx::Error) -> Error {
              allow the pool more connections",
         ),
         sqlx::Error::PoolClosed => (ErrorKind::Unavailable, "the connection pool was closed"),
+        // A standby may be promoted, or the name may lead to the primary again.
+        sqlx::Error::Configuration(error) if error.is::<Standby>() => {
+            (ErrorKind::Unavailable, STANDBY)
+        }
         sqlx::Error::Configuration(_) => {
             (ErrorKind::InvalidInput, "the connection options are invalid")
         }
@@ -167,6 +191,7 @@ pub(crate) fn copy_if_unreachable(error: &Error) -> Option<Error> {
     let same = match source {
         sqlx::Error::PoolTimedOut => sqlx::Error::PoolTimedOut,
         sqlx::Error::PoolClosed => sqlx::Error::PoolClosed,
+        sqlx::Error::Configuration(error) if error.is::<Standby>() => standby(),
         sqlx::Error::Io(error) => io::Error::new(error.kind(), error.to_string()).into(),
         _ => return None,
     };

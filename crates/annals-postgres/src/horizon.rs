@@ -14,12 +14,13 @@ use std::{
     time::Duration,
 };
 
-use annals_core::{Position, adapter::Backoff};
+use annals_core::{Position, Result, adapter::Backoff};
 use sqlx::Row;
 use tokio::sync::Mutex;
 
 use crate::{
     connections::Connections,
+    error::{driver, standby},
     sql::{Sql, query},
 };
 
@@ -85,7 +86,7 @@ impl Horizon {
     }
 
     /// Asks the server once. Whatever was committed before this call is settled, or behind a gap.
-    pub(crate) async fn ask(&self) -> sqlx::Result<Watermarks> {
+    pub(crate) async fn ask(&self) -> Result<Watermarks> {
         let before = self.asked.load(Ordering::Acquire);
         let mut known = self.known.lock().await;
         // Two others must have asked meanwhile: the first of them may have begun before this call.
@@ -94,9 +95,15 @@ impl Horizon {
         }
         let settled = known.watermarks.settled;
         let statement = || query(&self.sql.horizon).bind(self.lock_key).bind(settled);
-        let row = self.connections.row(statement).await?;
-        let (settled, visible): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let in_flight: Option<Vec<String>> = row.try_get(2)?;
+        let row = self.connections.row(statement).await.map_err(driver)?;
+        let decode = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
+        let answer: sqlx::Result<(i64, i64, Option<Vec<String>>, bool)> = decode();
+        let (settled, visible, in_flight, is_standby) = answer.map_err(driver)?;
+        if is_standby {
+            // Another statement on this connection would be answered by the standby as well.
+            self.connections.close_idle();
+            return Err(driver(standby()));
+        }
         known.learn(settled, visible, in_flight.into_iter().flatten().collect());
         self.asked.fetch_add(1, Ordering::AcqRel);
         Ok(known.watermarks)
@@ -104,7 +111,7 @@ impl Horizon {
 
     /// Waits until everything that was committed before this call is settled. That takes at most as
     /// long as the appends that are under way now.
-    pub(crate) async fn reach(&self) -> sqlx::Result<Position> {
+    pub(crate) async fn reach(&self) -> Result<Position> {
         let first = self.ask().await?;
         let mut watermarks = first;
         let mut backoff = backoff();

@@ -72,6 +72,8 @@
 //! * Its isolation level is READ COMMITTED, PostgreSQL's default. The store sets it on its own
 //!   connections; an application's pool must have it.
 //! * It is the primary. A standby takes no writes, and does not know which appends are under way.
+//!   Opening a store on a standby fails. If a connection that is made later leads to a standby, the
+//!   call fails with `Unavailable`, and a subscription waits for the primary.
 //! * It allows [`PostgresConfig::connections`] connections, one of which listens.
 //! * A connection pooler in front of it pools sessions, as PgBouncer does with `pool_mode=session`.
 //!   Opening a store behind a pooler of transactions fails, as far as the store can find that out.

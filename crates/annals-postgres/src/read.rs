@@ -10,7 +10,6 @@ use async_trait::async_trait;
 
 use crate::{
     database::Database,
-    error::driver,
     rows::Decoder,
     sql::{Sql, query},
 };
@@ -47,7 +46,7 @@ impl Pages for StreamPages {
         if self.is_live {
             // Asked before the events are read, so that every event up to this position is visible
             // to the statement that reads them.
-            page.considered = self.database.horizon.ask().await.map_err(driver)?.settled();
+            page.considered = self.database.horizon.ask().await?.settled();
         }
         let forwards = self.options.direction == Direction::Forwards;
         let Sql { stream_forwards, stream_backwards, .. } = &*self.database.sql;

@@ -8,7 +8,7 @@ use annals_core::{
 };
 use async_trait::async_trait;
 
-use crate::{database::Database, error::driver, horizon, rows::Decoder, sql::query};
+use crate::{database::Database, horizon, rows::Decoder, sql::query};
 
 /// How many positions one statement looks at if no index helps, which takes some milliseconds.
 const SCANNED_POSITIONS: u64 = 16_384;
@@ -93,7 +93,7 @@ impl AllPages {
     async fn ask(&self) -> Result<(Position, bool)> {
         let mut backoff = horizon::backoff();
         loop {
-            let watermarks = self.database.horizon.ask().await.map_err(driver)?;
+            let watermarks = self.database.horizon.ask().await?;
             if watermarks.settled() > self.from || !watermarks.has_gap() {
                 return Ok((watermarks.settled(), !watermarks.has_gap()));
             }
@@ -170,7 +170,7 @@ impl Pages for AllPages {
                 settled
             }
             Some(_) => return Ok(empty),
-            None => self.database.horizon.reach().await.map_err(driver)?,
+            None => self.database.horizon.reach().await?,
         };
         self.settled = Some(settled);
         if settled <= self.from {

@@ -3,7 +3,7 @@
 use annals_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use crate::error::{POOLER, driver, has_lost_connection};
+use crate::error::{POOLER, STANDBY, driver, has_lost_connection};
 
 const READ_COMMITTED: &str = "read committed";
 
@@ -19,8 +19,16 @@ pub(crate) async fn set_up(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(text).execute(connection).await.map(drop)
 }
 
-/// Refuses a database whose settings would break the store's promises.
-pub(crate) async fn check_settings(connection: &mut PgConnection) -> Result<()> {
+/// Whether the server is a standby.
+pub(crate) async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::raw_sql("SELECT pg_is_in_recovery()").fetch_one(connection).await?.try_get(0)
+}
+
+/// Refuses a server or a database that would break the store's promises.
+pub(crate) async fn check_server(connection: &mut PgConnection) -> Result<()> {
+    if is_standby(connection).await.map_err(driver)? {
+        return Err(Error::new(ErrorKind::Incompatible, STANDBY));
+    }
     let text = "SELECT current_setting('server_encoding'), \
                 current_setting('default_transaction_isolation')";
     let row = sqlx::query(text).fetch_one(connection).await.map_err(driver)?;

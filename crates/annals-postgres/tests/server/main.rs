@@ -25,6 +25,7 @@ mod pooler;
 mod privileges;
 mod projection;
 mod schema;
+mod standby;
 mod tls;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         privileges::TESTS,
         projection::TESTS,
         schema::TESTS,
+        standby::TESTS,
         tls::TESTS,
     ])
 }
