@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{Position, Result};
+use annals_core::{Error, ErrorKind, Position, Result};
 use sqlx::Row;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     horizon::Horizon,
     notify::Notifier,
     page::PageReader,
-    sql::{Sql, query},
+    sql::{Sql, query, quoted},
 };
 
 /// The connections, statements and tasks of one store, shared by its handles, reads and
@@ -30,6 +30,9 @@ pub(crate) struct Database {
 
 impl Database {
     /// The database of a store whose schema is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Incompatible`] if the sequence of positions would give a position twice.
     pub(crate) async fn new(
         connections: Arc<Connections>,
         options: &PostgresOptions,
@@ -37,6 +40,7 @@ impl Database {
         let sql = Arc::new(Sql::new(&options.schema));
         let row = connections.row(|| query(&sql.store)).await;
         let lock_key = row.and_then(|row| row.try_get(0)).map_err(driver)?;
+        check_positions(&connections, &sql, &options.schema).await?;
         Ok(Self {
             notifier: Notifier::new(connections.clone(), &options.schema, options.poll_interval),
             horizon: Horizon::new(connections.clone(), sql.clone(), lock_key),
@@ -52,4 +56,24 @@ impl Database {
         let row = self.connections.row(|| query(&self.sql.last_position)).await;
         row.and_then(|row| row.try_get(0)).map(Position::from_i64).map_err(driver)
     }
+}
+
+/// Refuses a store whose sequence is behind its events, as after a restore of the data alone, or
+/// after a switch to a logical replica: positions would be given again, and readers that are beyond
+/// them would skip their events.
+async fn check_positions(connections: &Arc<Connections>, sql: &Sql, schema: &str) -> Result<()> {
+    let row = connections.row(|| query(&sql.positions)).await.map_err(driver)?;
+    let decode = || Ok((row.try_get(0)?, row.try_get(1)?));
+    let (greatest, last_given): (i64, Option<i64>) = decode().map_err(driver)?;
+    if last_given.is_none_or(|last_given| last_given >= greatest) {
+        return Ok(());
+    }
+    let message = format!(
+        "the sequence `positions` of the schema {schema:?} is behind the table `events`, which has \
+         an event at position {greatest}, so that positions would be given twice; run `SELECT \
+         setval('{}.positions', {greatest})`, or with a greater number if a checkpoint or a removed \
+         event has one",
+        quoted(schema)
+    );
+    Err(Error::new(ErrorKind::Incompatible, message))
 }

@@ -73,6 +73,11 @@ impl From<Failure> for Error {
 /// appendix "PostgreSQL Error Codes" in PostgreSQL's documentation.
 pub(crate) fn driver(error: sqlx::Error) -> Error {
     let (kind, message) = match &error {
+        sqlx::Error::Database(_) if is_position_taken(&error) => (
+            ErrorKind::Incompatible,
+            "the sequence `positions` has given a position that an event has already; stop writing, \
+             and open the store again, which says how to mend it",
+        ),
         sqlx::Error::Database(_) => database(code(&error).unwrap_or_default()),
         // sqlx reports what rustls refuses as an I/O error of this kind.
         sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => no_tls(),
@@ -201,7 +206,14 @@ pub(crate) fn copy_if_unreachable(error: &Error) -> Option<Error> {
 /// Whether the transaction wrote nothing because another one got in its way, so that it may succeed
 /// if it is sent again: serialization failure, deadlock, unique violation.
 pub(crate) fn is_race(error: &sqlx::Error) -> bool {
-    matches!(code(error), Some("40001" | "40P01" | "23505"))
+    matches!(code(error), Some("40001" | "40P01" | "23505")) && !is_position_taken(error)
+}
+
+/// Whether the sequence gave an append a position that an event has already. Sending the append
+/// again would only take the next position, until it falls into the place of a removed event.
+fn is_position_taken(error: &sqlx::Error) -> bool {
+    code(error) == Some("23505")
+        && error.as_database_error().is_some_and(|error| error.constraint() == Some("events_pkey"))
 }
 
 /// The database holds something that no store writes.

@@ -50,6 +50,15 @@ macro_rules! statements {
     };
 }
 
+/// The last position that the sequence has given, 0 if it has given no position; NULL if the role
+/// may not know it.
+macro_rules! last_given {
+    () => {
+        "CASE WHEN has_sequence_privilege('{schema}.positions', 'USAGE, SELECT') \
+             THEN coalesce(pg_sequence_last_value('{schema}.positions'), 0) END"
+    };
+}
+
 /// The columns that `rows::Decoder::event` reads, in this order.
 macro_rules! event_columns {
     () => {
@@ -141,6 +150,10 @@ macro_rules! of_types {
 
 statements! {
     store: "SELECT lock_key FROM {schema}.store";
+    /// The greatest position of an event, and the last one that the sequence has given, unless the
+    /// role may not know it.
+    positions: concat!("SELECT coalesce(max(position), 0), ", last_given!(), " \
+        FROM {schema}.events");
     append: "SELECT written, states, versions, deletions, seen_at, positions \
         FROM {schema}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
     append_one: "SELECT written, stream_state, stream_version, deletion, seen, event_position \

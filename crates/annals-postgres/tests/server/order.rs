@@ -4,8 +4,9 @@
 use std::collections::{BTreeSet, HashSet};
 
 use annals_core::{
-    Append, Category, EventStore, EventStoreExt, EventType, ExpectedVersion, Filter, NewEvent,
-    Position, ReadAll, RecordedEvent, Start, StreamState, Subscribe, TryStreamExt, Version,
+    Append, Category, ErrorKind, EventStore, EventStoreExt, EventType, ExpectedVersion, Filter,
+    NewEvent, Position, ReadAll, RecordedEvent, Start, StreamState, Subscribe, TransferStore,
+    TryStreamExt, Version,
 };
 use annals_postgres::{
     PostgresStore,
@@ -27,6 +28,7 @@ tests! { "order":
     Any reads_wait_for_the_appends_under_way_and_for_no_later_ones;
     Any a_killed_writer_holds_nobody_up;
     Any positions_go_on_after_the_newest_events_were_removed;
+    Any a_sequence_behind_its_events_is_refused;
 }
 
 const HESITANT: u64 = 8;
@@ -384,4 +386,52 @@ async fn positions_go_on_after_the_newest_events_were_removed() -> Tested {
     assert_eq!(left.len(), 3);
     assert!(left.iter().all(|position| given.contains(position)));
     place.remove().await
+}
+
+/// The statement in the error with which a store whose sequence is behind refuses to open.
+async fn mending(place: &Place) -> Result<String, BoxError> {
+    let error = place.open().await.expect_err("the sequence is behind");
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
+    let text = error.to_string();
+    let statement = text.split('`').find(|part| part.starts_with("SELECT setval"));
+    Ok(statement.ok_or(text.clone())?.to_owned())
+}
+
+async fn a_sequence_behind_its_events_is_refused() -> Tested {
+    const BEHIND: &str = "ALTER SEQUENCE {schema}.positions RESTART";
+    // The removed events leave places for the positions that are given again.
+    let place = Place::shared().await?;
+    let store = place.open().await?;
+    for stream in ["a-1", "b-1"] {
+        store.append_to(stream, ExpectedVersion::NoStream, (0..6).map(event)).await?;
+    }
+    store.delete(&id("a-1"), ExpectedVersion::Any).await?;
+    place.execute(BEHIND).await?;
+    let statement = mending(&place).await?;
+    place.execute(&statement).await?;
+    let mended = place.open().await?;
+    assert_eq!(append(&mended, "c-1").await?, 13);
+    place.remove().await?;
+
+    // A store that is open finds out when a position is taken, and does not look for a free one.
+    let place = Place::shared().await?;
+    let store = place.open().await?;
+    store.append_to("a-1", ExpectedVersion::NoStream, (0..6).map(event)).await?;
+    place.execute(BEHIND).await?;
+    for _ in 0..2 {
+        let error = store.append_to("b-1", ExpectedVersion::Any, [event(1)]).await;
+        let error = error.expect_err("the position is taken");
+        assert_eq!((error.kind(), error.outcome_unknown()), (ErrorKind::Incompatible, false));
+        let error = store.import(imported("c-1")).await.expect_err("the position is taken");
+        assert_eq!((error.kind(), error.outcome_unknown()), (ErrorKind::Incompatible, false));
+    }
+    assert_eq!(everything(&store).await?.len(), 6);
+    place.execute(&mending(&place).await?).await?;
+    assert_eq!(append(&store, "b-1").await?, 7);
+    place.remove().await
+}
+
+fn imported(stream: &str) -> Vec<RecordedEvent> {
+    let at = event(1).recorded(id(stream), Version::FIRST, Position::START, Default::default());
+    vec![at]
 }
