@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-use annals_core::{Position, Result, adapter::Backoff};
-use sqlx::Row;
+use annals_core::{Error, ErrorKind, Position, Result, adapter::Backoff};
+use sqlx::{Row, postgres::PgRow};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -86,23 +86,28 @@ impl Horizon {
     }
 
     /// Asks the server once. Whatever was committed before this call is settled, or behind a gap.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Incompatible`] if the server has lost positions that were settled before.
     pub(crate) async fn ask(&self) -> Result<Watermarks> {
-        let before = self.asked.load(Ordering::Acquire);
+        let asked = self.asked.load(Ordering::Acquire);
         let mut known = self.known.lock().await;
         // Two others must have asked meanwhile: the first of them may have begun before this call.
-        if self.asked.load(Ordering::Acquire) >= before + 2 {
+        if self.asked.load(Ordering::Acquire) >= asked + 2 {
             return Ok(known.watermarks);
         }
-        let settled = known.watermarks.settled;
-        let statement = || query(&self.sql.horizon).bind(self.lock_key).bind(settled);
+        let before = known.watermarks.settled;
+        let statement = || query(&self.sql.horizon).bind(self.lock_key).bind(before);
         let row = self.connections.row(statement).await.map_err(driver)?;
-        let decode = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
-        let answer: sqlx::Result<(i64, i64, Option<Vec<String>>, bool)> = decode();
-        let (settled, visible, in_flight, is_standby) = answer.map_err(driver)?;
+        let Answer { settled, visible, in_flight, is_standby, last_given } =
+            Answer::decode(&row).map_err(driver)?;
         if is_standby {
             // Another statement on this connection would be answered by the standby as well.
             self.connections.close_idle();
             return Err(driver(standby()));
+        }
+        if let Some(last_given) = last_given.filter(|last_given| *last_given < before) {
+            return Err(lost_positions(before, last_given));
         }
         known.learn(settled, visible, in_flight.into_iter().flatten().collect());
         self.asked.fetch_add(1, Ordering::AcqRel);
@@ -121,6 +126,39 @@ impl Horizon {
         }
         Ok(watermarks.settled())
     }
+}
+
+/// The row of the statement `horizon`.
+struct Answer {
+    settled: i64,
+    visible: i64,
+    in_flight: Option<Vec<String>>,
+    is_standby: bool,
+    /// The last position that the sequence has given, unless the role may not know it.
+    last_given: Option<i64>,
+}
+
+impl Answer {
+    fn decode(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            settled: row.try_get(0)?,
+            visible: row.try_get(1)?,
+            in_flight: row.try_get(2)?,
+            is_standby: row.try_get(3)?,
+            last_given: row.try_get(4)?,
+        })
+    }
+}
+
+/// The error after a fail-over to an asynchronous replica, or a restore, under an open store: new
+/// events would get positions that readers have passed, and so be skipped.
+fn lost_positions(settled: i64, last_given: i64) -> Error {
+    let message = format!(
+        "this store has seen events up to position {settled}, and the server has given positions \
+         up to {last_given} only: it has lost commits, and gives their positions again; open the \
+         store again, and reset every consumer whose checkpoint is above {last_given}"
+    );
+    Error::new(ErrorKind::Incompatible, message)
 }
 
 impl Known {

@@ -74,6 +74,10 @@
 //! * It is the primary. A standby takes no writes, and does not know which appends are under way.
 //!   Opening a store on a standby fails. If a connection that is made later leads to a standby, the
 //!   call fails with `Unavailable`, and a subscription waits for the primary.
+//! * It never gives a position twice. If a restore has left the sequence of positions behind the
+//!   events, opening the store fails and says how to mend it. After a fail-over that loses events
+//!   which readers have passed, reads and subscriptions end with an error, as long as the positions
+//!   of these events have not been given again.
 //! * It allows [`PostgresConfig::connections`] connections, one of which listens.
 //! * A connection pooler in front of it pools sessions, as PgBouncer does with `pool_mode=session`.
 //!   Opening a store behind a pooler of transactions fails, as far as the store can find that out.

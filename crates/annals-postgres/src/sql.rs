@@ -168,8 +168,8 @@ statements! {
             JOIN {schema}.streams AS s ON s.id = e.stream \
             WHERE s.name = a.name AND e.version BETWEEN a.first AND a.last \
                 AND e.version > s.removed_to OFFSET 0) AS f";
-    horizon: "SELECT settled, visible, in_flight, pg_is_in_recovery() \
-        FROM {schema}.horizon($1, $2)";
+    horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!(), " \
+        FROM {schema}.horizon($1, $2)");
     remove: "SELECT {schema}.remove($1, $2, $3, $4, $5, $6, $7)";
     /// Deletes some of the events that were removed.
     clean_up: "WITH deleted AS (DELETE FROM {schema}.events WHERE position = ANY (ARRAY( \

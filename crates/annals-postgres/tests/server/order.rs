@@ -4,9 +4,9 @@
 use std::collections::{BTreeSet, HashSet};
 
 use annals_core::{
-    Append, Category, ErrorKind, EventStore, EventStoreExt, EventType, ExpectedVersion, Filter,
-    NewEvent, Position, ReadAll, RecordedEvent, Start, StreamState, Subscribe, TransferStore,
-    TryStreamExt, Version,
+    Append, Category, Error, ErrorKind, EventStore, EventStoreExt, EventType, ExpectedVersion,
+    Filter, NewEvent, Position, ReadAll, RecordedEvent, Start, StreamState, Subscribe,
+    TransferStore, TryStreamExt, Version,
 };
 use annals_postgres::{
     PostgresStore,
@@ -29,6 +29,7 @@ tests! { "order":
     Any a_killed_writer_holds_nobody_up;
     Any positions_go_on_after_the_newest_events_were_removed;
     Any a_sequence_behind_its_events_is_refused;
+    Any readers_end_if_positions_they_have_passed_are_lost;
 }
 
 const HESITANT: u64 = 8;
@@ -434,4 +435,36 @@ async fn a_sequence_behind_its_events_is_refused() -> Tested {
 fn imported(stream: &str) -> Vec<RecordedEvent> {
     let at = event(1).recorded(id(stream), Version::FIRST, Position::START, Default::default());
     vec![at]
+}
+
+/// After a fail-over to an asynchronous replica, positions are given again that readers have passed.
+async fn readers_end_if_positions_they_have_passed_are_lost() -> Tested {
+    let place = Place::shared().await?;
+    let store = place.open().await?;
+    let mut live = [
+        Listener::on(&store, Subscribe::default()).await?,
+        Listener::on(&store, Subscribe::to(id("a-1"))).await?,
+    ];
+    for position in 1..=9 {
+        assert_eq!(append(&store, "a-1").await?, position);
+        for live in &mut live {
+            assert_eq!(live.next().await?, position);
+        }
+    }
+    // A replica that lacks the last commits.
+    place.execute("DELETE FROM {schema}.events WHERE position > 4").await?;
+    place.execute("SELECT setval('{schema}.positions', 4)").await?;
+    let other = place.open().await?;
+    assert_eq!(append(&other, "a-1").await?, 5);
+    for live in &mut live {
+        let error = live.next().await.expect_err("the subscription goes on");
+        let error = error.downcast_ref::<Error>().ok_or("another error")?;
+        assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("position 9") && text.contains("above 5"), "{text}");
+    }
+    let read = store.read_all(ReadAll::default()).try_collect::<Vec<_>>().await;
+    assert_eq!(read.expect_err("the read goes on").kind(), ErrorKind::Incompatible);
+    assert_eq!(positions(&other).await?, [1, 2, 3, 4, 5]);
+    place.remove().await
 }
