@@ -113,7 +113,9 @@ impl Postgres {
     /// If the server was not started here, or is not running.
     pub async fn kill(&self) -> Result<(), BoxError> {
         match &self.server {
-            Server::Given => Err(format!("{} names this server, which was not started here", source::URL).into()),
+            Server::Given => {
+                Err(format!("{} names this server, which was not started here", source::URL).into())
+            }
             Server::Local(local) => local.clone().kill().await,
             Server::Docker(docker) => docker.kill().await,
         }
@@ -126,7 +128,9 @@ impl Postgres {
     /// If the server was not started here, or does not come up, with the end of its log.
     pub async fn start_again(&self) -> Result<(), BoxError> {
         match &self.server {
-            Server::Given => Err(format!("{} names this server, which was not started here", source::URL).into()),
+            Server::Given => {
+                Err(format!("{} names this server, which was not started here", source::URL).into())
+            }
             Server::Local(local) => local.clone().start_again().await,
             Server::Docker(docker) => docker.start_again().await,
         }?;

@@ -68,7 +68,9 @@ impl Options {
             }
         }
         match self.settings.iter().find(|(_, value)| value.contains(['\n', '\0'])) {
-            Some((name, _)) => Err(format!("the value of the setting {name} is more than one line").into()),
+            Some((name, _)) => {
+                Err(format!("the value of the setting {name} is more than one line").into())
+            }
             None => Ok(()),
         }
     }
