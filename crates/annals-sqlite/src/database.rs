@@ -1,7 +1,6 @@
 //! The database, and connections to it.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -14,6 +13,7 @@ use crate::{
     busy::BusyRetry,
     config::{Location, SqliteConfig, Synchronous},
     error::{Failure, driver},
+    files::OpenFiles,
     migrate,
     sql::Sql,
 };
@@ -37,7 +37,10 @@ pub(crate) struct Database {
 
 #[derive(Debug)]
 enum Place {
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        files: OpenFiles,
+    },
     Memory {
         uri: String,
         /// An in-memory database lives as long as a connection to it is open. This connection keeps
@@ -55,56 +58,59 @@ impl Database {
     pub(crate) fn open(config: SqliteConfig) -> Result<(Self, Connection)> {
         config.check()?;
         let sql = Sql::new(&config.prefix);
-        let mut busy = BusyRetry::new(config.busy_timeout);
-        let (place, create) = match &config.location {
-            Location::File(path) => (Place::File(check_path(path, config.create)?), config.create),
+        let (place, writer) = match &config.location {
+            Location::File(path) => {
+                let path = check_path(path, config.create)?;
+                let connect = || connect(&path, OpenFlags::empty(), config.create);
+                let writer = open_writer(connect, &config, &sql)?;
+                let files = OpenFiles::of(&path).map_err(|e| {
+                    let message = "the files of the database cannot be examined";
+                    Error::new(ErrorKind::Unavailable, message).with_source(e)
+                })?;
+                (Place::File { path, files }, writer)
+            }
             Location::Memory => {
                 let uri = format!("file:/annals-{}?vfs=memdb", Uuid::now_v7());
-                let anchor = connect(&uri, OpenFlags::SQLITE_OPEN_URI, true).map_err(driver)?;
-                (Place::Memory { uri, _anchor: Mutex::new(anchor), turns: RwLock::new(()) }, false)
+                let connect = || connect(&uri, OpenFlags::SQLITE_OPEN_URI, true);
+                let anchor = Mutex::new(connect().map_err(driver)?);
+                let writer = open_writer(connect, &config, &sql)?;
+                (Place::Memory { uri, _anchor: anchor, turns: RwLock::new(()) }, writer)
             }
         };
-        let database = Self { config, sql, place };
-        let writer = busy.retry(|| {
-            let connection = database.connect(create)?;
-            // Check the version before anything is changed, so that a newer store stays as it is.
-            migrate::version(&connection, &database.sql, &database.config.prefix)?;
-            database.prepare_writer(&connection)?;
-            Ok(connection)
-        })?;
-        migrate::run(&writer, &database.sql, &database.config.prefix, &mut busy)?;
-        tracing::debug!(
-            location = ?database.config.location,
-            prefix = database.config.prefix,
-            "opened"
-        );
-        Ok((database, writer))
+        tracing::debug!(location = ?config.location, prefix = config.prefix, "opened");
+        Ok((Self { config, sql, place }, writer))
     }
 
     /// Another connection for the writer, after the first one was lost.
     pub(crate) fn writer(&self) -> Result<Connection, Failure> {
+        self.check_files()?;
         BusyRetry::new(self.config.busy_timeout).retry(|| {
-            let connection = self.connect(false)?;
-            self.prepare_writer(&connection)?;
+            let connection = self.connect()?;
+            prepare_writer(&connection, &self.config)?;
             Ok(connection)
         })
     }
 
     /// A connection that cannot write.
     pub(crate) fn reader(&self) -> Result<Connection, Failure> {
-        let connection = self.connect(false)?;
+        let connection = self.connect()?;
         let cache = format!("PRAGMA cache_size = -{READER_CACHE}; PRAGMA query_only = ON");
         connection.execute_batch(&cache)?;
         Ok(connection)
     }
 
-    /// The canonical path of the file, which is the same for all handles to it. `None` for a
-    /// database in memory.
-    pub(crate) fn file(&self) -> Option<PathBuf> {
+    /// The files of the database; `None` for a database in memory.
+    pub(crate) fn files(&self) -> Option<&OpenFiles> {
         match &self.place {
-            Place::File(path) => Some(fs::canonicalize(path).unwrap_or_else(|_| path.clone())),
+            Place::File { files, .. } => Some(files),
             Place::Memory { .. } => None,
         }
+    }
+
+    /// Refuses to go on if the files that the connections have open are not those of the database
+    /// any more.
+    pub(crate) fn check_files(&self) -> Result<(), Error> {
+        self.files().map_or(Ok(()), OpenFiles::check)
     }
 
     /// Waits for a turn to read, if readers and the writer must take turns.
@@ -120,40 +126,58 @@ impl Database {
 
     fn turns(&self) -> Option<&RwLock<()>> {
         match &self.place {
-            Place::File(_) => None,
+            Place::File { .. } => None,
             Place::Memory { turns, .. } => Some(turns),
         }
     }
 
-    fn connect(&self, create: bool) -> rusqlite::Result<Connection> {
+    fn connect(&self) -> rusqlite::Result<Connection> {
         match &self.place {
             // Open the path without the URI flag, so that `?` and `%` have no special meaning.
-            Place::File(path) => connect(path, OpenFlags::empty(), create),
+            Place::File { path, .. } => connect(path, OpenFlags::empty(), false),
             Place::Memory { uri, .. } => connect(uri, OpenFlags::SQLITE_OPEN_URI, true),
         }
     }
+}
 
-    fn prepare_writer(&self, connection: &Connection) -> Result<(), Failure> {
-        let (journal, synchronous) = match (&self.place, self.config.synchronous) {
-            (Place::Memory { .. }, _) => ("memory", "OFF"),
-            (Place::File(_), Synchronous::Full) => ("wal", "FULL"),
-            (Place::File(_), Synchronous::Normal) => ("wal", "NORMAL"),
-        };
-        let ask = "PRAGMA journal_mode";
-        let mode = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, String>(0));
-        // Read the journal mode before setting it: SQLite may take a lock to set it, even to the
-        // value it already has.
-        if mode(ask)? != journal && mode(&format!("{ask} = {journal}"))? != journal {
-            let message = "SQLite cannot use a write-ahead log in this directory; choose a \
-                           directory on a local disk";
-            return Err(Error::new(ErrorKind::Incompatible, message).into());
-        }
-        connection.execute_batch(&format!(
-            "PRAGMA synchronous = {synchronous}; PRAGMA wal_autocheckpoint = {WAL_PAGES}; \
-             PRAGMA cache_size = -{WRITER_CACHE}"
-        ))?;
-        Ok(())
+/// Opens the first connection for the writer, and creates or migrates the tables.
+fn open_writer(
+    connect: impl Fn() -> rusqlite::Result<Connection>,
+    config: &SqliteConfig,
+    sql: &Sql,
+) -> Result<Connection, Failure> {
+    let mut busy = BusyRetry::new(config.busy_timeout);
+    let writer = busy.retry(|| {
+        let connection = connect()?;
+        // Check the version before anything is changed, so that a newer store stays as it is.
+        migrate::version(&connection, sql, &config.prefix)?;
+        prepare_writer(&connection, config)?;
+        Ok(connection)
+    })?;
+    migrate::run(&writer, sql, &config.prefix, &mut busy)?;
+    Ok(writer)
+}
+
+fn prepare_writer(connection: &Connection, config: &SqliteConfig) -> Result<(), Failure> {
+    let (journal, synchronous) = match (&config.location, config.synchronous) {
+        (Location::Memory, _) => ("memory", "OFF"),
+        (Location::File(_), Synchronous::Full) => ("wal", "FULL"),
+        (Location::File(_), Synchronous::Normal) => ("wal", "NORMAL"),
+    };
+    let ask = "PRAGMA journal_mode";
+    let mode = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, String>(0));
+    // Read the journal mode before setting it: SQLite may take a lock to set it, even to the value
+    // it already has.
+    if mode(ask)? != journal && mode(&format!("{ask} = {journal}"))? != journal {
+        let message = "SQLite cannot use a write-ahead log in this directory; choose a directory \
+                       on a local disk";
+        return Err(Error::new(ErrorKind::Incompatible, message).into());
     }
+    connection.execute_batch(&format!(
+        "PRAGMA synchronous = {synchronous}; PRAGMA wal_autocheckpoint = {WAL_PAGES}; \
+         PRAGMA cache_size = -{WRITER_CACHE}"
+    ))?;
+    Ok(())
 }
 
 /// Opens a connection for reading and writing.

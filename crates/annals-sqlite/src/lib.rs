@@ -32,6 +32,11 @@
 //! several stores and the application can share a file; do not write to these tables. The version
 //! of the schema is in the table `{prefix}_meta`; `PRAGMA user_version` is left to the application.
 //!
+//! If the file or its `-wal` file is moved, deleted or replaced while a store is open, every later
+//! call fails with [`Incompatible`](annals_core::ErrorKind::Incompatible) until the store is opened
+//! again (on Unix; other systems do not let an open file be moved). An open file whose bytes are
+//! overwritten, as `cp backup.db events.db` does, is not noticed: SQLite then damages it.
+//!
 //! After the last handle was dropped or closed, the file alone has all events and can be copied. To
 //! copy a file that is open, use `VACUUM INTO` or the command `.backup` of the sqlite3 shell.
 //!
@@ -45,6 +50,7 @@ mod config;
 mod database;
 mod engine;
 mod error;
+mod files;
 mod import;
 mod lifecycle;
 mod manage;

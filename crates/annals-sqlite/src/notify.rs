@@ -13,7 +13,7 @@ use annals_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use crate::{database::Database, error::Failure};
+use crate::{database::Database, error::Failure, files::FileId};
 
 /// How often to poll for commits of other processes, while a subscription waits.
 const POLL: Duration = Duration::from_millis(10);
@@ -23,7 +23,7 @@ const LINGER: u32 = 100;
 
 /// What identifies a store within the process: its file, and its prefix in lower case, because
 /// SQLite does not distinguish upper and lower case in the names of tables.
-type Key = (PathBuf, String);
+type Key = (PathBuf, FileId, String);
 
 static NOTIFIERS: LazyLock<Mutex<HashMap<Key, Weak<Notifier>>>> = LazyLock::new(Mutex::default);
 
@@ -66,8 +66,9 @@ impl Shared {
 impl Notifier {
     /// The notifier of the store in this database.
     pub(crate) fn of(database: &Database) -> Arc<Self> {
-        let Some(file) = database.file() else { return Arc::new(Self::new(None)) };
-        let key = (file, database.config.prefix.to_ascii_lowercase());
+        let Some(files) = database.files() else { return Arc::new(Self::new(None)) };
+        let (path, file) = files.identity();
+        let key = (path, file, database.config.prefix.to_ascii_lowercase());
         let mut notifiers = NOTIFIERS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(notifier) = notifiers.get(&key).and_then(Weak::upgrade) {
             return notifier;
@@ -191,6 +192,7 @@ impl FileWatcher {
     }
 
     fn data_version(&mut self, database: &Database) -> Result<i64, Failure> {
+        database.check_files()?;
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => database.reader()?,

@@ -67,19 +67,14 @@ impl Readers {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // Take the turn first, so that it is given back last: opening a connection reads, and a
         // connection that is dropped inside a transaction holds its lock until it is closed.
-        let turn = self.database.read_turn();
+        let _turn = self.database.read_turn();
         let kept = idle().pop();
-        let mut reader = match kept {
-            Some(reader) => reader,
-            None => self.open()?,
-        };
-        reader.connection.prepare_cached("BEGIN")?.execute([])?;
-        let done = work(&mut reader)?;
-        reader.connection.prepare_cached("COMMIT")?.execute([])?;
-        // After an error this line is not reached: the connection is dropped, and with it its
-        // transaction.
+        let read =
+            kept.map_or_else(|| self.open(), Ok).and_then(|reader| in_transaction(reader, work));
+        // Check this also after an error, of which it may be the cause.
+        self.database.check_files()?;
+        let (done, reader) = read?;
         idle().push(reader);
-        drop(turn);
         Ok(done)
     }
 
@@ -88,4 +83,15 @@ impl Readers {
         let connection = database.reader()?;
         Ok(Reader { database, connection, decoder: Decoder::default() })
     }
+}
+
+/// Does work on a reader. After an error the connection is dropped, and with it its transaction.
+fn in_transaction<T>(
+    mut reader: Reader,
+    work: &mut impl FnMut(&mut Reader) -> Result<T, Failure>,
+) -> Result<(T, Reader), Failure> {
+    reader.connection.prepare_cached("BEGIN")?.execute([])?;
+    let done = work(&mut reader)?;
+    reader.connection.prepare_cached("COMMIT")?.execute([])?;
+    Ok((done, reader))
 }

@@ -94,6 +94,7 @@ impl<'c> Session<'c> {
     ) -> Result<(), Error> {
         self.refresh()?;
         changes(self).map_err(driver)?;
+        self.database.check_files()?;
         match self.commit.execute([]) {
             Ok(_) => Ok(()),
             Err(error) if leaves_commit_unknown(&error) => {
