@@ -6,15 +6,16 @@ use std::{
 };
 
 use annals_core::{Error, ErrorKind, Result};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, ffi};
 use uuid::Uuid;
 
 use crate::{
     busy::BusyRetry,
     config::{Location, SqliteConfig, Synchronous},
-    error::{Failure, driver},
+    error::{Failure, driver, is_unwritable, sqlite_failure},
     files::OpenFiles,
     migrate,
+    read_only::{self, FileState},
     sql::Sql,
 };
 
@@ -40,6 +41,7 @@ enum Place {
     File {
         path: PathBuf,
         files: OpenFiles,
+        is_writable: bool,
     },
     Memory {
         uri: String,
@@ -54,27 +56,34 @@ enum Place {
 
 impl Database {
     /// Opens the database, and creates or migrates its tables. Returns also the connection for the
-    /// writer.
-    pub(crate) fn open(config: SqliteConfig) -> Result<(Self, Connection)> {
+    /// writer; `None` if the file exists but cannot be written.
+    pub(crate) fn open(config: SqliteConfig) -> Result<(Self, Option<Connection>)> {
         config.check()?;
         let sql = Sql::new(&config.prefix);
         let (place, writer) = match &config.location {
             Location::File(path) => {
                 let path = check_path(path, config.create)?;
                 let connect = || connect(&path, OpenFlags::empty(), config.create);
-                let writer = open_writer(connect, &config, &sql)?;
-                let files = OpenFiles::of(&path).map_err(|e| {
+                let writer = match open_writer(connect, &config, &sql) {
+                    Err(failure) if is_unwritable(&failure) && path.exists() => {
+                        tracing::debug!(?failure, "the file is opened for reading only");
+                        check_read_only(&path, &config, &sql)?;
+                        None
+                    }
+                    opened => Some(opened?),
+                };
+                let files = OpenFiles::of(&path, writer.is_some()).map_err(|e| {
                     let message = "the files of the database cannot be examined";
                     Error::new(ErrorKind::Unavailable, message).with_source(e)
                 })?;
-                (Place::File { path, files }, writer)
+                (Place::File { path, files, is_writable: writer.is_some() }, writer)
             }
             Location::Memory => {
                 let uri = format!("file:/annals-{}?vfs=memdb", Uuid::now_v7());
                 let connect = || connect(&uri, OpenFlags::SQLITE_OPEN_URI, true);
                 let anchor = Mutex::new(connect().map_err(driver)?);
                 let writer = open_writer(connect, &config, &sql)?;
-                (Place::Memory { uri, _anchor: anchor, turns: RwLock::new(()) }, writer)
+                (Place::Memory { uri, _anchor: anchor, turns: RwLock::new(()) }, Some(writer))
             }
         };
         tracing::debug!(location = ?config.location, prefix = config.prefix, "opened");
@@ -91,12 +100,17 @@ impl Database {
         })
     }
 
-    /// A connection that cannot write.
-    pub(crate) fn reader(&self) -> Result<Connection, Failure> {
-        let connection = self.connect()?;
+    /// A connection that only reads. If it takes the file for unchanging, also returns the state of
+    /// the file, which must be checked after each read.
+    pub(crate) fn reader(&self) -> Result<(Connection, Option<FileState>), Failure> {
+        let (connection, state) = match &self.place {
+            Place::File { path, is_writable: false, .. } => read_only::connect(path)?,
+            _ => (self.connect()?, None),
+        };
         let cache = format!("PRAGMA cache_size = -{READER_CACHE}; PRAGMA query_only = ON");
         connection.execute_batch(&cache)?;
-        Ok(connection)
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok((connection, state))
     }
 
     /// The files of the database; `None` for a database in memory.
@@ -149,6 +163,11 @@ fn open_writer(
     let mut busy = BusyRetry::new(config.busy_timeout);
     let writer = busy.retry(|| {
         let connection = connect()?;
+        // Ask this before anything is read: a connection that cannot write would create the `-wal`
+        // and `-shm` files, and leave them behind.
+        if connection.is_readonly(MAIN_DB)? {
+            return Err(sqlite_failure(ffi::SQLITE_READONLY, "the file cannot be written"));
+        }
         // Check the version before anything is changed, so that a newer store stays as it is.
         migrate::version(&connection, sql, &config.prefix)?;
         prepare_writer(&connection, config)?;
@@ -156,6 +175,34 @@ fn open_writer(
     })?;
     migrate::run(&writer, sql, &config.prefix, &mut busy)?;
     Ok(writer)
+}
+
+/// Checks that a store whose file cannot be written can be read.
+fn check_read_only(path: &Path, config: &SqliteConfig, sql: &Sql) -> Result<(), Error> {
+    let version = BusyRetry::new(config.busy_timeout).retry(|| {
+        let (connection, state) = read_only::connect(path)?;
+        let version = migrate::version(&connection, sql, &config.prefix)?;
+        state.map_or(Ok(()), |state| state.check())?;
+        Ok(version)
+    });
+    let denied = |message: String| Error::new(ErrorKind::Denied, message);
+    match version {
+        Ok(migrate::CURRENT) => Ok(()),
+        Ok(0) => Err(denied(format!(
+            "{path:?} has no tables of a store, and they cannot be created, since the file or its \
+             directory is not writable"
+        ))),
+        Ok(version) => Err(denied(format!(
+            "{path:?} has schema version {version}, and it cannot be migrated, since the file or \
+             its directory is not writable"
+        ))),
+        Err(failure) if is_unwritable(&failure) => Err(denied(format!(
+            "{path:?} can be neither written nor read; check the permissions of the file and of its \
+             directory"
+        ))
+        .with_source(Error::from(failure))),
+        Err(failure) => Err(failure.into()),
+    }
 }
 
 fn prepare_writer(connection: &Connection, config: &SqliteConfig) -> Result<(), Failure> {

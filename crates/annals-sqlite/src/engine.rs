@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, thread::JoinHandle};
 
-use annals_core::Result;
+use annals_core::{Error, ErrorKind, Result};
 
 use crate::{
     config::SqliteConfig,
@@ -24,7 +24,8 @@ pub(crate) struct Engine {
     pub(crate) database: Arc<Database>,
     pub(crate) readers: Arc<Readers>,
     pub(crate) notifier: Arc<Notifier>,
-    pub(crate) queue: Arc<Queue>,
+    /// The queue of the writer; `None` if the file cannot be written.
+    pub(crate) queue: Option<Arc<Queue>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -34,9 +35,10 @@ impl Engine {
             let (database, connection) = Database::open(config)?;
             let database = Arc::new(database);
             let notifier = Notifier::of(&database);
-            let (queue, writer) = writer::start(database.clone(), connection, notifier.clone())?;
             let readers = Arc::new(Readers::new(database.clone()));
-            Ok(Self { database, readers, notifier, queue, writer: Some(writer) })
+            let start = |connection| writer::start(database.clone(), connection, notifier.clone());
+            let (queue, writer) = connection.map(start).transpose()?.unzip();
+            Ok(Self { database, readers, notifier, queue, writer })
         });
         opened.await.map_err(context("open"))
     }
@@ -53,7 +55,7 @@ impl Engine {
 
     /// Waits until the writer has made the changes that are queued, and has closed its connection.
     fn end_writer(&mut self) {
-        self.queue.close();
+        self.queue.iter().for_each(|queue| queue.close());
         // Ignore whether the thread panicked: it has ended in both cases.
         drop(self.writer.take().map(JoinHandle::join));
     }
@@ -71,7 +73,7 @@ impl Engine {
         &self,
         change: impl FnMut(&mut Session<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
-        self.queue.submit(0, change).await
+        self.write_large(0, change).await
     }
 
     /// Has the writer make a change that takes about so many bytes of memory.
@@ -80,20 +82,28 @@ impl Engine {
         bytes: usize,
         change: impl FnMut(&mut Session<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
-        self.queue.submit(bytes, change).await
+        match &self.queue {
+            Some(queue) => queue.submit(bytes, change).await,
+            None => {
+                let message = "the store was opened for reading only, since its file or directory \
+                               is not writable; make both writable and open the store again";
+                Err(Error::new(ErrorKind::Denied, message))
+            }
+        }
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.queue.is_idle() {
+        let Some(queue) = &self.queue else { return };
+        if queue.is_idle() {
             // All changes are committed, so the writer only has to close its connection, which takes
             // some milliseconds. Wait for that: SQLite then has copied the WAL into the file, and
             // the file is whole even if the process ends now.
             self.end_writer();
         } else {
             // The callers of the changes that are queued cancelled them, and do not wait either.
-            self.queue.close();
+            queue.close();
         }
     }
 }

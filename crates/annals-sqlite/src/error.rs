@@ -1,7 +1,9 @@
 //! The only place in which errors of SQLite become errors of annals.
 
+use std::ffi::c_int;
+
 use annals_core::{Error, ErrorKind, adapter};
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 /// The name of this backend.
 pub(crate) const BACKEND: &str = "sqlite";
@@ -95,6 +97,20 @@ pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
                 | ErrorCode::DatabaseLocked
                 | ErrorCode::FileLockingProtocolFailed
         )
+    )
+}
+
+/// An error as SQLite would report it.
+pub(crate) fn sqlite_failure(code: c_int, message: impl Into<String>) -> Failure {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message.into())).into()
+}
+
+/// Whether the failure may come from a file or directory that cannot be written.
+pub(crate) fn is_unwritable(failure: &Failure) -> bool {
+    let Failure::Driver(error) = failure else { return false };
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied)
     )
 }
 

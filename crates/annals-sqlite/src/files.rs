@@ -18,7 +18,7 @@ pub(crate) struct FileId {
 impl FileId {
     /// The file that has this path now.
     #[cfg(unix)]
-    fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
         // Do not open the file: closing it again would drop the locks that SQLite has on it.
         let file = fs::metadata(path)?;
@@ -27,10 +27,18 @@ impl FileId {
 
     /// Other systems do not let a file be moved or deleted while SQLite has it open.
     #[cfg(not(unix))]
-    fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         fs::metadata(path)?;
         Ok(Self { device: 0, inode: 0 })
     }
+}
+
+/// The path of the log of a database file. SQLite keeps the log beside the file itself, not beside a
+/// symbolic link to it.
+pub(crate) fn log_path(path: &Path) -> io::Result<PathBuf> {
+    let mut log = fs::canonicalize(path)?.into_os_string();
+    log.push("-wal");
+    Ok(log.into())
 }
 
 /// The database file and its write-ahead log, as they were when the database was opened.
@@ -40,20 +48,23 @@ pub(crate) struct OpenFiles {
     /// The path without symbolic links.
     canonical_path: PathBuf,
     file: FileId,
-    log_path: PathBuf,
-    log: FileId,
+    /// The log, unless the database is open for reading only.
+    log: Option<(PathBuf, FileId)>,
 }
 
 impl OpenFiles {
-    /// The files of a database that was just opened.
-    pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        let canonical_path = fs::canonicalize(path)?;
-        // SQLite keeps the log beside the file, not beside a symbolic link to it.
-        let mut log_path = canonical_path.clone().into_os_string();
-        log_path.push("-wal");
-        let log_path = PathBuf::from(log_path);
-        let (file, log) = (FileId::of(path)?, FileId::of(&log_path)?);
-        Ok(Self { path: path.to_owned(), canonical_path, file, log_path, log })
+    /// The files of a database that was just opened, for writing or for reading only.
+    pub(crate) fn of(path: &Path, for_writing: bool) -> io::Result<Self> {
+        let log = match for_writing {
+            true => {
+                let path = log_path(path)?;
+                let log = FileId::of(&path)?;
+                Some((path, log))
+            }
+            false => None,
+        };
+        let (canonical_path, file) = (fs::canonicalize(path)?, FileId::of(path)?);
+        Ok(Self { path: path.to_owned(), canonical_path, file, log })
     }
 
     /// What is the same for all handles of this process to the same file.
@@ -64,8 +75,9 @@ impl OpenFiles {
     /// Refuses to go on if the database file or its log was moved, deleted or replaced: other
     /// processes would not see what is written now, and this one would not see what they write.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        for (path, file) in [(&self.path, self.file), (&self.log_path, self.log)] {
-            if FileId::of(path).ok() != Some(file) {
+        let log = self.log.iter().map(|(path, file)| (path, file));
+        for (path, file) in [(&self.path, &self.file)].into_iter().chain(log) {
+            if FileId::of(path).ok().as_ref() != Some(file) {
                 let message = format!(
                     "{path:?} was moved, deleted or replaced while the store was open; open the \
                      store again"

@@ -32,6 +32,9 @@
 //! several stores and the application can share a file; do not write to these tables. The version
 //! of the schema is in the table `{prefix}_meta`; `PRAGMA user_version` is left to the application.
 //!
+//! If the file or its directory cannot be written, the store can be read, and each change fails with
+//! [`Denied`](annals_core::ErrorKind::Denied).
+//!
 //! If the file or its `-wal` file is moved, deleted or replaced while a store is open, every later
 //! call fails with [`Incompatible`](annals_core::ErrorKind::Incompatible) until the store is opened
 //! again (on Unix; other systems do not let an open file be moved). An open file whose bytes are
@@ -58,6 +61,7 @@ mod migrate;
 mod notify;
 mod queue;
 mod read;
+mod read_only;
 mod readers;
 mod records;
 mod rows;

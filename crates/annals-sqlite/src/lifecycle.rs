@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use annals_core::{Capabilities, Result};
-use rusqlite::{MAIN_DB, OpenFlags};
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use crate::{
     config::{Location, SqliteConfig},
     database::{check_path, connect},
     engine::Engine,
-    error::{BACKEND, Failure, context},
-    migrate,
+    error::{BACKEND, Failure, context, is_unwritable},
+    migrate, read_only,
     runtime::blocking,
     sql::Sql,
     store::SqliteStore,
@@ -20,13 +20,17 @@ impl SqliteStore {
     /// Opens a store. Creates its tables if they do not exist, and migrates them if an older annals
     /// created them. Several processes can do this at the same time.
     ///
+    /// If the file or its directory cannot be written, as on a read-only mount, the store is opened
+    /// for reading only: every change fails with [`Denied`](annals_core::ErrorKind::Denied).
+    ///
     /// # Errors
     /// [`InvalidInput`](annals_core::ErrorKind::InvalidInput) for options and paths that cannot
     /// work; [`Incompatible`](annals_core::ErrorKind::Incompatible) for a file that is not an SQLite
     /// database, for tables that do not belong to a store, and for a store that a newer annals
     /// created, which is left as it is; [`Busy`](annals_core::ErrorKind::Busy) if the database stays
     /// locked for the whole busy timeout; [`Denied`](annals_core::ErrorKind::Denied) and
-    /// [`Unavailable`](annals_core::ErrorKind::Unavailable) if the file cannot be used.
+    /// [`Unavailable`](annals_core::ErrorKind::Unavailable) if the file cannot be read, or tables
+    /// that must be created or migrated cannot be written.
     pub async fn open(config: SqliteConfig) -> Result<Self> {
         let mut capabilities = Capabilities::new(BACKEND);
         capabilities.durable = config.location != Location::Memory;
@@ -90,7 +94,7 @@ impl SqliteStore {
 pub struct Inspection {
     /// Whether the file exists. Always `false` for a database in memory.
     pub exists: bool,
-    /// Whether the file can be written to.
+    /// Whether the file and its directory can be written to.
     pub writable: bool,
     /// The version of the store's schema; 0 if the file has no tables of the store. It is greater
     /// than [`SqliteStore::SCHEMA_VERSION`] if a newer annals created them.
@@ -105,13 +109,25 @@ fn inspect(config: &SqliteConfig) -> Result<Inspection, Failure> {
         return Ok(absent);
     }
     let path = check_path(path, false)?;
+    let sql = Sql::new(&config.prefix);
+    let found = |connection: Connection| {
+        connection.busy_timeout(config.busy_timeout)?;
+        connection.execute_batch("PRAGMA query_only = ON")?;
+        migrate::found(&connection, &sql, &config.prefix)
+    };
     // Open the file for writing if possible: a connection that cannot write leaves the `-wal` and
     // `-shm` files behind when it is closed.
-    let connection = connect(path, OpenFlags::empty(), false)?;
-    connection.busy_timeout(config.busy_timeout)?;
-    connection.execute_batch("PRAGMA query_only = ON")?;
-    let writable = !connection.is_readonly(MAIN_DB)?;
-    let sql = Sql::new(&config.prefix);
-    let schema_version = migrate::found(&connection, &sql, &config.prefix)?;
+    let connection = connect(&path, OpenFlags::empty(), false)?;
+    let inspected = match connection.is_readonly(MAIN_DB)? {
+        true => None,
+        false => match found(connection) {
+            Err(failure) if is_unwritable(&failure) => None,
+            found => Some(found?),
+        },
+    };
+    let (writable, schema_version) = match inspected {
+        Some(version) => (true, version),
+        None => (false, found(read_only::connect(&path)?.0)?),
+    };
     Ok(Inspection { exists: true, writable, schema_version })
 }

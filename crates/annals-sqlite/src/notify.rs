@@ -13,7 +13,7 @@ use annals_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use crate::{database::Database, error::Failure, files::FileId};
+use crate::{database::Database, error::Failure, files::FileId, read_only::FileState};
 
 /// How often to poll for commits of other processes, while a subscription waits.
 const POLL: Duration = Duration::from_millis(10);
@@ -169,7 +169,7 @@ fn poll(shared: &Shared, database: &Database) {
 /// Notices commits of other connections by the data version of the database.
 #[derive(Default)]
 struct FileWatcher {
-    connection: Option<Connection>,
+    connection: Option<(Connection, Option<FileState>)>,
     /// The data version at the last poll.
     seen: Option<i64>,
 }
@@ -193,13 +193,14 @@ impl FileWatcher {
 
     fn data_version(&mut self, database: &Database) -> Result<i64, Failure> {
         database.check_files()?;
-        let connection = match self.connection.take() {
+        let (connection, state) = match self.connection.take() {
             Some(connection) => connection,
             None => database.reader()?,
         };
+        state.as_ref().map_or(Ok(()), FileState::check)?;
         let version =
             connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        self.connection = Some(connection);
+        self.connection = Some((connection, state));
         Ok(version)
     }
 }

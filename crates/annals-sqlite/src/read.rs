@@ -60,7 +60,7 @@ impl StreamQuery {
     /// no events.
     fn page(&self, reader: &mut Reader) -> Result<(Page, Option<Version>), Failure> {
         let Self { stream, options } = self;
-        let Reader { database, connection, decoder } = reader;
+        let Reader { database, connection, decoder, .. } = reader;
         let sql = &database.sql;
         let considered = last_position(connection, sql)?;
         let mut page = Page { events: Vec::new(), considered, more: false };
@@ -203,7 +203,7 @@ impl AllQuery {
         low: Position,
         high: Position,
     ) -> Result<PageEnd, Failure> {
-        let Reader { database, connection, decoder } = reader;
+        let Reader { database, connection, decoder, .. } = reader;
         let sql = &database.sql;
         let Filter { category, prefix, include_system, .. } = &self.options.filter;
         let decode = |row: &Row<'_>| {

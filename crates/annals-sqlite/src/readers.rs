@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use crate::{
-    busy::BusyRetry, database::Database, error::Failure, rows::Decoder, runtime::blocking,
+    busy::BusyRetry, database::Database, error::Failure, read_only::FileState, rows::Decoder,
+    runtime::blocking,
 };
 
 /// A connection that reads, and what it remembers from one read to the next.
@@ -16,6 +17,8 @@ pub(crate) struct Reader {
     pub(crate) database: Arc<Database>,
     pub(crate) connection: Connection,
     pub(crate) decoder: Decoder,
+    /// The state of a file that the connection takes for unchanging.
+    state: Option<FileState>,
 }
 
 /// All readers of a store.
@@ -80,8 +83,8 @@ impl Readers {
 
     fn open(&self) -> Result<Reader, Failure> {
         let database = self.database.clone();
-        let connection = database.reader()?;
-        Ok(Reader { database, connection, decoder: Decoder::default() })
+        let (connection, state) = database.reader()?;
+        Ok(Reader { database, connection, decoder: Decoder::default(), state })
     }
 }
 
@@ -93,5 +96,6 @@ fn in_transaction<T>(
     reader.connection.prepare_cached("BEGIN")?.execute([])?;
     let done = work(&mut reader)?;
     reader.connection.prepare_cached("COMMIT")?.execute([])?;
+    reader.state.as_ref().map_or(Ok(()), FileState::check)?;
     Ok((done, reader))
 }

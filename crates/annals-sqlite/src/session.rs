@@ -210,6 +210,7 @@ mod tests {
     #[test]
     fn remembers_a_bounded_number_of_streams_and_keeps_those_in_use() {
         let (database, connection) = Database::open(SqliteConfig::in_memory()).unwrap();
+        let connection = connection.unwrap();
         let mut session = Session::new(&database, &connection, DateTime::UNIX_EPOCH).unwrap();
         let name = |n: usize| StreamId::new(format!("s-{n}")).unwrap();
         let stored =

@@ -25,7 +25,7 @@ async fn what_waits_shares_a_transaction() {
     drop(lock);
     let appended = appends.await;
     assert!(appended.iter().all(Result::is_ok));
-    let commits = store.engine.queue.commits.load(Ordering::Relaxed);
+    let commits = store.engine.queue.as_ref().unwrap().commits.load(Ordering::Relaxed);
     assert!(commits <= 2, "{commits} commits for 100 appends");
     // The appends of one transaction are recorded at the same time.
     let times: std::collections::HashSet<_> = {

@@ -7,15 +7,13 @@ mod common;
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::Child,
 };
 
 use annals_core::{Append, EventStore, EventStoreExt, ExpectedVersion, Subscribe};
-use common::{all, event, id, open, raw, versions, within};
+use common::{all, child, event, id, open, raw, started, versions, within};
 
-const FILE: &str = "ANNALS_SQLITE_TEST_FILE";
-const NAME: &str = "ANNALS_SQLITE_TEST_NAME";
 /// The beginning of the line by which a child reports an acknowledged append.
 const ACKNOWLEDGED: &str = "acknowledged ";
 /// How many appends each process makes to each stream.
@@ -23,18 +21,7 @@ const APPENDS: u64 = 100;
 const EVENTS_OF_AN_APPEND: usize = 3;
 
 fn start(function: &str, file: &Path, name: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", function, "--nocapture", "--test-threads=1"])
-        .env(FILE, file)
-        .env(NAME, name)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// The file and the name of this child; `None` if this process is not a child.
-fn started() -> Option<(PathBuf, String)> {
-    Some((std::env::var_os(FILE)?.into(), std::env::var(NAME).ok()?))
+    child(&std::env::current_exe().unwrap(), function, file, name).spawn().unwrap()
 }
 
 #[tokio::test]

@@ -1,7 +1,12 @@
 //! Helpers that the tests share.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use annals_core::{Append, EventStore, ExpectedVersion, NewEvent, RecordedEvent, StreamId};
 use annals_sqlite::{SqliteConfig, SqliteStore};
@@ -57,4 +62,23 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(begun.elapsed() < DEADLINE, "{what}: not within the deadline");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+const FILE: &str = "ANNALS_SQLITE_TEST_FILE";
+const NAME: &str = "ANNALS_SQLITE_TEST_NAME";
+
+/// Another process that runs one test function of a test binary, on a file.
+pub fn child(binary: &Path, function: &str, file: &Path, name: &str) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .args(["--exact", function, "--nocapture", "--test-threads=1"])
+        .env(FILE, file)
+        .env(NAME, name)
+        .stdout(Stdio::piped());
+    command
+}
+
+/// The file and the name of this child; `None` if this process is not a child.
+pub fn started() -> Option<(PathBuf, String)> {
+    Some((std::env::var_os(FILE)?.into(), std::env::var(NAME).ok()?))
 }
