@@ -111,7 +111,8 @@ impl StreamHead {
     /// Decides on a deletion or a tombstone, which have no retry to recognise.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] and [`ErrorKind::StreamClosed`].
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) and
+    /// [`ErrorKind::StreamClosed`](crate::ErrorKind::StreamClosed).
     pub fn check(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
         match self.judge(expected) {
             Verdict::Write => Ok(()),

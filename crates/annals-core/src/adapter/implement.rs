@@ -169,7 +169,7 @@ pub trait Adapter: Clone + fmt::Debug + Send + Sync + 'static {
         _after: Option<&StreamId>,
         _limit: usize,
     ) -> impl Future<Output = Result<Vec<(StreamId, StreamInfo)>>> + Send {
-        unsupported("a list of streams")
+        unsupported("list of streams")
     }
 
     /// See [`import`](crate::TransferStore::import). By default it goes by appends, as it has to

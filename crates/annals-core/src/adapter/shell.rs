@@ -259,7 +259,7 @@ impl<A: Adapter> TransferStore for A {
         limit: usize,
     ) -> Result<Vec<(StreamId, StreamInfo)>> {
         let call = Call::new(self, "list_streams");
-        call.needs(|c| c.list_streams, "a list of streams")?;
+        call.needs(|c| c.list_streams, "list of streams")?;
         call.answer(Adapter::list_streams(self, after, limit).await)
     }
 
