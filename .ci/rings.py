@@ -20,7 +20,7 @@ def texts(src):
     for file in sorted(src.rglob("*.rs")):
         parts = file.relative_to(src).with_suffix("").parts
         module = parts[:-1] if parts[-1] in ("lib", "main", "mod") else parts
-        text = file.read_text().split("#[cfg(test)]\nmod ")[0]
+        text = re.split(r"#\[cfg\((?:all\()?test\b.*\n(?:#.*\n)*(?:pub\S* )?mod ", file.read_text())[0]
         found[module] = found.get(module, "") + re.sub(r"//.*", "", text)
     return found
 

@@ -66,6 +66,8 @@ mod append;
 mod capabilities;
 mod error;
 mod event;
+mod expected;
+mod info;
 mod lease;
 mod metadata;
 mod name;
@@ -76,12 +78,14 @@ mod store;
 mod subscribe;
 mod transfer;
 
-pub use append::{Append, Appended, ExpectedVersion};
+pub use append::{Append, Appended};
 pub use capabilities::{Capabilities, Recognition, Removal};
 pub use error::{Conflict, Error, ErrorKind, Result};
 pub use event::{NewEvent, RecordedEvent};
+pub use expected::ExpectedVersion;
 /// The methods with which an [`EventStream`] is read: `try_next`, `try_collect` and others.
 pub use futures::TryStreamExt;
+pub use info::{StreamInfo, StreamState};
 pub use lease::{Candidate, LeaseRecord, LeaseStore};
 pub use name::{
     Category, EventType, LeaseName, MAX_NAME_BYTES, StreamId, StreamPrefix, SubscriberId,
@@ -89,9 +93,6 @@ pub use name::{
 pub use number::{Position, Version};
 pub use payload::{ContentKind, Payload};
 pub use read::{Direction, EventStream, Filter, ReadAll, ReadStream};
-pub use store::{
-    CheckpointStore, EventStore, EventStoreExt, Snapshot, SnapshotStore, Store, StreamInfo,
-    StreamState,
-};
+pub use store::{CheckpointStore, EventStore, EventStoreExt, Snapshot, SnapshotStore, Store};
 pub use subscribe::{Message, Source, Start, Subscribe, Subscription};
 pub use transfer::{PLACEHOLDER, TransferStore};

@@ -84,11 +84,17 @@ pub async fn connect_with(url: &str, mode: OpenMode) -> Result<Arc<dyn Store>> {
     .map_err(|e| e.with_operation("connect"))
 }
 
-/// Reads a URL as [`connect_with`] does.
-pub(crate) fn check(url: &StoreUrl) -> Result<()> {
-    match Config::read(url) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.with_backend(url.backend().name())),
+impl StoreUrl {
+    /// Reads the whole URL as [`connect`] does, and opens nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for what the backend cannot read in the URL;
+    /// [`ErrorKind::Unsupported`] if this build lacks the backend.
+    pub fn check(&self) -> Result<()> {
+        match Config::read(self) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.with_backend(self.backend().name())),
+        }
     }
 }
 

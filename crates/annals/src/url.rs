@@ -67,15 +67,6 @@ impl StoreUrl {
         &self.text
     }
 
-    /// Reads the whole URL as [`connect`](crate::connect) does, and opens nothing.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] for what the backend cannot read in the URL;
-    /// [`ErrorKind::Unsupported`] if this build lacks the backend.
-    pub fn check(&self) -> Result<()> {
-        crate::connect::check(self)
-    }
-
     /// Whether the store is in the memory of this process, so that each `connect` makes a new one.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use annals_conformance::Outcome;
 use quick_junit::{NonSuccessKind, Property, TestCase, TestCaseStatus, TestSuite};
 
-use crate::conformance::{CaseResult, report::Report};
+use crate::conformance::{report::Report, result::CaseResult};
 
 pub(crate) fn report(report: &Report, url: &str) -> quick_junit::Report {
     let mut themes: BTreeMap<&str, Vec<&CaseResult>> = BTreeMap::new();

@@ -2,24 +2,22 @@
 
 mod junit;
 mod report;
+mod result;
 
-use std::{
-    fs::File,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fs::File, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use annals::Store;
-use annals_conformance::{BoxError, Case, Fault, Harness, Outcome, cases, run_case};
+use annals_conformance::{BoxError, Case, Fault, Harness, cases, run_case};
 use async_trait::async_trait;
 use clap::Args;
 use futures::StreamExt;
 use indicatif::ProgressBar;
 
 use crate::{
-    conformance::report::Report,
+    conformance::{
+        report::Report,
+        result::{CaseResult, name},
+    },
     failure::{Code, Failure},
     interrupt::Interrupt,
     namespace::Namespaces,
@@ -61,33 +59,6 @@ connections, restart it) are ignored: only the tests of the adapters can do that
 
 Exit status: 0 if no case failed, 3 if a case failed, 130 after Ctrl-C. After Ctrl-C the running cases \
 end first.";
-
-/// The result of a case.
-pub(crate) struct CaseResult {
-    pub(crate) case: Case,
-    pub(crate) outcome: Outcome,
-    pub(crate) time: Duration,
-}
-
-impl CaseResult {
-    pub(crate) fn name(&self) -> String {
-        name(&self.case)
-    }
-
-    /// The rules of the contract that the case tests, and the options that run it again.
-    pub(crate) fn replay(&self, seed: u64) -> String {
-        let rules = self.case.rules.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
-        let word = if self.case.rules.len() == 1 { "rule" } else { "rules" };
-        format!(
-            "{word} {rules} of the contract; replay with --filter {} --seed {seed}",
-            self.name()
-        )
-    }
-}
-
-fn name(case: &Case) -> String {
-    format!("{}::{}", case.theme, case.name)
-}
 
 impl Conformance {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {

@@ -8,7 +8,7 @@ use std::{
 use annals_conformance::{Case, Outcome, Table};
 
 use crate::{
-    conformance::{CaseResult, name},
+    conformance::result::{CaseResult, name},
     output::{BAD, DIM, GOOD, styled},
 };
 

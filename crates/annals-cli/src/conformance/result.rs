@@ -1,0 +1,32 @@
+//! The result of a case.
+
+use std::time::Duration;
+
+use annals_conformance::{Case, Outcome};
+
+/// How a case ended, and how long it took.
+pub(crate) struct CaseResult {
+    pub(crate) case: Case,
+    pub(crate) outcome: Outcome,
+    pub(crate) time: Duration,
+}
+
+impl CaseResult {
+    pub(crate) fn name(&self) -> String {
+        name(&self.case)
+    }
+
+    /// The rules of the contract that the case tests, and the options that run it again.
+    pub(crate) fn replay(&self, seed: u64) -> String {
+        let rules = self.case.rules.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+        let word = if self.case.rules.len() == 1 { "rule" } else { "rules" };
+        format!(
+            "{word} {rules} of the contract; replay with --filter {} --seed {seed}",
+            self.name()
+        )
+    }
+}
+
+pub(crate) fn name(case: &Case) -> String {
+    format!("{}::{}", case.theme, case.name)
+}

@@ -1,0 +1,44 @@
+//! Whether a stream exists, and its versions.
+
+use crate::Version;
+
+/// Whether a stream exists, and if not, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StreamState {
+    /// The stream never had an event.
+    Missing,
+    /// The stream exists, even if all its events were truncated.
+    Live,
+    /// The stream was deleted. An append brings it back.
+    Deleted,
+    /// The stream was tombstoned. Nothing brings it back.
+    Tombstoned,
+}
+
+/// What [`EventStore::stream_info`] tells of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamInfo {
+    /// Whether the stream exists.
+    pub state: StreamState,
+    /// The version of the stream's last event, even if that was removed; 0 if the stream never had
+    /// an event.
+    pub version: Version,
+    /// The version of the first event that can still be read; `None` if none can.
+    pub first_version: Option<Version>,
+}
+
+impl StreamInfo {
+    /// For adapters: the state of a stream, and its versions.
+    #[must_use]
+    pub fn new(state: StreamState, version: Version, first_version: Option<Version>) -> Self {
+        Self { state, version, first_version }
+    }
+
+    /// Whether something was appended to the stream, and the stream was not deleted since.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.state == StreamState::Live
+    }
+}
