@@ -15,12 +15,10 @@ use annals_core::{
 };
 use annals_domain::{
     CommandHandler, Context, Decider, SnapshotPolicy,
-    projection::{
-        Batch, BoxError, Handler, Projection, TransactionalHandler,
-        sqlite::{SqliteSink, SqliteTransaction},
-    },
+    projection::{Batch, BoxError, Handler, Projection, TransactionalHandler},
 };
 use annals_memory::MemoryStore;
+use annals_sqlite::{SqliteSink, SqliteTransaction};
 use async_trait::async_trait;
 use futures::{TryStreamExt, future::join_all};
 use serde::{Deserialize, Serialize};

@@ -74,6 +74,7 @@ mod name;
 mod number;
 mod payload;
 mod read;
+mod sink;
 mod store;
 mod subscribe;
 mod transfer;
@@ -93,6 +94,7 @@ pub use name::{
 pub use number::{Position, Version};
 pub use payload::{ContentKind, Payload};
 pub use read::{Direction, EventStream, Filter, ReadAll, ReadStream};
+pub use sink::Sink;
 pub use store::{CheckpointStore, EventStore, EventStoreExt, Snapshot, SnapshotStore, Store};
 pub use subscribe::{Message, Source, Start, Subscribe, Subscription};
 pub use transfer::{PLACEHOLDER, TransferStore};

@@ -1,4 +1,4 @@
-//! Aggregates that were used a short while ago.
+//! The states of the aggregates that were used last.
 
 use std::{
     num::NonZeroUsize,
@@ -9,29 +9,27 @@ use annals_core::StreamId;
 use lru::LruCache;
 use tokio::sync::Mutex;
 
-use crate::load::Loaded;
-
-/// One aggregate, which one command at a time works on; none that was loaded yet, or since a load
-/// failed.
-type Place<S> = Arc<Mutex<Option<Loaded<S>>>>;
+/// The state of one aggregate, which one command at a time works on. `None` if it was not loaded
+/// yet, or if the last load failed.
+type Slot<S> = Arc<Mutex<Option<S>>>;
 
 pub(crate) struct Cache<S> {
-    places: StdMutex<LruCache<StreamId, Place<S>>>,
+    slots: StdMutex<LruCache<StreamId, Slot<S>>>,
 }
 
 impl<S> Cache<S> {
     pub(crate) fn new(aggregates: NonZeroUsize) -> Self {
-        Self { places: StdMutex::new(LruCache::new(aggregates)) }
+        Self { slots: StdMutex::new(LruCache::new(aggregates)) }
     }
 
-    /// The place of an aggregate. One that is pushed out while it is in use may get a second place:
-    /// then the two conflict as if they were in two processes.
-    pub(crate) fn place(&self, stream: &StreamId) -> Place<S> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.get_or_insert_ref(stream, Place::default).clone()
+    /// The slot of an aggregate. If a slot is evicted while a command uses it, the aggregate may get
+    /// a second one; commands in the two then conflict as if they ran in two processes.
+    pub(crate) fn slot(&self, stream: &StreamId) -> Slot<S> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.get_or_insert_ref(stream, Slot::default).clone()
     }
 
     pub(crate) fn forget(&self, stream: &StreamId) {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).pop(stream);
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).pop(stream);
     }
 }

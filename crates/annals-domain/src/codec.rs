@@ -1,8 +1,8 @@
-//! Between an enum of events and what is stored of it: the variant's name is the event's type, and
-//! what the variant holds is its data, as JSON.
+//! From a variant of an enum to a stored event and back: the name of the variant is the event's type,
+//! and the content of the variant is the event's data, as JSON.
 //!
-//! This is how `serde` itself sees an enum: a name, and content. Nothing is written around the
-//! content, and no macro is needed beside `serde`'s own.
+//! `serde` itself sees a variant as a name and a content. So the content is stored without anything
+//! around it, and no macros are needed beside those of `serde`.
 
 use annals_core::{ContentKind, Payload};
 use bytes::Bytes;
@@ -16,13 +16,13 @@ use serde::{
 };
 use serde_json::{Error, de::SliceRead, error::Result};
 
-/// What a variant without content is stored as: one that gets content later can read it, where the
-/// fields of that have defaults.
+/// The data of a variant without content. If the variant gets fields with defaults later, it can
+/// still read this.
 const NOTHING: &[u8] = b"{}";
 
-/// The name of the variant, and its content.
+/// The name and the content of the variant.
 pub(crate) fn encode<E: Serialize>(event: &E) -> Result<(String, Payload)> {
-    // `{"name":content}`, or `"name"`: nobody writes this but `serde_json`, without a space.
+    // `serde_json` writes a variant as `{"name":content}` or `"name"`, always without spaces.
     let text = Bytes::from(serde_json::to_vec(event)?);
     let parts = match *text {
         [b'"', ..] => Some((0..text.len(), Bytes::from_static(NOTHING))),
@@ -32,12 +32,12 @@ pub(crate) fn encode<E: Serialize>(event: &E) -> Result<(String, Payload)> {
         }),
         _ => None,
     };
-    let Some((name, content)) = parts else { return Err(de::Error::custom(NO_ENUM)) };
+    let Some((name, content)) = parts else { return Err(de::Error::custom(NOT_AN_ENUM)) };
     let name = serde_json::from_slice(text.get(name).unwrap_or_default())?;
     Ok((name, Payload::from_stored(ContentKind::Json, content)))
 }
 
-/// Behind the quote that ends the string whose content begins at `start`.
+/// The index after the quote that ends the string whose content begins at `start`.
 fn end_of_string(text: &[u8], start: usize) -> Option<usize> {
     let mut escaped = false;
     let mut rest = text.get(start..)?.iter();
@@ -49,24 +49,25 @@ fn end_of_string(text: &[u8], start: usize) -> Option<usize> {
     Some(start + length + 1)
 }
 
-/// The variant of that name with that content.
+/// The variant with this name and this content.
 pub(crate) fn decode<E: DeserializeOwned>(name: &str, data: &[u8]) -> Result<E> {
     E::deserialize(Variant { name, data })
 }
 
-/// The names of all variants, those that are only read (`#[serde(alias)]`) too; none where the type
-/// is no such enum.
+/// The names of all variants, including those that are only read (`#[serde(alias)]`). `None` if the
+/// type is not an enum whose variants can be stored.
 pub(crate) fn names<E: DeserializeOwned>() -> Option<&'static [&'static str]> {
     let mut names = None;
-    // It always fails, having said what it would have accepted.
+    // This always fails, after the type has passed the names of its variants.
     drop(E::deserialize(Probe { names: &mut names }));
     names
 }
 
-/// Why a type cannot be written, or read.
-pub(crate) const NO_ENUM: &str = "events must be an enum that derives `Serialize` and \
+/// The error for a type that is not an enum whose variants can be stored.
+pub(crate) const NOT_AN_ENUM: &str = "events must be an enum that derives `Serialize` and \
     `Deserialize` without `tag`, `content` or `untagged`: its variants are the types of events";
 
+/// A deserializer of a variant whose name is not part of the data.
 struct Variant<'de> {
     name: &'de str,
     data: &'de [u8],
@@ -85,7 +86,7 @@ impl<'de> Deserializer<'de> for Variant<'de> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
-        Err(de::Error::custom(NO_ENUM))
+        Err(de::Error::custom(NOT_AN_ENUM))
     }
 
     forward_to_deserialize_any! {
@@ -124,7 +125,7 @@ impl<'de> VariantAccess<'de> for Content<'de> {
     type Error = Error;
 
     fn unit_variant(self) -> Result<()> {
-        // Whatever an older version of it held.
+        // Ignore the data: an older version of the variant may have had content.
         Ok(())
     }
 
@@ -145,7 +146,7 @@ impl<'de> VariantAccess<'de> for Content<'de> {
     }
 }
 
-/// Learns what an enum is called inside.
+/// A deserializer that only takes the names of an enum's variants.
 struct Probe<'a> {
     names: &'a mut Option<&'static [&'static str]>,
 }
@@ -160,11 +161,11 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         _: V,
     ) -> Result<V::Value> {
         *self.names = Some(names);
-        Err(de::Error::custom(NO_ENUM))
+        Err(de::Error::custom(NOT_AN_ENUM))
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
-        Err(de::Error::custom(NO_ENUM))
+        Err(de::Error::custom(NOT_AN_ENUM))
     }
 
     forward_to_deserialize_any! {

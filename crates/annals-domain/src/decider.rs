@@ -1,9 +1,10 @@
-//! What an aggregate decides, as pure functions.
+//! The decider: an aggregate as pure functions.
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// An aggregate: what it decides on a command, and what its events make of its state. Pure: it
-/// knows no store, no clock and no chance; what it needs of those stands in the command.
+/// An aggregate as pure functions: `decide` turns a command into events, and `evolve` applies an
+/// event to the state. A decider has no access to a store, a clock or random numbers; if a decision
+/// needs them, their values are part of the command.
 ///
 /// [`testing::given`](crate::testing::given) tests it without a store, and a
 /// [`CommandHandler`](crate::CommandHandler) runs it on one.
@@ -63,36 +64,37 @@ use serde::{Serialize, de::DeserializeOwned};
 /// # }
 /// ```
 pub trait Decider: Send + Sync + 'static {
-    /// The category of its streams: `order` of `order-42`. Not empty, and without a `-`.
+    /// The category of the aggregate's streams: `order` for `order-42`. Not empty, and without `-`.
     const CATEGORY: &'static str;
-    /// All that decisions need to know of what happened.
+    /// The state: what decisions need to know about the past events, and no more.
     type State: Send + Sync + 'static;
-    /// What it can be asked to do.
+    /// The commands that the aggregate understands.
     type Command: Send + Sync;
-    /// What can happen to it: an enum, stored as [`Schema`](crate::Schema) says.
+    /// The events of the aggregate: an enum, stored as [`Schema`](crate::Schema) describes.
     type Event: Serialize + DeserializeOwned + Send + Sync + 'static;
-    /// Why it does not do what it is asked to.
+    /// The reasons for which the aggregate refuses commands.
     type Rejection: std::error::Error + Send + Sync + 'static;
 
     /// The state before the first event.
     fn initial(&self) -> Self::State;
 
-    /// What happens on a command: no event where there is nothing to do, such as what has been
-    /// done before.
+    /// The events that the command leads to in this state: none if there is nothing to do, for
+    /// example because the same command was executed before.
     ///
     /// # Errors
-    /// The rejection.
+    /// The rejection, if the aggregate refuses the command.
     fn decide(
         &self,
         command: &Self::Command,
         state: &Self::State,
     ) -> Result<Vec<Self::Event>, Self::Rejection>;
 
-    /// What an event makes of the state. It has happened: this cannot refuse it.
+    /// Applies an event to the state. The event has happened, so this function cannot refuse it.
     fn evolve(&self, state: &mut Self::State, event: &Self::Event);
 
-    /// An event of this type has happened, of somebody who has been forgotten. Says whether the
-    /// state can do without its data. Unless this is implemented it cannot, and loading fails with
+    /// Applies an event whose data cannot be read any more, since its subject was forgotten (see the
+    /// module `personal`). Returns true if the state is right without the data. By default it
+    /// returns false, and loading fails with
     /// [`ErrorKind::Forgotten`](annals_core::ErrorKind::Forgotten).
     fn forgotten(&self, _state: &mut Self::State, _event_type: &str) -> bool {
         false

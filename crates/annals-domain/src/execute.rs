@@ -1,4 +1,4 @@
-//! Commands on a store: load, decide, append; and again where another writer was faster.
+//! Running commands: load, decide, append, and start again if another writer was faster.
 
 use std::{error::Error as StdError, fmt, num::NonZeroUsize, sync::Arc};
 
@@ -10,11 +10,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use tracing::Instrument;
 
 use crate::{
-    Context, Decider, RetryPolicy, Schema, SnapshotPolicy, cache::Cache, load::Loaded, observe,
+    Context, Decider, RetryPolicy, Schema, SnapshotPolicy, cache::Cache, load::Loaded,
     snapshot::Snapshots,
 };
 
-/// Runs the commands of one kind of aggregate on a store. Share it behind an [`Arc`].
+/// Runs the commands of one kind of aggregate on a store. Share a handler between tasks by an
+/// [`Arc`].
 ///
 /// ```
 /// # use annals_domain::{CommandHandler, Context, Decider};
@@ -42,34 +43,48 @@ pub struct CommandHandler<D: Decider> {
     pub(crate) schema: Schema<D::Event>,
     pub(crate) retry: RetryPolicy,
     pub(crate) snapshots: Option<Snapshots<D::State>>,
-    pub(crate) cache: Option<Cache<D::State>>,
+    pub(crate) cache: Option<Cache<Loaded<D::State>>>,
 }
 
-/// What a command has done.
+/// The result of a command.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Executed<E> {
     /// The stream of the aggregate.
     pub stream: StreamId,
-    /// What happened: nothing, where there was nothing to do.
+    /// The events that were appended: empty if the aggregate had nothing to do.
     pub events: Vec<E>,
-    /// The version of the aggregate now.
+    /// The version of the aggregate after the command.
     pub version: Version,
-    /// The position of the last of the events; none where nothing happened.
+    /// The position of the last appended event, or `None` if no event was appended.
     pub position: Option<Position>,
-    /// The races that were lost before.
+    /// How often another writer was faster, so that the command was decided again.
     pub conflicts: u32,
 }
 
-/// Why a command has done nothing, or may have.
+/// Why a command failed.
+///
+/// ```
+/// use annals_domain::ExecuteError;
+///
+/// fn report<R: std::fmt::Display>(error: &ExecuteError<R>) -> String {
+///     match error {
+///         ExecuteError::Rejected(reason) => format!("refused: {reason}"),
+///         // The command may have been written: execute it again.
+///         ExecuteError::Store(error) if error.outcome_unknown() => format!("unclear: {error}"),
+///         ExecuteError::Store(error) => format!("failed: {error}"),
+///         other => other.to_string(),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ExecuteError<R> {
-    /// The aggregate does not do it. Nothing was written.
+    /// The aggregate refused the command. Nothing was written.
     Rejected(R),
-    /// The store failed, for good or for longer than the [policy](RetryPolicy) allows.
-    /// [`Error::outcome_unknown`] tells whether it may have been written all the same: then the
-    /// command is to be executed again, and the aggregate decides whether it was.
+    /// The store failed, permanently or for longer than the [policy](RetryPolicy) allows. If
+    /// [`Error::outcome_unknown`] is true, the events may have been written all the same: execute
+    /// the command again, and let the aggregate decide on the events that are there.
     Store(Error),
 }
 
@@ -98,11 +113,12 @@ impl<R: StdError + 'static> StdError for ExecuteError<R> {
 }
 
 impl<D: Decider> CommandHandler<D> {
-    /// With defaults: events as they are named, 100 lost races, no snapshots, no cache.
+    /// A handler with the default [`Schema`] and [`RetryPolicy`], without snapshots and cache.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](annals_core::ErrorKind::InvalidInput) for a category that is no
-    /// [`Category`], and for events that are no enum as [`Schema`] needs it.
+    /// [`ErrorKind::InvalidInput`](annals_core::ErrorKind::InvalidInput) if [`Decider::CATEGORY`] is
+    /// not a valid [`Category`], or if [`Decider::Event`] is not an enum that a [`Schema`] can
+    /// store.
     pub fn new(store: Arc<dyn Store>, decider: D) -> Result<Self> {
         Category::new(D::CATEGORY)?;
         Ok(Self {
@@ -115,24 +131,24 @@ impl<D: Decider> CommandHandler<D> {
         })
     }
 
-    /// Sets how events are stored, and which old ones are read.
+    /// Sets how events are stored, and how old forms of them are read.
     #[must_use]
     pub fn with_schema(mut self, schema: Schema<D::Event>) -> Self {
         self.schema = schema;
         self
     }
 
-    /// Sets what is tried again, and how often.
+    /// Sets how often failed calls and conflicts are retried.
     #[must_use]
     pub fn with_retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// Takes snapshots, and loads from them.
+    /// Takes snapshots by this policy, and loads aggregates from them.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](annals_core::ErrorKind::Unsupported) where the store keeps none.
+    /// [`ErrorKind::Unsupported`](annals_core::ErrorKind::Unsupported) if the store has no snapshots.
     pub fn with_snapshots(mut self, policy: SnapshotPolicy) -> Result<Self>
     where
         D::State: Serialize + DeserializeOwned,
@@ -144,31 +160,32 @@ impl<D: Decider> CommandHandler<D> {
         Ok(self)
     }
 
-    /// Keeps the state of this many aggregates, those used last, and does not load them again while
-    /// nobody else has written: the append finds that out, or where there is nothing to append, a
-    /// look at the stream. Commands to one aggregate then run one after the other.
+    /// Caches the state of the aggregates that were used last, up to this many. A command to a cached
+    /// aggregate does not load it: if another writer has appended meanwhile, the append conflicts and
+    /// the new events are read. If the command leads to no event, the handler checks the stream for
+    /// new events before it answers. Commands to one cached aggregate run one after the other.
     ///
-    /// A deletion by somebody else goes unnoticed until the next event after it: whoever deletes
-    /// streams that others have cached tells them to [`forget`](Self::forget).
+    /// If somebody else deletes the stream of a cached aggregate, the handler does not notice before
+    /// the next event is appended to it: call [`forget`](Self::forget) after such a deletion.
     #[must_use]
     pub fn with_cache(mut self, aggregates: NonZeroUsize) -> Self {
         self.cache = Some(Cache::new(aggregates));
         self
     }
 
-    /// The store.
+    /// The store that this handler runs on.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// How events are stored.
+    /// The schema by which this handler stores events.
     #[must_use]
     pub fn schema(&self) -> &Schema<D::Event> {
         &self.schema
     }
 
-    /// The stream of an aggregate.
+    /// The stream of an aggregate: `account-7` for the id `7` in the category `account`.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](annals_core::ErrorKind::InvalidInput) for an id that cannot be
@@ -177,10 +194,10 @@ impl<D: Decider> CommandHandler<D> {
         StreamId::new(format!("{}-{id}", D::CATEGORY))
     }
 
-    /// Takes an aggregate out of the cache.
+    /// Removes an aggregate from the cache.
     ///
     /// # Errors
-    /// As for [`CommandHandler::stream`].
+    /// Those of [`CommandHandler::stream`].
     pub fn forget(&self, id: &str) -> Result<()> {
         if let Some(cache) = &self.cache {
             cache.forget(&self.stream(id)?);
@@ -188,11 +205,12 @@ impl<D: Decider> CommandHandler<D> {
         Ok(())
     }
 
-    /// Executes a command. What it decides is appended only where nobody else has written since it
-    /// was decided on; else it is decided again, on what is new. An append whose answer is lost is
-    /// made again with the same event ids, by which the store knows it.
+    /// Executes a command: loads the aggregate, lets it decide, and appends its events on condition
+    /// that nobody else has appended to the stream since. If somebody has, the handler reads the new
+    /// events and decides again. If the answer to an append is lost, the handler sends the same
+    /// events with the same ids again, so that the store recognises them.
     ///
-    /// Dropping the future leaves the command done whole or not at all.
+    /// If the future is dropped, either all of the events are written or none.
     ///
     /// # Errors
     /// [`ExecuteError`].
@@ -222,17 +240,17 @@ impl<D: Decider> CommandHandler<D> {
             let mut loaded = self.load_stream(&stream).await?;
             return self.decide_and_append(stream, &mut loaded, true, command, context).await;
         };
-        let place = cache.place(&stream);
-        let mut place = place.lock().await;
-        let is_fresh = place.is_none();
-        let loaded = match &mut *place {
+        let slot = cache.slot(&stream);
+        let mut slot = slot.lock().await;
+        let is_fresh = slot.is_none();
+        let loaded = match &mut *slot {
             Some(loaded) => loaded,
             empty => empty.insert(self.load_stream(&stream).await?),
         };
         self.decide_and_append(stream, loaded, is_fresh, command, context).await
     }
 
-    /// On a state that includes all there is (`is_fresh`), or may be older.
+    /// Decides on a state that was just read (`is_fresh`), or on a cached one that may be old.
     async fn decide_and_append(
         &self,
         stream: StreamId,
@@ -241,11 +259,11 @@ impl<D: Decider> CommandHandler<D> {
         command: &D::Command,
         context: &Context,
     ) -> Result<Executed<D::Event>, ExecuteError<D::Rejection>> {
-        let mut conflicts = 0;
+        let mut conflicts = self.retry.conflicts();
         loop {
             let decided = self.decider.decide(command, &loaded.state);
             if !is_fresh && decided.as_ref().map_or(true, Vec::is_empty) {
-                // Nothing will be appended, which would find out.
+                // There is no append that would conflict, so read whether the state is old.
                 let before = loaded.version;
                 self.catch_up(&stream, loaded, false).await?;
                 is_fresh = true;
@@ -255,7 +273,7 @@ impl<D: Decider> CommandHandler<D> {
             }
             let events = decided.map_err(ExecuteError::Rejected)?;
             if events.is_empty() {
-                let version = loaded.version;
+                let (version, conflicts) = (loaded.version, conflicts.count);
                 return Ok(Executed { stream, events, version, position: None, conflicts });
             }
             let append = self.prepare(&stream, loaded.version, &events, context).await?;
@@ -264,19 +282,14 @@ impl<D: Decider> CommandHandler<D> {
                 Ok(appended) => {
                     self.appended(&stream, loaded, &events, bytes, &appended).await;
                     let (version, position) = (loaded.version, Some(appended.position));
+                    let conflicts = conflicts.count;
                     return Ok(Executed { stream, events, version, position, conflicts });
                 }
-                Err(error)
-                    if error.conflict().is_some() && conflicts < self.retry.max_conflicts =>
-                {
-                    tracing::debug!(%stream, conflicts, "another writer was faster");
-                    metrics::counter!(observe::COMMAND_CONFLICTS).increment(1);
-                    self.retry.after_conflict(conflicts).await;
-                    conflicts += 1;
+                Err(error) => {
+                    conflicts.pause_after(error).await?;
                     self.catch_up(&stream, loaded, false).await?;
                     is_fresh = true;
                 }
-                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -296,11 +309,11 @@ impl<D: Decider> CommandHandler<D> {
     }
 
     async fn append(&self, append: Append) -> Result<Appended> {
-        // The clone has the same event ids.
+        // Each try sends the same event ids, by which the store recognises a retry.
         self.retry.run(|| self.store.append(append.clone())).await
     }
 
-    /// Takes over what was appended.
+    /// Applies the appended events to the state.
     pub(crate) async fn appended(
         &self,
         stream: &StreamId,
@@ -318,7 +331,7 @@ impl<D: Decider> CommandHandler<D> {
     }
 }
 
-/// The bytes of data and metadata.
+/// The bytes of data and metadata in an append.
 pub(crate) fn size(append: &Append) -> u64 {
     append.events.iter().map(NewEvent::size).sum::<usize>() as u64
 }

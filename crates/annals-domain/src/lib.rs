@@ -1,9 +1,9 @@
-//! The typed layer on top of every event store: aggregates that decide, events that stay readable,
-//! projections that know how far they are.
+//! The typed layer on top of an event store: aggregates that decide on commands, events as Rust enums,
+//! snapshots, and projections with checkpoints.
 //!
-//! A store knows names and bytes. Here are the parts that know what they mean, each a value over an
-//! `Arc<dyn Store>`, each of use without the others. Applications find all of it as
-//! `annals::domain`; the book in `docs/book` has a chapter on each part.
+//! A store keeps events as types and bytes, without knowing their meaning. The parts of this crate add
+//! that. Most of them are made over an `Arc<dyn Store>`, and each can be used without the others.
+//! Applications use this crate as `annals::domain`. The book in `docs/book` has a chapter on each part.
 //!
 //! ```
 //! use std::{fmt, sync::Arc};
@@ -30,7 +30,7 @@
 //! struct Stock;
 //! impl Decider for Stock {
 //!     const CATEGORY: &'static str = "stock";
-//!     type State = u32; // pieces that can be had
+//!     type State = u32; // pieces that are free
 //!     type Command = StockCommand;
 //!     type Event = StockEvent;
 //!     type Rejection = TooLittle;
@@ -57,12 +57,12 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Without a store:
+//! // Test the decider without a store:
 //! testing::given(Stock, [StockEvent::Received { pieces: 5 }])
 //!     .when(StockCommand::Reserve(6))
 //!     .then_rejected(TooLittle);
 //!
-//! // On any store, with optimistic retries:
+//! // Run it on any store. A command that conflicts with another writer is decided again:
 //! let stock = CommandHandler::new(Arc::new(annals_memory::MemoryStore::new()), Stock)?;
 //! stock.execute("mug", &StockCommand::Receive(5), &Context::new()).await?;
 //! stock.execute("mug", &StockCommand::Reserve(2), &Context::new()).await?;
@@ -75,26 +75,29 @@
 //! | to | see |
 //! |---|---|
 //! | write an aggregate as pure functions | [`Decider`] |
-//! | run its commands, and know what came of them | [`CommandHandler`], [`Executed`], [`ExecuteError`] |
-//! | change several aggregates, or none | [`Together`] |
-//! | say how often to try again | [`RetryPolicy`] |
-//! | store an enum of events, and read it again | [`Schema`], [`Decoded`] |
-//! | read what older versions stored | [`Upcasters`] |
-//! | not read a long stream each time | [`SnapshotPolicy`], [`CommandHandler::with_cache`] |
-//! | make read models, and react to events | [`projection::Projection`] |
-//! | have that in one of several processes, or spread over them | [`projection::Projection::lead`], [`projection::Workers`] |
+//! | run its commands | [`CommandHandler`], [`Executed`], [`ExecuteError`] |
+//! | change several aggregates atomically | [`Together`] |
+//! | set how often to retry | [`RetryPolicy`] |
+//! | store an enum of events | [`Schema`], [`Decoded`] |
+//! | read events of older versions of the program | [`Upcasters`] |
+//! | load long streams faster | [`SnapshotPolicy`], [`CommandHandler::with_cache`] |
+//! | build read models, and react to events | [`projection::Projection`] |
+//! | run a projection in one of several processes, or in all of them | [`projection::Projection::lead`], [`projection::Workers`] |
 //! | write rows and checkpoint in one transaction | [`projection::Sink`] |
-//! | forget somebody | the module `personal` |
-//! | know what led to an event | [`Context`] |
-//! | see what a store is asked, in traces and metrics | [`observe::Observed`], the module `trace` |
+//! | forget a person | the module `personal` |
+//! | record what led to an event | [`Context`] |
+//! | get traces and metrics | [`observe::Observed`], the module `trace` |
 //! | test deciders and upcasters | [`testing`] |
 //!
 //! # Features
 //!
-//! None is on by default. `personal`: the module of that name. `opentelemetry`: the module `trace`,
-//! and projections whose spans are part of the traces of their events. `sqlite` and `postgres`: the
-//! sinks in `projection::sqlite` and `projection::postgres`, and the drivers' types in the API. In
-//! the crate `annals` the features of those names turn these on.
+//! No feature is on by default. `personal` adds the module `personal`. `opentelemetry` adds the module
+//! `trace`, and makes the spans of projections a part of the traces of their events. The features of
+//! the same names in the crate `annals` turn these on.
+//!
+//! The sinks for SQLite and PostgreSQL are in `annals-sqlite` and `annals-postgres`, behind their
+//! feature `projection`; the crate `annals` has them as `annals::domain::projection::sqlite` and
+//! `annals::domain::projection::postgres`.
 
 mod cache;
 mod codec;

@@ -1,42 +1,42 @@
-//! An aggregate as it stands in the store: the fold of its events, or a snapshot and the rest.
+//! Loading an aggregate: from all its events, or from a snapshot and the events after it.
 
 use annals_core::{
     Error, ErrorKind, ReadStream, RecordedEvent, Result, StreamId, TryStreamExt, Version,
 };
 
-use crate::{CommandHandler, Decider, schema::Decoded, snapshot::Since};
+use crate::{CommandHandler, Decider, schema::Decoded, snapshot::SinceSnapshot};
 
-/// An aggregate, as of a version.
+/// The state of an aggregate at a version.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Loaded<S> {
     /// The state.
     pub state: S,
-    /// The version of the last event that is part of it; 0 where there is none.
+    /// The version of the last event that the state includes, or 0 if there is no event.
     pub version: Version,
-    pub(crate) since: Since,
+    pub(crate) since: SinceSnapshot,
 }
 
 impl<D: Decider> CommandHandler<D> {
-    /// An aggregate as it stands now.
+    /// Loads the current state of an aggregate from the store.
     ///
     /// # Errors
-    /// Those of the store, after the tries of the [policy](crate::RetryPolicy);
-    /// [`ErrorKind::Corrupt`] for an event that cannot be read, and where a snapshot that is there
-    /// does not reach to the first event that is left, or does not fit any more; [`ErrorKind::Forgotten`] where the
-    /// decider cannot do without what was forgotten.
+    /// Those of the store, after the retries of the [policy](crate::RetryPolicy);
+    /// [`ErrorKind::Corrupt`] for an event that cannot be read, and if events were truncated that no
+    /// usable snapshot covers; [`ErrorKind::Forgotten`] if the decider
+    /// [needs](Decider::forgotten) data that was forgotten.
     pub async fn load(&self, id: &str) -> Result<Loaded<D::State>> {
         let stream = self.stream(id)?;
         self.load_stream(&stream).await
     }
 
     pub(crate) async fn load_stream(&self, stream: &StreamId) -> Result<Loaded<D::State>> {
-        let (kept, unfit) = match self.load_snapshot(stream).await? {
+        let (snapshot, unusable) = match self.load_snapshot(stream).await? {
             None => (None, None),
             Some(Ok(loaded)) => (Some(loaded), None),
             Some(Err(why)) => (Some(self.initial()), Some(why)),
         };
-        let Some(mut loaded) = kept else {
+        let Some(mut loaded) = snapshot else {
             let mut loaded = self.initial();
             self.catch_up(stream, &mut loaded, false).await?;
             return Ok(loaded);
@@ -44,24 +44,24 @@ impl<D: Decider> CommandHandler<D> {
         let start = loaded.version;
         self.catch_up(stream, &mut loaded, true).await?;
         if loaded.version == start {
-            // Nothing after it; or what was there is gone; or the stream is an older one than that
-            // of which the snapshot was taken, restored from a backup, say.
+            // No event follows the snapshot. Either that is simply so, or later events were
+            // removed, or the stream was restored from a backup older than the snapshot.
             let info = self.retry.run(|| self.store.stream_info(stream)).await?;
             if info.version > start {
-                // It may have been written just now.
+                // Another writer may have appended since the read.
                 self.catch_up(stream, &mut loaded, true).await?;
                 if loaded.version == start {
-                    return Err(lost(stream));
+                    return Err(events_missing(stream));
                 }
             }
             if info.version < start {
-                tracing::warn!(%stream, "the snapshot is of a later version than the stream");
+                tracing::warn!(%stream, "the snapshot is newer than the stream: it is ignored");
                 loaded = self.initial();
                 self.catch_up(stream, &mut loaded, false).await?;
             }
         }
-        if let Some(why) = unfit {
-            tracing::info!(%stream, why, "a snapshot does not fit: made anew from the events");
+        if let Some(why) = unusable {
+            tracing::info!(%stream, why, "the snapshot cannot be used: a new one is taken");
             self.save_snapshot(stream, &mut loaded).await;
         }
         Ok(loaded)
@@ -69,35 +69,36 @@ impl<D: Decider> CommandHandler<D> {
 
     fn initial(&self) -> Loaded<D::State> {
         let (state, version) = (self.decider.initial(), Version::NONE);
-        Loaded { state, version, since: Since::default() }
+        Loaded { state, version, since: SinceSnapshot::default() }
     }
 
-    /// What the snapshot says, or why it does not fit; none where there is none.
+    /// The state in the snapshot, or why the snapshot cannot be used; `None` if there is none.
     async fn load_snapshot(
         &self,
         stream: &StreamId,
     ) -> Result<Option<Result<Loaded<D::State>, String>>> {
         let Some(snapshots) = &self.snapshots else { return Ok(None) };
-        let kept = self.retry.run(|| self.store.load_snapshot(stream)).await?;
-        Ok(kept.map(|kept| {
-            let (state, taken_at) = snapshots.state(&kept)?;
-            let since = Since { began: Some(taken_at), ..Since::default() };
-            Ok(Loaded { state, version: kept.version, since })
+        let snapshot = self.retry.run(|| self.store.load_snapshot(stream)).await?;
+        Ok(snapshot.map(|snapshot| {
+            let (state, taken_at) = snapshots.state(&snapshot)?;
+            let since = SinceSnapshot { began: Some(taken_at), ..SinceSnapshot::default() };
+            Ok(Loaded { state, version: snapshot.version, since })
         }))
     }
 
-    /// Folds what is new in the stream into the state. Where a read fails, what it gave before is
-    /// folded, and the next goes on from there. What follows a snapshot has no gap: a deletion,
-    /// after which a stream may begin anywhere, takes the snapshot along.
+    /// Applies the new events of the stream to the state. If a read fails half-way, the events that
+    /// it returned are applied, and the next read goes on after them. With `gapless`, a missing
+    /// version is an error: after a snapshot there is none, since deleting a stream, after which it
+    /// may begin at any version, deletes its snapshot too.
     pub(crate) async fn catch_up(
         &self,
         stream: &StreamId,
         loaded: &mut Loaded<D::State>,
         gapless: bool,
     ) -> Result<()> {
-        let mut patience = self.retry.patience();
+        let mut attempts = self.retry.attempts();
         while let Err(error) = self.read_new(stream, loaded, gapless).await {
-            patience.wait(error).await?;
+            attempts.pause_after(error).await?;
         }
         Ok(())
     }
@@ -112,14 +113,14 @@ impl<D: Decider> CommandHandler<D> {
         let mut events = self.store.read_stream(stream, new);
         while let Some(event) = events.try_next().await? {
             if gapless && event.version != loaded.version.plus(1) {
-                return Err(lost(stream));
+                return Err(events_missing(stream));
             }
-            self.fold(&event, loaded).await?;
+            self.apply(&event, loaded).await?;
         }
         Ok(())
     }
 
-    async fn fold(&self, event: &RecordedEvent, loaded: &mut Loaded<D::State>) -> Result<()> {
+    async fn apply(&self, event: &RecordedEvent, loaded: &mut Loaded<D::State>) -> Result<()> {
         match self.schema.decode(event).await? {
             Decoded::One(decoded) => self.decider.evolve(&mut loaded.state, &decoded),
             Decoded::Many(decoded) => {
@@ -129,8 +130,11 @@ impl<D: Decider> CommandHandler<D> {
             Decoded::Forgotten => {
                 let event_type = event.event_type.as_str();
                 if !self.decider.forgotten(&mut loaded.state, event_type) {
-                    let message =
-                        format!("event {} of type {event_type:?} is forgotten", event.version);
+                    let message = format!(
+                        "the data of event {} of type {event_type:?} is forgotten, and the decider \
+                         needs it",
+                        event.version
+                    );
                     return Err(
                         Error::new(ErrorKind::Forgotten, message).with_stream(&event.stream)
                     );
@@ -144,8 +148,8 @@ impl<D: Decider> CommandHandler<D> {
         Ok(())
     }
 
-    /// Keeps a snapshot where one is due. Where that fails, the next command tries again: the
-    /// events are there all the same.
+    /// Saves a snapshot if one is due. If that fails, the next command tries again: nothing is lost,
+    /// since the events are in the store.
     pub(crate) async fn snapshot_if_due(&self, stream: &StreamId, loaded: &mut Loaded<D::State>) {
         if self.snapshots.as_ref().is_some_and(|snapshots| snapshots.is_due(&loaded.since)) {
             self.save_snapshot(stream, loaded).await;
@@ -161,15 +165,15 @@ impl<D: Decider> CommandHandler<D> {
         };
         match saved.await {
             Ok(taken_at) => {
-                loaded.since = Since { began: Some(taken_at), ..Since::default() };
+                loaded.since = SinceSnapshot { began: Some(taken_at), ..SinceSnapshot::default() };
             }
-            Err(error) => tracing::warn!(%stream, %error, "a snapshot could not be kept"),
+            Err(error) => tracing::warn!(%stream, %error, "a snapshot could not be saved"),
         }
     }
 }
 
-fn lost(stream: &StreamId) -> Error {
-    let message = "events were truncated that no snapshot stands for, or only one that does not \
-                   fit any more, which the code that took it can read";
+fn events_missing(stream: &StreamId) -> Error {
+    let message = "events were truncated, and no snapshot that this program can use covers them; \
+                   the program that took the last snapshot can still read it";
     Error::new(ErrorKind::Corrupt, message).with_stream(stream)
 }

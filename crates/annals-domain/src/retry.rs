@@ -1,21 +1,33 @@
-//! How often to try again, and how long to wait before.
+//! How often calls are retried, and the pauses in between.
 
 use std::time::Duration;
 
-use annals_core::{Error, Result};
+use annals_core::{Error, Result, adapter::Backoff};
 
 use crate::observe;
 
-/// How a call that failed is made again. The default: up to 100 lost races, and 12 failures in a
-/// row, which with their pauses are about ten seconds.
+/// How often to retry. By default, a command may lose up to 100 races against other writers, and a
+/// call may fail 12 times in a row, which with the pauses takes about ten seconds.
+///
+/// ```
+/// use std::time::Duration;
+/// use annals_domain::RetryPolicy;
+///
+/// let policy = RetryPolicy::default()
+///     .with_max_failures(5)
+///     .with_pauses(Duration::from_millis(20), Duration::from_secs(1));
+/// # assert_eq!((policy.max_failures, policy.max_conflicts), (5, 100));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// The most races that one command may lose. Each was won by another writer.
+    /// How many conflicts one command may have: each time, another writer was faster.
     pub max_conflicts: u32,
-    /// The most failures of one call that may pass by themselves, or whose outcome is unknown.
+    /// How many failures in a row one call may have, if they are temporary or their outcome is
+    /// unknown. Other failures are not retried.
     pub max_failures: u32,
-    /// The pause after the first failure; each further one is twice as long.
+    /// The pause after the first failure. Each further pause is twice as long. A pause is a random
+    /// time between half and all of its length.
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
@@ -33,14 +45,14 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Sets how many races one command may lose.
+    /// Sets how many conflicts one command may have.
     #[must_use]
     pub fn with_max_conflicts(mut self, conflicts: u32) -> Self {
         self.max_conflicts = conflicts;
         self
     }
 
-    /// Sets how many failures of one call are tried again.
+    /// Sets how many failures in a row one call may have.
     #[must_use]
     pub fn with_max_failures(mut self, failures: u32) -> Self {
         self.max_failures = failures;
@@ -54,14 +66,14 @@ impl RetryPolicy {
         self
     }
 
-    /// Does the work until it succeeds, or fails for good. Where a try may have been written, so it
-    /// may have been in the end, whatever the last one says; but for a conflict, which is what comes
-    /// where it was not.
+    /// Repeats the work until it succeeds or fails for good. If the outcome of any try is unknown,
+    /// so is that of the whole, whatever error the last try returns. A conflict is the exception: it
+    /// proves that no try was written, since a retry of a write is recognised.
     pub(crate) async fn run<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        let mut patience = self.patience();
+        let mut attempts = self.attempts();
         let mut unknown = false;
         loop {
             let error = match work().await {
@@ -69,51 +81,74 @@ impl RetryPolicy {
                 Err(error) => error,
             };
             unknown |= error.outcome_unknown();
-            if let Err(error) = patience.wait(error).await {
+            if let Err(error) = attempts.pause_after(error).await {
                 let unknown = unknown && error.conflict().is_none();
                 return Err(if unknown { error.with_outcome_unknown() } else { error });
             }
         }
     }
 
-    pub(crate) fn patience(&self) -> Patience<'_> {
-        Patience { policy: self, failures: 0 }
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts { failures: 0, max: self.max_failures, backoff: self.backoff() }
     }
 
-    /// A pause for the loser of its `conflicts`th race, so that many do not meet again and again:
-    /// none for the first few, since the winner is done.
-    pub(crate) async fn after_conflict(&self, conflicts: u32) {
-        const AT_ONCE: u32 = 4;
-        if let Some(times) = conflicts.checked_sub(AT_ONCE) {
-            self.pause(times.min(2)).await;
-        }
+    pub(crate) fn conflicts(&self) -> Conflicts {
+        let longest = self.longest_pause.min(self.first_pause.saturating_mul(4));
+        let backoff = Backoff::new(self.first_pause, longest);
+        Conflicts { count: 0, max: self.max_conflicts, backoff }
     }
 
-    /// A random time, up to the first pause doubled that often.
-    pub(crate) async fn pause(&self, doublings: u32) {
-        let longest = self.first_pause.saturating_mul(1 << doublings.min(20));
-        let longest = longest.min(self.longest_pause);
-        tokio::time::sleep(longest.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+    /// The pauses between tries, without a limit to their number.
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.first_pause, self.longest_pause)
     }
 }
 
-/// What is left of the tries for one call.
-pub(crate) struct Patience<'a> {
-    policy: &'a RetryPolicy,
+/// The failures in a row of one call.
+pub(crate) struct Attempts {
     failures: u32,
+    max: u32,
+    backoff: Backoff,
 }
 
-impl Patience<'_> {
-    /// Returns when it is time to try again; or gives the error back, where that does not help.
-    pub(crate) async fn wait(&mut self, error: Error) -> Result<()> {
-        let passing = error.is_retryable() || error.outcome_unknown();
-        if !passing || self.failures >= self.policy.max_failures {
+impl Attempts {
+    /// Pauses before the next try; or returns the error if there is to be none.
+    pub(crate) async fn pause_after(&mut self, error: Error) -> Result<()> {
+        let is_temporary = error.is_retryable() || error.outcome_unknown();
+        if !is_temporary || self.failures >= self.max {
             return Err(error);
         }
-        tracing::debug!(%error, failures = self.failures, "trying again");
+        tracing::debug!(%error, failures = self.failures, "a call failed and is retried");
         metrics::counter!(observe::RETRIES).increment(1);
-        self.policy.pause(self.failures).await;
+        tokio::time::sleep(self.backoff.next_pause()).await;
         self.failures += 1;
+        Ok(())
+    }
+}
+
+/// The conflicts of one command.
+pub(crate) struct Conflicts {
+    pub(crate) count: u32,
+    max: u32,
+    backoff: Backoff,
+}
+
+impl Conflicts {
+    /// Counts a conflict and pauses before the command decides again; or returns the error if it is
+    /// another one, or one conflict too many.
+    pub(crate) async fn pause_after(&mut self, error: Error) -> Result<()> {
+        /// The first few conflicts need no pause, since the other writer is done. After those,
+        /// pauses keep many writers from meeting again and again.
+        const WITHOUT_PAUSE: u32 = 4;
+        if error.conflict().is_none() || self.count >= self.max {
+            return Err(error);
+        }
+        tracing::debug!(%error, conflicts = self.count, "another writer was faster");
+        metrics::counter!(observe::COMMAND_CONFLICTS).increment(1);
+        if self.count >= WITHOUT_PAUSE {
+            tokio::time::sleep(self.backoff.next_pause()).await;
+        }
+        self.count += 1;
         Ok(())
     }
 }

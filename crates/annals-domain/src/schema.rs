@@ -1,4 +1,4 @@
-//! How the events of one enum are stored, and read again.
+//! How the events of an enum are stored and read.
 
 use std::{
     fmt,
@@ -18,29 +18,35 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::personal::{Opened, PersonalData, Subject};
 use crate::{Context, Upcasters, codec, observe};
 
-/// How the events of an enum are stored: the name of the variant is the event's type, its content
-/// the data, as JSON. So `#[serde(rename = "…")]` gives a type that is stable whatever the variant
-/// is called, and `#[serde(alias = "…")]` reads an old name.
+/// How the events of an enum are stored: the name of the variant is the event's type, and the content
+/// of the variant is the event's data, as JSON. `#[serde(rename = "…")]` sets a type that stays the
+/// same when the variant is renamed, and `#[serde(alias = "…")]` reads an old type as well.
 ///
 /// ```
-/// # use annals_domain::Schema;
+/// use annals_core::StreamId;
+/// use annals_domain::{Context, Schema};
 /// # use serde::{Deserialize, Serialize};
 /// #[derive(Serialize, Deserialize)]
 /// enum OrderEvent {
 ///     #[serde(rename = "order-placed")]
-///     Placed { sku: String, cents: u64 }, // {"sku":"mug","cents":1800}
+///     Placed { sku: String, cents: u64 },
 ///     #[serde(rename = "order-cancelled")]
-///     Cancelled, // {}
+///     Cancelled, // the data is {}
 /// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> annals_core::Result<()> {
 /// let schema = Schema::<OrderEvent>::new()?;
-/// # Ok::<(), annals_core::Error>(())
+/// let placed = OrderEvent::Placed { sku: "mug".into(), cents: 1800 };
+/// let new = schema.encode(&StreamId::new("order-42")?, &placed, &Context::new()).await?;
+/// assert_eq!(new.event_type().as_str(), "order-placed");
+/// assert_eq!(new.data().bytes().as_ref(), br#"{"sku":"mug","cents":1800}"#);
+/// # Ok(()) }
 /// ```
 pub struct Schema<E> {
     names: &'static [&'static str],
     upcasters: Arc<Upcasters>,
     #[cfg(feature = "personal")]
     personal: Option<Arc<Personal<E>>>,
-    /// How many events were skipped; none where that is not wanted.
+    /// How many events were skipped. `None` if unreadable events are errors.
     skipped: Option<Arc<AtomicU64>>,
     events: PhantomData<fn() -> E>,
 }
@@ -54,22 +60,22 @@ struct Personal<E> {
 #[cfg(feature = "personal")]
 type SubjectOf<E> = Box<dyn Fn(&E) -> Result<Option<Subject>> + Send + Sync>;
 
-/// What a stored event says.
+/// A stored event after decoding, from [`Schema::decode`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Decoded<E> {
-    /// One event: where nothing was upcast, always.
+    /// One event. Always this if no upcaster applies.
     One(E),
-    /// What an upcaster made of it: any number of events.
+    /// The events that upcasters made of the stored event: any number.
     Many(Vec<E>),
-    /// The data was encrypted for somebody who has been forgotten.
+    /// The event's data is about a subject that was forgotten.
     Forgotten,
-    /// It cannot be read, and [was to be skipped](Schema::skip_unreadable).
+    /// The event cannot be read, and the schema [skips](Schema::skip_unreadable) such events.
     Skipped,
 }
 
 impl<E> Decoded<E> {
-    /// The events, in order; of what is forgotten or skipped none.
+    /// The events, in order. A forgotten or skipped event gives none.
     pub fn into_events(self) -> impl Iterator<Item = E> {
         let (one, many) = match self {
             Self::One(event) => (Some(event), Vec::new()),
@@ -81,14 +87,15 @@ impl<E> Decoded<E> {
 }
 
 impl<E: Serialize + DeserializeOwned> Schema<E> {
-    /// Without upcasters.
+    /// A schema without upcasters and without personal data.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a type that is no enum as `serde` derives it, and for
-    /// variants whose names are no [`EventType`].
+    /// [`ErrorKind::InvalidInput`] if `E` is not an enum that derives `Serialize` and `Deserialize`
+    /// without `tag`, `content` or `untagged`, and if the name of a variant is not a valid
+    /// [`EventType`].
     pub fn new() -> Result<Self> {
         let Some(names) = codec::names::<E>() else {
-            let message = format!("{}: {}", std::any::type_name::<E>(), codec::NO_ENUM);
+            let message = format!("{}: {}", std::any::type_name::<E>(), codec::NOT_AN_ENUM);
             return Err(Error::new(ErrorKind::InvalidInput, message));
         };
         for name in names {
@@ -104,19 +111,36 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         })
     }
 
-    /// Reads old events, too.
+    /// Sets the upcasters, by which the schema also reads events of old types.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where an upcaster leads back to where it began, or to a type
-    /// that nothing reads.
+    /// [`ErrorKind::InvalidInput`] if upcasters lead in a circle, or to a type for which there is
+    /// neither a variant nor an upcaster.
     pub fn with_upcasters(mut self, upcasters: Upcasters) -> Result<Self> {
         upcasters.check(self.names)?;
         self.upcasters = Arc::new(upcasters);
         Ok(self)
     }
 
-    /// Encrypts the events that are about somebody, so that they can be forgotten. Where it fails to
-    /// say about whom, the event is not written.
+    /// Encrypts the data of events that are about a subject, so that the subject can be forgotten.
+    /// `subject` returns the subject of an event, or `None` for an event that is not about anybody.
+    /// If it returns an error, the event is not written.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// use annals_domain::{Schema, personal::{MemoryKeys, PersonalData, Subject}};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # enum Event {
+    /// #     #[serde(rename = "registered")] Registered { customer: u64, name: String },
+    /// #     #[serde(rename = "paid")] Paid,
+    /// # }
+    /// let personal = PersonalData::new(Arc::new(MemoryKeys::new()));
+    /// let schema = Schema::<Event>::new()?.with_personal_data(personal, |event| match event {
+    ///     Event::Registered { customer, .. } => Subject::new(format!("customer-{customer}")).map(Some),
+    ///     Event::Paid => Ok(None),
+    /// });
+    /// # Ok::<(), annals_core::Error>(())
+    /// ```
     #[cfg(feature = "personal")]
     #[must_use]
     pub fn with_personal_data(
@@ -128,21 +152,21 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         self
     }
 
-    /// Leaves out what cannot be read, and [counts](Schema::skipped) it, instead of failing. Not
-    /// for deciders, whose decisions would rest on less than what happened.
+    /// Skips and [counts](Schema::skipped) events that cannot be read, instead of failing. Do not
+    /// use this for deciders, whose decisions would then be based on a part of the events.
     #[must_use]
     pub fn skip_unreadable(mut self) -> Self {
         self.skipped = Some(Arc::default());
         self
     }
 
-    /// How many events were skipped, by this and all its clones.
+    /// How many events this schema and all its clones have skipped.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped.as_ref().map_or(0, |skipped| skipped.load(Relaxed))
     }
 
-    /// Every type of event that it reads, old ones too.
+    /// All event types that the schema reads, including the old ones.
     #[must_use]
     pub fn types(&self) -> Vec<EventType> {
         let mut types: Vec<&str> =
@@ -152,17 +176,17 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         types.into_iter().filter_map(|name| EventType::new(name).ok()).collect()
     }
 
-    /// A filter that lets through what it reads.
+    /// A filter that passes the event types that the schema reads.
     #[must_use]
     pub fn filter(&self) -> Filter {
         Filter::default().with_event_types(self.types())
     }
 
-    /// An event, as it is to be appended to a stream.
+    /// Makes the event to append to a stream.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where it cannot be serialised, or not be read again; for
-    /// personal data those of its key store.
+    /// [`ErrorKind::InvalidInput`] if the event cannot be serialised, or if the schema could not
+    /// read what it would write; for personal data also those of the key store.
     pub async fn encode(
         &self,
         stream: &StreamId,
@@ -189,12 +213,12 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         Ok(new)
     }
 
-    /// What a stored event says.
+    /// Reads a stored event.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] with the stream, the version and the type, for a type that is not
-    /// known and for data that does not fit; unless that [is skipped](Schema::skip_unreadable). For
-    /// personal data those of its key store.
+    /// [`ErrorKind::Corrupt`], with the stream, version and type, for an unknown type and for data
+    /// that does not fit the variant, unless the schema [skips](Schema::skip_unreadable) such
+    /// events; for personal data also those of the key store.
     pub async fn decode(&self, event: &RecordedEvent) -> Result<Decoded<E>> {
         #[cfg(feature = "personal")]
         if let Some(personal) = &self.personal {
@@ -208,7 +232,7 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
 
     fn read(&self, event: &RecordedEvent, data: &Payload) -> Result<Decoded<E>> {
         let name = event.event_type.as_str();
-        let read = if self.upcasters.knows(name) {
+        let read = if self.upcasters.has(name) {
             self.read_type(name, data).map(Decoded::Many)
         } else {
             self.read_one(name, data).map(Decoded::One)
@@ -235,7 +259,7 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         &self.upcasters
     }
 
-    /// What data of a type says, upcast where that is due.
+    /// Reads data of a type, by upcasters if there are any for it.
     pub(crate) fn read_type(&self, name: &str, data: &Payload) -> Result<Vec<E>> {
         let made = self.upcasters.apply(name, data.clone())?;
         made.iter().map(|made| self.read_one(&made.event_type, &made.data)).collect()
@@ -243,8 +267,12 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
 
     fn read_one(&self, name: &str, data: &Payload) -> Result<E> {
         codec::decode(name, data.bytes()).map_err(|e| {
-            let what = if self.names.contains(&name) { "data" } else { "type" };
-            let message = format!("the {what} is none of {}", std::any::type_name::<E>());
+            let enum_name = std::any::type_name::<E>();
+            let message = if self.names.contains(&name) {
+                format!("the data does not fit the variant of {enum_name}")
+            } else {
+                format!("{enum_name} has no variant for the type {name:?}")
+            };
             Error::new(ErrorKind::Corrupt, message).with_source(e)
         })
     }

@@ -1,4 +1,4 @@
-//! When a snapshot is taken, and what makes it fit.
+//! When snapshots are taken, and which ones can be used.
 
 use std::time::Duration;
 
@@ -6,46 +6,58 @@ use annals_core::{Payload, Result, Snapshot, Version};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// When to take a snapshot of an aggregate: as soon as one of the limits is reached. They count
-/// from the snapshot before, or from the beginning.
+/// When to take a snapshot of an aggregate: after an append, as soon as one of the limits is reached.
+/// The limits count from the last snapshot or, if there is none, from the first event.
+///
+/// ```
+/// use std::time::Duration;
+/// use annals_domain::SnapshotPolicy;
+///
+/// let policy = SnapshotPolicy::every(100)
+///     .or_bytes(1_000_000)
+///     .or_age(Duration::from_secs(24 * 60 * 60))
+///     .with_schema_version(2); // the second form of the state
+/// # assert_eq!((policy.events, policy.schema_version), (100, 2));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SnapshotPolicy {
-    /// Which form the state has. A snapshot of another version is not read: the state is made anew
-    /// from the events, and kept in its new form.
+    /// The form of the state. A snapshot of another version is not used: the state is computed from
+    /// the events, and saved as a new snapshot.
     pub schema_version: u32,
-    /// The most events without a snapshot.
+    /// The most events since the last snapshot.
     pub events: u64,
-    /// The most bytes of events (data and metadata) without a snapshot.
+    /// The most bytes of events (data and metadata) since the last snapshot.
     pub bytes: u64,
-    /// How old a snapshot may get while there are newer events; or where there is none, the first
-    /// event.
+    /// The greatest age of the last snapshot (or, if there is none, of the first event) while there
+    /// are newer events.
     pub age: Option<Duration>,
 }
 
 impl SnapshotPolicy {
-    /// One every so many events (at least one), and without other limits. State of version 1.
+    /// A snapshot after this many events (at least one), without other limits, for a state whose
+    /// schema version is 1.
     #[must_use]
     pub fn every(events: u64) -> Self {
         Self { schema_version: 1, events: events.max(1), bytes: u64::MAX, age: None }
     }
 
-    /// Also after so many bytes of events.
+    /// Also takes a snapshot after this many bytes of events.
     #[must_use]
     pub fn or_bytes(mut self, bytes: u64) -> Self {
         self.bytes = bytes;
         self
     }
 
-    /// Also where the last one is this old; by this machine's clock.
+    /// Also takes a snapshot if the last one is this old by the clock of this machine.
     #[must_use]
     pub fn or_age(mut self, age: Duration) -> Self {
         self.age = Some(age);
         self
     }
 
-    /// Says which form the state has now. Change it with every change of the state's type, or of
-    /// `evolve`: what a snapshot holds was made by the code of its day.
+    /// Sets the schema version of the state. Raise it with every change of the state's type or of
+    /// `evolve`, since a snapshot holds what the code of its time computed.
     #[must_use]
     pub fn with_schema_version(mut self, version: u32) -> Self {
         self.schema_version = version;
@@ -53,24 +65,25 @@ impl SnapshotPolicy {
     }
 }
 
-/// What happened since the last snapshot.
+/// What was appended since the last snapshot.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Since {
+pub(crate) struct SinceSnapshot {
     pub(crate) events: u64,
     pub(crate) bytes: u64,
-    /// When that was taken, or where there is none, the first event was written.
+    /// When the last snapshot was taken or, if there is none, when the first event was recorded.
     pub(crate) began: Option<DateTime<Utc>>,
 }
 
-/// A policy, and how a state is written and read.
+/// A policy, and how to write and read the state.
 pub(crate) struct Snapshots<S> {
     policy: SnapshotPolicy,
     write: fn(&S) -> Result<Payload>,
     read: fn(&Payload) -> Result<S>,
 }
 
+/// The metadata of a stored snapshot.
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct SnapshotMetadata {
     #[serde(rename = "schemaVersion")]
     schema_version: u32,
     #[serde(rename = "takenAt")]
@@ -84,7 +97,7 @@ impl<S: Serialize + DeserializeOwned> Snapshots<S> {
 }
 
 impl<S> Snapshots<S> {
-    pub(crate) fn is_due(&self, since: &Since) -> bool {
+    pub(crate) fn is_due(&self, since: &SinceSnapshot) -> bool {
         let SnapshotPolicy { events, bytes, age, .. } = self.policy;
         let is_old = |age: Duration| {
             let taken = since.began.map(|at| Utc::now().signed_duration_since(at).to_std());
@@ -96,19 +109,19 @@ impl<S> Snapshots<S> {
 
     pub(crate) fn take(&self, state: &S, version: Version) -> Result<(Snapshot, DateTime<Utc>)> {
         let taken_at = Utc::now();
-        let header = Header { schema_version: self.policy.schema_version, taken_at };
+        let metadata = SnapshotMetadata { schema_version: self.policy.schema_version, taken_at };
         let snapshot = Snapshot::new(version, (self.write)(state)?);
-        Ok((snapshot.with_metadata(Payload::json(&header)?), taken_at))
+        Ok((snapshot.with_metadata(Payload::json(&metadata)?), taken_at))
     }
 
-    /// The state, where the snapshot fits; else why it does not.
+    /// The state in a snapshot and when it was taken, or why the snapshot cannot be used.
     pub(crate) fn state(&self, snapshot: &Snapshot) -> Result<(S, DateTime<Utc>), String> {
-        let header: Header = snapshot.metadata.decode().map_err(|e| e.to_string())?;
-        let (found, due) = (header.schema_version, self.policy.schema_version);
-        if found != due {
-            return Err(format!("its schema version is {found}, and {due} is wanted"));
+        let metadata: SnapshotMetadata = snapshot.metadata.decode().map_err(|e| e.to_string())?;
+        let (found, wanted) = (metadata.schema_version, self.policy.schema_version);
+        if found != wanted {
+            return Err(format!("its schema version is {found}, and {wanted} is wanted"));
         }
         let state = (self.read)(&snapshot.data).map_err(|e| e.to_string())?;
-        Ok((state, header.taken_at))
+        Ok((state, metadata.taken_at))
     }
 }

@@ -1,4 +1,25 @@
 //! Tests of deciders and upcasters without a store.
+//!
+//! [`given`] tests a decider: given past events, when a command comes, then these events happen.
+//! [`check_samples`] tests upcasters against events as they were once stored:
+//!
+//! ```
+//! use annals_domain::{Schema, Upcasters, testing::check_samples};
+//! # use serde::{Deserialize, Serialize};
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! enum OrderEvent {
+//!     #[serde(rename = "order-placed")]
+//!     Placed { cents: u64 },
+//! }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let upcasters = Upcasters::new().renamed("placed", "order-placed");
+//! let schema = Schema::<OrderEvent>::new()?.with_upcasters(upcasters)?;
+//! let samples = r#"
+//! {"type":"placed","data":{"cents":5},"becomes":[{"type":"order-placed","data":{"cents":5}}]}
+//! "#;
+//! assert_eq!(check_samples(&schema, samples)?, 1);
+//! # Ok(()) }
+//! ```
 
 use std::fmt::{Debug, Write};
 
@@ -8,7 +29,33 @@ use serde_json::value::RawValue;
 
 use crate::{Decider, Schema, codec};
 
-/// A decider to which something has happened.
+/// Begins a test: the state of the aggregate is what these events lead to.
+///
+/// ```
+/// # use annals_domain::{Decider, testing::given};
+/// # #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)] enum Counted { By(u64) }
+/// # #[derive(Debug, PartialEq)] struct TooMany;
+/// # impl std::fmt::Display for TooMany {
+/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("too many") }
+/// # }
+/// # impl std::error::Error for TooMany {}
+/// # struct Counter;
+/// # impl Decider for Counter {
+/// #     const CATEGORY: &'static str = "counter";
+/// #     type State = u64; type Command = u64; type Event = Counted; type Rejection = TooMany;
+/// #     fn initial(&self) -> u64 { 0 }
+/// #     fn decide(&self, by: &u64, total: &u64) -> Result<Vec<Counted>, TooMany> {
+/// #         if by + total > 10 { Err(TooMany) } else { Ok(vec![Counted::By(*by)]) }
+/// #     }
+/// #     fn evolve(&self, total: &mut u64, Counted::By(by): &Counted) { *total += by; }
+/// # }
+/// let counter = given(Counter, [Counted::By(7)])
+///     .when(3)
+///     .then([Counted::By(3)])
+///     .when(1)
+///     .then_rejected(TooMany);
+/// assert_eq!(*counter.state(), 10);
+/// ```
 #[must_use]
 pub fn given<D: Decider>(decider: D, events: impl IntoIterator<Item = D::Event>) -> Given<D> {
     let mut state = decider.initial();
@@ -16,26 +63,26 @@ pub fn given<D: Decider>(decider: D, events: impl IntoIterator<Item = D::Event>)
     Given { decider, state }
 }
 
-/// See [`given`].
+/// A decider and its state, made by [`given`].
 pub struct Given<D: Decider> {
     decider: D,
     state: D::State,
 }
 
 impl<D: Decider> Given<D> {
-    /// The state it is in.
+    /// The state after all events so far.
     pub fn state(&self) -> &D::State {
         &self.state
     }
 
-    /// What it decides on a command.
+    /// Lets the decider decide on a command.
     pub fn when(self, command: D::Command) -> When<D> {
         let decided = self.decider.decide(&command, &self.state);
         When { decider: self.decider, state: self.state, decided }
     }
 }
 
-/// See [`Given::when`].
+/// What a decider has decided, made by [`Given::when`].
 #[must_use = "nothing is checked before `then`"]
 pub struct When<D: Decider> {
     decider: D,
@@ -44,10 +91,10 @@ pub struct When<D: Decider> {
 }
 
 impl<D: Decider<Event: Debug + PartialEq>> When<D> {
-    /// Checks that just these events happen, and goes on from them.
+    /// Checks that the decider decided on exactly these events, and applies them to the state.
     ///
     /// # Panics
-    /// Where it decides otherwise; the message shows both, event by event.
+    /// If it decided otherwise. The message shows the difference, event by event.
     #[track_caller]
     pub fn then(mut self, expected: impl IntoIterator<Item = D::Event>) -> Given<D> {
         let expected: Vec<_> = expected.into_iter().collect();
@@ -64,10 +111,10 @@ impl<D: Decider<Event: Debug + PartialEq>> When<D> {
         }
     }
 
-    /// Checks that nothing happens.
+    /// Checks that the decider decided on no event.
     ///
     /// # Panics
-    /// Where something does, or the command is rejected.
+    /// If it decided on events, or rejected the command.
     #[track_caller]
     pub fn then_nothing(self) -> Given<D> {
         self.then([])
@@ -75,10 +122,10 @@ impl<D: Decider<Event: Debug + PartialEq>> When<D> {
 }
 
 impl<D: Decider<Event: Debug, Rejection: PartialEq>> When<D> {
-    /// Checks that the command is rejected, for just this reason.
+    /// Checks that the decider rejected the command for exactly this reason.
     ///
     /// # Panics
-    /// Where it is not, or for another.
+    /// If it did not, or for another reason.
     #[track_caller]
     pub fn then_rejected(self, expected: D::Rejection) -> Given<D> {
         match self.decided {
@@ -101,7 +148,7 @@ fn fail(message: &str) -> ! {
     panic!("{message}")
 }
 
-/// One line for each event: what is as expected, what is missing (-), what came instead (+).
+/// One line for each event: as expected, missing (-), or found instead (+).
 fn difference<E: Debug + PartialEq>(expected: &[E], found: &[E]) -> String {
     let mut text = String::from("other events than expected (- missing, + found instead)");
     for at in 0..expected.len().max(found.len()) {
@@ -120,7 +167,7 @@ fn difference<E: Debug + PartialEq>(expected: &[E], found: &[E]) -> String {
     text
 }
 
-/// An event as it was once stored, and what it has to become.
+/// An event as it was once stored, and the events that it must become.
 #[derive(Deserialize)]
 struct Sample<'a> {
     #[serde(rename = "type")]
@@ -139,12 +186,12 @@ struct Becomes<'a> {
     data: &'a RawValue,
 }
 
-/// Checks a schema against samples of what was stored, one JSON text a line:
+/// Checks a schema against samples of stored events, each a JSON text on a line of its own:
 /// `{"type": "order-placed", "data": {…}, "becomes": [{"type": "order-placed.v2", "data": {…}}]}`.
-/// Every upcaster needs a sample. Answers how many samples there are.
+/// Each upcaster needs at least one sample. Returns how many samples there are.
 ///
 /// # Errors
-/// All that is wrong, a line each, with the number of the sample's line.
+/// All faults, each on a line of its own with the number of the sample's line.
 pub fn check_samples<E: Serialize + DeserializeOwned + Debug + PartialEq>(
     schema: &Schema<E>,
     samples: &str,
@@ -168,7 +215,8 @@ fn check_sample<E: Serialize + DeserializeOwned + Debug + PartialEq>(
     schema: &Schema<E>,
     line: &str,
 ) -> Result<String, String> {
-    let sample: Sample<'_> = serde_json::from_str(line).map_err(|e| format!("no sample: {e}"))?;
+    let sample: Sample<'_> =
+        serde_json::from_str(line).map_err(|e| format!("this is not a sample: {e}"))?;
     let payload = |text: &RawValue| Payload::json_text(text.get().to_owned());
     let found = payload(sample.data).and_then(|data| schema.read_type(&sample.event_type, &data));
     let found: Vec<E> = found.map_err(|e| chain(&e))?;
@@ -176,14 +224,14 @@ fn check_sample<E: Serialize + DeserializeOwned + Debug + PartialEq>(
     for becomes in &sample.becomes {
         let event: E =
             codec::decode(&becomes.event_type, becomes.data.get().as_bytes()).map_err(|e| {
-                format!("{:?} of what it becomes cannot be read: {e}", becomes.event_type)
+                format!("the expected event of type {:?} cannot be read: {e}", becomes.event_type)
             })?;
         expected.push(event);
     }
     if found == expected { Ok(sample.event_type) } else { Err(difference(&expected, &found)) }
 }
 
-/// An error, and all that led to it.
+/// The text of an error and of all its sources.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

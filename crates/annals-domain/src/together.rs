@@ -1,4 +1,4 @@
-//! Commands to several aggregates that are executed together, or not at all.
+//! Commands to several aggregates, all executed or none.
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -7,11 +7,10 @@ use async_trait::async_trait;
 
 use crate::{
     CommandHandler, Context, Decider, ExecuteError, RetryPolicy, execute::size, load::Loaded,
-    observe,
 };
 
-/// Executes commands to several aggregates, of any kinds, with one append to all their streams:
-/// all of them happen, or none.
+/// Executes commands to several aggregates, of the same kind or of different kinds, with one atomic
+/// append to all their streams.
 ///
 /// ```
 /// # use annals_domain::{CommandHandler, Context, Decider, Together};
@@ -40,16 +39,16 @@ pub struct Together {
     retry: RetryPolicy,
 }
 
-/// What commands that are executed together fail with. A rejection is that of the first command
-/// that is rejected.
+/// Why commands that were executed together failed. A rejection is that of the first command that
+/// was rejected.
 pub type TogetherError = ExecuteError<AnyRejection>;
 
-/// The rejection of any decider.
+/// A rejection by one of several deciders.
 #[derive(Debug)]
 pub struct AnyRejection(Box<dyn StdError + Send + Sync>);
 
 impl AnyRejection {
-    /// The rejection, where it is this decider's.
+    /// The rejection by the decider `D`, or `None` if another decider rejected its command.
     #[must_use]
     pub fn of<D: Decider>(&self) -> Option<&D::Rejection> {
         self.0.downcast_ref()
@@ -68,24 +67,24 @@ impl StdError for AnyRejection {
     }
 }
 
-/// A command to one of several aggregates: [`CommandHandler::step`].
+/// A command to one of the aggregates, made by [`CommandHandler::step`].
 #[async_trait]
 pub trait Step: Send {
-    /// Loads and decides: what is to be appended, if anything.
+    /// Loads the aggregate and decides. Returns what to append, or `None` if there is nothing.
     #[doc(hidden)]
     async fn prepare(&mut self, context: &Context) -> Result<Option<Append>, TogetherError>;
 
-    /// It was appended.
+    /// Reports that the events of this step were appended.
     #[doc(hidden)]
     async fn appended(&mut self, appended: &Appended);
 }
 
 impl Together {
-    /// On a store that can append to several streams at once.
+    /// For aggregates on this store.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](annals_core::ErrorKind::Unsupported) where it cannot: now, and
-    /// not with the first command.
+    /// [`ErrorKind::Unsupported`](annals_core::ErrorKind::Unsupported) if the store cannot append to
+    /// several streams at once.
     pub fn new(store: Arc<dyn Store>) -> Result<Self> {
         if !store.capabilities().multi_stream_append {
             return Err(Error::unsupported("append to several streams at once"));
@@ -93,19 +92,19 @@ impl Together {
         Ok(Self { store, retry: RetryPolicy::default() })
     }
 
-    /// Sets what is tried again, and how often.
+    /// Sets how often failed calls and conflicts are retried.
     #[must_use]
     pub fn with_retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// Executes the commands, each to another aggregate of this store. The answers come in their
-    /// order; none for a command that had nothing to do.
+    /// Executes the commands, each to another aggregate of this store. The answers are in the order
+    /// of the commands; `None` stands for a command that led to no event.
     ///
-    /// What one aggregate decides is appended only where nobody else has written to any of those
-    /// that are changed. One that decides that there is nothing to do is not part of the append, so
-    /// that it may change meanwhile.
+    /// The events are appended on condition that nobody else has appended to any of their streams
+    /// since the aggregates were loaded; otherwise all of them decide again. An aggregate that
+    /// decides on no event is not part of the append, so it may change before the append happens.
     ///
     /// # Errors
     /// [`ExecuteError`];
@@ -116,13 +115,13 @@ impl Together {
         mut steps: Vec<Box<dyn Step + '_>>,
         context: &Context,
     ) -> Result<Vec<Option<Appended>>, TogetherError> {
-        let mut conflicts = 0;
+        let mut conflicts = self.retry.conflicts();
         loop {
-            let (mut appends, mut places) = (Vec::new(), Vec::new());
-            for (place, step) in steps.iter_mut().enumerate() {
+            let (mut appends, mut indexes) = (Vec::new(), Vec::new());
+            for (index, step) in steps.iter_mut().enumerate() {
                 if let Some(append) = step.prepare(context).await? {
                     appends.push(append);
-                    places.push(place);
+                    indexes.push(index);
                 }
             }
             let mut answers = vec![None; steps.len()];
@@ -132,9 +131,9 @@ impl Together {
             let append = || self.store.append_multi(appends.clone());
             match self.retry.run(append).await {
                 Ok(appended) => {
-                    for (place, appended) in places.into_iter().zip(appended) {
+                    for (index, appended) in indexes.into_iter().zip(appended) {
                         if let (Some(step), Some(answer)) =
-                            (steps.get_mut(place), answers.get_mut(place))
+                            (steps.get_mut(index), answers.get_mut(index))
                         {
                             step.appended(&appended).await;
                             *answer = Some(appended);
@@ -142,21 +141,14 @@ impl Together {
                     }
                     return Ok(answers);
                 }
-                Err(error)
-                    if error.conflict().is_some() && conflicts < self.retry.max_conflicts =>
-                {
-                    metrics::counter!(observe::COMMAND_CONFLICTS).increment(1);
-                    self.retry.after_conflict(conflicts).await;
-                    conflicts += 1;
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) => conflicts.pause_after(error).await?,
             }
         }
     }
 }
 
 impl<D: Decider<Command: Send>> CommandHandler<D> {
-    /// A command that is to be executed [together](Together) with others.
+    /// A command to execute [together](Together) with others.
     pub fn step<'a>(&'a self, id: &str, command: D::Command) -> Box<dyn Step + 'a>
     where
         D::Command: 'a,
@@ -172,11 +164,11 @@ struct Prepared<'a, D: Decider> {
     decided: Option<Decided<D>>,
 }
 
-/// A state, and what was decided on it.
+/// A state, and the events that were decided on it.
 struct Decided<D: Decider> {
     loaded: Loaded<D::State>,
     events: Vec<D::Event>,
-    /// Of the events, once stored.
+    /// The size of the events as they are stored.
     bytes: u64,
 }
 

@@ -1,5 +1,5 @@
-//! The trace of a command, carried by its events to whoever handles them, as the
-//! [W3C](https://www.w3.org/TR/trace-context/) has it.
+//! Traces of OpenTelemetry: events carry the trace of their command to their handlers, in the format
+//! of the [W3C](https://www.w3.org/TR/trace-context/).
 //!
 //! ```
 //! # use annals_core::{NewEvent, RecordedEvent, Result};
@@ -21,8 +21,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use crate::Context;
 
 impl Context {
-    /// Sets the trace context to that of the current span. Stays as it is where that is in no
-    /// trace: outside spans, or without the layer of `tracing-opentelemetry`.
+    /// Sets the trace context to that of the current span. Changes nothing if there is no current
+    /// span, or if the layer of `tracing-opentelemetry` is not installed.
     #[must_use]
     pub fn with_current_trace(mut self) -> Self {
         let current = Span::current().context();
@@ -37,10 +37,9 @@ impl Context {
     }
 }
 
-/// Makes a span part of the trace that a context carries, as the child of the span that it was
-/// taken from: to be called before the span is entered. One that has been entered stays in its own
-/// trace, and gets a link to the other. A context without a trace, or with one that is not of the
-/// W3C's form, changes nothing.
+/// Makes a span a child of the span in a [`Context`], and so a part of the same trace. Call this
+/// before the span is entered: a span that was entered keeps its own parent, and gets a link to the
+/// span in the context instead. A context without a valid trace changes nothing.
 pub fn link(span: &Span, context: &Context) {
     let Some(remote) = remote(context) else { return };
     let parent = opentelemetry::Context::new().with_remote_span_context(remote.clone());
@@ -50,14 +49,14 @@ pub fn link(span: &Span, context: &Context) {
 }
 
 fn traceparent(span: &SpanContext) -> String {
-    // Of the flags version 00 knows this one.
+    // Version 00 of the format has only this flag.
     let flags = span.trace_flags() & TraceFlags::SAMPLED;
     format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id())
 }
 
 fn remote(context: &Context) -> Option<SpanContext> {
     let (trace, span, flags) = parse(context.traceparent.as_deref()?)?;
-    // As the W3C has it: a `tracestate` that cannot be read does not take the other with it.
+    // By the W3C's rules, a `tracestate` that cannot be read does not make `traceparent` invalid.
     let state = context.tracestate.as_deref().and_then(|state| state.parse::<TraceState>().ok());
     let remote = SpanContext::new(trace, span, flags, true, state.unwrap_or_default());
     remote.is_valid().then_some(remote)
@@ -69,7 +68,7 @@ fn parse(traceparent: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     let trace = TraceId::from_hex(hex(parts.next()?, 32)?).ok()?;
     let span = SpanId::from_hex(hex(parts.next()?, 16)?).ok()?;
     let flags = u8::from_str_radix(hex(parts.next()?, 2)?, 16).ok()?;
-    // Later versions begin with the same four parts, and may have more; ff will never be one.
+    // Later versions begin with the same four parts and may have more. Version ff is forbidden.
     if version == "ff" || (version == "00" && parts.next().is_some()) {
         return None;
     }

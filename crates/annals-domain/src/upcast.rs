@@ -1,33 +1,34 @@
-//! Upcasting: what older versions of a program stored, brought to what this one reads.
+//! Upcasting: turning events of older versions of a program into those that this version reads.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use annals_core::{Error, ErrorKind, Payload, Result};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// One stored form of an event, made from an older one.
+/// An event that an upcaster made from an older one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upcast {
-    /// Its type, as stored.
+    /// The event's type.
     pub event_type: String,
-    /// Its data.
+    /// The event's data.
     pub data: Payload,
 }
 
 impl Upcast {
-    /// With a value for data, as JSON.
+    /// An event whose data is this value as JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where it cannot be serialised.
+    /// [`ErrorKind::InvalidInput`] if the value cannot be serialised.
     pub fn new<T: Serialize + ?Sized>(event_type: impl Into<String>, data: &T) -> Result<Self> {
         Ok(Self { event_type: event_type.into(), data: Payload::json(data)? })
     }
 }
 
-/// From old types of stored events to newer ones. The version of an event is part of its type, as
-/// in `order-placed` and `order-placed.v2`: so nothing has to be looked up to know it, and filters
-/// by type tell versions apart. What one upcaster gives, the next takes on, until nothing is left
-/// to do; [`Schema`](crate::Schema) checks when it is built that this leads to types it reads.
+/// Functions that turn stored events of old types into events of newer types. The version of an
+/// event is part of its type, as in `order-placed` and `order-placed.v2`, so the type alone says
+/// which upcaster applies, and filters by type tell versions apart. The result of one upcaster is
+/// passed to the next, until no upcaster applies. When a [`Schema`](crate::Schema) is built, it
+/// checks that each chain ends at a type that it reads.
 ///
 /// ```
 /// # use annals_domain::{Upcast, Upcasters};
@@ -47,23 +48,24 @@ impl Upcast {
 /// ```
 #[derive(Clone, Default)]
 pub struct Upcasters {
-    steps: HashMap<String, Step>,
+    /// By the type that they read.
+    upcasters: HashMap<String, Upcaster>,
 }
 
 #[derive(Clone)]
-struct Step {
+struct Upcaster {
     to: Vec<String>,
     apply: Arc<dyn Fn(Payload) -> Result<Vec<Upcast>> + Send + Sync>,
 }
 
 impl Upcasters {
-    /// None.
+    /// An empty set of upcasters.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One event to another.
+    /// Turns an event of the type `from` into one of the type `to`.
     #[must_use]
     pub fn one<O: DeserializeOwned, N: Serialize>(
         self,
@@ -77,9 +79,8 @@ impl Upcasters {
         })
     }
 
-    /// One event to any number of others, each of one of the types named.
-    ///
-    /// An error of the closure makes the event unreadable.
+    /// Turns an event of the type `from` into any number of events, whose types must be among `to`.
+    /// If the closure returns an error, the event cannot be read.
     #[must_use]
     pub fn many<O: DeserializeOwned>(
         self,
@@ -90,13 +91,13 @@ impl Upcasters {
         self.with(from, to, move |data| upcast(data.decode()?))
     }
 
-    /// An event that means nothing any more.
+    /// Drops events of the type `from`, which mean nothing any more.
     #[must_use]
     pub fn none(self, from: &str) -> Self {
         self.with(from, &[], |_| Ok(Vec::new()))
     }
 
-    /// A new name for the same data.
+    /// Gives events of the type `from` the type `to`, and leaves their data as it is.
     #[must_use]
     pub fn renamed(self, from: &str, to: &str) -> Self {
         let event_type = to.to_owned();
@@ -112,40 +113,40 @@ impl Upcasters {
         apply: impl Fn(Payload) -> Result<Vec<Upcast>> + Send + Sync + 'static,
     ) -> Self {
         let to = to.iter().map(|to| (*to).to_owned()).collect();
-        self.steps.insert(from.to_owned(), Step { to, apply: Arc::new(apply) });
+        self.upcasters.insert(from.to_owned(), Upcaster { to, apply: Arc::new(apply) });
         self
     }
 
-    /// The types that are brought to others.
+    /// The old types, which upcasters read.
     pub fn types(&self) -> impl Iterator<Item = &str> {
-        self.steps.keys().map(String::as_str)
+        self.upcasters.keys().map(String::as_str)
     }
 
-    /// Whether this has nothing to do with a type.
-    pub(crate) fn knows(&self, event_type: &str) -> bool {
-        !self.steps.is_empty() && self.steps.contains_key(event_type)
+    /// Whether there is an upcaster for this type.
+    pub(crate) fn has(&self, event_type: &str) -> bool {
+        !self.upcasters.is_empty() && self.upcasters.contains_key(event_type)
     }
 
-    /// Refuses what leads in circles, or to something that is not read.
-    pub(crate) fn check(&self, read: &[&str]) -> Result<()> {
+    /// Refuses upcasters that lead in a circle, or to a type that is not among `readable`.
+    pub(crate) fn check(&self, readable: &[&str]) -> Result<()> {
         let refuse = |message| Err(Error::new(ErrorKind::InvalidInput, message));
-        for (from, step) in &self.steps {
-            let mut open: Vec<&str> = step.to.iter().map(String::as_str).collect();
-            // Each type is followed once from each start: what comes again is a circle or a
-            // second way to the same.
+        for (from, upcaster) in &self.upcasters {
+            let mut pending: Vec<&str> = upcaster.to.iter().map(String::as_str).collect();
+            // Follow each type once: a type that comes again is part of a circle that does not
+            // include `from`, or is reached in two ways.
             let mut seen = Vec::new();
-            while let Some(to) = open.pop() {
+            while let Some(to) = pending.pop() {
                 if to == from {
                     return refuse(format!("the upcasters lead from {from:?} back to it"));
                 }
-                match self.steps.get(to) {
+                match self.upcasters.get(to) {
                     _ if seen.contains(&to) => {}
-                    Some(step) => open.extend(step.to.iter().map(String::as_str)),
-                    None if read.contains(&to) => {}
+                    Some(next) => pending.extend(next.to.iter().map(String::as_str)),
+                    None if readable.contains(&to) => {}
                     None => {
                         return refuse(format!(
-                            "the upcaster of {from:?} leads to {to:?}, which is neither a variant \
-                             that can be read nor upcast further"
+                            "the upcaster of {from:?} leads to {to:?}, for which there is neither \
+                             a variant nor an upcaster"
                         ));
                     }
                 }
@@ -155,24 +156,24 @@ impl Upcasters {
         Ok(())
     }
 
-    /// All that an event becomes in the end, in order.
+    /// The events that an event becomes when all upcasters have been applied, in order.
     pub(crate) fn apply(&self, event_type: &str, data: Payload) -> Result<Vec<Upcast>> {
         let mut done = Vec::new();
-        let mut open = vec![Upcast { event_type: event_type.to_owned(), data }];
-        while let Some(next) = open.pop() {
-            let Some(step) = self.steps.get(&next.event_type) else {
+        let mut pending = vec![Upcast { event_type: event_type.to_owned(), data }];
+        while let Some(next) = pending.pop() {
+            let Some(upcaster) = self.upcasters.get(&next.event_type) else {
                 done.push(next);
                 continue;
             };
-            let made = (step.apply)(next.data)?;
-            if let Some(other) = made.iter().find(|made| !step.to.contains(&made.event_type)) {
+            let made = (upcaster.apply)(next.data)?;
+            if let Some(other) = made.iter().find(|made| !upcaster.to.contains(&made.event_type)) {
                 let message = format!(
-                    "the upcaster of {:?} made a {:?}, which it does not name",
+                    "the upcaster of {:?} made an event of type {:?}, which it does not name",
                     next.event_type, other.event_type
                 );
                 return Err(Error::new(ErrorKind::InvalidInput, message));
             }
-            open.extend(made.into_iter().rev());
+            pending.extend(made.into_iter().rev());
         }
         Ok(done)
     }
@@ -180,8 +181,9 @@ impl Upcasters {
 
 impl fmt::Debug for Upcasters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut steps: Vec<_> = self.steps.iter().map(|(from, step)| (from, &step.to)).collect();
-        steps.sort();
-        f.debug_map().entries(steps).finish()
+        let types = self.upcasters.iter().map(|(from, upcaster)| (from, &upcaster.to));
+        let mut types: Vec<_> = types.collect();
+        types.sort();
+        f.debug_map().entries(types).finish()
     }
 }

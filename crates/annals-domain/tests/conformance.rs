@@ -1,4 +1,4 @@
-//! The conformance suite on a store with [`Observed`] around it: nothing gets lost on the way.
+//! The conformance suite on a store inside [`Observed`], which must forward every call.
 #![allow(clippy::unwrap_used)]
 
 use std::{

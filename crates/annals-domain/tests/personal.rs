@@ -1,4 +1,5 @@
-//! Personal data: what is sealed opens byte for byte, or says why not; what is forgotten stays so.
+//! Personal data: sealed data opens byte for byte or with an error that says why, and a forgotten
+//! subject stays forgotten.
 #![cfg(feature = "personal")]
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
@@ -35,7 +36,7 @@ fn store_keys(store: &MemoryStore) -> StoreKeys {
     StoreKeys::new(Arc::new(store.clone())).unwrap()
 }
 
-/// Every key store, empty.
+/// One empty key store of each kind.
 fn key_stores() -> Vec<Arc<dyn KeyStore>> {
     let store = MemoryStore::new();
     let uncached = store_keys(&MemoryStore::new()).with_max_age(Duration::ZERO);
@@ -50,7 +51,7 @@ fn recorded(event: NewEvent, stream: &StreamId) -> RecordedEvent {
     event.recorded(stream.clone(), Version::new(3), Position::new(9), chrono::DateTime::UNIX_EPOCH)
 }
 
-/// Sealed for Ada in the stream `person-1`, with the keys.
+/// An event that is sealed for Ada in the stream `person-1`, and the keys.
 async fn sealed(data: Payload) -> (PersonalData, NewEvent) {
     let personal = PersonalData::new(Arc::new(MemoryKeys::new()));
     let sealed = personal.seal(&stream("person-1"), event(data), &subject("ada")).await.unwrap();
@@ -218,7 +219,7 @@ async fn every_flipped_bit_and_every_cut_is_refused() {
             bytes
         })
         .collect();
-    // Shorter, nothing tells it from data that was never sealed.
+    // Shorter data cannot be told from data that was never sealed.
     damaged.extend((16..whole.len()).map(|len| whole[..len].to_vec()));
     damaged.push([&whole[..], &[0]].concat());
     for bytes in damaged {
@@ -288,7 +289,7 @@ async fn however_many_ask_there_is_one_key_and_none_after_it_is_forgotten() {
                 tokio::spawn(async move { keys.key(&ada).await })
             });
             let asked: Vec<_> = asked.collect();
-            // Every other round it is forgotten at the same time, by the first handle.
+            // In every other round, the first handle forgets the subject at the same time.
             let early = round % 2 == 1;
             if early {
                 handles[0].forget(&ada).await.unwrap();
@@ -351,7 +352,7 @@ async fn a_key_forgotten_elsewhere_is_used_no_longer_than_said() {
     there.forget(&ada).await.unwrap();
     assert!(there.find(&ada).await.unwrap().is_none(), "at once where it was forgotten");
     assert!(here.find(&ada).await.unwrap().is_some());
-    // To be used makes it no younger.
+    // Using a cached key does not prolong its time in the cache.
     advance(Duration::from_millis(19_999)).await;
     assert!(here.key(&ada).await.is_ok());
     advance(Duration::from_millis(1)).await;
@@ -396,7 +397,7 @@ async fn a_key_made_and_forgotten_in_the_meantime_is_forgotten() {
         let (scripted, other) = (scripted.clone(), store_keys(&scripted.inner));
         async move {
             other.key(&name).await.unwrap();
-            // After the lost append, before the winner's key is read.
+            // Between the append that conflicts and the read of the winner's key.
             let stream = stream("annals.key-ada");
             let inner = scripted.inner.clone();
             scripted.before_read(async move {
@@ -465,7 +466,7 @@ proptest! {
         let keys = Arc::new(MemoryKeys::new());
         let personal = PersonalData::new(keys.clone());
         let event = NewEvent::new(event_type.parse().unwrap(), data.clone());
-        // Memory never makes anyone wait.
+        // A store in memory answers without waiting.
         let now = "done at the first poll";
         let sealed = personal.seal(&stream, event, &subject).now_or_never().expect(now).unwrap();
         let read = recorded(sealed, &stream);
@@ -477,7 +478,7 @@ proptest! {
     }
 }
 
-/// A store in memory in which something happens, once, at a moment of a call.
+/// A store in memory that runs a hook once, at a certain moment of a call.
 struct Scripted {
     inner: MemoryStore,
     capabilities: Capabilities,

@@ -1,4 +1,4 @@
-//! Typed events: how they are stored, upcast, and missed.
+//! Typed events: how they are stored, upcast and skipped.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
@@ -29,7 +29,7 @@ enum Event {
     Ended,
 }
 
-/// An event as a store gives it.
+/// An event as a store returns it.
 fn stored(event_type: &str, data: &str) -> RecordedEvent {
     let new =
         NewEvent::new(event_type.try_into().unwrap(), Payload::json_text(data.to_owned()).unwrap());
@@ -173,7 +173,7 @@ async fn what_could_not_be_read_again_is_not_written() {
     assert!(error.to_string().contains("written"), "{error}");
 }
 
-/// An upcaster that makes what it did not name is wrong, whatever it makes.
+/// An upcaster that makes an event of a type that it does not name is an error, whatever the type is.
 #[tokio::test]
 async fn an_upcaster_keeps_to_what_it_names() {
     let stray = Upcasters::new()
@@ -232,7 +232,10 @@ fn samples_are_checked() {
 
     let wrong = good.replace("300", "301") + "nonsense\n";
     let faults = testing::check_samples(&schema, &wrong).unwrap_err();
-    assert!(faults.contains("line 2") && faults.contains("line 6: no sample"), "{faults}");
+    assert!(
+        faults.contains("line 2") && faults.contains("line 6: this is not a sample"),
+        "{faults}"
+    );
     assert!(faults.contains("- Placed { sku: \"mug\", cents: 301 }"), "{faults}");
 }
 
@@ -328,7 +331,7 @@ async fn somebody_is_forgotten_and_nobody_else() {
     let nobody = orders.execute("4", &Event::placed("", 1), &none).await;
     assert!(matches!(nobody, Err(ExecuteError::Store(_))), "a subject without a name");
 
-    // What was never encrypted is read as it is.
+    // Data that was never encrypted is read as it is.
     let plain = NewEvent::json("noted", &serde_json::json!({ "text": "ada" })).unwrap();
     store.append_to("order-5", ExpectedVersion::NoStream, [plain]).await.unwrap();
     assert_eq!(orders.load("5").await.unwrap().state.len(), 1);

@@ -12,9 +12,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An application that has a `sqlx::PgPool` opens the store on it: [`PostgresStore::with_pool`]. A
-//! projection in the same database can write its rows and its checkpoint in one transaction:
-//! [`PostgresStore::advance_checkpoint`].
+//! An application that has a `sqlx::PgPool` opens the store on it: [`PostgresStore::with_pool`]. With
+//! the feature `projection`, `PostgresSink` lets a projection write its rows and its checkpoint in
+//! one transaction, in the same database or another.
 //!
 //! # How it works
 //!
@@ -97,7 +97,6 @@ mod manage;
 mod migrate;
 mod notify;
 mod page;
-mod projection;
 mod queue;
 mod read;
 mod read_all;
@@ -105,6 +104,8 @@ mod records;
 mod resend;
 mod rows;
 mod session;
+#[cfg(feature = "projection")]
+mod sink;
 mod sql;
 mod store;
 mod subscribe;
@@ -112,6 +113,8 @@ mod url;
 mod writer;
 
 pub use config::{PostgresConfig, PostgresOptions};
+#[cfg(feature = "projection")]
+pub use sink::PostgresSink;
 /// The driver, in the version whose types are part of this crate's interface.
 pub use sqlx;
 pub use store::PostgresStore;

@@ -230,12 +230,6 @@ statements! {
     set_checkpoint: "INSERT INTO {schema}.checkpoints (subscriber, position) VALUES ($1, $2) \
         ON CONFLICT (subscriber) DO UPDATE SET position = excluded.position";
     delete_checkpoint: "DELETE FROM {schema}.checkpoints WHERE subscriber = $1";
-    /// Writes the first checkpoint of a subscriber; `advance_checkpoint` every later one, if the
-    /// checkpoint is still where the caller found it.
-    begin_checkpoint: "INSERT INTO {schema}.checkpoints (subscriber, position) VALUES ($1, $2) \
-        ON CONFLICT (subscriber) DO NOTHING";
-    advance_checkpoint: "UPDATE {schema}.checkpoints SET position = $2 \
-        WHERE subscriber = $1 AND position = $3";
 
     load_lease: "SELECT revision, token, ttl, holder FROM {schema}.leases WHERE name = $1";
     /// Writes the first record of a lease; `swap_lease` every later one, if the record before it is

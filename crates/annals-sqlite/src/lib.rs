@@ -67,6 +67,8 @@ mod records;
 mod rows;
 mod runtime;
 mod session;
+#[cfg(feature = "projection")]
+mod sink;
 mod sql;
 mod store;
 mod subscribe;
@@ -77,4 +79,9 @@ mod writer;
 
 pub use config::{Location, SqliteConfig, Synchronous};
 pub use lifecycle::Inspection;
+/// The driver, in the version whose types [`SqliteSink`] uses.
+#[cfg(feature = "projection")]
+pub use rusqlite;
+#[cfg(feature = "projection")]
+pub use sink::{SqliteSink, SqliteTransaction};
 pub use store::SqliteStore;

@@ -82,6 +82,23 @@ pub use url::StoreUrl;
 #[cfg(feature = "domain")]
 pub mod domain {
     pub use annals_domain::*;
+
+    /// Projections, and the sinks that they write into.
+    pub mod projection {
+        pub use annals_domain::projection::*;
+
+        /// Projections into SQLite: the feature `sqlite`.
+        #[cfg(feature = "sqlite")]
+        pub mod sqlite {
+            pub use annals_sqlite::{SqliteSink, SqliteTransaction, rusqlite};
+        }
+
+        /// Projections into PostgreSQL: the feature `postgres`.
+        #[cfg(feature = "postgres")]
+        pub mod postgres {
+            pub use annals_postgres::{PostgresSink, sqlx};
+        }
+    }
 }
 
 /// Stores in memory. Feature `memory`.

@@ -67,7 +67,7 @@ impl Decider for Account {
             (Open { customer, name }, AccountState::Unopened) => {
                 vec![AccountEvent::Opened { customer, name }]
             }
-            // Done before: nothing happens.
+            // The command was executed before: nothing to do.
             (Open { .. }, AccountState::Open { .. }) | (Close, AccountState::Closed) => vec![],
             (Deposit { cents }, AccountState::Open { .. }) => {
                 vec![AccountEvent::Deposited { cents }]

@@ -7,7 +7,6 @@ use annals::{
     Payload, Position, Result, Snapshot, Store, StreamId, SubscriberId, Version,
     domain::projection::Sink,
 };
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// A model, and what it includes.
@@ -42,7 +41,6 @@ impl<M: Clone + Default + DeserializeOwned> SnapshotSink<M> {
     }
 }
 
-#[async_trait]
 impl<M> Sink for SnapshotSink<M>
 where
     M: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static,

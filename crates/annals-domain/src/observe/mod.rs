@@ -1,68 +1,7 @@
-//! Spans and metrics of every call to a store.
+//! Spans and metrics for every call to a store.
 //!
-//! [`Observed`] wraps a store and tells [`tracing`] and [`metrics`] what is asked of it. Both are
-//! facades: without a subscriber and a recorder it costs next to nothing.
-//!
-//! # Spans
-//!
-//! Each call is a span of the target `annals` and the level INFO, under the names of
-//! OpenTelemetry's semantic conventions for
-//! [databases](https://opentelemetry.io/docs/specs/semconv/db/database-spans/) and
-//! [messaging](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/):
-//!
-//! | field | is | on |
-//! |---|---|---|
-//! | `otel.name` | operation and category: `append order` | all |
-//! | `otel.kind` | `client` | all |
-//! | `db.system.name` | the database: `postgresql`, `aws.dynamodb`, `sqlite`, … | all |
-//! | `db.operation.name` | the method: `append` | all |
-//! | `db.collection.name` | the category, where there is just one | all |
-//! | `db.operation.batch.size` | how many streams, from two on | `append_multi` |
-//! | `db.response.returned_rows` | how many events were read | reads |
-//! | `messaging.system` | `annals` | appends, subscriptions |
-//! | `messaging.operation.name` | the method: `subscribe` | appends, subscriptions |
-//! | `messaging.operation.type` | `send`, `receive` | appends, `receive` |
-//! | `messaging.destination.name` | the category, where there is just one | appends, subscriptions |
-//! | `messaging.batch.message_count` | how many events | appends |
-//! | `annals.stream` | the stream, where there is just one | all |
-//! | `annals.subscriber`, `annals.lease` | the name | checkpoints, leases |
-//! | `annals.conflict` | `true` | lost races |
-//! | `error.type` | the kind of the error: `unavailable` | failures |
-//! | `otel.status_code` | `ERROR` | failures |
-//!
-//! A lost race is not a failure: whoever lost it decides again. Spans hold no payload, and no text
-//! of an error, which could quote one.
-//!
-//! An append's span is a `client`, not a `producer`: by the convention the producer is the span
-//! whose context the message carries, and what events carry is that of the command
-//! (`Context::with_current_trace`). A read's span lasts until its stream has ended or was dropped;
-//! a subscription, which lasts for ever, has one for the beginning, and where it fails one named
-//! `receive`.
-//!
-//! # Metrics
-//!
-//! Those of [`Observed`] have the label `backend`, as in [`Capabilities::backend`](annals_core::Capabilities).
-//!
-//! | name | is |
-//! |---|---|
-//! | [`APPENDS`] | counter: appends that were answered without an error |
-//! | [`EVENTS_APPENDED`] | counter: events that were written; a retry that is told writes none |
-//! | [`EVENTS_READ`] | counter: events that reads and subscriptions delivered |
-//! | [`CONFLICTS`] | counter: lost races, of appends and of what else expects a version |
-//! | [`ERRORS`] | counter: calls and streams that failed otherwise; label `kind`, as `error.type` |
-//! | [`APPEND_DURATION`] | histogram, seconds: appends, whatever they were answered |
-//!
-//! What command handlers and projections tell by themselves, the latter with the label
-//! `projection`:
-//!
-//! | name | is |
-//! |---|---|
-//! | [`RETRIES`] | counter: calls to a store that failed and were made again |
-//! | [`COMMAND_CONFLICTS`] | counter: lost races after which a command was decided again |
-//! | [`EVENTS_SKIPPED`] | counter: events that could not be read and [were to be skipped](crate::Schema::skip_unreadable) |
-//! | [`PROJECTION_EVENTS`] | counter: events that were handled |
-//! | [`PROJECTION_PARKED`] | counter: events that were [parked](crate::projection::OnPoison::Park) |
-//! | [`PROJECTION_LAG`] | gauge: positions up to the end of the store; of a filtered source up to a thousand may be others' events |
+//! [`Observed`] wraps a store and reports each call to [`tracing`] and [`metrics`]. Both are facades:
+//! if the program installs no subscriber and no recorder, this costs next to nothing.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -71,6 +10,68 @@
 //! # use annals_memory::MemoryStore;
 //! let store: Arc<dyn Store> = Arc::new(Observed::new(Arc::new(MemoryStore::new())));
 //! ```
+//!
+//! # Spans
+//!
+//! Each call is a span with the target `annals` and the level INFO. Its fields have the names of
+//! OpenTelemetry's semantic conventions for
+//! [databases](https://opentelemetry.io/docs/specs/semconv/db/database-spans/) and
+//! [messaging](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/):
+//!
+//! | field | value | spans |
+//! |---|---|---|
+//! | `otel.name` | operation and category: `append order` | all |
+//! | `otel.kind` | `client` | all |
+//! | `db.system.name` | the database: `postgresql`, `aws.dynamodb`, `sqlite`, … | all |
+//! | `db.operation.name` | the method: `append` | all |
+//! | `db.collection.name` | the category, if the call is about one | all |
+//! | `db.operation.batch.size` | the number of streams, if there are several | `append_multi` |
+//! | `db.response.returned_rows` | the number of events read | reads |
+//! | `messaging.system` | `annals` | appends, subscriptions |
+//! | `messaging.operation.name` | the method: `subscribe` | appends, subscriptions |
+//! | `messaging.operation.type` | `send`, `receive` | appends, `receive` |
+//! | `messaging.destination.name` | the category, if the call is about one | appends, subscriptions |
+//! | `messaging.batch.message_count` | the number of events | appends |
+//! | `annals.stream` | the stream, if the call is about one | all |
+//! | `annals.subscriber`, `annals.lease` | the name | checkpoints, leases |
+//! | `annals.conflict` | `true` | conflicts |
+//! | `error.type` | the kind of the error: `unavailable` | failures |
+//! | `otel.status_code` | `ERROR` | failures |
+//!
+//! A conflict does not count as a failure, since the command is decided again. Spans contain neither
+//! payloads nor the texts of errors, which could quote payloads.
+//!
+//! The span of an append is a `client`, not a `producer`: by the conventions, the producer is the
+//! span whose context the message carries, and events carry that of their command
+//! (`Context::with_current_trace`). The span of a read lasts until its stream of events ends or is
+//! dropped. A subscription may last for days, so it has a span for its start only and, if it fails,
+//! one called `receive`.
+//!
+//! # Metrics
+//!
+//! The metrics of [`Observed`] have the label `backend`, with the value of
+//! [`Capabilities::backend`](annals_core::Capabilities).
+//!
+//! | name | value |
+//! |---|---|
+//! | [`APPENDS`] | counter: appends that succeeded |
+//! | [`EVENTS_APPENDED`] | counter: events that were written; a recognised retry writes none |
+//! | [`EVENTS_READ`] | counter: events that reads and subscriptions delivered |
+//! | [`CONFLICTS`] | counter: calls that failed with a conflict |
+//! | [`ERRORS`] | counter: calls, reads and subscriptions that failed otherwise; label `kind`, as in `error.type` |
+//! | [`APPEND_DURATION`] | histogram, seconds: appends, whether they succeeded or failed |
+//!
+//! Command handlers and projections report these themselves. Those of projections have the label
+//! `projection`:
+//!
+//! | name | value |
+//! |---|---|
+//! | [`RETRIES`] | counter: calls to a store that failed and were retried |
+//! | [`COMMAND_CONFLICTS`] | counter: conflicts after which a command was decided again |
+//! | [`EVENTS_SKIPPED`] | counter: unreadable events that were [skipped](crate::Schema::skip_unreadable) |
+//! | [`PROJECTION_EVENTS`] | counter: events that were handled |
+//! | [`PROJECTION_PARKED`] | counter: events that were [parked](crate::projection::OnPoison::Park) |
+//! | [`PROJECTION_LAG`] | gauge: positions up to the end of the store; up to a thousand of them may be events that the projection's filter leaves out |
 
 mod meter;
 mod read;
@@ -87,52 +88,52 @@ pub use self::meter::{
     EVENTS_SKIPPED, PROJECTION_EVENTS, PROJECTION_LAG, PROJECTION_PARKED, RETRIES, describe,
 };
 
-/// A store, with a span and metrics for every call: see the [module](self).
+/// A wrapper around a store, with a span and metrics for every call: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct Observed {
     store: Arc<dyn Store>,
-    watch: Watch,
+    reporter: Reporter,
 }
 
 impl Observed {
-    /// Watches a store. [Describes](describe) the metrics to the recorder of the moment.
+    /// Wraps a store, and [describes](describe) the metrics to the installed recorder.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         describe();
         let backend = store.capabilities().backend;
-        Self { store, watch: Watch { system: system(backend), meter: Meter { backend } } }
+        Self { store, reporter: Reporter { system: system(backend), meter: Meter { backend } } }
     }
 
-    /// Not the `Arc`, which is a store too, and would box every future once more.
+    /// The store inside the `Arc`. The `Arc` is a store too, but would box each future once more.
     fn store(&self) -> &dyn Store {
         &*self.store
     }
 
-    /// A call inside its span.
+    /// Runs a call inside its span.
     async fn call<T>(&self, span: Span, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let result = call.instrument(span.clone()).await;
         if let Err(error) = &result {
-            self.watch.failed(&span, error);
+            self.reporter.failed(&span, error);
         }
         result
     }
 }
 
-/// What it takes to tell what happened.
+/// Reports the results of calls.
 #[derive(Clone, Copy, Debug)]
-struct Watch {
+struct Reporter {
     system: &'static str,
     meter: Meter,
 }
 
-impl Watch {
+impl Reporter {
     fn failed(self, span: &Span, error: &Error) {
         if error.kind() == ErrorKind::Conflict {
-            self.meter.lost_race();
+            self.meter.conflict();
             span.record("annals.conflict", true);
             return;
         }
-        // Low in cardinality, as the conventions have it, and a good label.
+        // The conventions want few different values here; so does a label of a metric.
         let kind = error.kind().to_string().replace(' ', "_");
         span.record("error.type", kind.as_str());
         span.record("otel.status_code", "ERROR");
@@ -140,14 +141,14 @@ impl Watch {
     }
 }
 
-/// What a call is about: the category and the stream, where there is just one.
+/// The category and the stream that a call is about, if it is about a single one.
 #[derive(Clone, Copy, Default)]
-struct Subject<'a> {
+struct Target<'a> {
     category: Option<&'a str>,
     stream: Option<&'a str>,
 }
 
-impl<'a> Subject<'a> {
+impl<'a> Target<'a> {
     fn stream(stream: &'a StreamId) -> Self {
         Self { category: stream.category_str(), stream: Some(stream.as_str()) }
     }
@@ -171,21 +172,21 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The span of a call. A macro, since the names of a span and of its fields stand in a static.
+/// The span of a call. This is a macro, since the names of a span and its fields must be constants.
 macro_rules! span {
-    ($watch:expr, $operation:literal, $subject:expr $(, $($field:tt)+)?) => {{
-        let subject: $crate::observe::Subject<'_> = $subject;
+    ($reporter:expr, $operation:literal, $target:expr $(, $($field:tt)+)?) => {{
+        let target: $crate::observe::Target<'_> = $target;
         tracing::info_span!(
             target: "annals",
             $operation,
-            "otel.name" = subject.span_name($operation),
+            "otel.name" = target.span_name($operation),
             "otel.kind" = "client",
             "otel.status_code" = tracing::field::Empty,
             "error.type" = tracing::field::Empty,
-            "db.system.name" = $watch.system,
+            "db.system.name" = $reporter.system,
             "db.operation.name" = $operation,
-            "db.collection.name" = subject.category,
-            "annals.stream" = subject.stream,
+            "db.collection.name" = target.category,
+            "annals.stream" = target.stream,
             "annals.conflict" = tracing::field::Empty,
             $($($field)+)?
         )
@@ -193,7 +194,7 @@ macro_rules! span {
 }
 use span;
 
-/// `db.system.name`, of which the conventions prescribe the well-known ones.
+/// The value of `db.system.name`. The conventions prescribe those of well-known databases.
 fn system(backend: &'static str) -> &'static str {
     match backend {
         "postgres" => "postgresql",

@@ -1,4 +1,4 @@
-//! Streams of events, counted as they come.
+//! Reads and subscriptions whose events are counted.
 
 use std::{
     pin::Pin,
@@ -10,49 +10,49 @@ use futures::{Stream, StreamExt};
 use metrics::Counter;
 use tracing::Span;
 
-use super::{Subject, Watch, span};
+use super::{Reporter, Target, span};
 
-/// A read. Its span ends with it.
-pub(super) struct Read {
+/// A stream of events whose span ends when the stream ends.
+pub(super) struct ObservedRead {
     events: EventStream,
     span: Span,
-    watch: Watch,
-    read: Counter,
+    reporter: Reporter,
+    events_read: Counter,
     count: i64,
 }
 
-impl Read {
-    pub(super) fn new(events: EventStream, span: Span, watch: Watch) -> Self {
-        Self { events, span, watch, read: watch.meter.events_read(), count: 0 }
+impl ObservedRead {
+    pub(super) fn new(events: EventStream, span: Span, reporter: Reporter) -> Self {
+        Self { events, span, reporter, events_read: reporter.meter.events_read(), count: 0 }
     }
 
-    /// Closes the span, which would else last as long as whoever keeps the stream.
-    fn end(&mut self) {
+    /// Closes the span. Otherwise it would last until the caller drops the stream.
+    fn end_span(&mut self) {
         let span = std::mem::replace(&mut self.span, Span::none());
         span.record("db.response.returned_rows", self.count);
     }
 }
 
-impl Stream for Read {
+impl Stream for ObservedRead {
     type Item = Result<RecordedEvent>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         let next = {
-            // What the driver does is part of the call.
+            // Spans of the driver become children of this span.
             let _entered = this.span.enter();
             ready!(this.events.poll_next_unpin(cx))
         };
         match &next {
             Some(Ok(_)) => {
-                this.read.increment(1);
+                this.events_read.increment(1);
                 this.count = this.count.saturating_add(1);
             }
             Some(Err(error)) => {
-                this.watch.failed(&this.span, error);
-                this.end();
+                this.reporter.failed(&this.span, error);
+                this.end_span();
             }
-            None => this.end(),
+            None => this.end_span(),
         }
         Poll::Ready(next)
     }
@@ -62,30 +62,35 @@ impl Stream for Read {
     }
 }
 
-impl Drop for Read {
+impl Drop for ObservedRead {
     fn drop(&mut self) {
-        self.end();
+        self.end_span();
     }
 }
 
-/// A subscription. It has no span of its own: a trace of one that runs for days would never end.
-pub(super) fn watched(subscription: Subscription, source: Source, watch: Watch) -> Subscription {
-    let read = watch.meter.events_read();
+/// Counts the events of a subscription. The subscription has no span of its own, since it may run
+/// for days, and its trace would be complete only after that.
+pub(super) fn observed_subscription(
+    subscription: Subscription,
+    source: Source,
+    reporter: Reporter,
+) -> Subscription {
+    let events_read = reporter.meter.events_read();
     Subscription::new(subscription.inspect(move |message| match message {
-        Ok(Message::Event(_)) => read.increment(1),
+        Ok(Message::Event(_)) => events_read.increment(1),
         Ok(_) => {}
         Err(error) => {
-            let subject = Subject::source(&source);
+            let target = Target::source(&source);
             let span = span!(
-                watch,
+                reporter,
                 "receive",
-                subject,
+                target,
                 "messaging.system" = "annals",
                 "messaging.operation.name" = "receive",
                 "messaging.operation.type" = "receive",
-                "messaging.destination.name" = subject.category,
+                "messaging.destination.name" = target.category,
             );
-            watch.failed(&span, error);
+            reporter.failed(&span, error);
         }
     }))
 }

@@ -1,4 +1,4 @@
-//! Where the keys are kept.
+//! Keys and key stores.
 
 use std::{
     collections::HashMap,
@@ -9,31 +9,31 @@ use std::{
 use annals_core::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 
-use super::{Subject, random};
+use super::{Subject, random::random};
 
-/// A key of AES-256. Its `Debug` shows nothing of it.
+/// A key of AES-256. Its `Debug` output does not show the key.
 #[derive(Clone)]
 pub struct Key([u8; Self::LEN]);
 
 impl Key {
-    /// The bytes of a key.
+    /// The length of a key in bytes.
     pub const LEN: usize = 32;
 
-    /// A new key, from the random numbers of the operating system.
+    /// A new key, made of random numbers from the operating system.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where the system has none to give.
+    /// [`ErrorKind::Internal`] if the operating system returns no random numbers.
     pub fn random() -> Result<Self> {
         random().map(Self)
     }
 
-    /// For key stores: a key that was kept.
+    /// For key stores: makes a key of its stored bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
 
-    /// For key stores: what to keep. Never log it.
+    /// For key stores: the bytes to store. Never log them.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
@@ -46,45 +46,60 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Keeps a key for each subject until the subject is forgotten.
+/// Keeps one key for each subject until the subject is forgotten. [`StoreKeys`](super::StoreKeys)
+/// keeps keys in an event store; implement this trait to keep them elsewhere.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
-    /// The key of a subject, made where there is none. However many ask at the same time, there is
-    /// one key.
+    /// The key of a subject. A subject without a key gets one; if several callers ask at the same
+    /// time, all of them get the same key.
     ///
     /// # Errors
-    /// [`ErrorKind::Forgotten`] where the subject was forgotten: it never gets a key again.
+    /// [`ErrorKind::Forgotten`] if the subject was forgotten: it never gets a key again.
     async fn key(&self, subject: &Subject) -> Result<Key>;
 
-    /// The key of a subject; none where the subject was forgotten, or never had one.
+    /// The key of a subject, or `None` if the subject was forgotten or never had one.
     async fn find(&self, subject: &Subject) -> Result<Option<Key>>;
 
-    /// Forgets the key of a subject for ever. The subject need not have one; to forget it again
-    /// changes nothing.
+    /// Forgets a subject: deletes its key for ever, and refuses to make another. The subject may be
+    /// one without a key. Forgetting a subject twice changes nothing.
     async fn forget(&self, subject: &Subject) -> Result<()>;
 }
 
 /// The error for a subject that was forgotten.
 pub(super) fn forgotten(subject: &Subject) -> Error {
-    let message = format!("subject {subject:?} was forgotten and gets no new key");
+    let message = format!("the subject {subject:?} was forgotten and gets no new key");
     Error::new(ErrorKind::Forgotten, message)
 }
 
-/// Keys in memory, for tests: all is forgotten when it is dropped.
+/// A key store in memory, for tests: when it is dropped, all subjects are forgotten.
+///
+/// ```
+/// # use annals_core::Result;
+/// use annals_domain::personal::{KeyStore, MemoryKeys, Subject};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+/// let keys = MemoryKeys::new();
+/// let ada = Subject::new("customer-7")?;
+/// keys.key(&ada).await?;
+/// keys.forget(&ada).await?;
+/// assert!(keys.find(&ada).await?.is_none());
+/// assert!(keys.key(&ada).await.is_err());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Default)]
 pub struct MemoryKeys {
-    /// None for a subject that was forgotten.
+    /// `None` for a subject that was forgotten.
     keys: Mutex<HashMap<Subject, Option<Key>>>,
 }
 
 impl MemoryKeys {
-    /// No keys yet.
+    /// A key store without keys.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    // Every change is one call of the map, so a poisoned lock is sound.
+    // Each change is one call of the map, so the map is consistent even if a thread panicked while it
+    // held the lock.
     fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Option<Key>>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,19 +1,19 @@
 //! The bytes of a sealed payload, format 1:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 16 | [`MAGIC`] |
 //! | 1 | the format: 1 |
 //! | 1 | the content kind of the data: 1 JSON, 2 binary |
 //! | 1 | the length of the subject |
 //! | 1–255 | the subject |
-//! | 8 | the first bytes of the SHA-256 of all before |
+//! | 8 | a check sum: the first bytes of the SHA-256 of everything before it |
 //! | 12 | the nonce |
-//! | as the data | the data, by AES-256-GCM |
-//! | 16 | its tag |
+//! | as the data | the data, encrypted by AES-256-GCM |
+//! | 16 | the tag of AES-256-GCM |
 //!
-//! The associated data of AES-GCM is all before the check sum, then the stream id after its length
-//! in eight bytes, the sixteen bytes of the event id, and the event type.
+//! The associated data of AES-GCM is everything before the check sum, then the length of the stream
+//! id in eight bytes, the stream id, the sixteen bytes of the event id, and the event type.
 
 use std::fmt;
 
@@ -26,31 +26,32 @@ use ring::{
 };
 use uuid::Uuid;
 
-use super::{Key, Subject, random};
+use super::{Key, Subject, random::random};
 
-/// What every sealed payload begins with: random, so that nothing else does; and not UTF-8, so
-/// that no JSON text can.
+/// The first bytes of every sealed payload. They are random, so that no other payload begins with
+/// them by chance, and not valid UTF-8, so that no JSON text can.
 const MAGIC: [u8; 16] = [
     0xd6, 0xd6, 0xb1, 0xd6, 0xdf, 0xfc, 0xd1, 0x7d, 0x10, 0x7c, 0x38, 0x59, 0x02, 0x6c, 0x9b, 0xf1,
 ];
 
-/// With so many bits of the magic wrong, a binary payload is a damaged sealed one: that random bytes
-/// come so near has a chance of 2⁻⁸⁷.
+/// A binary payload that differs from the magic in at most this many bits counts as a damaged sealed
+/// payload. Random bytes come that near with a probability of 2⁻⁸⁷.
 const NEAR_MAGIC: u32 = 8;
 
 const FORMAT: u8 = 1;
 
-/// Tells a damaged header from that of another subject where there is no key to check the tag with.
+/// The length of the check sum. It reveals a damaged header even without the key: the tag of AES-GCM
+/// can only be checked with it.
 const CHECK_LEN: usize = 8;
 
 const TAG_LEN: usize = 16;
 
-/// All but the subject and the data: magic, format, content kind, length of the subject, check sum,
-/// nonce, tag.
+/// The length of everything but the subject and the data: magic, format, content kind, length of the
+/// subject, check sum, nonce, tag.
 pub(super) const OVERHEAD: usize = MAGIC.len() + 3 + CHECK_LEN + NONCE_LEN + TAG_LEN;
 
-/// The event that a payload belongs to.
-pub(super) struct Place<'a> {
+/// The event that a sealed payload is bound to.
+pub(super) struct Binding<'a> {
     pub(super) stream: &'a StreamId,
     pub(super) id: Uuid,
     pub(super) event_type: &'a EventType,
@@ -59,8 +60,11 @@ pub(super) struct Place<'a> {
 /// Why a sealed payload cannot be opened.
 #[derive(Debug)]
 pub(super) enum Fault {
+    /// A part is missing, or the check sum is wrong.
     Damaged,
+    /// The format is unknown.
     Format(u8),
+    /// Decryption failed.
     Refused,
 }
 
@@ -77,7 +81,10 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Damaged => f.write_str("the sealed data is damaged"),
-            Self::Format(format) => write!(f, "it is sealed in the unknown format {format}"),
+            Self::Format(format) => write!(
+                f,
+                "the data is sealed in format {format}, which this version of annals does not know"
+            ),
             Self::Refused => f.write_str(
                 "the sealed data is damaged, or was sealed with another key or for another event",
             ),
@@ -85,39 +92,38 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What a payload is found to be.
-pub(super) enum Found<'a> {
+/// Why a payload is not a sealed one that can be opened.
+pub(super) enum Unsealed {
+    /// It was never sealed.
     Plain,
-    Sealed(Sealed<'a>),
-    Damaged(Fault),
+    Fault(Fault),
 }
 
-/// A sealed payload, taken apart.
+/// The parts of a sealed payload.
 pub(super) struct Sealed<'a> {
     pub(super) subject: Subject,
     kind: ContentKind,
-    /// All before the check sum.
+    /// Everything before the check sum.
     head: &'a [u8],
     nonce: [u8; NONCE_LEN],
-    /// The encrypted data, and the tag.
+    /// The encrypted data and the tag.
     body: &'a [u8],
 }
 
 impl<'a> Sealed<'a> {
-    pub(super) fn find(payload: &'a Payload) -> Found<'a> {
-        let Some((magic, rest)) = payload.bytes().split_first_chunk() else {
-            return Found::Plain;
-        };
+    pub(super) fn parse(payload: &'a Payload) -> Result<Self, Unsealed> {
+        let (magic, rest) = payload.bytes().split_first_chunk().ok_or(Unsealed::Plain)?;
         match distance(magic) {
-            0 => Self::parse(payload.bytes(), rest).map_or_else(Found::Damaged, Found::Sealed),
+            0 => Self::parse_parts(payload.bytes(), rest).map_err(Unsealed::Fault),
             1..=NEAR_MAGIC if payload.kind() == ContentKind::Binary => {
-                Found::Damaged(Fault::Damaged)
+                Err(Unsealed::Fault(Fault::Damaged))
             }
-            _ => Found::Plain,
+            _ => Err(Unsealed::Plain),
         }
     }
 
-    fn parse(bytes: &'a [u8], rest: &'a [u8]) -> Result<Self, Fault> {
+    /// `rest` is what follows the magic in `bytes`.
+    fn parse_parts(bytes: &'a [u8], rest: &'a [u8]) -> Result<Self, Fault> {
         let (&[format, kind, subject_len], rest) =
             rest.split_first_chunk().ok_or(Fault::Damaged)?;
         if format != FORMAT {
@@ -136,12 +142,12 @@ impl<'a> Sealed<'a> {
         parts().ok_or(Fault::Damaged)
     }
 
-    pub(super) fn open(&self, key: &Key, place: &Place<'_>) -> Result<Payload, Fault> {
+    pub(super) fn open(&self, key: &Key, binding: &Binding<'_>) -> Result<Payload, Fault> {
         let nonce = Nonce::assume_unique_for_key(self.nonce);
         let mut bytes = self.body.to_vec();
         let len = cipher(key)
             .map_err(|_| Fault::Refused)?
-            .open_in_place(nonce, associated(self.head, place), &mut bytes)
+            .open_in_place(nonce, associated_data(self.head, binding), &mut bytes)
             .map_err(|_| Fault::Refused)?
             .len();
         bytes.truncate(len);
@@ -152,7 +158,7 @@ impl<'a> Sealed<'a> {
 pub(super) fn seal(
     key: &Key,
     subject: &Subject,
-    place: &Place<'_>,
+    binding: &Binding<'_>,
     data: &Payload,
 ) -> Result<Payload> {
     let subject_len = u8::try_from(subject.as_str().len()).map_err(|_| {
@@ -167,7 +173,7 @@ pub(super) fn seal(
     sealed.extend_from_slice(&MAGIC);
     sealed.extend_from_slice(&[FORMAT, kind_byte(data.kind()), subject_len]);
     sealed.extend_from_slice(subject.as_str().as_bytes());
-    let aad = associated(&sealed, place);
+    let aad = associated_data(&sealed, binding);
 
     let mut body = data.bytes().to_vec();
     cipher(key)?
@@ -187,12 +193,13 @@ fn cipher(key: &Key) -> Result<LessSafeKey> {
         .map_err(|_| Error::new(ErrorKind::Internal, "the key cannot be used"))
 }
 
-/// Only the last part has no length of its own, so that no two places give the same bytes.
-fn associated(head: &[u8], place: &Place<'_>) -> Aad<Vec<u8>> {
-    let stream = place.stream.as_str().as_bytes();
+/// The length of each part but the last is fixed or written down, so that no two events give the
+/// same bytes.
+fn associated_data(head: &[u8], binding: &Binding<'_>) -> Aad<Vec<u8>> {
+    let stream = binding.stream.as_str().as_bytes();
     let len = (stream.len() as u64).to_be_bytes();
-    let event_type = place.event_type.as_str().as_bytes();
-    Aad::from([head, &len, stream, place.id.as_bytes(), event_type].concat())
+    let event_type = binding.event_type.as_str().as_bytes();
+    Aad::from([head, &len, stream, binding.id.as_bytes(), event_type].concat())
 }
 
 fn check_sum(head: &[u8]) -> [u8; CHECK_LEN] {
@@ -200,7 +207,7 @@ fn check_sum(head: &[u8]) -> [u8; CHECK_LEN] {
     digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// How many bits differ from the magic.
+/// The number of bits that differ from the magic.
 fn distance(bytes: &[u8; MAGIC.len()]) -> u32 {
     (u128::from_be_bytes(*bytes) ^ u128::from_be_bytes(MAGIC)).count_ones()
 }

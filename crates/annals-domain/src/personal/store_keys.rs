@@ -1,4 +1,4 @@
-//! Keys in an event store.
+//! A key store on top of an event store.
 
 use std::{
     fmt,
@@ -17,42 +17,55 @@ use tokio::time::Instant;
 
 use super::{Key, KeyStore, Subject, keys::forgotten};
 
-/// What the stream of a key begins with; the subject follows.
+/// The name of a key's stream begins with this. The subject follows.
 const STREAM_PREFIX: &str = "annals.key-";
 
 const EVENT_TYPE: &str = "annals.key";
 
-/// How long a process may go on with a key that another one has had forgotten.
+/// How long a process may go on using a key after another process has forgotten the subject.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// Some hundred bytes each.
+/// How many keys to cache. A key takes a few hundred bytes.
 const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// Keys in any store of annals: for each subject a stream `annals.key-<subject>` with one event,
-/// which is tombstoned to forget it. A subject may so have at most 244 bytes.
+/// A key store on top of any annals store. Each subject has a stream `annals.key-<subject>` with one
+/// event, which holds the key. To forget the subject, the stream is tombstoned. The name of a subject
+/// may have at most 244 bytes.
 ///
-/// # Where to keep them
+/// ```
+/// # use annals_core::Result;
+/// # use annals_memory::MemoryStore;
+/// use std::sync::Arc;
+/// use annals_domain::personal::{KeyStore, StoreKeys, Subject};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+/// # let store_of_keys = MemoryStore::new();
+/// let keys = StoreKeys::new(Arc::new(store_of_keys))?; // not the store of the events
+/// keys.forget(&Subject::new("customer-7")?).await?;
+/// # Ok(()) }
+/// ```
 ///
-/// In a store of their own: whoever reads them reads everything, and a backup made before a subject
-/// was forgotten still holds its key. Keep backups of the keys apart from those of the events, and
-/// no longer than it may take to forget someone.
+/// # Where to keep keys
 ///
-/// A key is gone from what the store reads when [`KeyStore::forget`] returns; from the store itself
-/// when the database has cleaned up. [`Capabilities::removal`](annals_core::Capabilities::removal)
-/// says which stores still show it in reads of all until then: with
-/// [`Removal::AfterCleanUp`](annals_core::Removal::AfterCleanUp), as EventStoreDB does, someone is
-/// forgotten when the next scavenge is through. On the others too the bytes may be left in free
-/// pages (SQLite, until `VACUUM`), dead rows and logs (PostgreSQL, until it is vacuumed and the WAL
-/// recycled), and restore points (DynamoDB, up to 35 days).
+/// Keep keys in a store of their own. Anybody who can read the keys can read all personal data, and a
+/// backup made before a subject was forgotten still contains its key. So keep backups of the keys
+/// apart from those of the events, and delete them within the time in which a person must be
+/// forgotten.
+///
+/// When [`KeyStore::forget`] returns, the key cannot be read through the store any more, with one
+/// exception: a store whose [`Capabilities::removal`](annals_core::Capabilities::removal) is
+/// [`Removal::AfterCleanUp`](annals_core::Removal::AfterCleanUp), such as EventStoreDB, shows it in
+/// reads of all until the next scavenge has run. The bytes of the key may stay longer in the database:
+/// in free pages of SQLite (until `VACUUM`), in dead rows and logs of PostgreSQL (until it is vacuumed
+/// and the WAL recycled), and in restore points of DynamoDB (up to 35 days).
 ///
 /// # How long a forgotten key may still be used
 ///
-/// Keys that were found are kept in memory for 60 seconds from when they were asked for, at most
-/// 1024 of them. So a subject that is forgotten through one `StoreKeys` is forgotten at once for
-/// all calls through it that begin later, and for every other, in this process or another, 60
-/// seconds later. Calls under way end with the key that they have.
+/// A `StoreKeys` caches up to 1024 keys, each for 60 seconds from when it was requested. A subject
+/// that is forgotten through one `StoreKeys` is forgotten at once for later calls to the same
+/// `StoreKeys`, and within 60 seconds for every other one, in this process or another. Calls that are
+/// running end with the key that they have.
 ///
-/// Clone the `Arc` that holds it, so that all share its memory.
+/// To share the cache, clone the `Arc` that holds the `StoreKeys`.
 pub struct StoreKeys {
     store: Arc<dyn Store>,
     max_age: Duration,
@@ -61,65 +74,68 @@ pub struct StoreKeys {
 
 struct Cache {
     keys: LruCache<Subject, (Key, Instant)>,
-    /// How often anything was forgotten: what was asked for before the last time is not kept.
+    /// How often a subject was forgotten. A key that was requested before the last time is not
+    /// cached.
     forgotten: u64,
 }
 
 impl StoreKeys {
-    /// Keys in this store.
+    /// A key store on top of this store.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where it has no tombstones: nothing could be forgotten for ever.
+    /// [`ErrorKind::Unsupported`] if the store has no tombstones, by which keys are forgotten.
     pub fn new(store: Arc<dyn Store>) -> Result<Self> {
         let capabilities = store.capabilities();
         if !capabilities.tombstone {
-            return Err(Error::unsupported("tombstones, with which keys are forgotten")
+            return Err(Error::unsupported("tombstones, by which keys are forgotten")
                 .with_backend(capabilities.backend));
         }
         let cache = Cache { keys: LruCache::new(MAX_KEYS), forgotten: 0 };
         Ok(Self { store, max_age: MAX_AGE, cache: Mutex::new(cache) })
     }
 
-    /// Sets how long a key that was found is used without asking the store again, by default 60
-    /// seconds; with zero, the store is asked each time.
+    /// Sets how long a key is cached: 60 seconds by default. With zero, each call reads the key from
+    /// the store.
     #[must_use]
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
         self
     }
 
-    /// Sets how many keys are kept in memory, by default 1024.
+    /// Sets how many keys are cached: 1024 by default.
     #[must_use]
     pub fn with_max_keys(self, max_keys: NonZeroUsize) -> Self {
         self.cache().keys.resize(max_keys);
         self
     }
 
-    // Every change is made of steps that cannot panic half-way, so a poisoned lock is sound.
+    // No change can panic half-way, so the cache is consistent even if a thread panicked while it held
+    // the lock.
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cached(&self, subject: &Subject) -> Option<Key> {
         let mut cache = self.cache();
-        let (key, asked) = cache.keys.get(subject)?;
-        if asked.elapsed() < self.max_age {
+        let (key, requested) = cache.keys.get(subject)?;
+        if requested.elapsed() < self.max_age {
             return Some(key.clone());
         }
         cache.keys.pop(subject);
         None
     }
 
-    /// To be taken before the store is asked.
-    fn question(&self) -> Question {
-        Question { asked: Instant::now(), forgotten: self.cache().forgotten }
+    /// Call this before a key is requested from the store.
+    fn begin_request(&self) -> Request {
+        Request { began: Instant::now(), forgotten: self.cache().forgotten }
     }
 
-    fn keep(&self, subject: &Subject, key: &Key, question: &Question) {
+    /// Caches the result of a request.
+    fn remember(&self, subject: &Subject, key: &Key, request: &Request) {
         let mut cache = self.cache();
-        // Else a key that was read before it was forgotten would be kept after.
-        if cache.forgotten == question.forgotten && !self.max_age.is_zero() {
-            cache.keys.put(subject.clone(), (key.clone(), question.asked));
+        // If a subject was forgotten during the request, the key may be that of this subject.
+        if cache.forgotten == request.forgotten && !self.max_age.is_zero() {
+            cache.keys.put(subject.clone(), (key.clone(), request.began));
         }
     }
 
@@ -156,8 +172,10 @@ impl StoreKeys {
     }
 }
 
-struct Question {
-    asked: Instant,
+/// A request for a key to the store.
+struct Request {
+    began: Instant,
+    /// The value of [`Cache::forgotten`] when the request began.
     forgotten: u64,
 }
 
@@ -167,9 +185,9 @@ impl KeyStore for StoreKeys {
         if let Some(key) = self.find(subject).await? {
             return Ok(key);
         }
-        let question = self.question();
+        let request = self.begin_request();
         let key = self.create(subject, &stream_of(subject)?).await?;
-        self.keep(subject, &key, &question);
+        self.remember(subject, &key, &request);
         Ok(key)
     }
 
@@ -177,10 +195,10 @@ impl KeyStore for StoreKeys {
         if let Some(key) = self.cached(subject) {
             return Ok(Some(key));
         }
-        let question = self.question();
+        let request = self.begin_request();
         let key = self.read(&stream_of(subject)?).await?;
         if let Some(key) = &key {
-            self.keep(subject, key, &question);
+            self.remember(subject, key, &request);
         }
         Ok(key)
     }
@@ -189,8 +207,8 @@ impl KeyStore for StoreKeys {
         let stream = stream_of(subject)?;
         let outcome = self.store.tombstone(&stream, ExpectedVersion::Any).await;
         {
-            // After the tombstone, so that no older answer comes in; on an error too, since it may
-            // have been written all the same.
+            // After the tombstone, so that no answer from before it gets into the cache. On an error
+            // too, since the tombstone may have been written all the same.
             let mut cache = self.cache();
             cache.keys.pop(subject);
             cache.forgotten += 1;
@@ -203,7 +221,7 @@ impl KeyStore for StoreKeys {
 }
 
 impl fmt::Debug for StoreKeys {
-    // Not the store: one in memory shows its events, and so the keys.
+    // The store is left out: the `Debug` output of a store in memory shows events, and so the keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreKeys")
             .field("backend", &self.store.capabilities().backend)
@@ -222,5 +240,6 @@ fn stream_of(subject: &Subject) -> Result<StreamId> {
 }
 
 fn not_a_key(stream: &StreamId) -> Error {
-    Error::new(ErrorKind::Corrupt, "the stream of a key does not hold one").with_stream(stream)
+    let message = "this stream must hold a key, and its first event is not one";
+    Error::new(ErrorKind::Corrupt, message).with_stream(stream)
 }

@@ -1,23 +1,23 @@
-//! Whose data it is.
+//! The person whose data an event holds.
 
 use std::{fmt, str::FromStr};
 
 use annals_core::{Error, ErrorKind, MAX_NAME_BYTES, Result};
 
-/// The name of whom personal data is about: 1 to 255 bytes of UTF-8 without control characters,
-/// compared byte for byte.
+/// The name of the person whose data an event holds: 1 to 255 bytes of UTF-8 without control
+/// characters, compared byte for byte.
 ///
-/// It stands in clear in every sealed event and is not forgotten with the key. Use an id that means
-/// nothing outside the application, never an e-mail address.
+/// The name is stored unencrypted in every sealed event, and is not forgotten with the key. Use an id
+/// that means nothing outside the application, never an e-mail address.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject(String);
 
 impl Subject {
-    /// Checks the text and takes it.
+    /// A subject with this name.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where it is not 1 to 255 bytes of UTF-8, or holds a control
-    /// character.
+    /// [`ErrorKind::InvalidInput`] if the name is empty, is longer than 255 bytes, or contains a
+    /// control character.
     pub fn new(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         let fault = if text.is_empty() {
@@ -25,7 +25,7 @@ impl Subject {
         } else if text.len() > MAX_NAME_BYTES {
             "is too long"
         } else if text.contains(char::is_control) {
-            "holds a control character"
+            "contains a control character"
         } else {
             return Ok(Self(text));
         };
@@ -36,7 +36,7 @@ impl Subject {
         Err(Error::new(ErrorKind::InvalidInput, message))
     }
 
-    /// The text.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

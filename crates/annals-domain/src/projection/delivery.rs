@@ -1,4 +1,4 @@
-//! How often an event reaches a handler, and where the checkpoint is kept.
+//! Handlers, and the two ways to keep their checkpoints: at least once and exactly once.
 
 use std::{error::Error as StdError, sync::Arc};
 
@@ -7,110 +7,149 @@ use async_trait::async_trait;
 
 use super::Sink;
 
-/// What a handler fails with.
+/// The error of a handler: of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Some events in their order, and what there is to know about them.
+/// Events for a handler, in their order.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Batch<'a> {
     /// The events; at least one.
     pub events: &'a [RecordedEvent],
-    /// Which projection it is, with its generation and its partition.
+    /// The name of the projection, with its generation and its partition.
     pub subscriber: &'a SubscriberId,
-    /// Whether the projection had caught up before these.
+    /// Whether the projection had caught up before these events.
     pub is_live: bool,
-    /// The fencing token, where the projection [runs under a lease](super::Projection::lead):
-    /// whatever takes it along can refuse the writes of one who has been replaced.
+    /// The fencing token, if the projection [runs under a lease](super::Projection::lead). A database
+    /// that stores it with each write can refuse the writes of a process that has lost the lease.
     pub token: Option<u64>,
 }
 
-/// What a projection does with events: at least once.
+/// A handler that gets each event at least once.
+///
+/// ```
+/// use annals_domain::projection::{Batch, BoxError, Handler};
+///
+/// /// Keeps the type of the last event of each stream: handling an event twice changes nothing.
+/// struct LastTypes(std::collections::HashMap<String, String>);
+///
+/// #[async_trait::async_trait]
+/// impl Handler for LastTypes {
+///     async fn handle(&mut self, batch: &Batch<'_>) -> Result<(), BoxError> {
+///         for event in batch.events {
+///             self.0.insert(event.stream.to_string(), event.event_type.to_string());
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Handler: Send {
-    /// Handles events. What comes again, after a failure or a crash, are these events and maybe
-    /// later ones: handle an event a second time so that nothing changes, or keep the position of
-    /// the last event beside the rows.
+    /// Handles events. After a failure or a crash the same events come again, and possibly later ones
+    /// that were handled too. So write a handler for which handling an event twice changes nothing,
+    /// or store the position of the last event together with the rows and ignore earlier events.
     ///
     /// # Errors
-    /// Whatever went wrong: they come again, one by one.
+    /// Any error makes the projection deliver the events again, one by one.
     async fn handle(&mut self, batch: &Batch<'_>) -> Result<(), BoxError>;
 
-    /// This generation has caught up and takes over: the moment to put its rows in the place of the
-    /// old ones. May be called again after a crash.
+    /// Called when this [generation](super::Projection::with_generation) has caught up and takes
+    /// over: replace the rows of the old generation here. After a crash this may be called again.
     ///
     /// # Errors
-    /// Whatever went wrong: the projection stops.
+    /// Any error stops the projection.
     async fn switch(&mut self) -> Result<(), BoxError> {
         Ok(())
     }
 }
 
-/// What a projection does with events: exactly once, inside a transaction that also moves its
-/// checkpoint.
+/// A handler that gets each event exactly once, inside a transaction that also moves the checkpoint.
+/// `T` is the [transaction](super::Sink::Transaction) of a sink.
+///
+/// ```
+/// use annals_domain::projection::{Batch, BoxError, TransactionalHandler};
+/// use annals_sqlite::SqliteTransaction;
+///
+/// struct Totals;
+///
+/// #[async_trait::async_trait]
+/// impl TransactionalHandler<SqliteTransaction> for Totals {
+///     async fn handle(
+///         &mut self,
+///         transaction: &mut SqliteTransaction,
+///         batch: &Batch<'_>,
+///     ) -> Result<(), BoxError> {
+///         let events = batch.events.len() as i64;
+///         transaction.execute("UPDATE totals SET events = events + ?1", [events])?;
+///         Ok(())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait TransactionalHandler<T: Send>: Send {
-    /// Writes rows. What is written with `transaction` stands with the checkpoint, or not at all;
-    /// anything else is done at least once.
+    /// Writes rows with `transaction`. They are committed together with the checkpoint, or not at
+    /// all. Anything that the handler does elsewhere happens at least once. The handler must not
+    /// commit or roll back.
     ///
     /// # Errors
-    /// Whatever went wrong: the transaction is undone, and the events come again, one by one.
+    /// Any error rolls the transaction back, and the events come again, one by one.
     async fn handle(&mut self, transaction: &mut T, batch: &Batch<'_>) -> Result<(), BoxError>;
 
-    /// This generation has caught up and takes over: the moment to put its rows in the place of the
-    /// old ones.
+    /// Called when this [generation](super::Projection::with_generation) has caught up and takes
+    /// over: replace the rows of the old generation here.
     ///
     /// # Errors
-    /// Whatever went wrong: the projection stops.
+    /// Any error stops the projection.
     async fn switch(&mut self, _transaction: &mut T) -> Result<(), BoxError> {
         Ok(())
     }
 }
 
-/// What a projection promises about each event.
+/// What a projection guarantees for each event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Guarantee {
-    /// Handled, and after a crash maybe again: [`AtLeastOnce`].
+    /// The event is handled, and after a crash possibly again: [`AtLeastOnce`].
     AtLeastOnce,
-    /// Its rows are written once: [`ExactlyOnce`].
+    /// The rows of the event are written exactly once: [`ExactlyOnce`].
     ExactlyOnce,
 }
 
-/// Why a delivery did not happen.
+/// Why events were not delivered, or a checkpoint not moved.
 #[derive(Debug)]
 #[doc(hidden)]
-pub enum Failure {
+pub enum DeliveryError {
     /// The handler failed.
     Handler(BoxError),
-    /// The checkpoint could not be reached.
+    /// The store of the checkpoint failed.
     Store(Error),
-    /// The checkpoint is somewhere else by now: another process runs the same projection.
-    Moved,
+    /// Another process that runs the same projection has moved the checkpoint.
+    CheckpointMoved,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for DeliveryError {
     fn from(error: Error) -> Self {
         Self::Store(error)
     }
 }
 
-/// A handler and where its checkpoint is kept: [`AtLeastOnce`] or [`ExactlyOnce`].
+/// A handler and the place of its checkpoint: [`AtLeastOnce`] or [`ExactlyOnce`].
 #[async_trait]
 pub trait Delivery: Send {
-    /// What it promises.
+    /// What this delivery guarantees.
     const GUARANTEE: Guarantee;
 
     #[doc(hidden)]
     async fn position(&mut self, subscriber: &SubscriberId) -> Result<Option<Position>>;
 
-    /// Hands the events over. Where that moves the checkpoint, it moves from `from` to `to`.
+    /// Passes the events to the handler. Exactly-once delivery also moves the checkpoint, from `from`
+    /// to `to`.
     #[doc(hidden)]
     async fn deliver(
         &mut self,
         batch: &Batch<'_>,
         from: Option<Position>,
         to: Position,
-    ) -> Result<(), Failure>;
+    ) -> Result<(), DeliveryError>;
 
     /// Moves a checkpoint.
     #[doc(hidden)]
@@ -119,20 +158,20 @@ pub trait Delivery: Send {
         subscriber: &SubscriberId,
         from: Option<Position>,
         to: Position,
-    ) -> Result<(), Failure>;
+    ) -> Result<(), DeliveryError>;
 
-    /// Lets the handler switch, and moves the checkpoint that says which generation is live.
+    /// Lets the handler switch, and moves the checkpoint that holds the live generation.
     #[doc(hidden)]
     async fn switch(
         &mut self,
         live: &SubscriberId,
         from: Option<Position>,
         to: Position,
-    ) -> Result<(), Failure>;
+    ) -> Result<(), DeliveryError>;
 }
 
-/// The checkpoint is kept in the event store, after events were handled: a crash in between makes
-/// them come again.
+/// The checkpoint is saved in the event store after the events were handled. If the process crashes
+/// in between, the events come again.
 #[derive(Debug)]
 pub struct AtLeastOnce<H> {
     pub(super) store: Arc<dyn Store>,
@@ -152,8 +191,8 @@ impl<H: Handler> Delivery for AtLeastOnce<H> {
         batch: &Batch<'_>,
         _: Option<Position>,
         _: Position,
-    ) -> Result<(), Failure> {
-        self.handler.handle(batch).await.map_err(Failure::Handler)
+    ) -> Result<(), DeliveryError> {
+        self.handler.handle(batch).await.map_err(DeliveryError::Handler)
     }
 
     async fn advance(
@@ -161,8 +200,9 @@ impl<H: Handler> Delivery for AtLeastOnce<H> {
         subscriber: &SubscriberId,
         _: Option<Position>,
         to: Position,
-    ) -> Result<(), Failure> {
-        // One that was replaced handled all up to here as well: nothing is skipped by this.
+    ) -> Result<(), DeliveryError> {
+        // A process that has lost its lease may save a checkpoint late. That skips no event, since it
+        // has handled all events up to there.
         self.store.save_checkpoint(subscriber, to).await?;
         Ok(())
     }
@@ -172,8 +212,8 @@ impl<H: Handler> Delivery for AtLeastOnce<H> {
         live: &SubscriberId,
         from: Option<Position>,
         to: Position,
-    ) -> Result<(), Failure> {
-        self.handler.switch().await.map_err(Failure::Handler)?;
+    ) -> Result<(), DeliveryError> {
+        self.handler.switch().await.map_err(DeliveryError::Handler)?;
         self.advance(live, from, to).await
     }
 }
@@ -185,18 +225,19 @@ pub struct ExactlyOnce<S, H> {
     pub(super) handler: H,
 }
 
-/// A transaction that has moved the checkpoint: whoever else tries to waits for its end.
+/// Begins a transaction and moves the checkpoint in it. Other processes that move the same checkpoint
+/// wait for the end of this transaction.
 async fn begin<S: Sink>(
     sink: &S,
     subscriber: &SubscriberId,
     from: Option<Position>,
     to: Position,
-) -> Result<S::Transaction, Failure> {
+) -> Result<S::Transaction, DeliveryError> {
     let mut transaction = sink.begin().await?;
     if sink.advance(&mut transaction, subscriber, from, to).await? {
         Ok(transaction)
     } else {
-        Err(Failure::Moved)
+        Err(DeliveryError::CheckpointMoved)
     }
 }
 
@@ -213,9 +254,9 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Delivery for ExactlyOnce<
         batch: &Batch<'_>,
         from: Option<Position>,
         to: Position,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeliveryError> {
         let mut transaction = begin(&self.sink, batch.subscriber, from, to).await?;
-        self.handler.handle(&mut transaction, batch).await.map_err(Failure::Handler)?;
+        self.handler.handle(&mut transaction, batch).await.map_err(DeliveryError::Handler)?;
         Ok(self.sink.commit(transaction).await?)
     }
 
@@ -224,7 +265,7 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Delivery for ExactlyOnce<
         subscriber: &SubscriberId,
         from: Option<Position>,
         to: Position,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeliveryError> {
         let transaction = begin(&self.sink, subscriber, from, to).await?;
         Ok(self.sink.commit(transaction).await?)
     }
@@ -234,9 +275,9 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Delivery for ExactlyOnce<
         live: &SubscriberId,
         from: Option<Position>,
         to: Position,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeliveryError> {
         let mut transaction = begin(&self.sink, live, from, to).await?;
-        self.handler.switch(&mut transaction).await.map_err(Failure::Handler)?;
+        self.handler.switch(&mut transaction).await.map_err(DeliveryError::Handler)?;
         Ok(self.sink.commit(transaction).await?)
     }
 }

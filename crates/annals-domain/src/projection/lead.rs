@@ -17,22 +17,36 @@ use tokio::{
 
 use super::{Delivery, Partition, Projection, ProjectionError, Stopped};
 
-/// A lease is renewed, and asked for, this often while it would last.
-const TRIES: u32 = 4;
+/// How often a lease is renewed or requested within its time to live.
+const TRIES_PER_TTL: u32 = 4;
 
 impl<D: Delivery> Projection<D> {
-    /// [Runs](Projection::run) the projection while this process is its leader, and waits while it
-    /// is not: of all processes that call this for one projection, one runs it. When that one dies,
-    /// another follows after at most one and a quarter of `ttl`; when it stops in order, after a
-    /// quarter. A `ttl` of ten seconds is a good one: it has to be far longer than the handler
-    /// keeps the thread busy without waiting for anything, since meanwhile nothing is renewed.
+    /// [Runs](Projection::run) the projection while this process is its leader, and waits otherwise.
+    /// Of all processes that call this for one projection, one runs it. If that process dies, another
+    /// takes over within one and a quarter of `ttl`; if it stops in order, within a quarter of `ttl`.
     ///
-    /// One that was replaced without noticing, since its process stood still, may go on with what
-    /// it had begun. Where events are handled exactly once, it then finds its checkpoint moved.
-    /// Elsewhere, what the handler writes to can tell by the [token](super::Batch::token).
+    /// Ten seconds are a good `ttl`. The lease is renewed by the task that runs the handler, so choose
+    /// a `ttl` that is far longer than the handler works without reaching an `.await` that waits.
+    ///
+    /// A process that was suspended and has lost the lease meanwhile may finish the handler call that
+    /// it had begun. With exactly-once delivery, it then finds the checkpoint moved and rolls back.
+    /// With at-least-once delivery, the database that the handler writes to can refuse its writes by
+    /// the [token](super::Batch::token).
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use annals_core::Store;
+    /// use annals_domain::projection::{Handler, Projection, ProjectionError};
+    ///
+    /// async fn lead(store: Arc<dyn Store>, handler: impl Handler) -> Result<(), ProjectionError> {
+    ///     let mut projection = Projection::at_least_once(store, "letters", handler)?;
+    ///     projection.lead(Duration::from_secs(10), std::future::pending()).await?;
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
-    /// [`ProjectionError`]; [`ErrorKind::Unsupported`] where the store keeps no leases.
+    /// [`ProjectionError`]; [`ErrorKind::Unsupported`] if the store has no leases.
     pub async fn lead(
         &mut self,
         ttl: Duration,
@@ -41,7 +55,7 @@ impl<D: Delivery> Projection<D> {
         self.lead_within(ttl, Arc::new(Semaphore::new(1)), pin!(stop)).await
     }
 
-    /// As [`Projection::lead`], while there is a permit.
+    /// Does what [`Projection::lead`] does, but takes a permit before it requests the lease.
     async fn lead_within<F: Future<Output = ()> + Send>(
         &mut self,
         ttl: Duration,
@@ -62,16 +76,16 @@ impl<D: Delivery> Projection<D> {
                     {
                         return permit;
                     }
-                    sleep(ttl / TRIES).await;
+                    sleep(ttl / TRIES_PER_TTL).await;
                 }
             };
             let _permit = tokio::select! {
                 biased;
-                () = stop.as_mut() => return Ok(Stopped::Asked),
+                () = stop.as_mut() => return Ok(Stopped::Requested),
                 permit = waiting => permit,
             };
             self.token = candidate.token();
-            tracing::info!(projection = %subscriber, token = self.token, "leads");
+            tracing::info!(projection = %subscriber, token = self.token, "this process leads");
             let ended = tokio::select! {
                 biased;
                 () = renew(&mut candidate, ttl) => None,
@@ -79,10 +93,14 @@ impl<D: Delivery> Projection<D> {
             };
             self.token = None;
             match ended {
-                None => tracing::warn!(projection = %subscriber, "has lost its lease"),
+                None => tracing::warn!(projection = %subscriber, "this process has lost the lease"),
                 Some(ended) => {
                     if let Err(error) = candidate.release().await {
-                        tracing::warn!(projection = %subscriber, %error, "its lease runs out");
+                        tracing::warn!(
+                            projection = %subscriber,
+                            %error,
+                            "the lease could not be released, and will expire"
+                        );
                     }
                     return ended;
                 }
@@ -91,32 +109,50 @@ impl<D: Delivery> Projection<D> {
     }
 }
 
-/// Whether the lease is held now. A store that fails is asked again the next time.
+/// Requests or renews the lease, and returns whether it is held. If the store fails, the answer is
+/// that of before, and the next call tries again.
 async fn acquire(candidate: &mut Candidate) -> bool {
     match candidate.acquire().await {
         Ok(held) => held,
         Err(error) => {
-            tracing::warn!(?candidate, %error, "cannot ask for the lease");
+            tracing::warn!(?candidate, %error, "the lease could not be requested");
             candidate.token().is_some()
         }
     }
 }
 
-/// Keeps the lease, and returns when it is lost.
+/// Renews the lease again and again, and returns when it is lost.
 async fn renew(candidate: &mut Candidate, ttl: Duration) {
     let token = candidate.token();
     while token.is_some() && candidate.token() == token {
-        sleep((ttl / TRIES).min(candidate.remaining())).await;
-        // An answer that comes too late is none.
+        sleep((ttl / TRIES_PER_TTL).min(candidate.remaining())).await;
+        // An answer that comes after the lease has expired is of no use.
         let until = candidate.remaining();
         drop(tokio::time::timeout(until, acquire(candidate)).await);
     }
 }
 
-/// Spreads a projection over processes, by stream: each of its partitions has the events of some
-/// streams, in order, a checkpoint of its own, and one leader at a time. Every partition reads the
-/// whole source and leaves out what is not its own, so that this pays where handling costs more
-/// than reading.
+/// Spreads a projection over several processes. The streams are divided into partitions; each
+/// partition handles the events of its streams in order, and has a checkpoint and a leader of its own.
+/// Each partition reads the whole source and leaves out the events of other partitions, so this pays
+/// if handling an event costs more than reading it.
+///
+/// ```
+/// # use std::{num::{NonZeroU32, NonZeroUsize}, sync::Arc};
+/// # use annals_core::Store;
+/// use annals_domain::projection::{Handler, Projection, ProjectionError, Workers};
+///
+/// /// Runs at most two of four partitions in this process.
+/// async fn work<H: Handler + 'static>(
+///     store: Arc<dyn Store>,
+///     handler: impl Fn() -> H,
+/// ) -> Result<(), ProjectionError> {
+///     let workers = Workers::new(NonZeroU32::new(4).unwrap())
+///         .with_at_most(NonZeroUsize::new(2).unwrap());
+///     let make = |_| Projection::at_least_once(store.clone(), "letters", handler());
+///     workers.run(make, std::future::pending()).await
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Workers {
     partitions: NonZeroU32,
@@ -125,50 +161,51 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// A projection of this many partitions, the same in all processes: with another number
-    /// streams would change places, and the checkpoints mean nothing. A process leads any number of
-    /// them, with leases of ten seconds.
+    /// Workers for a projection with this many partitions. The number must be the same in all
+    /// processes and stay the same: with another number, streams would move to other partitions, whose
+    /// checkpoints do not fit them. By default a process may lead all partitions, and leases have a
+    /// time to live of ten seconds.
     #[must_use]
     pub fn new(partitions: NonZeroU32) -> Self {
         Self { partitions, at_most: NonZeroUsize::MAX, ttl: Duration::from_secs(10) }
     }
 
-    /// Sets how many partitions this process leads at the same time at most. Where the processes
-    /// that are left may not lead all, the rest waits.
+    /// Sets how many partitions this process leads at most at the same time. Partitions that no
+    /// process may lead wait.
     #[must_use]
     pub fn with_at_most(mut self, partitions: NonZeroUsize) -> Self {
         self.at_most = partitions;
         self
     }
 
-    /// Sets how long a lease lasts: see [`Projection::lead`].
+    /// Sets the time to live of the leases: see [`Projection::lead`].
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Runs the partitions that this process gets, each as a task of its own, until `stop` is
-    /// ready. `make` makes the projection, once for each partition.
+    /// Runs the partitions that this process leads, each in a task of its own, until the future `stop`
+    /// is ready. `make` makes the projection for each partition.
     ///
     /// # Errors
-    /// That of the first partition that fails, after which the others are stopped.
+    /// The error of the first partition that fails. The other partitions are then stopped.
     pub async fn run<D: Delivery + 'static>(
         &self,
         mut make: impl FnMut(Partition) -> Result<Projection<D>>,
         stop: impl Future<Output = ()> + Send,
     ) -> Result<(), ProjectionError> {
         let permits = Arc::new(Semaphore::new(self.at_most.get().min(Semaphore::MAX_PERMITS)));
-        let (tell, told) = watch::channel(false);
+        let (stop_all, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for index in 0..self.partitions.get() {
             let partition = Partition { index, count: self.partitions };
             let mut projection = make(partition)?.with_partition(partition);
-            let (permits, ttl, mut told) = (permits.clone(), self.ttl, told.clone());
+            let (permits, ttl, mut stopped) = (permits.clone(), self.ttl, stopped.clone());
             tasks.spawn(async move {
                 let stop = async move {
-                    // An error says that nobody is left who could tell: then so, too.
-                    drop(told.wait_for(|told| *told).await);
+                    // This also returns if the sender is gone, and then the task must stop too.
+                    drop(stopped.wait_for(|stop| *stop).await);
                 };
                 projection.lead_within(ttl, permits, pin!(stop)).await
             });
@@ -180,7 +217,7 @@ impl Workers {
             let ended = tokio::select! {
                 () = async { if stopping { pending().await } else { stop.as_mut().await } } => {
                     stopping = true;
-                    tell.send_replace(true);
+                    stop_all.send_replace(true);
                     continue;
                 }
                 ended = tasks.join_next() => ended,
@@ -190,13 +227,13 @@ impl Workers {
                 Some(Ok(Ok(_))) => {}
                 Some(Ok(Err(error))) => failed = failed.or(Some(error)),
                 Some(Err(panicked)) => {
-                    let error = Error::new(ErrorKind::Internal, "a partition's task panicked");
+                    let error = Error::new(ErrorKind::Internal, "the task of a partition panicked");
                     failed = failed.or(Some(error.with_source(panicked).into()));
                 }
             }
             if failed.is_some() {
                 stopping = true;
-                tell.send_replace(true);
+                stop_all.send_replace(true);
             }
         }
     }

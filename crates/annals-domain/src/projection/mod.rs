@@ -1,45 +1,44 @@
-//! Projections: handlers of events that know how far they have come.
+//! Projections: handlers of events with a stored checkpoint.
 //!
-//! * [`Projection::at_least_once`] keeps its checkpoint in the event store, after events were
-//!   handled; [`Projection::exactly_once`] in the transaction in which the handler writes its rows,
-//!   in any [`Sink`]. Which of them it is stands in the type.
-//! * [`Projection::run`] catches up, says how far it is, and goes on live.
-//! * [`Projection::lead`] does so in one of several processes, the others taking over when that one
-//!   dies; [`Workers`] spreads a projection over processes by stream.
-//! * A [generation](Projection::with_generation) is built beside the one before, and takes over
+//! * [`Projection::at_least_once`] saves the checkpoint in the event store after events were handled.
+//!   [`Projection::exactly_once`] moves it in the transaction in which the handler writes its rows,
+//!   in a [`Sink`]. The type of the projection says which of the two it is.
+//! * [`Projection::run`] catches up, reports progress, and goes on with live events.
+//! * [`Projection::lead`] runs a projection in one of several processes; when that process dies,
+//!   another takes over. [`Workers`] divides the streams of a projection between processes.
+//! * A new [generation](Projection::with_generation) is built while the old one runs, and takes over
 //!   when it has caught up.
-//! * A handler that fails on an event gets it again, alone; where that does not help, the
-//!   projection stops, or [parks](OnPoison) the event and goes on.
+//! * When a handler fails on a batch, it gets the events again, one by one. If it fails on an event at
+//!   every try, the projection stops, or [parks](OnPoison) the event and goes on.
 
 mod delivery;
+mod error;
+mod hand_over;
 mod lead;
 mod poison;
-#[cfg(feature = "postgres")]
-pub mod postgres;
 mod progress;
 mod reader;
 mod run;
-mod sink;
-#[cfg(feature = "sqlite")]
-pub mod sqlite;
 
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{fmt, hash::Hasher, num::NonZeroU32, sync::Arc, time::Duration};
 
 use annals_core::{Error, ErrorKind, Position, Result, Source, Store, SubscriberId};
+use fnv::FnvHasher;
 
+/// Where exactly-once projections write: `SqliteSink`, `PostgresSink`, or a sink of your own.
+pub use annals_core::Sink;
 pub use delivery::{
     AtLeastOnce, Batch, BoxError, Delivery, ExactlyOnce, Guarantee, Handler, TransactionalHandler,
 };
+pub use error::{ProjectionError, Stopped};
 pub use lead::Workers;
 pub use poison::{OnPoison, Poison};
 pub use progress::Progress;
-pub use run::{ProjectionError, Stopped};
-pub use sink::Sink;
 
 use crate::RetryPolicy;
 use progress::Callback;
 
-/// A handler of events with a name, a source, and a checkpoint.
+/// A handler of events with a name, a source and a checkpoint.
 ///
 /// ```
 /// # use annals_core::{EventStoreExt, ExpectedVersion, NewEvent};
@@ -58,7 +57,7 @@ use progress::Callback;
 /// # let store = Arc::new(annals_memory::MemoryStore::new());
 /// # store.append_to("a-1", ExpectedVersion::Any, [NewEvent::binary("b", "c")?]).await?;
 /// let mut projection = Projection::at_least_once(store, "count", Count(0))?;
-/// projection.catch_up().await?; // or `run`, which goes on live
+/// projection.catch_up().await?; // or `run`, which goes on with live events
 /// assert_eq!(projection.handler().0, 1);
 /// # Ok(()) }
 /// ```
@@ -74,28 +73,27 @@ pub struct Projection<D> {
     retry: RetryPolicy,
     on_poison: OnPoison,
     on_progress: Option<Callback>,
-    /// Of the lease under which it runs.
+    /// The token of the lease under which the projection runs.
     token: Option<u64>,
 }
 
-/// A share of all streams.
+/// One of the parts into which [`Workers`] divide all streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Partition {
-    /// Which one, from 0.
+    /// The number of this partition, from 0.
     pub index: u32,
-    /// Of how many.
+    /// The number of all partitions.
     pub count: NonZeroU32,
 }
 
 impl<H: Handler> Projection<AtLeastOnce<H>> {
-    /// A projection whose checkpoint is kept in the event store.
+    /// A projection whose checkpoint is saved in the event store.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a name that is empty, longer than 200 bytes, or has a `@`, a
-    /// `#` or control characters;
-    /// [`ErrorKind::Unsupported`] where the store has no order over all streams, or keeps no
-    /// checkpoints.
+    /// [`ErrorKind::InvalidInput`] for a name that is empty, is longer than 200 bytes, or contains
+    /// `@`, `#` or control characters; [`ErrorKind::Unsupported`] if the store has no order over all
+    /// streams or no checkpoints.
     pub fn at_least_once(store: Arc<dyn Store>, name: &str, handler: H) -> Result<Self> {
         if !store.capabilities().checkpoints {
             return Err(Error::unsupported("checkpoints"));
@@ -110,12 +108,45 @@ impl<H: Handler> Projection<AtLeastOnce<H>> {
 }
 
 impl<S: Sink, H: TransactionalHandler<S::Transaction>> Projection<ExactlyOnce<S, H>> {
-    /// A projection whose checkpoint is kept beside its rows.
+    /// A projection whose checkpoint is stored in the sink, next to its rows.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// # use annals_core::{EventStoreExt, ExpectedVersion, NewEvent};
+    /// use annals_domain::projection::{Batch, BoxError, Projection, Sink, TransactionalHandler};
+    /// use annals_sqlite::{SqliteSink, SqliteTransaction};
+    ///
+    /// struct Totals;
+    ///
+    /// #[async_trait::async_trait]
+    /// impl TransactionalHandler<SqliteTransaction> for Totals {
+    ///     async fn handle(
+    ///         &mut self,
+    ///         transaction: &mut SqliteTransaction,
+    ///         batch: &Batch<'_>,
+    ///     ) -> Result<(), BoxError> {
+    ///         let events = batch.events.len() as i64;
+    ///         transaction.execute("INSERT INTO totals VALUES (?1)", [events])?;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = Arc::new(annals_memory::MemoryStore::new());
+    /// # store.append_to("a-1", ExpectedVersion::Any, [NewEvent::binary("b", "c")?]).await?;
+    /// let sink = SqliteSink::in_memory()?; // or `SqliteSink::open("totals.db")`
+    /// let setup = sink.begin().await?;
+    /// setup.execute_batch("CREATE TABLE totals (events INTEGER NOT NULL)")?;
+    /// sink.commit(setup).await?;
+    /// let mut projection = Projection::exactly_once(store, "totals", sink.clone(), Totals)?;
+    /// projection.catch_up().await?;
+    /// assert!(sink.position(&projection.subscriber()?).await?.is_some());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a name that is empty, longer than 200 bytes, or has a `@`, a
-    /// `#` or control characters;
-    /// [`ErrorKind::Unsupported`] where the store has no order over all streams.
+    /// [`ErrorKind::InvalidInput`] for a name that is empty, is longer than 200 bytes, or contains
+    /// `@`, `#` or control characters; [`ErrorKind::Unsupported`] if the store has no order over all
+    /// streams.
     pub fn exactly_once(store: Arc<dyn Store>, name: &str, sink: S, handler: H) -> Result<Self> {
         Self::new(store, name, ExactlyOnce { sink, handler })
     }
@@ -126,7 +157,8 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Projection<ExactlyOnce<S,
     }
 }
 
-/// What leaves room in a [`SubscriberId`] for a generation and a partition.
+/// The longest name of a projection, in bytes. It leaves room in a [`SubscriberId`] for a generation
+/// and a partition.
 const MAX_NAME: usize = 200;
 
 impl<D: Delivery> Projection<D> {
@@ -134,8 +166,8 @@ impl<D: Delivery> Projection<D> {
         SubscriberId::new(name)?;
         if name.len() > MAX_NAME || name.contains(['@', '#']) {
             let message = format!(
-                "the name of a projection has at most {MAX_NAME} bytes, and no `@` and no `#`: \
-                 {name:?}"
+                "a projection cannot be called {name:?}: use at most {MAX_NAME} bytes, without `@` \
+                 and `#`"
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
@@ -158,59 +190,60 @@ impl<D: Delivery> Projection<D> {
         })
     }
 
-    /// Sets what it reads: one stream, a category, or a filter, best one
-    /// [made from a schema](crate::Schema::filter). Everything, unless this is called.
+    /// Sets which events the projection reads: one stream, a category, or those that pass a filter,
+    /// best a filter [made from a schema](crate::Schema::filter). By default it reads all events.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.source = source.into();
         self
     }
 
-    /// Sets the most events that a handler gets at once (500; at least one), which are also as many
-    /// as are read ahead.
+    /// Sets how many events the handler gets at once, at most: 500 by default, and at least one. The
+    /// projection reads as many events ahead while the handler works.
     #[must_use]
     pub fn with_batch(mut self, events: usize) -> Self {
         self.batch = events.max(1);
         self
     }
 
-    /// Sets how often a checkpoint is kept where the handler does not do so (every second): while
-    /// catching up, and where nothing but others' events go by. Also how often it looks whether a
-    /// later generation has taken over.
+    /// Sets how often the projection saves its checkpoint, every second by default. This is for
+    /// at-least-once delivery while catching up, and for stretches in which the filter leaves out all
+    /// events. The projection looks as often whether a later generation has taken over.
     #[must_use]
     pub fn with_save_every(mut self, time: Duration) -> Self {
         self.save_every = time;
         self
     }
 
-    /// Sets what is tried again, and how often: calls to the stores, and an event on which the
-    /// handler fails.
+    /// Sets how often failed calls to the stores are retried, and how often the handler gets an event
+    /// on which it fails.
     #[must_use]
     pub fn with_retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// Sets what becomes of an event on which the handler fails for good. It stops, unless this is
-    /// called.
+    /// Sets what to do with an event on which the handler fails at every try. By default the
+    /// projection stops.
     #[must_use]
     pub fn with_poison(mut self, on_poison: OnPoison) -> Self {
         self.on_poison = on_poison;
         self
     }
 
-    /// Tells how far it is: every second while it catches up, and when it has. With or without this
-    /// it is logged, too, and how far it lags behind is a [metric](crate::observe).
+    /// Sets a function that is called with the progress: every second while the projection catches
+    /// up, and once when it has caught up. The progress is also logged, and the lag is a
+    /// [metric](crate::observe).
     #[must_use]
-    pub fn with_progress(mut self, tell: impl FnMut(&Progress) + Send + 'static) -> Self {
-        self.on_progress = Some(Box::new(tell));
+    pub fn with_progress(mut self, callback: impl FnMut(&Progress) + Send + 'static) -> Self {
+        self.on_progress = Some(Box::new(callback));
         self
     }
 
-    /// Sets which generation it is, from 1. A projection whose handler has changed is rebuilt as
-    /// the next generation, with a checkpoint of its own, while the one before runs on. When it has
-    /// caught up, its handler [switches](Handler::switch), and runs of earlier generations end with
-    /// [`Stopped::Superseded`].
+    /// Sets the generation, from 1. When a handler has changed, build its rows anew as the next
+    /// generation, which has a checkpoint of its own, while the old generation runs on. When the new
+    /// generation has caught up, its handler [switches](Handler::switch), and runs of earlier
+    /// generations end with [`Stopped::Superseded`].
     #[must_use]
     pub fn with_generation(mut self, generation: NonZeroU32) -> Self {
         self.generation = generation;
@@ -222,17 +255,17 @@ impl<D: Delivery> Projection<D> {
         self
     }
 
-    /// What it promises.
+    /// What the projection guarantees for each event.
     #[must_use]
     pub fn guarantee(&self) -> Guarantee {
         D::GUARANTEE
     }
 
-    /// Under which name its checkpoint, and its lease, are kept: its own, `name@2` for the second
-    /// generation, `name#0/4` for the first of four partitions.
+    /// The name under which the checkpoint and the lease are stored: the name of the projection,
+    /// `name@2` for its second generation, `name#0/4` for the first of four partitions.
     ///
     /// # Errors
-    /// None for a projection that could be made.
+    /// [`ErrorKind::InvalidInput`] if this is not a valid [`SubscriberId`], which does not happen.
     pub fn subscriber(&self) -> Result<SubscriberId> {
         let mut id = self.name.clone();
         if self.generation > NonZeroU32::MIN {
@@ -244,7 +277,7 @@ impl<D: Delivery> Projection<D> {
         SubscriberId::new(id)
     }
 
-    /// The generation that has taken over; 1 where none has.
+    /// The generation that has taken over last, or 1 if none has.
     ///
     /// # Errors
     /// Those of the store that keeps the checkpoint.
@@ -276,12 +309,26 @@ impl<D: Delivery> fmt::Debug for Projection<D> {
 }
 
 impl Partition {
-    /// Whether a stream is one of its own. The same on every machine and in every version: FNV-1a.
+    /// Whether a stream belongs to this partition. The hash (FNV-1a) is the same on every machine and
+    /// in every version.
     #[must_use]
     pub fn has(&self, stream: &annals_core::StreamId) -> bool {
-        let hash = stream.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        hash % u64::from(self.count.get()) == u64::from(self.index)
+        let mut hasher = FnvHasher::default();
+        hasher.write(stream.as_str().as_bytes());
+        hasher.finish() % u64::from(self.count.get()) == u64::from(self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_stay_in_their_partitions() {
+        let count = NonZeroU32::new(1 << 16).unwrap();
+        for (stream, index) in [("a", 0xec8c), ("order-42", 0x62d4), ("ä %", 0x4e39)] {
+            let stream = annals_core::StreamId::new(stream).unwrap();
+            assert!(Partition { index, count }.has(&stream), "{stream}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Events on which a handler fails for good.
+//! Poison: events on which a handler fails at every try.
 
 use annals_core::{
     Append, ExpectedVersion, NewEvent, Position, ReadStream, RecordedEvent, Result, Store,
@@ -10,37 +10,55 @@ use uuid::Uuid;
 use super::BoxError;
 use crate::{RetryPolicy, observe};
 
-/// What becomes of an event on which the handler fails for good.
+/// What a projection does with an event on which the handler fails at every try.
+///
+/// ```
+/// use annals_core::{Store, StreamId};
+/// use annals_domain::projection::{Handler, OnPoison, Poison, Projection};
+/// # use std::sync::Arc;
+/// # async fn run(store: Arc<dyn Store>, handler: impl Handler) -> Result<(), Box<dyn std::error::Error>> {
+/// let parking = StreamId::new("parked-letters")?;
+/// let mut projection = Projection::at_least_once(store.clone(), "letters", handler)?
+///     .with_poison(OnPoison::Park(parking.clone()));
+/// projection.catch_up().await?;
+/// for (version, poison) in Poison::parked(&*store, &parking).await? {
+///     println!("{}: event {} of {}", poison.error, poison.version, poison.stream);
+///     store.truncate(&parking, version.plus(1)).await?; // this entry is dealt with
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnPoison {
-    /// The projection stops with an error that names it, and begins there again.
+    /// The projection stops with [`ProjectionError::Poison`](super::ProjectionError::Poison). The
+    /// next run begins with this event.
     Stop,
-    /// A [`Poison`] that names it is appended to this stream of the event store, and the projection
-    /// goes on with the next. Later events of its stream are then handled without it.
+    /// The projection appends a [`Poison`], which names the event, to this stream of the event store,
+    /// and goes on with the next event. It then handles later events of the same stream without
+    /// having handled this one.
     Park(StreamId),
 }
 
-/// The type of the events in a stream of parked ones.
+/// The type of the events in a stream of parked events.
 const PARKED: &str = "annals.parked";
 
-/// What is kept of an event on which a handler failed.
+/// A reference to an event on which a handler failed, without the event's data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "camelCase")]
 pub struct Poison {
-    /// Which projection it was: the name of its checkpoint.
+    /// The projection, by the name of its checkpoint.
     pub projection: String,
     /// The stream of the event.
     pub stream: String,
-    /// Its version.
+    /// The version of the event.
     pub version: Version,
-    /// Its position.
+    /// The position of the event.
     pub position: Position,
-    /// Its id.
+    /// The id of the event.
     pub event_id: Uuid,
-    /// Its type.
+    /// The type of the event.
     pub event_type: String,
-    /// What the handler said, the last time.
+    /// The text of the handler's last error.
     pub error: String,
 }
 
@@ -57,17 +75,19 @@ impl Poison {
         }
     }
 
-    /// What was parked in a stream, in order, and the version of each there. What has
-    /// been dealt with is [truncated](annals_core::EventStore::truncate).
+    /// Everything that was parked in the stream, in order, each with its version in that stream. When
+    /// you have dealt with an event, [truncate](annals_core::EventStore::truncate) the stream after
+    /// it.
     ///
     /// # Errors
-    /// Those of the store; [`ErrorKind::Corrupt`](annals_core::ErrorKind::Corrupt) for a stream of other events.
+    /// Those of the store; [`ErrorKind::Corrupt`](annals_core::ErrorKind::Corrupt) if the stream
+    /// contains other events.
     pub async fn parked(store: &dyn Store, stream: &StreamId) -> Result<Vec<(Version, Self)>> {
         let events = store.read_stream(stream, ReadStream::default());
         events.and_then(async |event| Ok((event.version, event.json()?))).try_collect().await
     }
 
-    /// The event itself.
+    /// Reads the event itself. `None` if it was removed from its stream.
     ///
     /// # Errors
     /// Those of the store.
@@ -77,8 +97,8 @@ impl Poison {
         Ok(event.filter(|event| event.version == self.version))
     }
 
-    /// Keeps it where it will be found. What is parked again, after a crash, has the same id, by
-    /// which a store knows it again as surely as it declares.
+    /// Appends this to the parking stream. An event that is parked again after a crash has the same
+    /// id, so that the store recognises the retry, as surely as its capabilities declare.
     pub(super) async fn park(
         &self,
         store: &dyn Store,
@@ -97,7 +117,7 @@ impl Poison {
             version = self.version.get(),
             event_type = self.event_type,
             error = self.error,
-            "parked"
+            "an event was parked"
         );
         Ok(())
     }

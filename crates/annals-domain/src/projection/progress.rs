@@ -7,46 +7,47 @@ use tokio::time::Instant;
 
 use crate::observe;
 
-/// How far a projection is, and how fast.
+/// How far a projection is, and how fast: passed to
+/// [`Projection::with_progress`](super::Projection::with_progress).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Which projection it is.
+    /// The name of the projection, with its generation and its partition.
     pub subscriber: SubscriberId,
-    /// Everything up to here was handled, or is not wanted.
+    /// All events up to this position were handled, or left out by the filter.
     pub position: Position,
-    /// The events that were handled since it started.
+    /// How many events were handled since the projection was started.
     pub events: u64,
-    /// The events that were handled in a second, since the report before.
+    /// How many events were handled per second since the last report.
     pub events_per_second: f64,
-    /// How far the end of the store was at the last look: positions, of which not every one need
-    /// be an event that is wanted. 0 when it has caught up.
+    /// How many positions are left up to the end of the store. Not every position is an event that
+    /// the projection handles. 0 when the projection has caught up.
     pub lag: u64,
-    /// How long catching up will take at the present speed; none where that cannot be said.
+    /// How long catching up will take at the present speed. `None` if there is no estimate.
     pub time_left: Option<Duration>,
-    /// Whether it has caught up.
+    /// Whether the projection has caught up.
     pub is_live: bool,
 }
 
 pub(super) type Callback = Box<dyn FnMut(&Progress) + Send>;
 
-/// How often it is told.
-pub(super) const EVERY: Duration = Duration::from_secs(1);
+/// How often a projection reports its progress while it catches up.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// What a report is made from.
-pub(super) struct Meter {
+/// Measures and reports the progress of one run.
+pub(super) struct Tracker {
     subscriber: SubscriberId,
-    /// The events that were handled.
+    /// How many events were handled.
     pub(super) events: u64,
     pub(super) is_live: bool,
-    told: Instant,
-    told_events: u64,
-    told_position: Position,
+    reported_at: Instant,
+    reported_events: u64,
+    reported_position: Position,
     counter: metrics::Counter,
     lag: metrics::Gauge,
 }
 
-impl Meter {
+impl Tracker {
     pub(super) fn new(subscriber: SubscriberId) -> Self {
         let name = subscriber.to_string();
         Self {
@@ -55,15 +56,15 @@ impl Meter {
             subscriber,
             events: 0,
             is_live: false,
-            told: Instant::now(),
-            told_events: 0,
-            told_position: Position::START,
+            reported_at: Instant::now(),
+            reported_events: 0,
+            reported_position: Position::START,
         }
     }
 
-    /// From where it goes on.
+    /// Sets the position after which the projection reads.
     pub(super) fn begin(&mut self, position: Position) {
-        self.told_position = position;
+        self.reported_position = position;
     }
 
     pub(super) fn count(&mut self, events: usize) {
@@ -71,34 +72,40 @@ impl Meter {
         self.counter.increment(events as u64);
     }
 
-    pub(super) fn is_due(&self) -> bool {
-        self.told.elapsed() >= EVERY
+    pub(super) fn is_report_due(&self) -> bool {
+        self.reported_at.elapsed() >= REPORT_EVERY
     }
 
-    /// How far it is behind `end`.
-    pub(super) fn lags(&self, position: Position, end: Position) -> u64 {
+    /// Sets the metric of the lag, and returns the lag.
+    pub(super) fn measure_lag(&self, position: Position, end: Position) -> u64 {
         let lag = end.get().saturating_sub(position.get());
         self.lag.set(lag as f64);
         lag
     }
 
-    /// How far it is, on the way to `end`.
-    pub(super) fn tell(&mut self, position: Position, end: Position, tell: Option<&mut Callback>) {
-        let seconds = self.told.elapsed().as_secs_f64();
+    /// Reports to the log, the metrics and the callback. `end` is the end of the store.
+    pub(super) fn report(
+        &mut self,
+        position: Position,
+        end: Position,
+        callback: Option<&mut Callback>,
+    ) {
+        let seconds = self.reported_at.elapsed().as_secs_f64();
         let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-        let lag = self.lags(position, end);
-        let positions = rate(position.get().saturating_sub(self.told_position.get()));
+        let lag = self.measure_lag(position, end);
+        let positions = rate(position.get().saturating_sub(self.reported_position.get()));
         let time_left = Duration::try_from_secs_f64(lag as f64 / positions).ok();
         let progress = Progress {
             subscriber: self.subscriber.clone(),
             position,
             events: self.events,
-            events_per_second: rate(self.events - self.told_events),
+            events_per_second: rate(self.events - self.reported_events),
             lag,
             time_left: if lag == 0 { Some(Duration::ZERO) } else { time_left },
             is_live: self.is_live,
         };
-        (self.told, self.told_events, self.told_position) = (Instant::now(), self.events, position);
+        self.reported_at = Instant::now();
+        (self.reported_events, self.reported_position) = (self.events, position);
         tracing::info!(
             projection = %progress.subscriber,
             position = position.get(),
@@ -109,8 +116,8 @@ impl Meter {
             is_live = progress.is_live,
             "progress"
         );
-        if let Some(tell) = tell {
-            tell(&progress);
+        if let Some(callback) = callback {
+            callback(&progress);
         }
     }
 }

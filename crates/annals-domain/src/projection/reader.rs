@@ -1,4 +1,4 @@
-//! Takes events from a subscription, as many as there are.
+//! Reads a subscription in chunks.
 
 use std::{
     future::poll_fn,
@@ -15,23 +15,23 @@ use super::Partition;
 pub(super) struct Reader {
     subscription: Subscription,
     partition: Option<Partition>,
-    /// What it writes itself, it does not read.
-    leaves_out: Option<StreamId>,
-    size: usize,
+    /// The stream of parked events, which the projection writes itself and does not read.
+    parking: Option<StreamId>,
+    max_events: usize,
 }
 
-/// Events, and how far they reach.
+/// Events that were read, and how far they reach.
 #[derive(Debug, Default)]
-pub(super) struct Pack {
+pub(super) struct Chunk {
     pub(super) events: Vec<RecordedEvent>,
-    /// Everything up to here is in it, or is not wanted.
+    /// The chunk covers the source up to this position. `None` as long as nothing was read.
     pub(super) to: Option<Position>,
-    /// Whether that was all there is.
+    /// Whether the subscription has caught up.
     pub(super) caught_up: bool,
 }
 
-impl Pack {
-    /// Takes everything out, and keeps the room for as much.
+impl Chunk {
+    /// Empties the chunk and keeps its allocated memory.
     pub(super) fn clear(&mut self) {
         self.events.clear();
         (self.to, self.caught_up) = (None, false);
@@ -42,31 +42,31 @@ impl Reader {
     pub(super) fn new(
         subscription: Subscription,
         partition: Option<Partition>,
-        leaves_out: Option<StreamId>,
-        size: usize,
+        parking: Option<StreamId>,
+        max_events: usize,
     ) -> Self {
-        Self { subscription, partition, leaves_out, size }
+        Self { subscription, partition, parking, max_events }
     }
 
-    /// Puts what comes next into the pack, until it is full. Cancel-safe.
-    pub(super) async fn fill(&mut self, pack: &mut Pack) -> Result<()> {
-        poll_fn(|cx| self.poll(pack, cx)).await
+    /// Reads until the chunk is full. Cancel-safe.
+    pub(super) async fn fill(&mut self, chunk: &mut Chunk) -> Result<()> {
+        poll_fn(|cx| self.poll(chunk, cx)).await
     }
 
-    /// Puts into the pack what is there already, at least one message. Cancel-safe.
-    pub(super) async fn take(&mut self, pack: &mut Pack) -> Result<()> {
-        poll_fn(|cx| match self.poll(pack, cx) {
-            Poll::Pending if pack.to.is_some() => Poll::Ready(Ok(())),
+    /// Waits for one message, then reads what else is available at once. Cancel-safe.
+    pub(super) async fn read_available(&mut self, chunk: &mut Chunk) -> Result<()> {
+        poll_fn(|cx| match self.poll(chunk, cx) {
+            Poll::Pending if chunk.to.is_some() => Poll::Ready(Ok(())),
             polled => polled,
         })
         .await
     }
 
-    fn poll(&mut self, pack: &mut Pack, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        while !self.is_full(pack) {
+    fn poll(&mut self, chunk: &mut Chunk, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while !self.is_full(chunk) {
             match ready!(self.subscription.poll_next_unpin(cx)) {
-                Some(message) => self.put(message?, pack),
-                // It has said before why.
+                Some(message) => self.add(message?, chunk),
+                // A subscription ends only after an error, which was returned before.
                 None => {
                     let message = "the subscription has ended";
                     return Poll::Ready(Err(Error::new(ErrorKind::Unavailable, message)));
@@ -76,21 +76,21 @@ impl Reader {
         Poll::Ready(Ok(()))
     }
 
-    fn is_full(&self, pack: &Pack) -> bool {
-        pack.events.len() >= self.size || pack.caught_up
+    fn is_full(&self, chunk: &Chunk) -> bool {
+        chunk.events.len() >= self.max_events || chunk.caught_up
     }
 
-    fn put(&self, message: Message, pack: &mut Pack) {
-        pack.to = Some(message.position());
+    fn add(&self, message: Message, chunk: &mut Chunk) {
+        chunk.to = Some(message.position());
         match message {
-            Message::Event(event) if self.wants(&event.stream) => pack.events.push(event),
-            Message::CaughtUp(_) => pack.caught_up = true,
+            Message::Event(event) if self.wants(&event.stream) => chunk.events.push(event),
+            Message::CaughtUp(_) => chunk.caught_up = true,
             _ => {}
         }
     }
 
     fn wants(&self, stream: &StreamId) -> bool {
         self.partition.is_none_or(|partition| partition.has(stream))
-            && self.leaves_out.as_ref() != Some(stream)
+            && self.parking.as_ref() != Some(stream)
     }
 }

@@ -43,7 +43,7 @@ impl std::error::Error for Rejection {}
 pub(crate) struct State {
     pub(crate) owner: Option<String>,
     pub(crate) cents: u64,
-    /// How many events it was made of.
+    /// How many events were applied.
     pub(crate) folded: u64,
 }
 

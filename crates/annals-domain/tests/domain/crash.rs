@@ -1,4 +1,4 @@
-//! Futures that are dropped where they wait, as if their process had died there.
+//! Futures that are dropped while they wait, as if their process had died at that point.
 
 use std::{
     future::{Future, poll_fn},
@@ -6,7 +6,7 @@ use std::{
     task::Poll,
 };
 
-/// Polls a future at most so often, and drops it. Says what it came to, if it did.
+/// Polls a future at most this many times, then drops it. Returns its result if it was ready by then.
 pub(crate) async fn dropped_after<T>(polls: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -20,7 +20,7 @@ pub(crate) async fn dropped_after<T>(polls: u32, future: impl Future<Output = T>
     .await
 }
 
-/// A seed that a failure prints and `ANNALS_SEED` sets.
+/// Random numbers. The seed is printed, and `ANNALS_SEED` sets it.
 pub(crate) fn rng(test: &str) -> fastrand::Rng {
     let seed = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));

@@ -1,4 +1,4 @@
-//! Commands.
+//! Command handlers.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -55,7 +55,7 @@ pub(crate) async fn many_at_once_lose_nothing(kind: Kind) {
     const TASKS: u64 = 8;
     const EACH: u64 = 6;
     let fresh = Fresh::open(&kind).await;
-    // Two with caches, as in two processes, and one without.
+    // Two handlers with caches, as in two processes, and one without a cache.
     let handlers = [cached(&fresh.store), cached(&fresh.store), accounts(&fresh.store)];
     let handlers = handlers.map(Arc::new);
     handlers[0].execute("a", &open(), &Context::default()).await.unwrap();
@@ -78,14 +78,14 @@ pub(crate) async fn a_cache_notices_what_others_wrote(kind: Kind) {
     let none = Context::default();
     mine.execute("a", &open(), &none).await.unwrap();
     others.execute("a", &Command::Deposit(10), &none).await.unwrap();
-    // Would be rejected on what the cache has.
+    // In the cached state, this command would be rejected.
     let withdrawn = mine.execute("a", &Command::Withdraw(10), &none).await.unwrap();
     assert_eq!(withdrawn.version.get(), 3);
     others.execute("a", &Command::Close, &none).await.unwrap();
-    // Would be nothing to do on what the cache has.
+    // In the cached state, this command would lead to no event.
     assert_eq!(mine.execute("a", &open(), &none).await.unwrap().version.get(), 5);
     others.execute("a", &Command::Deposit(1), &none).await.unwrap();
-    // Would be appended on what the cache has.
+    // In the cached state, this command would lead to an event.
     let closed = mine.execute("a", &Command::Close, &none).await.unwrap();
     assert_eq!(closed.events, [Event::Withdrawn { cents: 1 }, Event::Closed]);
     assert_eq!(closed.conflicts, 1);
@@ -163,7 +163,7 @@ pub(crate) async fn several_change_together(kind: Kind) {
         accounts.execute(id, &open(), &none).await.unwrap();
         accounts.execute(id, &Command::Deposit(100), &none).await.unwrap();
     }
-    // Transfers both ways, and deposits between.
+    // Transfers in both directions, and deposits in between.
     let faulty = Faulty::on(&fresh.store, Fault::InTurn);
     let quick = Duration::from_millis(1);
     let policy = RetryPolicy::default().with_max_conflicts(1_000).with_pauses(quick, 5 * quick);

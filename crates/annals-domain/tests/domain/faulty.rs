@@ -1,4 +1,4 @@
-//! A store whose writes fail, put on for a test.
+//! A wrapper that makes the writes of a store fail.
 
 use std::sync::{
     Arc,
@@ -16,11 +16,11 @@ pub(crate) struct Faulty {
 
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// Of three calls that write, the first is not made, and the answer to the second is lost.
+    /// Of each three writes, the first is refused, and the answer to the second is lost.
     InTurn,
-    /// The answer to the first call that writes is lost, and no other is made.
+    /// The answer to the first write is lost, and all further writes are refused.
     Dies,
-    /// Somebody else appends this just before it answers for the first time what a stream is.
+    /// Another writer appends this just before the first answer to `stream_info`.
     IsOvertaken(Append),
 }
 

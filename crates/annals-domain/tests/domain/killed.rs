@@ -1,6 +1,7 @@
 //! Processes that are killed while they run a projection.
 
 use std::{
+    collections::BTreeMap,
     env,
     future::pending,
     io::{Read, Write},
@@ -8,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use annals_domain::projection::{
+use annals::domain::projection::{
     Batch, BoxError, Projection, Sink, TransactionalHandler,
     postgres::{
         PostgresSink,
@@ -16,6 +17,7 @@ use annals_domain::projection::{
     },
     sqlite::SqliteSink,
 };
+use annals_core::{EventStoreExt, SubscriberId};
 use annals_test_servers::postgres;
 use annals_test_stores::{Fresh, Kind};
 use async_trait::async_trait;
@@ -25,18 +27,18 @@ use crate::{
     projection::{Rows, TABLE, all, fill, quick, rows},
 };
 
-/// The URL of the store, for a child.
+/// Tells a child the URL of the store.
 const STORE: &str = "ANNALS_DOMAIN_CHILD_STORE";
-/// The file of the rows, or the URL of their server, for a child.
+/// Tells a child the file of the rows, or the URL of their server.
 const ROWS: &str = "ANNALS_DOMAIN_CHILD_ROWS";
-/// What the tables of a server begin with, for a child.
+/// Tells a child the prefix of the tables on the server.
 const PREFIX: &str = "ANNALS_DOMAIN_CHILD_PREFIX";
 
 pub(crate) fn is_child() -> bool {
     env::var_os(STORE).is_some()
 }
 
-/// Writes down what it handles, in a table of PostgreSQL.
+/// Logs each event that it handles in a table of PostgreSQL, and counts the events of each stream.
 struct PgRows(String);
 
 impl PgRows {
@@ -58,12 +60,17 @@ impl TransactionalHandler<Transaction<'static, Postgres>> for PgRows {
                 .bind(event.version.to_i64())
                 .execute(&mut **transaction)
                 .await?;
+            let count = "INSERT INTO {}_counts AS c (stream, events) VALUES ($1, 1) \
+                ON CONFLICT (stream) DO UPDATE SET events = c.events + 1";
+            let count = sqlx::query(self.sql(count)).bind(event.stream.as_str());
+            count.execute(&mut **transaction).await?;
         }
         Ok(())
     }
 }
 
-/// Says when it begins with a batch, and when it has written its rows.
+/// A handler that writes a byte to the output when it begins with a batch, and another when it has
+/// written the rows.
 struct Saying<H>(H);
 
 #[async_trait]
@@ -81,7 +88,7 @@ fn say() -> std::io::Result<()> {
     out.flush()
 }
 
-/// How many events come at a time.
+/// How many events the handler gets at once.
 const BATCH: usize = 3;
 
 /// Runs the projection until it is killed.
@@ -108,7 +115,7 @@ async fn postgres_sink(url: &str, prefix: &str) -> PostgresSink {
     sink
 }
 
-/// A few hundred in all, over the kinds of stores, with rows in SQLite.
+/// With rows in SQLite: a few hundred kills in all, over the kinds of stores.
 pub(crate) async fn processes_killed_at_random_apply_each_event_once(kind: Kind) {
     let fresh = Fresh::open(&kind).await;
     let dir = tempfile::tempdir().unwrap();
@@ -133,8 +140,12 @@ pub(crate) async fn processes_killed_at_random_write_each_row_once(kind: Kind) {
     let (url, prefix) = (server.url(), format!("killed_{}", std::process::id()));
     let pool = PgPool::connect(&url).await.unwrap();
     let handler = PgRows(prefix.clone());
-    let table = "CREATE TABLE {}_handled (n bigserial, stream text, version bigint)";
-    sqlx::query(handler.sql(table)).execute(&pool).await.unwrap();
+    for table in [
+        "CREATE TABLE {}_handled (n bigserial, stream text, version bigint)",
+        "CREATE TABLE {}_counts (stream text PRIMARY KEY, events bigint NOT NULL)",
+    ] {
+        sqlx::query(handler.sql(table)).execute(&pool).await.unwrap();
+    }
     let rows = || {
         let query = sqlx::query(handler.sql("SELECT stream, version FROM {}_handled ORDER BY n"));
         let rows = query.fetch_all(&pool);
@@ -146,10 +157,22 @@ pub(crate) async fn processes_killed_at_random_write_each_row_once(kind: Kind) {
 
     kill(&fresh, 100, &[(ROWS, url.clone()), (PREFIX, prefix.clone())], rows).await;
     let sink = postgres_sink(&url, &prefix).await;
-    let rest = Projection::exactly_once(fresh.store.clone(), "rows", sink, PgRows(prefix.clone()));
+    let rest = PgRows(prefix.clone());
+    let rest = Projection::exactly_once(fresh.store.clone(), "rows", sink.clone(), rest);
     rest.unwrap().catch_up().await.unwrap();
-    assert_eq!(rows().await, all(&*fresh.store).await);
-    let drop_tables = "DROP TABLE {}_handled, {}_checkpoints";
+    let expected = all(&*fresh.store).await;
+    assert_eq!(rows().await, expected);
+    let counts = sqlx::query(handler.sql("SELECT stream, events FROM {}_counts"));
+    let counts = counts.fetch_all(&pool).await.unwrap();
+    let counts: BTreeMap<String, i64> = counts.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut expected_counts = BTreeMap::new();
+    for (stream, _) in expected {
+        *expected_counts.entry(stream).or_default() += 1;
+    }
+    assert_eq!(counts, expected_counts);
+    let checkpoint = sink.position(&SubscriberId::new("rows").unwrap()).await.unwrap();
+    assert!(checkpoint >= Some(fresh.store.last_position().await.unwrap()), "{checkpoint:?}");
+    let drop_tables = "DROP TABLE {}_handled, {}_counts, {}_checkpoints";
     sqlx::query(handler.sql(drop_tables)).execute(&pool).await.unwrap();
 }
 
@@ -164,7 +187,7 @@ async fn kill<F: Future<Output = Vec<(String, u64)>>>(
     let mut rng = rng("killed");
     let (mut written, mut handled, mut undone) = (0, 0, 0);
     for _ in 0..kills {
-        // Always more than it will live to see.
+        // Always more events than the child will live to handle.
         if written < handled + (2 * MOST_BATCHES) * BATCH {
             fill(&*fresh.store, 3, 20).await;
             written += 60;
@@ -179,7 +202,7 @@ async fn kill<F: Future<Output = Vec<(String, u64)>>>(
             .unwrap();
         tokio::task::spawn_blocking(move || {
             child.stdout.take().unwrap().read_exact(&mut vec![0; says]).unwrap();
-            // The moment at which it dies: nothing is waited for.
+            // Not a wait for a condition: this is the random moment at which the child dies.
             std::thread::sleep(after);
             child.kill().unwrap();
             child.wait().unwrap();

@@ -45,7 +45,7 @@ pub(crate) async fn one_leads_and_another_follows(kind: Kind) {
     let token = |log: &Log| log.tokens.lock().unwrap().last().copied().flatten();
     assert!(token(&logs[first]).is_some());
 
-    // It dies.
+    // The leader dies.
     runs[first].abort();
     fill(&*fresh.store, 2, 5).await;
     until("another leader", || handled(&logs[second]) >= 10).await;
@@ -63,7 +63,7 @@ pub(crate) async fn one_leads_and_another_follows(kind: Kind) {
 pub(crate) async fn who_stops_hands_over_at_once(kind: Kind) {
     let fresh = Fresh::open(&kind).await;
     fill(&*fresh.store, 2, 3).await;
-    // Nobody could wait this long.
+    // Longer than a test can wait.
     let ttl = Duration::from_secs(3_600);
     for round in 1..=3 {
         let (stop, stopped) = watch::channel(false);
@@ -75,7 +75,7 @@ pub(crate) async fn who_stops_hands_over_at_once(kind: Kind) {
         })
         .await;
         stop.send_replace(true);
-        assert_eq!(within("stop", run).await.unwrap(), Stopped::Asked);
+        assert_eq!(within("stop", run).await.unwrap(), Stopped::Requested);
         let expected = if round == 1 { 8 } else { 2 };
         assert_eq!(log.handled.lock().unwrap().len(), expected, "from the checkpoint");
     }
@@ -98,7 +98,7 @@ pub(crate) async fn workers_share_the_streams(kind: Kind) {
             workers.run(make, pending()).await
         })
     };
-    // Two have room for all partitions; then one dies, and a third comes.
+    // Two processes can lead all partitions. Then one of them dies, and a third one starts.
     let (first, _second) = (work(), work());
     until("all events", || log.handled.lock().unwrap().len() >= 36).await;
     first.abort();
@@ -107,7 +107,7 @@ pub(crate) async fn workers_share_the_streams(kind: Kind) {
     let last = |log: &Log| {
         let mut last = BTreeMap::new();
         for (stream, version) in log.handled.lock().unwrap().iter() {
-            // In order within the stream, but for what comes again after a death.
+            // In order within the stream, apart from events that come again after the death.
             let before = last.insert(stream.clone(), *version).unwrap_or(0);
             assert!(*version <= before + 1, "{stream}: {version} after {before}");
         }

@@ -51,11 +51,11 @@ fn main() -> ExitCode {
             lead: one_leads_and_another_follows who_stops_hands_over_at_once
                 workers_share_the_streams;
         }
-        // What other processes cannot open, they cannot be killed over.
+        // The processes that are killed must be able to open the store.
         if kind.is_shared() {
             trials! { killed: processes_killed_at_random_apply_each_event_once; }
         }
-        // The server of these rows is that of the store, or is not there either.
+        // The rows are on the server of the store, so the test needs no other server.
         if kind.name() == "postgres" {
             trials! { killed: processes_killed_at_random_write_each_row_once; }
         }

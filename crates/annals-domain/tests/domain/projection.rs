@@ -17,9 +17,9 @@ use annals_domain::{
     projection::{
         Batch, BoxError, Delivery, Guarantee, Handler, OnPoison, Poison, Projection,
         ProjectionError, Stopped, TransactionalHandler,
-        sqlite::{SqliteSink, SqliteTransaction},
     },
 };
+use annals_sqlite::{SqliteSink, SqliteTransaction};
 use annals_test_stores::{Fresh, Kind};
 use async_trait::async_trait;
 
@@ -28,20 +28,20 @@ use crate::{
     faulty::{Fault, Faulty},
 };
 
-/// How long something may take that has to happen.
+/// How long a test waits for an event that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was handled: stream and version, in order.
+/// The events that were handled: stream and version, in order.
 pub(crate) type Handled = Arc<Mutex<Vec<(String, u64)>>>;
 
-/// Writes down what it handles, in memory that outlives it.
+/// A handler that logs each event in memory that outlives the handler.
 #[derive(Clone, Default)]
 pub(crate) struct Log {
     pub(crate) handled: Handled,
-    /// Fails on this version of any stream, so often.
+    /// The handler fails on this version of each stream, this many times.
     pub(crate) fails: Arc<Mutex<(u64, u32)>>,
     pub(crate) switched: Arc<Mutex<u32>>,
-    /// The tokens that it was given.
+    /// The tokens that the handler got.
     pub(crate) tokens: Arc<Mutex<Vec<Option<u64>>>>,
 }
 
@@ -61,7 +61,7 @@ impl Handler for Log {
                 self.fails.lock().unwrap().1 -= 1;
                 return Err("it is poison".into());
             }
-            // Where it can be dropped.
+            // A point at which the future can be dropped.
             tokio::task::yield_now().await;
             let entry = (event.stream.to_string(), event.version.get());
             self.handled.lock().unwrap().push(entry);
@@ -75,7 +75,7 @@ impl Handler for Log {
     }
 }
 
-/// Writes down what it handles in a table.
+/// A handler that logs each event in a table.
 pub(crate) struct Rows;
 
 #[async_trait]
@@ -115,7 +115,7 @@ async fn sink() -> SqliteSink {
     sink
 }
 
-/// A few events for each of a few streams, those of `more` besides.
+/// Appends this many events to each of this many streams.
 pub(crate) async fn fill(store: &dyn Store, streams: u64, events: u64) {
     for n in 0..streams * events {
         let event = NewEvent::json("counted", &n).unwrap();
@@ -124,7 +124,7 @@ pub(crate) async fn fill(store: &dyn Store, streams: u64, events: u64) {
     }
 }
 
-/// What stands in the store.
+/// The events in the store: stream and version, in order.
 pub(crate) async fn all(store: &dyn Store) -> Vec<(String, u64)> {
     let filter = Filter::default().with_prefix(StreamPrefix::new("log-").unwrap());
     let events = store.read_all(ReadAll::default().with_filter(filter));
@@ -147,7 +147,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("no {what}"))
 }
 
-/// Waits for something that happens beside.
+/// Waits until a condition holds that another task brings about.
 pub(crate) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let mut often = tokio::time::interval(Duration::from_millis(5));
     let wait = async {
@@ -168,13 +168,13 @@ pub(crate) async fn each_event_in_order(kind: Kind) {
     assert_eq!(log.handled(), all(&*fresh.store).await);
     assert!(end >= fresh.store.last_position().await.unwrap());
 
-    // Live, until it is stopped; then from its checkpoint.
+    // Live until it is stopped, then again from its checkpoint.
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let live = tokio::spawn(async move { projection.run(async { drop(stopped.await) }).await });
     fill(&*fresh.store, 3, 2).await;
     until("live events", || log.handled.lock().unwrap().len() == 27).await;
     stop.send(()).unwrap();
-    assert_eq!(within("stop", live).await.unwrap().unwrap(), Stopped::Asked);
+    assert_eq!(within("stop", live).await.unwrap().unwrap(), Stopped::Requested);
     let again = Log::default();
     within("end", logging(&fresh, &again).catch_up()).await.unwrap();
     assert_eq!(*again.handled.lock().unwrap(), []);
@@ -185,7 +185,7 @@ pub(crate) async fn a_poisonous_event_stops_it(kind: Kind) {
     let fresh = Fresh::open(&kind).await;
     fill(&*fresh.store, 1, 9).await;
     let log = Log::default();
-    // Fails for a while, which retries get over; then for good.
+    // The handler fails a few times, so that retries help; then at every try.
     *log.fails.lock().unwrap() = (3, 4);
     let mut projection = logging(&fresh, &log);
     within("end", projection.catch_up()).await.unwrap();
@@ -215,7 +215,7 @@ pub(crate) async fn a_poisonous_event_is_parked_and_handled_later(kind: Kind) {
     let log = Log::default();
     *log.fails.lock().unwrap() = (4, u32::MAX);
     let parking = StreamId::new("parked-log").unwrap();
-    // The projection reads everything, and does not trip over what it parks.
+    // The projection reads all events, but not those that it parks itself.
     let mut projection = logging(&fresh, &log).with_poison(OnPoison::Park(parking.clone()));
     within("end", projection.catch_up()).await.unwrap();
     within("end", projection.catch_up()).await.unwrap();
@@ -260,7 +260,7 @@ pub(crate) async fn a_generation_is_built_beside_and_takes_over(kind: Kind) {
     assert_eq!(within("end", first.run(pending())).await.unwrap(), Stopped::Superseded);
 }
 
-/// How often something is dropped: hundreds of times where that is quick.
+/// How often a run is dropped: hundreds of times on fast stores.
 fn drops(kind: &Kind) -> u32 {
     match kind.name() {
         "memory" | "sqlite" => 300,
@@ -278,7 +278,7 @@ pub(crate) async fn dropped_at_random_points_nothing_is_lost(kind: Kind) {
         drop(within("end", dropped_after(rng.u32(1..40), projection.run(pending()))).await);
     }
     within("end", logging(&fresh, &log).catch_up()).await.unwrap();
-    // Each at least once, and never one before those before it.
+    // Each event at least once, and none before the events before it.
     let handled = log.handled.lock().unwrap().clone();
     let expected = all(&*fresh.store).await;
     let mut reached = 0;

@@ -32,8 +32,8 @@ fn deposits(count: usize) -> Vec<Command> {
     commands
 }
 
-/// Random commands under random policies; after each, the state from the snapshot and the rest is
-/// the fold of all events.
+/// Random commands under random policies. After each command, the state from the snapshot and the
+/// events after it is the fold of all events.
 pub(crate) async fn state_is_the_fold_at_every_boundary(kind: Kind) {
     let mut rng = rng("state_is_the_fold_at_every_boundary");
     let mut taken = 0;
@@ -43,7 +43,7 @@ pub(crate) async fn state_is_the_fold_at_every_boundary(kind: Kind) {
         let mut folded = Account.initial();
         let mut version = 0;
         for step in 0..12 {
-            // Each time as another process with a policy of its own.
+            // Each time as another process with a policy of its own would do it.
             let policy = match rng.u8(..3) {
                 0 => SnapshotPolicy::every(rng.u64(1..5)),
                 1 => SnapshotPolicy::every(u64::MAX).or_bytes(rng.u64(1..100)),
@@ -80,7 +80,7 @@ pub(crate) async fn one_that_does_not_fit_is_made_anew(kind: Kind) {
     let kept = fresh.store.load_snapshot(&stream).await.unwrap().unwrap();
     assert_eq!(kept.version.get(), 5);
 
-    // Another schema version, and a state that is something else altogether.
+    // A snapshot of another schema version, and one whose data is not a state.
     let wrong = Snapshot::new(5, Payload::json(&["?"]).unwrap()).with_metadata(kept.metadata);
     for (version, unfit) in [(2, None), (2, Some(wrong))] {
         if let Some(unfit) = unfit {
@@ -108,7 +108,7 @@ pub(crate) async fn one_that_stood_for_truncated_events_is_missed(kind: Kind) {
         let error = accounts.load("a").await.unwrap_err();
         assert_eq!((error.kind(), error.stream()), (ErrorKind::Corrupt, Some(&stream)));
     };
-    // What the snapshot stands for, then all.
+    // First the events that the snapshot covers, then all events.
     fresh.store.truncate(&stream, 5.into()).await.unwrap();
     assert_eq!(old.load("a").await.unwrap().state, state);
     is_lost(&new).await;
@@ -117,7 +117,7 @@ pub(crate) async fn one_that_stood_for_truncated_events_is_missed(kind: Kind) {
     fresh.store.truncate(&stream, 7.into()).await.unwrap();
     is_lost(&old).await;
     is_lost(&new).await;
-    // A deleted stream begins anew, whatever was there.
+    // A deleted stream begins with an empty state, whatever it contained.
     fresh.store.delete(&stream, ExpectedVersion::Any).await.unwrap();
     run(&old, &deposits(1)).await;
     for accounts in [&old, &new] {
@@ -125,7 +125,7 @@ pub(crate) async fn one_that_stood_for_truncated_events_is_missed(kind: Kind) {
     }
 }
 
-/// What comes while it is loaded is no gap.
+/// An event that is appended during loading is not taken for a gap.
 pub(crate) async fn one_that_is_overtaken_is_read_on(kind: Kind) {
     let fresh = Fresh::open(&kind).await;
     run(&with_snapshots(&fresh.store, SnapshotPolicy::every(3)), &deposits(3)).await;
@@ -137,7 +137,7 @@ pub(crate) async fn one_that_is_overtaken_is_read_on(kind: Kind) {
     assert_eq!((loaded.version.get(), loaded.state.folded), (4, 4));
 }
 
-/// As after a restore of the events from an older backup.
+/// As after a restore of the events from a backup that is older than the snapshot.
 pub(crate) async fn one_ahead_of_its_stream_is_ignored(kind: Kind) {
     let (fresh, other) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
     let ahead = with_snapshots(&other.store, SnapshotPolicy::every(5));

@@ -1,4 +1,4 @@
-//! What a store with [`Observed`] around it tells, and what it keeps to itself.
+//! What [`Observed`] reports about a store, and what it must not report.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;
@@ -20,7 +20,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use support::{Failing, Recording, Spans};
 use tracing_subscriber::layer::SubscriberExt;
 
-/// A word in every payload, and nowhere else.
+/// A word that is in every payload and nowhere else.
 const SECRET: &str = "hush";
 
 fn observed() -> Observed {
@@ -170,11 +170,11 @@ fn reads_and_subscriptions_count_their_events() {
         let store = observed();
         store.append(append("order-1", ExpectedVersion::Any, 5)).await.unwrap();
         assert_eq!(store.load_stream(&id("order-1")).await.unwrap().len(), 5);
-        // Dropped before its end.
+        // Drop the stream before its end.
         let mut all = store.read_all(ReadAll::default());
         all.try_next().await.unwrap().unwrap();
         drop(all);
-        // The next ones are live.
+        // The next messages are live.
         let mut subscription = store.subscribe(Subscribe::to(id("order-1"))).await.unwrap();
         for _ in 0..5 {
             subscription.next_event().await.unwrap();
@@ -226,7 +226,7 @@ fn every_call_has_a_span_and_none_has_a_payload() {
         store.reset_checkpoint(&subscriber, None).await.unwrap();
         store.delete(&stream, ExpectedVersion::Any).await.unwrap();
         store.tombstone(&stream, ExpectedVersion::Any).await.unwrap();
-        // One that quotes what it was given.
+        // An error that quotes the payload.
         Observed::new(Arc::new(Failing::saying(SECRET)))
             .read_stream(&stream, ReadStream::default())
             .try_next()

@@ -1,4 +1,4 @@
-//! A subscriber that remembers spans, and a store that fails.
+//! A subscriber that records spans, and a store that fails.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
-/// The fields of a span as text, its own name as `name`.
+/// The fields of a span as text. The name of the span is the field `name`.
 pub(crate) type Fields = BTreeMap<String, String>;
 
 #[derive(Default)]
@@ -29,17 +29,17 @@ struct Seen {
     events: usize,
 }
 
-/// What was seen.
+/// The recorded spans.
 #[derive(Clone, Default)]
 pub(crate) struct Spans(Arc<Mutex<Seen>>);
 
 impl Spans {
-    /// All spans, in the order of their beginning.
+    /// All spans, in the order in which they began.
     pub(crate) fn all(&self) -> Vec<Fields> {
         self.0.lock().unwrap().spans.iter().map(|(_, fields)| fields.clone()).collect()
     }
 
-    /// The only span of a name.
+    /// The only span with this name.
     pub(crate) fn only(&self, name: &str) -> Fields {
         let mut spans = self.all();
         spans.retain(|span| span["name"] == name);
@@ -47,7 +47,7 @@ impl Spans {
         spans.remove(0)
     }
 
-    /// The names of spans, in the order of their end.
+    /// The names of the spans, in the order in which they ended.
     pub(crate) fn closed(&self) -> Vec<String> {
         self.0.lock().unwrap().closed.clone()
     }
@@ -69,7 +69,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recording {
 
     fn on_record(&self, id: &Id, record: &Record<'_>, _: Context<'_, S>) {
         let mut seen = self.0.0.lock().unwrap();
-        // The last, since ids are used again.
+        // Take the last span with this id, since ids are reused.
         let (_, fields) = seen.spans.iter_mut().rfind(|(other, _)| other == id).unwrap();
         record.record(&mut Text(fields));
     }
@@ -96,7 +96,7 @@ impl Visit for Text<'_> {
     }
 }
 
-/// A store whose reads and subscriptions fail on their way, and whose other methods refuse.
+/// A store whose reads and subscriptions fail half-way, and whose other methods refuse.
 #[derive(Debug)]
 pub(crate) struct Failing {
     capabilities: Capabilities,

@@ -1,4 +1,4 @@
-//! The trace of a command, from the append to those who handle the event.
+//! The trace of a command, from the append to the handlers of its event.
 
 use std::{collections::BTreeMap, future::Future};
 
@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::{append, event, id, observed};
 
-/// The spans of a program, by name.
+/// Runs a program and returns its spans by name.
 fn traced(test: impl Future<Output = ()>) -> BTreeMap<String, SpanData> {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
@@ -23,7 +23,7 @@ fn traced(test: impl Future<Output = ()>) -> BTreeMap<String, SpanData> {
     spans.into_iter().map(|span| (span.name.to_string(), span)).collect()
 }
 
-/// A command that appends an event, and the event as it is read.
+/// Appends an event, and returns it as it is read.
 async fn command(store: &Observed) -> RecordedEvent {
     let event = Context::new().with_current_trace().attach(event()).unwrap();
     store.append_to("order-1", ExpectedVersion::Any, [event]).await.unwrap();
@@ -35,12 +35,12 @@ fn a_handler_is_the_child_of_the_command() {
     let spans = traced(async {
         let event = command(&observed()).instrument(tracing::info_span!("command")).await;
         let context = Context::of(&event);
-        // The span around it is not its parent.
+        // The span around the handler is not the parent.
         let worker = tracing::info_span!("worker").entered();
         let handler = tracing::info_span!("handler");
         trace::link(&handler, &context);
         handler.in_scope(|| {
-            // What it leads to goes on with the trace.
+            // A command that the event leads to continues the trace.
             let next = Context::caused_by(&event).with_current_trace();
             assert_ne!(next.traceparent, context.traceparent);
         });
@@ -76,7 +76,7 @@ fn without_a_trace_a_context_stays_as_it_is() {
         trace::link(&handler, &before);
     });
     assert_eq!(spans["handler"].parent_span_id, SpanId::INVALID);
-    // And without any layer.
+    // The same without any layer.
     let span = tracing::info_span!("nobody");
     trace::link(&span, &Context::default());
     assert_eq!(span.in_scope(|| Context::default().with_current_trace()), Context::default());

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     common::{PATIENCE, Tested},
-    projection, tls,
+    tls,
 };
 
 /// The environment variable that makes this program a child, and names its task.
@@ -36,7 +36,6 @@ pub(crate) fn run() -> Option<ExitCode> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let done = runtime.block_on(async {
         match task.as_str() {
-            projection::CHILD => projection::child(&arguments).await,
             tls::CHILD => tls::child(&arguments).await,
             task => Err(format!("a child cannot do {task:?}").into()),
         }
@@ -79,11 +78,6 @@ impl Child {
     /// Waits for the next line of its output; `None` if it has ended.
     pub(crate) async fn line(&mut self) -> Result<Option<String>, BoxError> {
         Ok(timeout(PATIENCE, self.lines.next_line()).await.map_err(|_| "the child hangs")??)
-    }
-
-    /// Kills the process without warning.
-    pub(crate) async fn kill(mut self) -> Tested {
-        Ok(self.process.kill().await?)
     }
 
     /// Waits until the process has done its task.

@@ -1,11 +1,11 @@
 //! A store on the application's pool: it shares the connections, and returns them unchanged.
 
 use annals_core::{
-    CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, Position, Subscribe,
-    SubscriberId,
+    CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, Position, Sink,
+    Subscribe, SubscriberId,
 };
 use annals_postgres::{
-    PostgresStore,
+    PostgresSink, PostgresStore,
     sqlx::{AssertSqlSafe, Connection, Executor, PgPool, Row, postgres::PgPoolOptions, query},
 };
 use annals_test_servers::until;
@@ -189,7 +189,9 @@ async fn gets_connections_back_as_they_were() -> Tested {
     let subscriber = SubscriberId::new("gives up")?;
     let mut transaction = pool.begin().await?;
     let last = store.last_position().await?;
-    store.advance_checkpoint(&mut transaction, &subscriber, None, last).await?;
+    let sink = PostgresSink::new(pool.clone()).with_table(&format!("{}.sink", place.schema))?;
+    sink.prepare().await?;
+    assert!(sink.advance(&mut transaction, &subscriber, None, last).await?);
     drop(transaction);
     drop(store);
     let mut all = try_join_all((0..CONNECTIONS).map(|_| pool.acquire())).await?;
