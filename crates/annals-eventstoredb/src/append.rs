@@ -1,146 +1,112 @@
-//! Appends: one request each, sent again only where that is safe.
+//! Appends. Each is one request, which is sent again only if the server recognises a second one.
 
-use annals_core::{
-    Append, Appended, Direction, Error, ErrorKind, ExpectedVersion, Position, Result, StreamId,
-    StreamState, Version, adapter,
-};
-use kurrentdb::{
-    AppendToStreamOptions, CurrentRevision, Error as ClientError, EventData,
-    StreamState as Expected, WriteResult,
-};
 use std::sync::Arc;
 
+use annals_core::{
+    Append, Appended, Direction, Error, ErrorKind, ExpectedVersion, NewEvent, Position, Result,
+    StreamId, StreamState, Version,
+};
+use kurrentdb::{Error as ClientError, WriteResult};
+
 use crate::{
-    codec::{event_data, position},
+    codec::{current_version, event_data, expected_state, position, version_of},
     error::Failure,
-    names,
-    read::one_of,
-    reader::{From, Next, Reader, What},
-    store::{CAPABILITIES, Shared},
+    manage, names,
+    reader::{ReadFrom, ReadItem, ReadSource, Reader, read_one},
+    server::Server,
 };
 
-/// The `MaxAppendSize` of a server unless it is set.
-const SERVER_MAX: usize = 1024 * 1024;
+/// The server's `MaxAppendSize`, unless it is configured otherwise.
+const MAX_APPEND_SIZE: usize = 1024 * 1024;
 
-pub(crate) async fn append(shared: &Arc<Shared>, append: Append) -> Result<Appended> {
+pub(crate) async fn append(server: &Arc<Server>, append: Append) -> Result<Appended> {
     check(&append)?;
-    let name = shared.names.stream(&append.stream);
-    let expected = expected(append.expected);
-    let mut patience = shared.connection.patience();
-    // Whether an earlier try may have been written.
+    let name = server.names.stream(&append.stream);
+    let expected = expected_state(append.expected);
+    let mut retries = server.connection.retries();
+    // True if an earlier try may have written the events.
     let mut unknown = false;
     loop {
-        let data = append.events.iter().map(event_data).collect::<Result<_>>()?;
-        let failure = match send(shared, &name, expected, data).await {
-            Ok(written) => return answer(shared, &append, &name, &written).await,
+        let events = append.events.iter().map(event_data).collect::<Result<_>>()?;
+        let failure = match server.append(&name, expected, events).await {
+            Ok(written) => return appended(server, &append, &name, &written).await,
             Err(failure) => failure,
         };
         if let Failure::Client(ClientError::WrongExpectedVersion { current, .. }) = &failure {
-            return refused(shared, &append, version(current)).await;
+            return conflict_or_retry(server, &append, current_version(current)).await;
         }
         if failure.is_deleted() {
-            return deleted(shared, &append).await;
+            return Err(removed(server, &append).await?);
         }
-        // The server recognises these by their ids. Under the others it does so as long as it
-        // remembers them, which is not said to be long.
+        // Under these expectations the server recognises a retry by its ids. Under the others it
+        // recognises only ids that it has seen lately, with no guarantee how long.
         let recognised =
             matches!(append.expected, ExpectedVersion::NoStream | ExpectedVersion::Exact(_));
         unknown |= failure.may_have_written();
-        let again = failure.is_passing() || no_leader(&failure);
-        if !again || (unknown && !recognised) || !patience.again(&failure).await {
-            let error = if no_leader(&failure) { leaderless() } else { failure.into_error() };
+        let again = failure.is_transient() || knows_no_leader(&failure);
+        if !again || (unknown && !recognised) || !retries.pause_after(&failure).await {
+            let error = if knows_no_leader(&failure) {
+                Error::new(ErrorKind::Unavailable, "the cluster is choosing a leader")
+            } else {
+                failure.into_error()
+            };
             return Err(if unknown { error.with_outcome_unknown() } else { error });
         }
     }
 }
 
-/// A node that knows of no leader says just this; there is nothing else that an append could not
-/// find.
-fn no_leader(failure: &Failure) -> bool {
+/// True if the node knows of no leader. It then answers "not found", which an append gets for no
+/// other reason.
+fn knows_no_leader(failure: &Failure) -> bool {
     failure.is_not_found()
 }
 
-fn leaderless() -> Error {
-    Error::new(ErrorKind::Unavailable, "the cluster is choosing a leader")
-}
-
+/// Refuses a reserved stream, and an append that is larger than the server accepts. The limit
+/// counts event types too, in UTF-16, which the capabilities cannot express.
 fn check(append: &Append) -> Result<()> {
-    adapter::check_append(std::slice::from_ref(append), &CAPABILITIES)?;
-    names::check(&append.stream)?;
-    // The server counts the types too, in UTF-16.
-    let size = |event: &annals_core::NewEvent| {
-        event.size() + 2 * event.event_type().as_str().encode_utf16().count()
-    };
+    names::check_not_reserved(&append.stream)?;
+    let size =
+        |event: &NewEvent| event.size() + 2 * event.event_type().as_str().encode_utf16().count();
     let bytes: usize = append.events.iter().map(size).sum();
-    if bytes > SERVER_MAX {
+    if bytes > MAX_APPEND_SIZE {
         let message = format!(
-            "the bytes of the append are, with the types of its events, {bytes}; the server takes \
-             at most {SERVER_MAX}"
+            "the append has {bytes} bytes with the types of its events; the server accepts at most \
+             {MAX_APPEND_SIZE}"
         );
         return Err(Error::new(ErrorKind::LimitExceeded, message));
     }
     Ok(())
 }
 
-pub(crate) async fn send(
-    shared: &Shared,
-    name: &str,
-    expected: Expected,
-    events: Vec<EventData>,
-) -> Result<WriteResult, Failure> {
-    let options = AppendToStreamOptions::default().stream_state(expected);
-    let options = shared.connection.identify_briefly(options);
-    let name = name.to_owned();
-    shared
-        .connection
-        .once(|client| async move { client.append_to_stream(name, &options, events).await })
-        .await
-}
-
-/// Versions count from 1, revisions from 0.
-pub(crate) fn expected(expected: ExpectedVersion) -> Expected {
-    match expected {
-        ExpectedVersion::Any => Expected::Any,
-        ExpectedVersion::StreamExists => Expected::StreamExists,
-        ExpectedVersion::NoStream | ExpectedVersion::Exact(Version::NONE) => Expected::NoStream,
-        ExpectedVersion::Exact(version) => {
-            // The greatest of ours is beyond what the server knows, and no stream is there.
-            Expected::StreamRevision(version.minus(1).get().min(i64::MAX.unsigned_abs() - 1))
-        }
-    }
-}
-
-pub(crate) fn version(current: &CurrentRevision) -> Version {
-    match current {
-        CurrentRevision::Current(revision) => Version::new(revision.saturating_add(1)),
-        CurrentRevision::NoStream => Version::NONE,
-    }
-}
-
-async fn answer(
-    shared: &Arc<Shared>,
+/// The result of an append that the server accepted, be it the first or a retry: the server gives
+/// the same answer to both.
+async fn appended(
+    server: &Arc<Server>,
     append: &Append,
     name: &str,
     written: &WriteResult,
 ) -> Result<Appended> {
     let last = written.next_expected_version;
-    let base = Version::new(last.saturating_add(1)).minus(append.count());
+    let base = version_of(last).minus(append.count());
     let at = match written.position.commit {
-        // Of an append that it recognised, a server may tell no position.
+        // The server may leave out the position of an append that it recognised.
         0 | u64::MAX => {
-            let from = From::Revision(last);
-            let event = one_of(shared, name.to_owned(), Direction::Forwards, from).await;
+            let from = ReadFrom::Revision(last);
+            let event = read_one(server, name.to_owned(), Direction::Forwards, from).await;
             let event = event.map_err(Error::with_outcome_unknown)?;
             event.filter(|event| event.revision == last).map_or(Position::START, |e| position(&e))
         }
         commit => Position::new(commit),
     };
-    // The server does not tell the second answer from the first.
     Appended::after(base, append.count(), at, false)
 }
 
-/// The expectation does not hold.
-async fn refused(shared: &Arc<Shared>, append: &Append, actual: Version) -> Result<Appended> {
+/// The result of an append whose expectation does not hold.
+async fn conflict_or_retry(
+    server: &Arc<Server>,
+    append: &Append,
+    actual: Version,
+) -> Result<Appended> {
     let conflict = Error::lost_race(&append.stream, append.expected, actual);
     let no_stream = matches!(
         append.expected,
@@ -149,24 +115,26 @@ async fn refused(shared: &Arc<Shared>, append: &Append, actual: Version) -> Resu
     if !no_stream || actual < Version::new(append.count()) {
         return Err(conflict);
     }
-    // The server looks for the events of a retry where the stream once began, and not where it
-    // began again after a deletion: there they are the first that can be read.
-    match first_are(shared, append).await {
-        Ok(Some((base, at))) => Appended::after(base, append.count(), at, false),
-        Ok(None) => Err(conflict),
-        Err(error) => Err(error),
+    // The server looks for the events of a retry at the first revision. If the stream was deleted
+    // and written anew, the events are not there: they are the first that can be read.
+    match find_at_start(server, append).await? {
+        Some((base, at)) => Appended::after(base, append.count(), at, false),
+        None => Err(conflict),
     }
 }
 
-/// Whether the first events of a stream are those of an append: the version before them, and the
-/// position of the last.
-async fn first_are(shared: &Arc<Shared>, append: &Append) -> Result<Option<(Version, Position)>> {
-    let what = What::Stream(shared.names.stream(&append.stream));
-    let mut reader = Reader::new(shared.clone(), what, Direction::Forwards, From::First);
+/// If the first readable events of the stream are those of the append: the version before them, and
+/// the position of the last.
+async fn find_at_start(
+    server: &Arc<Server>,
+    append: &Append,
+) -> Result<Option<(Version, Position)>> {
+    let source = ReadSource::Stream(server.names.stream(&append.stream));
+    let mut reader = Reader::new(server.clone(), source, Direction::Forwards, ReadFrom::First);
     let (mut base, mut at) = (None, Position::START);
     for event in &append.events {
         match reader.next(append.count()).await? {
-            Next::Event(found) if found.id == event.id() => {
+            ReadItem::Event(found) if found.id == event.id() => {
                 base.get_or_insert(Version::new(found.revision));
                 at = position(&found);
             }
@@ -176,14 +144,15 @@ async fn first_are(shared: &Arc<Shared>, append: &Append) -> Result<Option<(Vers
     Ok(base.map(|base| (base, at)))
 }
 
-/// The server takes the stream for deleted: for ever, or, under `StreamExists`, for now.
-async fn deleted(shared: &Arc<Shared>, append: &Append) -> Result<Appended> {
+/// The error of an append to a stream that the server reports as removed: tombstoned, or, if the
+/// append expects the stream to exist, perhaps only deleted.
+async fn removed(server: &Arc<Server>, append: &Append) -> Result<Error> {
     let stream: &StreamId = &append.stream;
     if append.expected == ExpectedVersion::StreamExists {
-        let info = crate::manage::stream_info(shared, stream).await?;
+        let info = manage::stream_info(server, stream).await?;
         if info.state != StreamState::Tombstoned {
-            return Err(Error::lost_race(stream, append.expected, info.version));
+            return Ok(Error::lost_race(stream, append.expected, info.version));
         }
     }
-    Err(Error::stream_closed(stream))
+    Ok(Error::stream_closed(stream))
 }

@@ -1,17 +1,49 @@
-//! Events as the client has them, and as annals does.
+//! Converts events, versions and expected versions of annals to those of the client, and back.
 
 use annals_core::{
-    ContentKind, Error, ErrorKind, EventType, NewEvent, Payload, Position, RecordedEvent, Result,
-    Version,
+    ContentKind, Error, ErrorKind, EventType, ExpectedVersion, NewEvent, Payload, Position,
+    RecordedEvent, Result, Version,
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use kurrentdb::{EventData, RecordedEvent as Stored, ResolvedEvent};
+use kurrentdb::{
+    CurrentRevision, EventData, RecordedEvent as ServerEvent, ResolvedEvent,
+    StreamState as ExpectedState,
+};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::names::Names;
 
-/// An event to be written: data and metadata byte for byte.
+/// The expected version in the server's terms. Versions count from 1, the server's revisions from
+/// 0.
+pub(crate) fn expected_state(expected: ExpectedVersion) -> ExpectedState {
+    match expected {
+        ExpectedVersion::Any => ExpectedState::Any,
+        ExpectedVersion::StreamExists => ExpectedState::StreamExists,
+        ExpectedVersion::NoStream | ExpectedVersion::Exact(Version::NONE) => {
+            ExpectedState::NoStream
+        }
+        ExpectedVersion::Exact(version) => {
+            // Versions are `u64`, the server's revisions `i64`. No stream is as long as either.
+            let greatest = i64::MAX.unsigned_abs() - 1;
+            ExpectedState::StreamRevision(version.minus(1).get().min(greatest))
+        }
+    }
+}
+
+/// The stream's version, from the error of an append whose expectation did not hold.
+pub(crate) fn current_version(current: &CurrentRevision) -> Version {
+    match current {
+        CurrentRevision::Current(revision) => version_of(*revision),
+        CurrentRevision::NoStream => Version::NONE,
+    }
+}
+
+pub(crate) fn version_of(revision: u64) -> Version {
+    Version::new(revision.saturating_add(1))
+}
+
+/// Converts an event to write. Data and metadata stay byte for byte what they are.
 pub(crate) fn event_data(event: &NewEvent) -> Result<EventData> {
     let (data, event_type) = (event.data(), event.event_type().as_str());
     let written = match data.kind() {
@@ -25,17 +57,18 @@ pub(crate) fn event_data(event: &NewEvent) -> Result<EventData> {
 
 fn json(event_type: &str, text: &[u8]) -> Result<EventData> {
     let invalid = |message| Error::new(ErrorKind::InvalidInput, message);
-    let text = std::str::from_utf8(text)
-        .map_err(|e| invalid("data that is said to be JSON is not UTF-8").with_source(e))?;
+    let text = std::str::from_utf8(text).map_err(|e| {
+        invalid("the event's data is marked as JSON but is not UTF-8").with_source(e)
+    })?;
     EventData::json(event_type, &Verbatim(text))
-        .map_err(|e| invalid("the data cannot be written as JSON").with_source(e))
+        .map_err(|e| invalid("the event's data cannot be written as JSON").with_source(e))
 }
 
-/// A JSON text that serde_json writes as it is. `EventData::json` takes nothing but a value to be
-/// serialised, and `RawValue` would trim the white space around the text.
+/// A JSON text that serde_json writes unchanged. `EventData::json` accepts only values to
+/// serialise, and `RawValue` would trim the white space around the text.
 struct Verbatim<'a>(&'a str);
 
-/// What serde_json calls a `RawValue` among itself.
+/// The name by which serde_json recognises its own `RawValue` while serialising.
 const RAW: &str = "$serde_json::private::RawValue";
 
 impl Serialize for Verbatim<'_> {
@@ -46,29 +79,30 @@ impl Serialize for Verbatim<'_> {
     }
 }
 
-/// The event that was read, be it a link to another one.
-pub(crate) fn stored(event: ResolvedEvent) -> Option<Stored> {
+/// The event that was read. A link is returned as the event that it is, not as the one it points
+/// to.
+pub(crate) fn server_event(event: ResolvedEvent) -> Option<ServerEvent> {
     event.link.or(event.event)
 }
 
-/// The place of an event in `$all`. Servers before 22.10 do not tell it in reads of one stream.
-pub(crate) fn position(event: &Stored) -> Position {
+/// The event's position in `$all`. Servers before 22.10 leave it out when one stream is read.
+pub(crate) fn position(event: &ServerEvent) -> Position {
     match event.position.commit {
         u64::MAX => Position::START,
         commit => Position::new(commit),
     }
 }
 
-/// An event as it was recorded; nothing where it belongs to somebody else, or where another
-/// application gave it a name that annals does not have.
-pub(crate) fn recorded(event: Stored, names: &Names) -> Option<RecordedEvent> {
-    // The client has not looked whether it is UTF-8.
+/// Converts an event that was read. `None` if its stream is in another namespace, or if another
+/// application gave the stream or the event type a name that annals does not allow.
+pub(crate) fn recorded(event: ServerEvent, names: &Names) -> Option<RecordedEvent> {
+    // The client does not check that the name is UTF-8.
     let stream = std::str::from_utf8(event.stream_id().as_bytes()).ok()?;
     let stream = names.stream_id(stream)?;
     let event_type = EventType::new(&event.event_type).ok()?;
     let (position, recorded_at) = (position(&event), created(&event));
-    let version = Version::new(event.revision.saturating_add(1));
-    // Other applications are free to say that something is JSON.
+    let version = version_of(event.revision);
+    // Other applications may mark data as JSON that is none, so look at the bytes.
     let data =
         if event.is_json { Payload::inferred(event.data) } else { Payload::binary(event.data) };
     let metadata = metadata(event.custom_metadata);
@@ -80,8 +114,9 @@ fn metadata(bytes: Bytes) -> Payload {
     if bytes.is_empty() { Payload::empty() } else { Payload::inferred(bytes) }
 }
 
-/// The client cuts the time to seconds; what the server said is still there, in units of 100 ns.
-fn created(event: &Stored) -> DateTime<Utc> {
+/// The client's `created` has whole seconds only. The metadata still has what the server sent: a
+/// number of ticks of 100 ns.
+fn created(event: &ServerEvent) -> DateTime<Utc> {
     let ticks = event.metadata.get("created").and_then(|ticks| ticks.parse::<i64>().ok());
     ticks.and_then(|ticks| DateTime::from_timestamp_micros(ticks / 10)).unwrap_or(event.created)
 }
@@ -90,7 +125,7 @@ fn created(event: &Stored) -> DateTime<Utc> {
 mod tests {
     use super::*;
 
-    /// Fails where a new serde_json writes such a text in another way.
+    /// Fails if a new version of serde_json no longer writes such a text unchanged.
     #[test]
     fn json_is_written_byte_for_byte() {
         for text in [
@@ -105,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_is_no_json() {
+    fn json_that_is_not_utf8_is_refused() {
         let data = Payload::from_stored(ContentKind::Json, &b"\"\xff\""[..]);
         let event = NewEvent::new(EventType::new("Odd").unwrap(), data);
         assert_eq!(event_data(&event).unwrap_err().kind(), ErrorKind::InvalidInput);

@@ -5,21 +5,24 @@ use std::{fmt, time::Duration};
 use annals_core::{Error, ErrorKind, Result};
 use kurrentdb::{ClientSettings, Credentials};
 
-/// What a store is like, whoever makes its client.
+/// The options of a store, whether it creates its client or the application does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventStoreDbOptions {
-    /// What stands, with a `.` behind it, before the id of every stream on the server, so that
-    /// several stores share it: none unless set. 1 to 64 bytes without control characters, and no
-    /// `$` at the beginning. A store without one sees the streams of all others.
+    /// A prefix for the names of all streams on the server, so that several stores can share it: in
+    /// the namespace `shop` the stream `order-42` is called `shop.order-42` there. Unset by
+    /// default; a store without a namespace sees the streams of all others. 1 to 64 bytes without
+    /// control characters, not beginning with `$`.
     pub namespace: Option<String>,
-    /// How long what is safe to send again is sent again, where the server cannot be reached or is
-    /// choosing a leader: 15 seconds unless set; zero means never. Subscriptions try for ever.
+    /// How long requests are retried while the server cannot be reached or the cluster is choosing
+    /// a leader, if a retry is safe. 15 seconds by default; zero turns retries off. Subscriptions
+    /// retry without a limit.
     pub retry_for: Duration,
-    /// How long to wait for the answer to one request: 10 seconds unless set. After it the call
-    /// fails with [`ErrorKind::Unavailable`]; an append may have been written.
+    /// How long to wait for the answer to one request. 10 seconds by default. The call then fails
+    /// with [`ErrorKind::Unavailable`], and an append may have been written all the same.
     pub deadline: Duration,
-    /// How often subscribers look by themselves, in case nobody woke them: every second unless set.
+    /// How often a waiting subscription reads although no message from the server woke it, in case
+    /// that message was lost. Every second by default.
     pub poll_interval: Duration,
 }
 
@@ -38,35 +41,35 @@ impl EventStoreDbOptions {
     /// The longest namespace, in bytes.
     pub const MAX_NAMESPACE_BYTES: usize = 64;
 
-    /// Sets what stands before the id of every stream on the server.
+    /// Sets the [`namespace`](Self::namespace).
     #[must_use]
     pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
         self
     }
 
-    /// Sets how long what is safe to send again is sent again.
+    /// Sets [`retry_for`](Self::retry_for).
     #[must_use]
     pub fn with_retry_for(mut self, time: Duration) -> Self {
         self.retry_for = time;
         self
     }
 
-    /// Sets how long to wait for the answer to one request.
+    /// Sets the [`deadline`](Self::deadline).
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Sets how often subscribers look by themselves.
+    /// Sets the [`poll_interval`](Self::poll_interval).
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Refuses what could not work.
+    /// Refuses options that cannot work.
     pub(crate) fn check(&self) -> Result<()> {
         let invalid = |message: String| Err(Error::new(ErrorKind::InvalidInput, message));
         if let Some(namespace) = &self.namespace {
@@ -87,48 +90,28 @@ impl EventStoreDbOptions {
     }
 }
 
-/// How a store is opened with a client of its own.
+/// How to open a store that creates its own client.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct EventStoreDbConfig {
-    /// Servers, TLS, and how the client picks one; without the credentials of a URL.
+    /// The client's settings: hosts, TLS, which node to prefer. The credentials of a URL are not in
+    /// here but in [`credentials`](Self::credentials).
     pub settings: ClientSettings,
-    /// Who the store is to the server.
+    /// The user and password that the store sends with each request.
     pub credentials: Option<Credentials>,
-    /// What the store is like.
+    /// The options of the store itself.
     pub options: EventStoreDbOptions,
 }
 
 impl EventStoreDbConfig {
-    /// A store on these servers.
+    /// A configuration with these settings of the client, and its credentials if it has any.
     #[must_use]
     pub fn new(settings: ClientSettings) -> Self {
         let credentials = settings.default_authenticated_user().clone();
         Self { settings, credentials, options: EventStoreDbOptions::default() }
     }
 
-    /// Reads a URL: `esdb://user:password@host:2113`, with several hosts
-    /// (`esdb://a:2113,b:2113,c:2113`) or the name of a cluster (`esdb+discover://cluster:2113`).
-    /// `kurrentdb` stands for `esdb` as well. Special characters of user and password are written
-    /// as `%40` and the like. Any of these parameters may follow:
-    ///
-    /// * of the store: `namespace`, and, in milliseconds, `retry_for`, `deadline`, `poll_interval`;
-    /// * of the client: `tls`, `tlsVerifyCert`, `tlsCAFile`, `userCertFile`, `userKeyFile`,
-    ///   `nodePreference` (`leader`, `follower`, `random`, `readOnlyReplica`),
-    ///   `maxDiscoverAttempts`, `discoveryInterval`, `gossipTimeout`, `keepAliveInterval`,
-    ///   `keepAliveTimeout`, `connectionName`.
-    ///
-    /// `discoveryInterval` is 20 ms unless it is set here: the client waits as long before its first
-    /// try, too, and half a second unless told.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] with the part that is wrong, and what it could be; never with
-    /// the password.
-    pub fn from_url(url: &str) -> Result<Self> {
-        crate::url::parse(url)
-    }
-
-    /// Sets what the store is like.
+    /// Sets the options of the store itself.
     #[must_use]
     pub fn with_options(mut self, options: EventStoreDbOptions) -> Self {
         self.options = options;
@@ -136,7 +119,7 @@ impl EventStoreDbConfig {
     }
 }
 
-/// Without the credentials, which the client's own settings would show.
+/// Leaves out the credentials. The `Debug` output of the client's settings may show them.
 impl fmt::Debug for EventStoreDbConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventStoreDbConfig")

@@ -1,10 +1,9 @@
-//! The client, made anew when it has given up, and every request that is sent by it.
+//! Sends requests through the client, and replaces the client when it has given up.
 
 use std::{
     fmt,
     future::Future,
     panic::AssertUnwindSafe,
-    path::Path,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -12,39 +11,42 @@ use std::{
     time::Duration,
 };
 
-use annals_core::{Error, ErrorKind, Result};
+use annals_core::adapter::Backoff;
 use futures::FutureExt;
 use kurrentdb::{Client, ClientSettings, Credentials};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep, timeout},
 };
-use tonic::transport::Endpoint;
 
 use crate::error::Failure;
 
-/// How much longer than the server, which is told the deadline, this side waits for its answer.
+/// The server is told the deadline of each request. This side waits a little longer for the answer,
+/// so that an answer that was sent just in time still arrives.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// The pause before a request is sent again, at first and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The first and the longest pause before a request is sent again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The longest pause after another writer came first.
+const LOST_RACE: Duration = Duration::from_millis(10);
 
 /// The connection to a server or a cluster.
 pub(crate) struct Connection {
-    pub(crate) settings: ClientSettings,
-    pub(crate) credentials: Option<Credentials>,
-    pub(crate) deadline: Duration,
+    settings: ClientSettings,
+    credentials: Option<Credentials>,
+    deadline: Duration,
     retry_for: Duration,
     runtime: Handle,
-    slot: Mutex<Slot>,
-    /// Counts whatever may have led the client to another node.
-    changes: AtomicU64,
+    current: Mutex<CurrentClient>,
+    /// Counts the failures after which the client may talk to another node.
+    node_changes: AtomicU64,
 }
 
-/// The task of a client ends for good when it cannot connect, or is told of a leader that it cannot
-/// reach: whatever is asked of it from then on fails. Another takes its place.
-struct Slot {
+/// The client in use. A client's background task ends for good when the client cannot connect, or
+/// cannot reach the leader that it is told of; every later request through that client fails. So
+/// the connection replaces it with a new client, of the next generation.
+struct CurrentClient {
     generation: u64,
     client: Client,
 }
@@ -68,50 +70,52 @@ impl Connection {
             deadline,
             retry_for,
             runtime: Handle::current(),
-            slot: Mutex::new(Slot { generation: 0, client }),
-            changes: AtomicU64::new(0),
+            current: Mutex::new(CurrentClient { generation: 0, client }),
+            node_changes: AtomicU64::new(0),
         }
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> MutexGuard<'_, CurrentClient> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is the same before and after two requests that went to the same node.
-    pub(crate) fn node(&self) -> u64 {
-        self.changes.load(SeqCst)
+    /// How often the client may have changed to another node. Two requests went to the same node if
+    /// this number is the same before the first and after the second.
+    pub(crate) fn node_changes(&self) -> u64 {
+        self.node_changes.load(SeqCst)
     }
 
-    fn renew(&self, generation: u64) {
-        let mut slot = self.slot();
-        // Many may find out at once that the client is of no use.
-        if slot.generation == generation {
+    /// Replaces the client of this generation.
+    fn replace_client(&self, generation: u64) {
+        let mut current = self.current();
+        // Many requests may fail at once, and one of them has replaced the client already.
+        if current.generation == generation {
             match Client::with_runtime_handle(self.runtime.clone(), self.settings.clone()) {
-                Ok(client) => *slot = Slot { generation: generation + 1, client },
-                Err(error) => tracing::warn!(%error, "no new client can be made"),
+                Ok(client) => *current = CurrentClient { generation: generation + 1, client },
+                Err(error) => tracing::warn!(%error, "a new client cannot be created"),
             }
         }
     }
 
-    /// Sends a request once.
-    pub(crate) async fn once<T, F, Fut>(&self, request: F) -> Result<T, Failure>
+    /// Sends a request once, without retries.
+    pub(crate) async fn send<T, F, Fut>(&self, request: F) -> Result<T, Failure>
     where
         F: FnOnce(Client) -> Fut,
         Fut: Future<Output = kurrentdb::Result<T>>,
     {
         let (generation, client) = {
-            let slot = self.slot();
-            (slot.generation, slot.client.clone())
+            let current = self.current();
+            (current.generation, current.client.clone())
         };
-        let answer = self.watched(request(client)).await;
+        let answer = self.within_deadline(request(client)).await;
         if let Err(failure) = &answer {
-            self.failed(failure, generation);
+            self.note_failure(failure, generation);
         }
         answer
     }
 
-    /// Waits for something of the client no longer than for an answer, and survives its panics.
-    pub(crate) async fn watched<T>(
+    /// Waits for a future of the client until the deadline, and turns its panic into a failure.
+    pub(crate) async fn within_deadline<T>(
         &self,
         future: impl Future<Output = kurrentdb::Result<T>>,
     ) -> Result<T, Failure> {
@@ -122,118 +126,89 @@ impl Connection {
         }
     }
 
-    /// Takes note of a failure of the client of this generation.
-    fn failed(&self, failure: &Failure, generation: u64) {
+    /// Notes a failure of the client of this generation, and replaces the client if it has to be.
+    fn note_failure(&self, failure: &Failure, generation: u64) {
         if failure.may_change_node() {
-            self.changes.fetch_add(1, SeqCst);
+            self.node_changes.fetch_add(1, SeqCst);
         }
         if failure.ends_client() {
-            self.renew(generation);
+            self.replace_client(generation);
         }
     }
 
-    /// Takes note of a failure in the middle of an answer.
-    pub(crate) fn broke_off(&self, failure: &Failure) {
-        let generation = self.slot().generation;
-        self.failed(failure, generation);
+    /// Notes a failure in the middle of an answer.
+    pub(crate) fn answer_failed(&self, failure: &Failure) {
+        let generation = self.current().generation;
+        self.note_failure(failure, generation);
     }
 
-    pub(crate) fn patience(&self) -> Patience {
-        Patience { until: Instant::now() + self.retry_for, pause: PAUSE.0 }
+    pub(crate) fn retries(&self) -> Retries {
+        Retries { until: Instant::now() + self.retry_for, backoff: Backoff::new(RETRY.0, RETRY.1) }
     }
 }
 
-/// How long something is tried again.
+/// The retries of one call: pauses that grow, until `retry_for` is over.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Retries {
     until: Instant,
-    pause: Duration,
+    backoff: Backoff,
 }
 
-impl Patience {
-    /// Waits for others to get out of the way. However many there are, one of them always does.
-    pub(crate) async fn lost_race(&mut self) {
-        sleep(PAUSE.0.mul_f64(fastrand::f64())).await;
+impl Retries {
+    /// Waits a moment after another writer came first. This has no limit: of any number of writers
+    /// that compete, one succeeds each time.
+    pub(crate) async fn pause_after_lost_race(&mut self) {
+        sleep(LOST_RACE.mul_f64(fastrand::f64())).await;
     }
 
-    /// Waits a little, and says whether to try again: not where the time is over.
-    pub(crate) async fn again(&mut self, because: &(dyn fmt::Display + Sync)) -> bool {
-        // Many who wait for the same do not all come back at once.
-        let pause = self.pause.mul_f64(0.5 + fastrand::f64());
+    /// Waits before the next try. False, at once, if the time for retries is over.
+    pub(crate) async fn pause_after(&mut self, failure: &Failure) -> bool {
+        let pause = self.backoff.next_pause();
         if Instant::now() + pause >= self.until {
             return false;
         }
-        tracing::debug!(%because, "trying again");
+        tracing::debug!(%failure, "a request is tried again");
         sleep(pause).await;
-        self.pause = (self.pause * 2).min(PAUSE.1);
         true
     }
 }
 
-/// Makes a client. What it would panic over is refused.
-pub(crate) fn client(settings: &ClientSettings) -> Result<Client> {
-    for host in settings.hosts() {
-        let uri = format!("http://{}:{}", host.host, host.port);
-        Endpoint::from_shared(uri).map_err(|e| {
-            let message = format!("{:?} with port {} is no host", host.host, host.port);
-            Error::new(ErrorKind::InvalidInput, message).with_source(e)
-        })?;
-    }
-    if let Some(file) = settings.tls_ca_file() {
-        check_certificates(Path::new(file))?;
-    }
-    Client::new(settings.clone()).map_err(|e| {
-        let message = "no client can be made of these settings; look at the files of certificates";
-        Error::new(ErrorKind::InvalidInput, message).with_source(e.to_string())
-    })
+/// What the options of all requests have in common. The client has no trait for it.
+pub(crate) trait RequestOptions: Sized {
+    fn with_credentials(self, credentials: Credentials) -> Self;
+    fn with_deadline(self, deadline: Duration) -> Self;
 }
 
-fn check_certificates(file: &Path) -> Result<()> {
-    let read = || CertificateDer::pem_file_iter(file)?.collect::<std::result::Result<Vec<_>, _>>();
-    let message = || format!("`tlsCAFile` {} is no file of certificates", file.display());
-    match read() {
-        Ok(found) if !found.is_empty() => Ok(()),
-        Ok(_) => Err(Error::new(ErrorKind::InvalidInput, message())),
-        Err(e) => Err(Error::new(ErrorKind::InvalidInput, message()).with_source(e.to_string())),
-    }
-}
-
-/// The options of a request, which say who sends it.
-pub(crate) trait Identified: Sized {
-    fn sent_by(self, credentials: Credentials) -> Self;
-    fn within(self, deadline: Duration) -> Self;
-}
-
-macro_rules! identified {
+macro_rules! request_options {
     ($($options:ident),+) => {$(
-        impl Identified for kurrentdb::$options {
-            fn sent_by(self, credentials: Credentials) -> Self {
+        impl RequestOptions for kurrentdb::$options {
+            fn with_credentials(self, credentials: Credentials) -> Self {
                 self.authenticated(credentials)
             }
 
-            fn within(self, deadline: Duration) -> Self {
+            fn with_deadline(self, deadline: Duration) -> Self {
                 self.deadline(deadline)
             }
         }
     )+};
 }
 
-identified! {
+request_options! {
     AppendToStreamOptions, DeleteStreamOptions, ReadAllOptions, ReadStreamOptions,
     TombstoneStreamOptions
 }
 
 impl Connection {
-    /// Adds who sends a request.
-    pub(crate) fn identify<T: Identified>(&self, options: T) -> T {
+    /// Adds the store's credentials to a request.
+    pub(crate) fn authenticated<T: RequestOptions>(&self, options: T) -> T {
         match &self.credentials {
-            Some(credentials) => options.sent_by(credentials.clone()),
+            Some(credentials) => options.with_credentials(credentials.clone()),
             None => options,
         }
     }
 
-    /// Adds who sends a request, and how long its answer may take.
-    pub(crate) fn identify_briefly<T: Identified>(&self, options: T) -> T {
-        self.identify(options).within(self.deadline)
+    /// Adds the store's credentials to a request, and the time that the whole answer may take.
+    pub(crate) fn authenticated_with_deadline<T: RequestOptions>(&self, options: T) -> T {
+        self.authenticated(options).with_deadline(self.deadline)
     }
 }

@@ -1,19 +1,26 @@
-//! Wakes a subscriber when the server has something new.
+//! Wakes a subscriber when the server has new events.
 //!
-//! This is the one request that does not go through the client. A subscription of the client never
-//! returns to its caller once the server has ended it in good order: it looks again for the next
-//! message, is told again that there is none, and so on without ever waiting, on a thread that
-//! other tasks need and that nothing can take away from it (kurrentdb 1.2,
-//! `Subscription::next_subscription_event`). Nor does dropping it in the middle lose nothing. So
-//! this crate subscribes by itself, and takes from it no more than the news that there is
-//! something: the events are read, and a ring that is lost costs time and no event.
+//! A doorbell is a subscription on the server whose messages are not used: each only says that
+//! there may be new events, and the subscriber then reads them. So a lost message costs time, but
+//! no event.
+//!
+//! This is the one request that does not go through the client. When the server ends a subscription
+//! of the client without an error, the client polls it for the next message in a loop that never
+//! waits, and so blocks a thread of the runtime for ever (kurrentdb 1.2,
+//! `Subscription::next_subscription_event`). Dropping such a subscription can also lose events.
 
 use std::{sync::Arc, time::Duration};
 
+use annals_core::adapter::{Backoff, Wake};
+use async_trait::async_trait;
 use base64::Engine;
 use futures::FutureExt;
 use kurrentdb::{ClientSettings, Credentials};
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tonic::{
     Request, Status, Streaming,
     client::Grpc,
@@ -22,49 +29,52 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::wire::{self, ReadReq, Ring};
+use crate::wire::{self, AnyMessage, ReadReq};
 
-/// The pause before a broken subscription is made again, at first and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// The first and the longest pause before a subscription that ended is made again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// How long a connection may be silent before it is looked whether it is still there, and how long
-/// that may take.
+/// How long a connection may be silent before it is probed, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// The most messages that make one ring.
-const AT_ONCE: usize = 256;
+/// How often a subscriber reads while its doorbell has no subscription on the server.
+const UNSUBSCRIBED_POLL: Duration = Duration::from_millis(100);
 
-/// The largest message that the server sends, which is an event.
+/// The most messages that are taken together and wake the subscriber once.
+const MESSAGES_AT_ONCE: usize = 256;
+
+/// The size of the largest message that the server sends: one event.
 const MAX_MESSAGE_BYTES: usize = 17 * 1024 * 1024;
 
-/// What it takes to subscribe, for all subscriptions of a store.
+/// The connections of the doorbells of one store.
 #[derive(Debug)]
 pub(crate) struct Doorbells {
-    /// One for each server of the URL: any of them knows of new events.
+    /// One for each host of the URL. Every node of a cluster sends new events to its subscribers.
     channels: Vec<Channel>,
     authorization: Option<AsciiMetadataValue>,
 }
 
 impl Doorbells {
-    /// Connects when the first subscriber comes. Where no connection can be had, as without the
-    /// verification of certificates, subscribers look by themselves.
+    /// Connects when the first subscriber comes. Without a usable connection, such as if
+    /// certificates are not to be verified, subscribers poll.
     pub(crate) fn new(settings: &ClientSettings, credentials: Option<&Credentials>) -> Self {
         let channels = match channels(settings) {
             Ok(channels) => channels,
             Err(error) => {
-                tracing::debug!(%error, "subscribers are not woken, but look by themselves");
+                tracing::debug!(%error, "subscribers poll, since no connection can wake them");
                 Vec::new()
             }
         };
         Self { channels, authorization: credentials.and_then(authorization) }
     }
 
+    /// Subscribes at the next host: `attempt` counts up with each call. `None` without any host.
     async fn subscribe(
         &self,
-        turn: usize,
+        attempt: usize,
         request: ReadReq,
-    ) -> Result<Option<Streaming<Ring>>, Status> {
-        let channel = turn.checked_rem(self.channels.len()).and_then(|i| self.channels.get(i));
+    ) -> Result<Option<Streaming<AnyMessage>>, Status> {
+        let channel = attempt.checked_rem(self.channels.len()).and_then(|i| self.channels.get(i));
         let Some(channel) = channel else { return Ok(None) };
         let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
@@ -72,97 +82,103 @@ impl Doorbells {
         if let Some(authorization) = &self.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
         }
-        let codec = ProstCodec::<ReadReq, Ring>::default();
+        let codec = ProstCodec::<ReadReq, AnyMessage>::default();
         let answer = grpc.server_streaming(request, wire::path(), codec).await?;
         Ok(Some(answer.into_inner()))
     }
 }
 
-/// Rings for one subscriber, until it is dropped.
+/// Wakes one subscriber. Dropping it ends its subscription on the server.
 #[derive(Debug)]
 pub(crate) struct Doorbell {
-    rings: watch::Receiver<State>,
-    ringing: JoinHandle<()>,
+    signal: watch::Receiver<Signal>,
+    listening: JoinHandle<()>,
+    poll_interval: Duration,
 }
 
+/// Sent to the subscriber whenever it should read.
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
-    rings: u64,
-    /// Whether the server would ring.
-    works: bool,
+struct Signal {
+    /// True while a subscription on the server is running.
+    subscribed: bool,
 }
 
 impl Doorbell {
-    pub(crate) fn new(bells: Arc<Doorbells>, request: ReadReq) -> Self {
-        let (sender, rings) = watch::channel(State::default());
-        Self { rings, ringing: tokio::spawn(ring(bells, request, sender)) }
+    pub(crate) fn new(
+        doorbells: Arc<Doorbells>,
+        request: ReadReq,
+        poll_interval: Duration,
+    ) -> Self {
+        let (sender, signal) = watch::channel(Signal::default());
+        let listening = tokio::spawn(listen(doorbells, request, sender));
+        Self { signal, listening, poll_interval }
+    }
+}
+
+#[async_trait]
+impl Wake for Doorbell {
+    fn arm(&mut self) {
+        self.signal.arm();
     }
 
-    /// Forgets the rings up to now.
-    pub(crate) fn forget(&mut self) {
-        self.rings.borrow_and_update();
-    }
-
-    /// Whether the server would ring.
-    pub(crate) fn works(&self) -> bool {
-        self.rings.borrow().works
-    }
-
-    /// Waits for a ring.
-    pub(crate) async fn rung(&mut self) {
-        if self.rings.changed().await.is_err() {
-            futures::future::pending().await
+    /// Returns also when it is time to poll.
+    async fn wait(&mut self) -> annals_core::Result<()> {
+        let subscribed = self.signal.borrow().subscribed;
+        let poll =
+            if subscribed { self.poll_interval } else { self.poll_interval.min(UNSUBSCRIBED_POLL) };
+        // If the listening task has ended, polling goes on.
+        if let Ok(Err(_)) = timeout(poll, self.signal.changed()).await {
+            sleep(poll).await;
         }
+        Ok(())
     }
 }
 
 impl Drop for Doorbell {
     fn drop(&mut self) {
-        self.ringing.abort();
+        self.listening.abort();
     }
 }
 
-async fn ring(bells: Arc<Doorbells>, request: ReadReq, sender: watch::Sender<State>) {
-    let (mut pause, mut turn) = (PAUSE.0, fastrand::usize(..));
+/// Subscribes on the server again and again, and passes on that messages came.
+async fn listen(doorbells: Arc<Doorbells>, request: ReadReq, sender: watch::Sender<Signal>) {
+    // Begins with any host, so that the subscribers of many processes spread over the hosts.
+    let first_backoff = || Backoff::new(RETRY.0, RETRY.1);
+    let (mut backoff, mut attempt) = (first_backoff(), fastrand::usize(..));
     loop {
-        match bells.subscribe(turn, request.clone()).await {
+        match doorbells.subscribe(attempt, request.clone()).await {
             Ok(None) => return futures::future::pending().await,
             Ok(Some(mut messages)) => loop {
                 match messages.message().await {
-                    Ok(Some(Ring {})) => {
-                        pause = PAUSE.0;
-                        // What is here already need not wake anybody a second time.
-                        for _ in 0..AT_ONCE {
+                    Ok(Some(AnyMessage {})) => {
+                        backoff = first_backoff();
+                        // One signal is enough for all messages that have arrived already.
+                        for _ in 0..MESSAGES_AT_ONCE {
                             if !matches!(messages.message().now_or_never(), Some(Ok(Some(_)))) {
                                 break;
                             }
                         }
-                        sender.send_modify(|state| {
-                            *state = State { rings: state.rings.wrapping_add(1), works: true };
-                        });
+                        sender.send_replace(Signal { subscribed: true });
                     }
                     Ok(None) => break,
                     Err(status) => {
-                        tracing::debug!(code = ?status.code(), "a subscription broke off");
+                        tracing::debug!(code = ?status.code(), "a doorbell's subscription failed");
                         break;
                     }
                 }
             },
-            Err(status) => tracing::debug!(code = ?status.code(), "no subscription was to be had"),
+            Err(status) => tracing::debug!(code = ?status.code(), "a doorbell cannot subscribe"),
         }
-        sender.send_modify(|state| {
-            *state = State { rings: state.rings.wrapping_add(1), works: false };
-        });
-        sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-        pause = (pause * 2).min(PAUSE.1);
-        turn = turn.wrapping_add(1);
+        sender.send_replace(Signal { subscribed: false });
+        sleep(backoff.next_pause()).await;
+        attempt = attempt.wrapping_add(1);
     }
 }
 
 fn channels(settings: &ClientSettings) -> Result<Vec<Channel>, Box<dyn std::error::Error>> {
     let secure = settings.is_secure_mode_enabled();
     if secure && !settings.is_tls_certificate_verification_enabled() {
-        return Err("certificates are not to be verified".into());
+        return Err("the settings turn off the verification of certificates".into());
     }
     let scheme = if secure { "https" } else { "http" };
     let tls = secure.then(|| tls(settings)).transpose()?;
@@ -200,7 +216,7 @@ fn tls(settings: &ClientSettings) -> Result<ClientTlsConfig, Box<dyn std::error:
     })
 }
 
-/// The client keeps credentials to itself, but can be asked to write them down.
+/// The header with the credentials. The client's type has no getters, so this serialises it.
 fn authorization(credentials: &Credentials) -> Option<AsciiMetadataValue> {
     let parts = serde_json::to_value(credentials).ok()?;
     let bytes =

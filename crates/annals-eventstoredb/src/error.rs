@@ -1,4 +1,4 @@
-//! The one place where errors of the client become ours.
+//! The one place where the client's errors become errors of annals.
 
 use std::fmt;
 
@@ -6,22 +6,14 @@ use annals_core::{Error, ErrorKind};
 use kurrentdb::Error as ClientError;
 use tonic::Code;
 
-/// The name of this backend.
-pub(crate) const BACKEND: &str = "eventstoredb";
-
-/// Adds where an error came from.
-pub(crate) fn context(operation: &'static str) -> impl Fn(Error) -> Error {
-    move |error| error.with_backend(BACKEND).with_operation(operation)
-}
-
-/// Why a request came to nothing.
+/// Why a request failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The client reported it.
+    /// The client reported an error.
     Client(ClientError),
     /// The client did not answer within the deadline.
     Timeout,
-    /// The client panicked, as it does over an answer that it does not understand.
+    /// The client panicked, as it does when it does not understand an answer.
     Panic,
 }
 
@@ -51,12 +43,13 @@ impl From<ClientError> for Failure {
 }
 
 impl Failure {
-    /// Whether a request that writes may have been carried out all the same.
+    /// True if the server may have carried out a write although the request failed.
     pub(crate) fn may_have_written(&self) -> bool {
         match self {
             Self::Timeout | Self::Panic => true,
             Self::Client(error) => match error {
-                // The client keeps no more of it than its text: no connection could be made.
+                // The client keeps only the text of a transport error. This text means that no
+                // connection could be made, so that nothing was sent.
                 ClientError::ServerError(text) => !text.contains("client error (Connect)"),
                 ClientError::Grpc { code, .. } => matches!(code, Code::Cancelled | Code::Aborted),
                 ClientError::DeadlineExceeded => true,
@@ -65,8 +58,8 @@ impl Failure {
         }
     }
 
-    /// Whether the same request may succeed soon.
-    pub(crate) fn is_passing(&self) -> bool {
+    /// True if the same request may succeed soon.
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Timeout => true,
             Self::Panic => false,
@@ -84,8 +77,8 @@ impl Failure {
         }
     }
 
-    /// Whether the client is of no use any more: it gives up for good when it cannot connect, and
-    /// keeps to a connection that swallows requests.
+    /// True if the client has to be replaced. It gives up for good when it cannot connect, and it
+    /// keeps using a connection that no longer answers.
     pub(crate) fn ends_client(&self) -> bool {
         matches!(
             self,
@@ -94,7 +87,7 @@ impl Failure {
         )
     }
 
-    /// Whether the client may talk to another node from now on.
+    /// True if the next request may go to another node.
     pub(crate) fn may_change_node(&self) -> bool {
         self.ends_client()
             || matches!(
@@ -107,13 +100,13 @@ impl Failure {
         matches!(self, Self::Client(ClientError::ResourceNotFound))
     }
 
-    /// Whether the stream was tombstoned; of an append under `StreamExists`, also whether it was
-    /// only deleted.
+    /// True if the stream was tombstoned. An append that expects the stream to exist gets the same
+    /// answer if the stream was only deleted.
     pub(crate) fn is_deleted(&self) -> bool {
         matches!(self, Self::Client(ClientError::ResourceDeleted))
     }
 
-    /// Whether a deletion found another revision than it expected.
+    /// True if a write found another revision than it expected.
     pub(crate) fn is_failed_precondition(&self) -> bool {
         match self {
             Self::Client(ClientError::WrongExpectedVersion { .. }) => true,
@@ -140,7 +133,7 @@ impl Failure {
         }
     }
 
-    /// The error of a request that may have been carried out.
+    /// The error of a write, with an unknown outcome if the server may have carried it out.
     pub(crate) fn into_write_error(self) -> Error {
         let unknown = self.may_have_written();
         let error = self.into_error();
@@ -155,30 +148,32 @@ fn of_client(error: &ClientError) -> (ErrorKind, &'static str) {
         }
         ClientError::ConnectionClosed | ClientError::GrpcConnectionError(_) => (
             ErrorKind::Unavailable,
-            "no server of the URL can be reached; look at its hosts, and at `tls`",
+            "no server of the URL can be reached; check its hosts and its parameter `tls`",
         ),
         ClientError::NotLeaderException(_) => {
-            (ErrorKind::Unavailable, "the server is not the leader of its cluster (any more)")
+            (ErrorKind::Unavailable, "the server is not the leader of its cluster")
         }
         ClientError::DeadlineExceeded => {
             (ErrorKind::Unavailable, "the server did not answer within the deadline")
         }
         ClientError::AccessDenied => (
             ErrorKind::Denied,
-            "the server refused the credentials, or they do not allow this; to read all streams \
-             takes an administrator, unless the server's access lists say otherwise",
+            "the server refused the credentials, or this user may not do this; only \
+             administrators may read all streams, unless the server's access lists allow others to",
         ),
         ClientError::UnsupportedFeature => (
             ErrorKind::Incompatible,
-            "the server does not know this call; it takes EventStoreDB 21.10 or newer",
+            "the server does not know this call; use EventStoreDB 21.10 or newer",
         ),
         ClientError::InternalParsingError(_) => {
-            (ErrorKind::Corrupt, "a stored value is not what it should be")
+            (ErrorKind::Corrupt, "the client could not parse what the server sent")
         }
         ClientError::InitializationError(_) => {
-            (ErrorKind::InvalidInput, "no client can be made of these settings")
+            (ErrorKind::InvalidInput, "the client cannot be created with these settings")
         }
-        ClientError::ResourceNotFound => (ErrorKind::Internal, "the server found no such thing"),
+        ClientError::ResourceNotFound => {
+            (ErrorKind::Internal, "the server says that the stream does not exist")
+        }
         ClientError::ResourceDeleted => (ErrorKind::StreamClosed, "the stream was tombstoned"),
         ClientError::Grpc { code, message } => of_code(*code, message),
         _ => (ErrorKind::Internal, "the client reported an error"),
@@ -187,21 +182,22 @@ fn of_client(error: &ClientError) -> (ErrorKind, &'static str) {
 
 fn of_code(code: Code, message: &str) -> (ErrorKind, &'static str) {
     match code {
-        Code::Cancelled | Code::Aborted => (ErrorKind::Unavailable, "the request was broken off"),
-        Code::ResourceExhausted => (ErrorKind::Busy, "the server has too much to do; try again"),
+        Code::Cancelled | Code::Aborted => (ErrorKind::Unavailable, "the request was cancelled"),
+        Code::ResourceExhausted => (ErrorKind::Busy, "the server is overloaded; try again"),
         // "Maximum Append Size of 1048576 Exceeded."
         Code::InvalidArgument if message.to_lowercase().contains("maximum append size") => (
             ErrorKind::LimitExceeded,
-            "larger than the server takes; raise its `MaxAppendSize`, or append less at once",
+            "the append is larger than the server accepts; raise the server's `MaxAppendSize`, or \
+             append fewer bytes at once",
         ),
         Code::InvalidArgument | Code::OutOfRange => {
-            (ErrorKind::Internal, "the server takes the request for a wrong one")
+            (ErrorKind::Internal, "the server rejected the request as invalid")
         }
         _ => (ErrorKind::Internal, "the server reported an error"),
     }
 }
 
-/// Something stored is not what it should be.
+/// The error for stored data that cannot be read.
 pub(crate) fn corrupt(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, message.into())
 }

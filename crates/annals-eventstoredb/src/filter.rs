@@ -1,77 +1,77 @@
-//! As much of a filter as the server can run. It never leaves out what the filter lets through;
-//! whatever it lets through beyond that is left out here.
+//! The part of a filter that the server can apply. It lets through every event that matches the
+//! whole filter, and possibly more; the reader applies the whole filter to what the server sends.
 
 use annals_core::Filter;
 use kurrentdb::SubscriptionFilter;
 
 use crate::names::Names;
 
-/// A filter that the server runs: on the names of streams, or on types of events.
+/// A filter in the form that the server takes: one condition on stream names or on event types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerFilter {
-    pub(crate) on: On,
-    pub(crate) by: By,
+    pub(crate) subject: FilterSubject,
+    pub(crate) pattern: FilterPattern,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum On {
-    Stream,
+pub(crate) enum FilterSubject {
+    StreamName,
     EventType,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum By {
+pub(crate) enum FilterPattern {
     Prefix(String),
     Regex(String),
 }
 
-/// After how many events that it left out the server stops to say how far it has come.
+/// After how many events that do not match the server tells a subscriber how far it has looked.
 pub(crate) const WINDOW: u32 = 1_000;
 
 impl ServerFilter {
-    /// What the server can do of a filter: nothing where every event is wanted.
+    /// The part of `filter` that the server can apply. `None` if every event matches.
     pub(crate) fn new(filter: &Filter, names: &Names) -> Option<Self> {
         let category = filter.category.as_ref().map(|category| format!("{category}-"));
         let prefix = filter.prefix.as_ref().map(ToString::to_string);
-        // Both must hold, so either will do: the longer one lets less through.
-        let begins = category.into_iter().chain(prefix).max_by_key(String::len);
-        let on_stream = |by| Some(Self { on: On::Stream, by });
-        match begins {
-            // The server's own streams are in no namespace.
-            Some(begins) if begins.starts_with('$') => on_stream(By::Prefix(begins)),
-            Some(begins) => on_stream(By::Prefix(format!("{}{begins}", names.prefix()))),
+        // An event has to match both, and the server takes one: the longer one lets fewer through.
+        let stream_prefix = category.into_iter().chain(prefix).max_by_key(String::len);
+        let on_name = |pattern| Some(Self { subject: FilterSubject::StreamName, pattern });
+        match stream_prefix {
+            // System streams are in no namespace.
+            Some(prefix) if prefix.starts_with('$') => on_name(FilterPattern::Prefix(prefix)),
+            Some(prefix) => on_name(FilterPattern::Prefix(format!("{}{prefix}", names.prefix()))),
             None if !names.prefix().is_empty() => {
                 let prefix = names.prefix();
-                on_stream(if filter.include_system {
-                    By::Regex(format!("^(?:\\$|{})", escape(prefix)))
+                on_name(if filter.include_system {
+                    FilterPattern::Regex(format!("^(?:\\$|{})", escape(prefix)))
                 } else {
-                    By::Prefix(prefix.to_owned())
+                    FilterPattern::Prefix(prefix.to_owned())
                 })
             }
             None if !filter.event_types.is_empty() => {
                 let types: Vec<_> = filter.event_types.iter().map(|t| escape(t.as_str())).collect();
-                let by = By::Regex(format!("^(?:{})$", types.join("|")));
-                Some(Self { on: On::EventType, by })
+                let pattern = FilterPattern::Regex(format!("^(?:{})$", types.join("|")));
+                Some(Self { subject: FilterSubject::EventType, pattern })
             }
             None if filter.include_system => None,
-            None => on_stream(By::Regex("^[^$]".to_owned())),
+            None => on_name(FilterPattern::Regex("^[^$]".to_owned())),
         }
     }
 
-    pub(crate) fn of_client(&self) -> SubscriptionFilter {
-        let filter = match self.on {
-            On::Stream => SubscriptionFilter::on_stream_name(),
-            On::EventType => SubscriptionFilter::on_event_type(),
+    pub(crate) fn for_client(&self) -> SubscriptionFilter {
+        let filter = match self.subject {
+            FilterSubject::StreamName => SubscriptionFilter::on_stream_name(),
+            FilterSubject::EventType => SubscriptionFilter::on_event_type(),
         };
-        match &self.by {
-            By::Prefix(prefix) => filter.add_prefix(prefix),
-            By::Regex(regex) => filter.regex(regex),
+        match &self.pattern {
+            FilterPattern::Prefix(prefix) => filter.add_prefix(prefix),
+            FilterPattern::Regex(regex) => filter.regex(regex),
         }
         .max(WINDOW)
     }
 }
 
-/// A text as a regular expression, for the server's dialect as well as for Rust's.
+/// Escapes a text for a regular expression, in the dialect of .NET as well as in that of Rust.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -89,49 +89,50 @@ mod tests {
 
     use super::*;
 
-    fn prefix(text: &str) -> By {
-        By::Prefix(text.to_owned())
+    fn prefix(text: &str) -> FilterPattern {
+        FilterPattern::Prefix(text.to_owned())
     }
 
-    fn regex(text: &str) -> By {
-        By::Regex(text.to_owned())
+    fn regex(text: &str) -> FilterPattern {
+        FilterPattern::Regex(text.to_owned())
     }
 
     #[test]
-    fn the_server_does_what_it_can() {
+    fn the_server_applies_the_part_that_it_can() {
+        use FilterSubject::{EventType as Type, StreamName as Name};
         let category = |name| Filter::default().with_category(Category::new(name).unwrap());
         let begins = |text| StreamPrefix::new(text).unwrap();
         let types = || ["A.b", "C$|"].map(|name| EventType::new(name).unwrap());
         let (none, shop) = (Names::default(), Names::new(Some("shop")));
         let default = Filter::default;
         for (filter, without, within) in [
-            (default(), Some((On::Stream, regex("^[^$]"))), Some(prefix("shop."))),
+            (default(), Some((Name, regex("^[^$]"))), Some(prefix("shop."))),
             (default().including_system(), None, Some(regex(r"^(?:\$|shop\.)"))),
-            (category("order"), Some((On::Stream, prefix("order-"))), Some(prefix("shop.order-"))),
+            (category("order"), Some((Name, prefix("order-"))), Some(prefix("shop.order-"))),
             (
                 category("order").with_prefix(begins("order-1")).with_event_types(types()),
-                Some((On::Stream, prefix("order-1"))),
+                Some((Name, prefix("order-1"))),
                 Some(prefix("shop.order-1")),
             ),
             (
                 category("order").with_prefix(begins("o")),
-                Some((On::Stream, prefix("order-"))),
+                Some((Name, prefix("order-"))),
                 Some(prefix("shop.order-")),
             ),
             (
                 default().with_event_types(types()),
-                Some((On::EventType, regex(r"^(?:A\.b|C\$\|)$"))),
+                Some((Type, regex(r"^(?:A\.b|C\$\|)$"))),
                 Some(prefix("shop.")),
             ),
             (
                 default().with_prefix(begins("$ce-")).including_system(),
-                Some((On::Stream, prefix("$ce-"))),
+                Some((Name, prefix("$ce-"))),
                 Some(prefix("$ce-")),
             ),
         ] {
-            let got = ServerFilter::new(&filter, &none).map(|f| (f.on, f.by));
+            let got = ServerFilter::new(&filter, &none).map(|f| (f.subject, f.pattern));
             assert_eq!(got, without, "{filter:?}");
-            assert_eq!(ServerFilter::new(&filter, &shop).map(|f| f.by), within, "{filter:?}");
+            assert_eq!(ServerFilter::new(&filter, &shop).map(|f| f.pattern), within, "{filter:?}");
         }
     }
 }

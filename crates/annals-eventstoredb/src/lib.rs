@@ -1,4 +1,4 @@
-//! The event store of annals in EventStoreDB, 21.10 or newer, or KurrentDB, over gRPC.
+//! An annals store on EventStoreDB, 21.10 or newer, or KurrentDB, over gRPC.
 //!
 //! ```no_run
 //! # use annals_core::{EventStore, EventStoreExt, ExpectedVersion, NewEvent, Result, StreamId};
@@ -12,72 +12,79 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An application that has a `kurrentdb::Client` hands it over: [`EventStoreDbStore::with_client`].
+//! An application that already has a `kurrentdb::Client` passes it to
+//! [`EventStoreDbStore::with_client`].
 //!
-//! # What is what
+//! # How annals maps to the server
 //!
-//! | here | on the server |
+//! | annals | on the server |
 //! |---|---|
 //! | version 1 | revision 0 |
-//! | position | the commit position in `$all` |
-//! | a stream `order-42` | the stream `order-42`, or `shop.order-42` in the namespace `shop` |
-//! | a category, a prefix | a filter on the names of streams: no system projection has to run |
-//! | truncation | the property `$tb` of the stream's metadata; the other properties stay |
+//! | position | commit position in `$all` |
+//! | stream `order-42` | stream `order-42`, or `shop.order-42` in the namespace `shop` |
+//! | category, prefix | a filter on stream names; no system projection has to run |
+//! | truncation | the property `$tb` of the stream's metadata; other properties stay as they are |
 //! | deletion, tombstone | the server's own |
-//! | a snapshot, a checkpoint | one event in `$$annals.snapshot.order-42`, `$$annals.checkpoint.…` |
-//! | a lease | one event in `$$annals.lease.…` |
+//! | snapshot, checkpoint | one event in `$$annals.snapshot.order-42`, `$$annals.checkpoint.…` |
+//! | lease | one event in `$$annals.lease.…` |
 //!
-//! Streams whose id begins with `annals.snapshot.`, `annals.checkpoint.` or `annals.lease.` are not
-//! written to: the metadata of those is where snapshots, checkpoints and leases are.
+//! The store keeps snapshots, checkpoints and leases in the metadata of streams whose ids begin
+//! with `annals.snapshot.`, `annals.checkpoint.` or `annals.lease.`. Appends to such streams are
+//! refused.
 //!
 //! # How it works
 //!
-//! * The expectation of an append is the server's own, and so is the recognition of a retry: by the
-//!   ids of the events, at just the revisions expected. It does not tell a second answer from a
-//!   first: [`Appended::replayed`](annals_core::Appended::replayed) is always false.
-//! * An append whose answer is lost is sent again where the expectation makes it safe, and else
-//!   fails with an unknown outcome. What cannot have been written, since no connection was there or
-//!   the node was not the leader, is sent again in any case, for
-//!   [`EventStoreDbOptions::retry_for`].
-//! * A read is pages, one request each, and goes on where it was when the connection is lost.
-//! * A subscription reads, and is woken by the server when there is more. Nothing is taken from the
-//!   wake-up but the news itself, so that none can be missed, and a slow consumer costs a page.
-//! * Filters run on the server. Where it can run no more than a part, the rest is left out here.
+//! * The server compares the expected version of an append, and recognises a retry: its events have
+//!   the ids that stand at the revisions after the expected one. The server's answer to a retry is
+//!   the same as to the first append, so [`Appended::replayed`](annals_core::Appended::replayed) is
+//!   always false.
+//! * If the answer to an append is lost, the append is sent again if its expected version makes
+//!   that safe; otherwise it fails with an unknown outcome. An append that cannot have been
+//!   written, since there was no connection or the node was not the leader, is always sent again.
+//!   Retries stop after [`EventStoreDbOptions::retry_for`].
+//! * A read consists of pages, each of them one request. After a lost connection it goes on with
+//!   the next event.
+//! * A subscription reads pages, too. While it has no more to read, a message from the server wakes
+//!   it. Its events come from reads only, so a lost message costs time but no event, and a slow
+//!   consumer costs the memory of one page.
+//! * The server applies as much of a filter as it can. The store applies the rest.
 //!
-//! # Other applications
+//! # Events of other applications
 //!
-//! Events that others wrote are read as they are: metadata that is not JSON, links, which are events
-//! of type `$>` and are not followed, system events. Where a stream or a type has a name that annals
-//! does not have (255 bytes at most, no control characters), reads of all leave the event out, with
-//! a warning, and reads of the stream itself fail.
+//! Events that other applications wrote are read as they are: with metadata that is not JSON;
+//! system events; links, which are returned as events of the type `$>` and not followed. A name of
+//! a stream or an event type may break the rules of annals (1 to 255 bytes, no control characters).
+//! Reads of all leave out such an event and log a warning; reads of its stream fail.
 //!
-//! # What it needs of the server
+//! # What the server has to provide
 //!
-//! * The rights to read and write streams, and their metadata, which is what everybody has unless
-//!   access lists say otherwise; to read and subscribe to all, the right to read `$all`, which
-//!   administrators have.
-//! * Positions of events in reads of one stream, which servers tell from 22.10 on. With older ones
-//!   the position of an event that was read so is 0.
+//! * Permission to read and write streams and their metadata. Every user has it unless access lists
+//!   say otherwise. Reads of all and subscriptions to all also need permission to read `$all`,
+//!   which administrators have.
+//! * Positions in reads of one stream: servers send them from version 22.10 on. With an older
+//!   server, events that were read from one stream have the position 0.
 
 mod append;
 mod codec;
 mod config;
+mod connect;
 mod connection;
 mod doorbell;
 mod error;
 mod filter;
-mod keep;
 mod manage;
 mod metadata;
 mod names;
 mod read;
 mod reader;
+mod records;
+mod server;
 mod store;
 mod subscribe;
 mod url;
 mod wire;
 
 pub use config::{EventStoreDbConfig, EventStoreDbOptions};
-/// The client, in the version whose types this crate's interface has.
+/// The client crate, in the version whose types this crate's API uses.
 pub use kurrentdb;
 pub use store::EventStoreDbStore;

@@ -1,4 +1,4 @@
-//! What is known of a stream, and its truncation, deletion and tombstone.
+//! A stream's state, and its truncation, deletion and tombstone.
 
 use std::sync::Arc;
 
@@ -8,86 +8,86 @@ use annals_core::{
 };
 use bytes::Bytes;
 use kurrentdb::{
-    DeleteStreamOptions, Error as ClientError, EventData, StreamState as Expected,
+    DeleteStreamOptions, Error as ClientError, EventData, StreamState as ExpectedState,
     TombstoneStreamOptions,
 };
 
 use crate::{
-    append::{expected, send, version},
+    codec::{current_version, expected_state, version_of},
     error::Failure,
-    keep,
     metadata::StreamMetadata,
-    read::one_of,
-    reader::From,
-    store::Shared,
+    names,
+    reader::{ReadFrom, read_last, read_one},
+    records,
+    server::Server,
 };
 
-/// A revision that no stream reaches, short of the one that the server keeps for tombstones.
-const BEYOND: u64 = i64::MAX.unsigned_abs() - 1;
-/// The type of an event that is never written.
+/// A revision that no stream reaches. The server itself uses the next one, for tombstones.
+const UNREACHABLE: u64 = i64::MAX.unsigned_abs() - 1;
+/// The type of an event that is sent but never written.
 const PROBE: &str = "annals-probe";
 
-pub(crate) async fn stream_info(shared: &Arc<Shared>, stream: &StreamId) -> Result<StreamInfo> {
-    let name = || shared.names.stream(stream);
+pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Result<StreamInfo> {
+    let name = || server.names.stream(stream);
     loop {
-        if let Some(last) = one_of(shared, name(), Direction::Backwards, From::First).await? {
-            let first = one_of(shared, name(), Direction::Forwards, From::First).await?;
-            // Removed in between: what is it now?
+        if let Some(last) = read_last(server, name()).await? {
+            let first = read_one(server, name(), Direction::Forwards, ReadFrom::First).await?;
+            // All events were removed between the two reads: look again.
             let Some(first) = first else { continue };
-            let (first, last) = (first.revision + 1, last.revision + 1);
-            return Ok(StreamInfo::new(
-                StreamState::Live,
-                Version::new(last),
-                Some(Version::new(first)),
-            ));
+            let (first, last) = (version_of(first.revision), version_of(last.revision));
+            return Ok(StreamInfo::new(StreamState::Live, last, Some(first)));
         }
         let (state, version) = if stream.is_system() {
             (StreamState::Missing, Version::NONE)
         } else {
-            unreadable(shared, stream).await?
+            state_without_events(server, stream).await?
         };
         return Ok(StreamInfo::new(state, version, None));
     }
 }
 
-/// What is known of a stream without any event to be read.
-async fn unreadable(shared: &Arc<Shared>, stream: &StreamId) -> Result<(StreamState, Version)> {
-    match probe(shared, stream).await? {
-        // The server says no more of what is closed; the version was noted when it was.
-        Probe::Tombstoned => {
-            let version = keep::closed_at(shared, stream).await?;
+/// The state and the version of a stream that has no readable events.
+async fn state_without_events(
+    server: &Arc<Server>,
+    stream: &StreamId,
+) -> Result<(StreamState, Version)> {
+    match probe(server, stream).await? {
+        // The server does not tell the version of a tombstoned stream. A record of this store does.
+        ProbeAnswer::Tombstoned => {
+            let version = records::tombstoned_at(server, stream).await?;
             Ok((StreamState::Tombstoned, version))
         }
-        Probe::At(Version::NONE) => Ok((StreamState::Missing, Version::NONE)),
-        Probe::At(version) => {
-            let deleted = StreamMetadata::load(shared, stream).await?.is_deleted();
+        ProbeAnswer::At(Version::NONE) => Ok((StreamState::Missing, Version::NONE)),
+        ProbeAnswer::At(version) => {
+            let deleted = StreamMetadata::load(server, stream).await?.is_deleted();
             Ok((if deleted { StreamState::Deleted } else { StreamState::Live }, version))
         }
     }
 }
 
-enum Probe {
+enum ProbeAnswer {
     Tombstoned,
     At(Version),
 }
 
-/// Asks for an append that cannot succeed, since the refusal says the version of the stream, also
-/// where all its events are removed. Nothing else does.
-async fn probe(shared: &Arc<Shared>, stream: &StreamId) -> Result<Probe> {
-    let name = shared.names.stream(stream);
-    let mut patience = shared.connection.patience();
+/// Finds out the version of a stream whose events are all removed. Only the refusal of an append
+/// tells it, so this sends an append whose expectation cannot hold.
+async fn probe(server: &Arc<Server>, stream: &StreamId) -> Result<ProbeAnswer> {
+    let name = server.names.stream(stream);
+    let expected = ExpectedState::StreamRevision(UNREACHABLE);
+    let mut retries = server.connection.retries();
     loop {
         let event = EventData::binary(PROBE, Bytes::new());
-        let refused = send(shared, &name, Expected::StreamRevision(BEYOND), vec![event]).await;
-        match refused {
+        match server.append(&name, expected, vec![event]).await {
             Err(Failure::Client(ClientError::WrongExpectedVersion { current, .. })) => {
-                return Ok(Probe::At(version(&current)));
+                return Ok(ProbeAnswer::At(current_version(&current)));
             }
-            Err(failure) if failure.is_deleted() => return Ok(Probe::Tombstoned),
-            Err(failure) if failure.is_passing() && patience.again(&failure).await => {}
+            Err(failure) if failure.is_deleted() => return Ok(ProbeAnswer::Tombstoned),
+            Err(failure) if failure.is_transient() && retries.pause_after(&failure).await => {}
             Err(failure) => return Err(failure.into_error()),
             Ok(_) => {
-                let message = "the server took an append that expected more events than there are";
+                let message = "the server accepted an append that expected a version which no \
+                               stream can have";
                 return Err(Error::new(ErrorKind::Internal, message));
             }
         }
@@ -95,54 +95,55 @@ async fn probe(shared: &Arc<Shared>, stream: &StreamId) -> Result<Probe> {
 }
 
 pub(crate) async fn truncate(
-    shared: &Arc<Shared>,
+    server: &Arc<Server>,
     stream: &StreamId,
     before: Version,
 ) -> Result<()> {
-    let mut patience = shared.connection.patience();
+    names::check_not_reserved(stream)?;
+    let mut retries = server.connection.retries();
     loop {
-        let info = stream_info(shared, stream).await?;
+        let info = stream_info(server, stream).await?;
         match info.state {
             StreamState::Tombstoned => return Err(Error::stream_closed(stream)),
             StreamState::Live => {}
             _ => return Ok(()),
         }
-        // Beyond the last event, it would hide those that come.
+        // A `$tb` beyond the last event would also hide events that are appended later.
         let before = before.minus(1).min(info.version).get();
-        let metadata = StreamMetadata::load(shared, stream).await?;
+        let metadata = StreamMetadata::load(server, stream).await?;
         if metadata.is_deleted() && info.first_version.is_none() {
-            // Deleted in between.
+            // The stream was deleted between the two reads: look again.
             continue;
         }
-        let behind = metadata.truncated_before().filter(|_| !metadata.is_deleted()).unwrap_or(0);
-        if before <= behind {
+        let current = metadata.truncated_before().filter(|_| !metadata.is_deleted()).unwrap_or(0);
+        if before <= current {
             return Ok(());
         }
-        let (name, expected) = (shared.names.metadata(stream), metadata.expected());
-        let failure = match send(shared, &name, expected, vec![metadata.truncating(before)?]).await
+        let (name, expected) = (server.names.metadata(stream), metadata.expected());
+        let failure = match server.append(&name, expected, vec![metadata.truncating(before)?]).await
         {
             Ok(_) => return Ok(()),
             Err(failure) => failure,
         };
-        // To truncate twice is to truncate once, so that it may be sent again.
+        // A truncation that is carried out twice changes nothing the second time, so try again.
         if failure.is_failed_precondition() {
-            patience.lost_race().await;
+            retries.pause_after_lost_race().await;
         } else if failure.is_deleted() {
             return Err(Error::stream_closed(stream));
-        } else if !(failure.is_passing() && patience.again(&failure).await) {
+        } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
             return Err(failure.into_write_error());
         }
     }
 }
 
-/// How a stream is removed.
+/// The two ways to remove a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Removal {
+pub(crate) enum RemovalKind {
     Deletion,
     Tombstone,
 }
 
-impl Removal {
+impl RemovalKind {
     fn is_done(self, state: StreamState) -> bool {
         match self {
             Self::Deletion => matches!(state, StreamState::Deleted | StreamState::Missing),
@@ -152,40 +153,42 @@ impl Removal {
 }
 
 pub(crate) async fn remove(
-    shared: &Arc<Shared>,
+    server: &Arc<Server>,
     stream: &StreamId,
     expecting: ExpectedVersion,
-    removal: Removal,
+    kind: RemovalKind,
 ) -> Result<()> {
-    let mut patience = shared.connection.patience();
-    // The version of the stream at a try that may have succeeded.
+    names::check_not_reserved(stream)?;
+    let mut retries = server.connection.retries();
+    // The stream's version before a try whose answer was lost.
     let mut tried: Option<Version> = None;
-    let unknown = |error: Error, tried: Option<Version>| match tried {
+    let mark = |error: Error, tried: Option<Version>| match tried {
         Some(_) => error.with_outcome_unknown(),
         None => error,
     };
     loop {
-        let info = stream_info(shared, stream).await.map_err(|e| unknown(e, tried))?;
-        if tried.is_some() && removal.is_done(info.state) {
+        let info = stream_info(server, stream).await.map_err(|e| mark(e, tried))?;
+        if tried.is_some() && kind.is_done(info.state) {
             return Ok(());
         }
         if let Some(before) = tried
             && before != info.version
         {
-            // It may have been removed, and be there again.
+            // The earlier try may have removed the stream, and others may have written it anew.
             let message = "an answer was lost, and the stream has changed since";
-            return Err(unknown(Error::new(ErrorKind::Unavailable, message), tried));
+            return Err(mark(Error::new(ErrorKind::Unavailable, message), tried));
         }
         let (state, version) = (info.state, info.version);
         let deleted_at = if state == StreamState::Deleted { version } else { Version::NONE };
         StreamHead { state, version, deleted_at }.check(stream, expecting)?;
-        if removal == Removal::Deletion && removal.is_done(state) {
+        if kind == RemovalKind::Deletion && kind.is_done(state) {
             return Ok(());
         }
-        // First of all: a snapshot without its stream would come back with it.
-        let closing = (removal == Removal::Tombstone).then_some(version);
-        keep::forget_snapshot(shared, stream, closing).await?;
-        let failure = match request(shared, stream, version, removal).await {
+        // Delete the snapshot before the stream: if this process died in between, a snapshot that
+        // is left would be loaded for the next events of the stream.
+        let tombstoned_at = (kind == RemovalKind::Tombstone).then_some(version);
+        records::delete_snapshot(server, stream, tombstoned_at).await?;
+        let failure = match request_removal(server, stream, version, kind).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
@@ -193,41 +196,42 @@ pub(crate) async fn remove(
             tried = Some(version);
         }
         if failure.is_failed_precondition() {
-            patience.lost_race().await;
+            retries.pause_after_lost_race().await;
         } else if failure.is_deleted() {
-            return match (removal, tried) {
-                (Removal::Tombstone, Some(_)) => Ok(()),
+            return match (kind, tried) {
+                (RemovalKind::Tombstone, Some(_)) => Ok(()),
                 _ => Err(Error::stream_closed(stream)),
             };
-        } else if !(failure.is_passing() && patience.again(&failure).await) {
-            return Err(unknown(failure.into_error(), tried));
+        } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
+            return Err(mark(failure.into_error(), tried));
         }
     }
 }
 
-/// Always of the version that was judged: where another was reached since, it is judged again.
-async fn request(
-    shared: &Arc<Shared>,
+/// Removes the stream if it is still at `version`. If not, the caller compares the expectation
+/// again.
+async fn request_removal(
+    server: &Arc<Server>,
     stream: &StreamId,
     version: Version,
-    removal: Removal,
+    kind: RemovalKind,
 ) -> Result<(), Failure> {
-    let expected = expected(ExpectedVersion::Exact(version));
-    let (name, connection) = (shared.names.stream(stream), &shared.connection);
-    match removal {
-        Removal::Deletion => {
+    let expected = expected_state(ExpectedVersion::Exact(version));
+    let (name, connection) = (server.names.stream(stream), &server.connection);
+    match kind {
+        RemovalKind::Deletion => {
             let options = DeleteStreamOptions::default().stream_state(expected);
-            let options = connection.identify_briefly(options);
+            let options = connection.authenticated_with_deadline(options);
             let sent = connection
-                .once(|client| async move { client.delete_stream(name, &options).await })
+                .send(|client| async move { client.delete_stream(name, &options).await })
                 .await;
             sent.map(drop)
         }
-        Removal::Tombstone => {
+        RemovalKind::Tombstone => {
             let options = TombstoneStreamOptions::default().stream_state(expected);
-            let options = connection.identify_briefly(options);
+            let options = connection.authenticated_with_deadline(options);
             let sent = connection
-                .once(|client| async move { client.tombstone_stream(name, &options).await })
+                .send(|client| async move { client.tombstone_stream(name, &options).await })
                 .await;
             sent.map(drop)
         }

@@ -1,22 +1,22 @@
-//! The metadata that the server keeps of a stream, of which annals needs one property.
+//! The metadata that the server keeps for each stream. annals uses one of its properties, `$tb`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use annals_core::{Direction, Result, StreamId};
-use kurrentdb::{EventData, StreamState as Expected};
+use annals_core::{Result, StreamId};
+use kurrentdb::{EventData, StreamState as ExpectedState};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{error::corrupt, read::one_of, reader::From, store::Shared};
+use crate::{error::corrupt, reader::read_last, server::Server};
 
-/// The revision before which all events are hidden, and removed with the next clean-up.
+/// Events before this revision are hidden, and removed by the server's next clean-up.
 const TRUNCATE_BEFORE: &str = "$tb";
-/// What the server sets it to when a stream is deleted.
+/// The server sets `$tb` to this value when a stream is deleted.
 const DELETED: u64 = i64::MAX.unsigned_abs();
-/// The type of events in streams of metadata.
-const TYPE: &str = "$metadata";
+/// The type of events in metadata streams.
+const EVENT_TYPE: &str = "$metadata";
 
-/// The properties as they stand there, since others set theirs too: the client's own type would
-/// refuse some, and write numbers in another way.
+/// A stream's metadata. Other applications set properties of their own, so each value is kept as
+/// the text that it is: the client's own type would refuse some, and write numbers differently.
 #[derive(Debug, Default)]
 pub(crate) struct StreamMetadata {
     properties: BTreeMap<String, Box<RawValue>>,
@@ -24,9 +24,9 @@ pub(crate) struct StreamMetadata {
 }
 
 impl StreamMetadata {
-    pub(crate) async fn load(shared: &Arc<Shared>, stream: &StreamId) -> Result<Self> {
-        let name = shared.names.metadata(stream);
-        match one_of(shared, name, Direction::Backwards, From::First).await? {
+    pub(crate) async fn load(server: &Arc<Server>, stream: &StreamId) -> Result<Self> {
+        let name = server.names.metadata(stream);
+        match read_last(server, name).await? {
             None => Ok(Self::default()),
             Some(event) => {
                 let properties = if event.data.is_empty() {
@@ -41,7 +41,7 @@ impl StreamMetadata {
         }
     }
 
-    /// The first revision that is not removed, if any were.
+    /// The revision before which events are hidden, if the stream was truncated or deleted.
     pub(crate) fn truncated_before(&self) -> Option<u64> {
         serde_json::from_str(self.properties.get(TRUNCATE_BEFORE)?.get()).ok()
     }
@@ -50,16 +50,16 @@ impl StreamMetadata {
         self.truncated_before() == Some(DELETED)
     }
 
-    /// What the stream of the metadata must be at for a change of it.
-    pub(crate) fn expected(&self) -> Expected {
-        self.revision.map_or(Expected::NoStream, Expected::StreamRevision)
+    /// What a change expects of the metadata stream: that nobody changed it since it was loaded.
+    pub(crate) fn expected(&self) -> ExpectedState {
+        self.revision.map_or(ExpectedState::NoStream, ExpectedState::StreamRevision)
     }
 
-    /// The same, with another first revision.
+    /// The event that sets `$tb` to `before` and leaves the other properties as they are.
     pub(crate) fn truncating(mut self, before: u64) -> Result<EventData> {
         let written = to_raw_value(&before).and_then(|value| {
             self.properties.insert(TRUNCATE_BEFORE.to_owned(), value);
-            EventData::json(TYPE, &self.properties)
+            EventData::json(EVENT_TYPE, &self.properties)
         });
         written.map_err(|e| corrupt("the stream's metadata cannot be written").with_source(e))
     }

@@ -1,24 +1,24 @@
-//! What streams are called here, and on the server.
+//! The names of streams in this store and on the server.
 
 use annals_core::{Error, ErrorKind, LeaseName, Result, StreamId, SubscriberId};
 use uuid::Uuid;
 
-/// What stands between the namespace and the stream that has a snapshot. Streams of these names are
-/// never written to; only their metadata is.
+/// The snapshot of `order-1` is in the metadata of a stream `annals.snapshot.order-1`, after the
+/// prefix of the namespace. The stream itself is never written to; only its metadata is.
 const SNAPSHOT: &str = "annals.snapshot.";
-/// The same of the subscriber that has a checkpoint.
+/// The same for the checkpoint of a subscriber.
 const CHECKPOINT: &str = "annals.checkpoint.";
-/// The same of a lease.
+/// The same for a lease.
 const LEASE: &str = "annals.lease.";
 
-/// The most bytes of a name that stand in such a name as they are; of a longer one its digest
-/// stands there, so that the whole stays a name of moderate length.
+/// A name of at most this many bytes follows `annals.snapshot.` and the like as it is. A longer
+/// name is replaced by its digest, which keeps the name on the server short.
 const MAX_PLAIN: usize = 128;
 
-/// The names of one store.
+/// Maps the names of one store to names on the server, and back.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
-    /// The namespace with its `.`, or nothing.
+    /// The namespace and a `.`; empty without a namespace.
     prefix: String,
 }
 
@@ -31,35 +31,36 @@ impl Names {
         &self.prefix
     }
 
-    /// What a stream is called on the server. Those of the server itself belong to no namespace.
+    /// The stream's name on the server. System streams belong to no namespace.
     pub(crate) fn stream(&self, stream: &StreamId) -> String {
         if stream.is_system() { stream.to_string() } else { format!("{}{stream}", self.prefix) }
     }
 
-    /// What a stream of the server is called here: nothing where it belongs to somebody else, or
-    /// has a name that no stream has here.
+    /// The stream that has this name on the server. `None` if the stream is in another namespace,
+    /// or if its name is not a valid stream id.
     pub(crate) fn stream_id(&self, name: &str) -> Option<StreamId> {
         let name = if name.starts_with('$') { name } else { name.strip_prefix(&self.prefix)? };
         StreamId::new(name).ok()
     }
 
-    /// The stream of a stream's metadata.
+    /// The name, on the server, of the stream that holds a stream's metadata.
     pub(crate) fn metadata(&self, stream: &StreamId) -> String {
         format!("$${}", self.stream(stream))
     }
 
-    /// Where the snapshot of a stream is. Metadata keeps one event, is hidden from all, and takes
-    /// no rights of an administrator.
+    /// Where a stream's snapshot is stored: in a metadata stream. The server keeps only the last
+    /// event of those, hides them from reads of all, and users need no administrator
+    /// rights to write them.
     pub(crate) fn snapshot(&self, stream: &StreamId) -> String {
         format!("$${}{SNAPSHOT}{}", self.prefix, short(stream.as_str()))
     }
 
-    /// Where the checkpoint of a subscriber is.
+    /// Where a subscriber's checkpoint is stored.
     pub(crate) fn checkpoint(&self, subscriber: &SubscriberId) -> String {
         format!("$${}{CHECKPOINT}{}", self.prefix, short(subscriber.as_str()))
     }
 
-    /// Where the record of a lease is.
+    /// Where the record of a lease is stored.
     pub(crate) fn lease(&self, name: &LeaseName) -> String {
         format!("$${}{LEASE}{}", self.prefix, short(name.as_str()))
     }
@@ -67,7 +68,7 @@ impl Names {
 
 fn short(name: &str) -> String {
     if name.len() <= MAX_PLAIN {
-        // No digest, which begins with it, is taken for a name.
+        // Digests begin with `#`. Escape a name that does, so that it cannot equal a digest.
         let escape = if name.starts_with('#') { "#" } else { "" };
         format!("{escape}{name}")
     } else {
@@ -75,11 +76,11 @@ fn short(name: &str) -> String {
     }
 }
 
-/// Refuses a stream whose metadata is the snapshot of another, a checkpoint or a lease.
-pub(crate) fn check(stream: &StreamId) -> Result<()> {
+/// Refuses a stream whose metadata this store uses for a snapshot, a checkpoint or a lease.
+pub(crate) fn check_not_reserved(stream: &StreamId) -> Result<()> {
     if [SNAPSHOT, CHECKPOINT, LEASE].iter().any(|reserved| stream.as_str().starts_with(reserved)) {
-        let message = "streams whose id begins with `annals.snapshot.`, `annals.checkpoint.` or \
-                       `annals.lease.` are where this store keeps those";
+        let message = "ids that begin with `annals.snapshot.`, `annals.checkpoint.` or \
+                       `annals.lease.` are reserved for the data that this store keeps there";
         return Err(Error::new(ErrorKind::InvalidInput, message).with_stream(stream));
     }
     Ok(())
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_come_back() {
+    fn names_are_mapped_to_the_server_and_back() {
         let id = |name: &str| StreamId::new(name).unwrap();
         for namespace in [None, Some("shop"), Some(" é")] {
             let names = Names::new(namespace);
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_kept_apart() {
+    fn snapshots_have_distinct_short_names_that_no_stream_can_have() {
         let names = Names::default();
         let long = |last: &str| StreamId::new("x".repeat(200) + last).unwrap();
         let all = [
@@ -120,7 +121,7 @@ mod tests {
         assert_eq!(kept.len(), all.len());
         assert!(kept.iter().all(|name| name.len() < 200));
         for reserved in ["annals.snapshot.order-1", "annals.checkpoint.x", "annals.lease.x"] {
-            assert!(check(&StreamId::new(reserved).unwrap()).is_err());
+            assert!(check_not_reserved(&StreamId::new(reserved).unwrap()).is_err());
         }
     }
 }

@@ -1,85 +1,41 @@
-//! Reads: of one stream, of all, page by page.
+//! Pages of events: of one stream, and of all.
 
 use std::sync::Arc;
 
 use annals_core::{
-    Direction, EventStream, Filter, Position, ReadAll, ReadStream, RecordedEvent, Result, StreamId,
-    Version,
-    adapter::{self, Page, Pages},
+    Direction, Filter, Position, ReadAll, ReadStream, RecordedEvent, Result, StreamId, Version,
+    adapter::{Page, Pages},
 };
 use async_trait::async_trait;
-use futures::StreamExt;
-use futures::stream;
-use kurrentdb::{Position as At, RecordedEvent as Stored};
+use kurrentdb::{Position as ServerPosition, RecordedEvent as ServerEvent};
 
 use crate::{
     codec::{position, recorded},
     error::corrupt,
-    filter::{On, ServerFilter},
-    reader::{From, Next, Reader, What},
-    store::Shared,
+    filter::{FilterSubject, ServerFilter},
+    reader::{ReadFrom, ReadItem, ReadSource, Reader},
+    server::Server,
 };
 
-/// The most events of a page, which is one request: enough that its round trip does not count. What
-/// is open and not read takes from what the connection may have under way, for appends as well, so
-/// that nothing stays open between two pages.
+/// The most events of a page. A page is one request, and this is enough to make its round trip
+/// negligible. No request stays open between two pages: one that is open and not read would take
+/// flow-control window from the connection, and so hold up appends.
 const PAGE_EVENTS: u64 = 1_024;
 /// A page ends with the event that makes it this large, so that memory stays bounded.
 const PAGE_BYTES: usize = 1 << 20;
 
-pub(crate) fn nothing() -> EventStream {
-    stream::empty().boxed()
-}
+/// The greatest number that the server takes as a revision or a position.
+const GREATEST: u64 = i64::MAX.unsigned_abs();
 
-pub(crate) fn read_stream(
-    shared: Arc<Shared>,
-    stream: &StreamId,
-    options: &ReadStream,
-) -> EventStream {
-    // Revisions count from 0; the greatest that the server knows is less than half of ours.
-    let revision = |version: Version| {
-        let revision = version.minus(1).get();
-        if i64::try_from(revision).is_ok() { Some(revision) } else { None }
-    };
-    let from = match (options.from.map(|v| (v, revision(v))), options.direction) {
-        (None, _) | (Some((_, None)), Direction::Backwards) => From::First,
-        (Some((Version::NONE, _)), Direction::Backwards)
-        | (Some((_, None)), Direction::Forwards) => return nothing(),
-        (Some((_, Some(revision))), _) => From::Revision(revision),
-    };
-    if options.limit == Some(0) {
-        return nothing();
-    }
-    let pages = StreamPages::new(shared, stream, options.direction, from, options.limit);
-    adapter::read(pages)
-}
-
-pub(crate) fn read_all(shared: Arc<Shared>, options: ReadAll) -> EventStream {
-    let ReadAll { filter, from, direction, limit, .. } = options;
-    let backwards = direction == Direction::Backwards;
-    if limit == Some(0) || (backwards && from == Some(Position::START)) {
-        return nothing();
-    }
-    adapter::read(AllPages::new(shared, filter, direction, from, limit))
-}
-
-/// The events of a page, and what is known with them.
-pub(crate) struct Batch {
-    pub(crate) events: Vec<RecordedEvent>,
-    /// The position of the last event that was considered, where there is one.
-    pub(crate) last: Option<Position>,
-    /// Whether there may be more already.
-    pub(crate) more: bool,
-}
-
-/// Reads towards a page the events that are wanted, and as many as are left.
-async fn fill(
+/// Reads the next page. `wanted` converts an event, or leaves it out; `left` is the number of
+/// events that the caller still wants.
+async fn next_page(
     reader: &mut Reader,
     count: u64,
     left: &mut Option<u64>,
-    mut wanted: impl FnMut(Stored) -> Result<Option<RecordedEvent>>,
-) -> Result<Batch> {
-    let (mut events, mut bytes, mut last) = (Vec::new(), 0, None);
+    mut wanted: impl FnMut(ServerEvent) -> Result<Option<RecordedEvent>>,
+) -> Result<Page> {
+    let (mut events, mut bytes, mut considered) = (Vec::new(), 0, Position::START);
     let more = loop {
         if *left == Some(0) {
             break false;
@@ -88,11 +44,11 @@ async fn fill(
             break true;
         }
         match reader.next(count).await? {
-            Next::End => break false,
-            Next::Enough => break true,
-            Next::Event(event) => {
+            ReadItem::End => break false,
+            ReadItem::CountReached => break true,
+            ReadItem::Event(event) => {
                 bytes += event.data.len() + event.custom_metadata.len();
-                last = Some(position(&event));
+                considered = position(&event);
                 if let Some(event) = wanted(event)? {
                     events.push(event);
                     *left = left.map(|left| left.saturating_sub(1));
@@ -101,148 +57,115 @@ async fn fill(
         }
     };
     reader.close();
-    Ok(Batch { events, last, more })
+    Ok(Page { events, considered, more })
 }
 
-/// All streams.
+/// Pages of all streams.
 pub(crate) struct AllPages {
     reader: Reader,
-    shared: Arc<Shared>,
+    server: Arc<Server>,
     filter: Filter,
-    /// Whether the server leaves out all that has to be left out.
+    /// True if the server applies the whole filter.
     exact: bool,
     left: Option<u64>,
-    /// Events whose names annals does not have.
-    foreign: u64,
+    /// Events of this page whose names annals does not allow.
+    unnamable: u64,
 }
 
 impl AllPages {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        filter: Filter,
-        direction: Direction,
-        from: Option<Position>,
-        limit: Option<u64>,
-    ) -> Self {
-        let on_server = ServerFilter::new(&filter, &shared.names);
-        let exact = match &on_server {
-            Some(filter_on_server) => {
-                let types = filter_on_server.on == On::EventType || filter.event_types.is_empty();
+    pub(crate) fn new(server: Arc<Server>, options: ReadAll) -> Self {
+        let ReadAll { filter, from, direction, limit, .. } = options;
+        let server_filter = ServerFilter::new(&filter, &server.names);
+        let exact = match &server_filter {
+            Some(on_server) => {
+                let types =
+                    on_server.subject == FilterSubject::EventType || filter.event_types.is_empty();
                 types && (filter.category.is_none() || filter.prefix.is_none())
             }
             None => true,
         };
-        let from = match from.map(Position::get) {
-            // Not every server takes a position that is beyond all.
-            Some(beyond) if i64::try_from(beyond).is_err() || beyond == i64::MAX as u64 => {
-                match direction {
-                    Direction::Forwards => From::Beyond(at(i64::MAX as u64 - 1)),
-                    Direction::Backwards => From::First,
-                }
+        let from = match (from.map(Position::get), direction) {
+            (Some(0), Direction::Backwards) => ReadFrom::Exhausted,
+            (Some(0) | None, _) => ReadFrom::First,
+            // Not every server accepts a position beyond its last one.
+            (Some(GREATEST..), Direction::Backwards) => ReadFrom::First,
+            (Some(position), _) => {
+                let position = position.min(GREATEST - 1);
+                ReadFrom::AfterPosition(ServerPosition { commit: position, prepare: position })
             }
-            Some(0) | None => From::First,
-            Some(position) => From::Beyond(at(position)),
         };
-        let reader = Reader::new(shared.clone(), What::All(on_server), direction, from);
-        Self { reader, shared, filter, exact, left: limit, foreign: 0 }
+        let source = ReadSource::All(server_filter);
+        let reader = Reader::new(server.clone(), source, direction, from);
+        Self { reader, server, filter, exact, left: limit, unnamable: 0 }
     }
-
-    pub(crate) async fn batch(&mut self) -> Result<Batch> {
-        let Self { reader, shared, filter, exact, left, foreign } = self;
-        let count = left.filter(|_| *exact).map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
-        let batch = fill(reader, count, left, |event| {
-            let event = recorded(event, &shared.names);
-            if event.is_none() {
-                *foreign += 1;
-            }
-            Ok(event.filter(|event| filter.matches(&event.stream, &event.event_type)))
-        });
-        let batch = batch.await?;
-        if *foreign > 0 {
-            let events = std::mem::take(foreign);
-            tracing::warn!(events, "left out: other applications gave them names annals lacks");
-        }
-        Ok(batch)
-    }
-}
-
-fn at(position: u64) -> At {
-    At { commit: position, prepare: position }
 }
 
 #[async_trait]
 impl Pages for AllPages {
     async fn next_page(&mut self) -> Result<Page> {
-        let Batch { events, last, more } = self.batch().await?;
-        Ok(Page { events, considered: last.unwrap_or_default(), more })
+        let Self { reader, server, filter, exact, left, unnamable } = self;
+        let count = left.filter(|_| *exact).map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
+        let page = next_page(reader, count, left, |event| {
+            let event = recorded(event, &server.names);
+            if event.is_none() {
+                *unnamable += 1;
+            }
+            Ok(event.filter(|event| filter.matches(&event.stream, &event.event_type)))
+        });
+        let page = page.await?;
+        if *unnamable > 0 {
+            let events = std::mem::take(unnamable);
+            tracing::warn!(
+                events,
+                "left out events whose stream or type has a name annals forbids"
+            );
+        }
+        Ok(page)
     }
 }
 
-/// One stream.
+/// Pages of one stream.
 pub(crate) struct StreamPages {
     reader: Reader,
-    shared: Arc<Shared>,
+    server: Arc<Server>,
     stream: StreamId,
     left: Option<u64>,
 }
 
 impl StreamPages {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        stream: &StreamId,
-        direction: Direction,
-        from: From,
-        limit: Option<u64>,
-    ) -> Self {
-        let what = What::Stream(shared.names.stream(stream));
-        let reader = Reader::new(shared.clone(), what, direction, from);
-        Self { reader, shared, stream: stream.clone(), left: limit }
-    }
-
-    pub(crate) async fn batch(&mut self) -> Result<Batch> {
-        let Self { reader, shared, stream, left } = self;
-        let count = left.map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
-        let own = |event: Stored| {
-            let (revision, event_type) = (event.revision, event.event_type.clone());
-            let unnamed = || {
-                let what =
-                    format!("revision {revision} has the type {event_type:?}, which is no name");
-                corrupt(what).with_stream(stream)
-            };
-            recorded(event, &shared.names).ok_or_else(unnamed).map(Some)
+    pub(crate) fn new(server: Arc<Server>, stream: StreamId, options: &ReadStream) -> Self {
+        let direction = options.direction;
+        let from = match (options.from, direction) {
+            (None, _) => ReadFrom::First,
+            (Some(Version::NONE), Direction::Backwards) => ReadFrom::Exhausted,
+            (Some(version), _) => match (version.minus(1).get(), direction) {
+                (0..=GREATEST, _) => ReadFrom::Revision(version.minus(1).get()),
+                (_, Direction::Forwards) => ReadFrom::Exhausted,
+                (_, Direction::Backwards) => ReadFrom::First,
+            },
         };
-        fill(reader, count, left, own).await
+        let source = ReadSource::Stream(server.names.stream(&stream));
+        let reader = Reader::new(server.clone(), source, direction, from);
+        Self { reader, server, stream, left: options.limit }
     }
 }
 
 #[async_trait]
 impl Pages for StreamPages {
     async fn next_page(&mut self) -> Result<Page> {
-        let Batch { events, last, more } = self.batch().await?;
-        Ok(Page { events, considered: last.unwrap_or_default(), more })
-    }
-}
-
-/// The first event of a stream in a direction, from a revision on if one is given.
-pub(crate) async fn one_of(
-    shared: &Arc<Shared>,
-    name: String,
-    direction: Direction,
-    from: From,
-) -> Result<Option<Stored>> {
-    let mut reader = Reader::new(shared.clone(), What::Stream(name), direction, from);
-    match reader.next(1).await? {
-        Next::Event(event) => Ok(Some(event)),
-        Next::Enough | Next::End => Ok(None),
-    }
-}
-
-/// The position of the last event of `$all`, whosever it is.
-pub(crate) async fn last_position(shared: &Arc<Shared>) -> Result<Position> {
-    let mut reader =
-        Reader::new(shared.clone(), What::All(None), Direction::Backwards, From::First);
-    match reader.next(1).await? {
-        Next::Event(event) => Ok(position(&event)),
-        Next::Enough | Next::End => Ok(Position::START),
+        let Self { reader, server, stream, left } = self;
+        let count = left.map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
+        let converted = |event: ServerEvent| {
+            let (revision, event_type) = (event.revision, event.event_type.clone());
+            let unnamable = || {
+                corrupt(format!(
+                    "the event at revision {revision} has the type {event_type:?}, which is not a \
+                     valid name in annals"
+                ))
+                .with_stream(stream)
+            };
+            recorded(event, &server.names).ok_or_else(unnamable).map(Some)
+        };
+        next_page(reader, count, left, converted).await
     }
 }

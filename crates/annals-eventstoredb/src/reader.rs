@@ -1,19 +1,25 @@
-//! One read of the server, event by event, which goes on where it was when the connection is lost.
+//! Reads one stream or `$all` event by event. A lost connection does not end the read: the next
+//! request begins after the last event that arrived.
 
 use std::sync::Arc;
 
-use annals_core::{Direction, Result};
+use annals_core::{Direction, Position, Result};
 use kurrentdb::{
-    Position as At, ReadAllOptions, ReadStream, ReadStreamOptions, RecordedEvent as Stored,
-    StreamPosition,
+    Position as ServerPosition, ReadAllOptions, ReadStream, ReadStreamOptions,
+    RecordedEvent as ServerEvent, StreamPosition,
 };
 
-use crate::{codec::stored, error::Failure, filter::ServerFilter, store::Shared};
+use crate::{
+    codec::{position, server_event},
+    error::Failure,
+    filter::ServerFilter,
+    server::Server,
+};
 
 /// What is read.
 #[derive(Clone, Debug)]
-pub(crate) enum What {
-    /// `$all`, as much of it as the server's filter lets through.
+pub(crate) enum ReadSource {
+    /// `$all`, with the part of a filter that the server applies.
     All(Option<ServerFilter>),
     /// A stream, by its name on the server.
     Stream(String),
@@ -21,121 +27,130 @@ pub(crate) enum What {
 
 /// Where a read begins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum From {
-    /// With the first event there is in this direction.
+pub(crate) enum ReadFrom {
+    /// With the first event in the direction of the read.
     First,
-    /// Beyond a position of `$all`. The server begins with it or beyond it, as the direction is.
-    Beyond(At),
+    /// After a position of `$all`, in the direction of the read. The server may send the event at
+    /// this position again; the reader skips it.
+    AfterPosition(ServerPosition),
     /// With a revision of a stream.
     Revision(u64),
-    /// Nowhere: the first event of a stream was read, backwards.
-    Nowhere,
+    /// Nowhere: a backwards read has returned the stream's first event.
+    Exhausted,
 }
 
 pub(crate) struct Reader {
-    shared: Arc<Shared>,
-    what: What,
+    server: Arc<Server>,
+    source: ReadSource,
     direction: Direction,
-    from: From,
-    open: Option<Open>,
+    from: ReadFrom,
+    request: Option<ReadRequest>,
 }
 
-struct Open {
-    stream: ReadStream,
-    asked: u64,
-    got: u64,
+/// A request whose answer is being read.
+struct ReadRequest {
+    events: ReadStream,
+    /// The number of events that the request asks for.
+    count: u64,
+    received: u64,
 }
 
-/// What a read comes to.
 #[allow(clippy::large_enum_variant, reason = "nearly all are events")]
-pub(crate) enum Next {
-    /// An event.
-    Event(Stored),
-    /// All that was asked for, and there may be more.
-    Enough,
-    /// The end, for now.
+pub(crate) enum ReadItem {
+    Event(ServerEvent),
+    /// The request returned as many events as it asked for. There may be more.
+    CountReached,
+    /// There are no more events for now.
     End,
 }
 
 impl Reader {
-    pub(crate) fn new(shared: Arc<Shared>, what: What, direction: Direction, from: From) -> Self {
-        Self { shared, what, direction, from, open: None }
+    pub(crate) fn new(
+        server: Arc<Server>,
+        source: ReadSource,
+        direction: Direction,
+        from: ReadFrom,
+    ) -> Self {
+        Self { server, source, direction, from, request: None }
     }
 
-    /// Ends the request that is under way. The next one goes on where it was.
+    /// Ends the current request. The next call of [`next`](Self::next) sends another, which begins
+    /// after the last event that was returned.
     pub(crate) fn close(&mut self) {
-        self.open = None;
+        self.request = None;
     }
 
-    /// The next event; where a request has to be sent for it, it asks for this many.
-    pub(crate) async fn next(&mut self, count: u64) -> Result<Next> {
-        let mut patience = self.shared.connection.patience();
+    /// The next event. If this takes a new request, it asks for `count` events.
+    pub(crate) async fn next(&mut self, count: u64) -> Result<ReadItem> {
+        let mut retries = self.server.connection.retries();
         loop {
             let failure = match self.step(count).await {
-                Ok(Some(next)) => return Ok(next),
+                Ok(Some(item)) => return Ok(item),
                 Ok(None) => continue,
                 Err(failure) => failure,
             };
-            self.open = None;
-            if matches!(self.what, What::Stream(_))
+            self.request = None;
+            if matches!(self.source, ReadSource::Stream(_))
                 && (failure.is_not_found() || failure.is_deleted())
             {
-                return Ok(Next::End);
+                return Ok(ReadItem::End);
             }
-            self.shared.connection.broke_off(&failure);
-            if !(failure.is_passing() && patience.again(&failure).await) {
+            self.server.connection.answer_failed(&failure);
+            if !(failure.is_transient() && retries.pause_after(&failure).await) {
                 return Err(failure.into_error());
             }
         }
     }
 
-    /// Nothing where the event is one that was there before.
-    async fn step(&mut self, count: u64) -> Result<Option<Next>, Failure> {
-        let open = match &mut self.open {
-            Some(open) => open,
-            None if matches!(self.from, From::Nowhere) => return Ok(Some(Next::End)),
+    /// Takes one message of the answer. `None` if it was an event that had been returned before.
+    async fn step(&mut self, count: u64) -> Result<Option<ReadItem>, Failure> {
+        let request = match &mut self.request {
+            Some(request) => request,
+            None if matches!(self.from, ReadFrom::Exhausted) => return Ok(Some(ReadItem::End)),
             None => {
-                // The first may be one that is left out here.
-                let asked = match self.from {
-                    From::Beyond(_) => count.saturating_add(1),
+                // The first event may be the one at the position, which is skipped.
+                let count = match self.from {
+                    ReadFrom::AfterPosition(_) => count.saturating_add(1),
                     _ => count,
                 };
-                let stream = self.send(asked).await?;
-                self.open.insert(Open { stream, asked, got: 0 })
+                let events = self.send(count).await?;
+                self.request.insert(ReadRequest { events, count, received: 0 })
             }
         };
-        let Some(event) = self.shared.connection.watched(open.stream.next()).await? else {
-            let more = open.got >= open.asked;
-            self.open = None;
-            return Ok(Some(if more { Next::Enough } else { Next::End }));
+        let next = request.events.next();
+        let Some(event) = self.server.connection.within_deadline(next).await? else {
+            let more = request.received >= request.count;
+            self.request = None;
+            return Ok(Some(if more { ReadItem::CountReached } else { ReadItem::End }));
         };
-        open.got += 1;
-        let Some(event) = stored(event) else { return Ok(None) };
-        Ok(self.advance(&event).then(|| Next::Event(event)))
+        request.received += 1;
+        let Some(event) = server_event(event) else { return Ok(None) };
+        Ok(self.advance(&event).then(|| ReadItem::Event(event)))
     }
 
-    /// Whether this event is beyond all that came before.
-    fn advance(&mut self, event: &Stored) -> bool {
-        match &self.what {
-            What::All(_) => {
+    /// Moves the start of the next request behind this event. False if the event is not after all
+    /// events that were returned before.
+    fn advance(&mut self, event: &ServerEvent) -> bool {
+        match &self.source {
+            ReadSource::All(_) => {
                 let at = event.position;
-                let before = |last: &At| match self.direction {
+                let seen = |last: &ServerPosition| match self.direction {
                     Direction::Forwards => at <= *last,
                     Direction::Backwards => at >= *last,
                 };
-                if let From::Beyond(last) = &self.from
-                    && before(last)
+                if let ReadFrom::AfterPosition(last) = &self.from
+                    && seen(last)
                 {
                     return false;
                 }
-                self.from = From::Beyond(at);
+                self.from = ReadFrom::AfterPosition(at);
             }
-            What::Stream(_) => {
+            ReadSource::Stream(_) => {
                 let next = match self.direction {
                     Direction::Forwards => Some(event.revision.saturating_add(1)),
                     Direction::Backwards => event.revision.checked_sub(1),
                 };
-                self.from = next.map_or(From::Nowhere, From::Revision);
+                self.from = next.map_or(ReadFrom::Exhausted, ReadFrom::Revision);
             }
         }
         true
@@ -143,18 +158,18 @@ impl Reader {
 
     async fn send(&mut self, count: u64) -> Result<ReadStream, Failure> {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let connection = &self.shared.connection;
-        match &self.what {
-            What::All(filter) => {
+        let connection = &self.server.connection;
+        match &self.source {
+            ReadSource::All(filter) => {
                 let options = self.all_options(filter.as_ref()).max_count(count);
-                let options = connection.identify(options);
-                connection.once(|client| async move { client.read_all(&options).await }).await
+                let options = connection.authenticated(options);
+                connection.send(|client| async move { client.read_all(&options).await }).await
             }
-            What::Stream(name) => {
-                let options = connection.identify(self.stream_options()).max_count(count);
+            ReadSource::Stream(name) => {
+                let options = connection.authenticated(self.stream_options()).max_count(count);
                 let name = name.clone();
                 connection
-                    .once(|client| async move { client.read_stream(name, &options).await })
+                    .send(|client| async move { client.read_stream(name, &options).await })
                     .await
             }
         }
@@ -162,7 +177,7 @@ impl Reader {
 
     fn all_options(&self, filter: Option<&ServerFilter>) -> ReadAllOptions {
         let position = match self.from {
-            From::Beyond(at) => StreamPosition::Position(at),
+            ReadFrom::AfterPosition(at) => StreamPosition::Position(at),
             _ => self.outermost(),
         };
         let options = ReadAllOptions::default().position(position);
@@ -171,14 +186,14 @@ impl Reader {
             Direction::Backwards => options.backwards(),
         };
         match filter {
-            Some(filter) => options.filter(filter.of_client()),
+            Some(filter) => options.filter(filter.for_client()),
             None => options,
         }
     }
 
     fn stream_options(&self) -> ReadStreamOptions {
         let position = match self.from {
-            From::Revision(revision) => StreamPosition::Position(revision),
+            ReadFrom::Revision(revision) => StreamPosition::Position(revision),
             _ => self.outermost(),
         };
         let options = ReadStreamOptions::default().position(position);
@@ -193,5 +208,35 @@ impl Reader {
             Direction::Forwards => StreamPosition::Start,
             Direction::Backwards => StreamPosition::End,
         }
+    }
+}
+
+/// Reads one event of a stream, named as on the server: the first in this direction, from `from`
+/// on.
+pub(crate) async fn read_one(
+    server: &Arc<Server>,
+    name: String,
+    direction: Direction,
+    from: ReadFrom,
+) -> Result<Option<ServerEvent>> {
+    let mut reader = Reader::new(server.clone(), ReadSource::Stream(name), direction, from);
+    match reader.next(1).await? {
+        ReadItem::Event(event) => Ok(Some(event)),
+        ReadItem::CountReached | ReadItem::End => Ok(None),
+    }
+}
+
+/// The last event of a stream, named as on the server.
+pub(crate) async fn read_last(server: &Arc<Server>, name: String) -> Result<Option<ServerEvent>> {
+    read_one(server, name, Direction::Backwards, ReadFrom::First).await
+}
+
+/// The position of the last event of `$all`, in whatever namespace it is.
+pub(crate) async fn last_position(server: &Arc<Server>) -> Result<Position> {
+    let source = ReadSource::All(None);
+    let mut reader = Reader::new(server.clone(), source, Direction::Backwards, ReadFrom::First);
+    match reader.next(1).await? {
+        ReadItem::Event(event) => Ok(position(&event)),
+        ReadItem::CountReached | ReadItem::End => Ok(Position::START),
     }
 }

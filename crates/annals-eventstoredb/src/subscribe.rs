@@ -1,139 +1,133 @@
-//! Subscriptions: pages of a read, and then whatever comes.
+//! Subscriptions: pages of the events that are there, and then of those that come.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use annals_core::{
-    Direction, ErrorKind, Filter, Position, Result, Source, Start, StreamId, Subscribe,
-    Subscription, Version,
-    adapter::{self, Page, Pages, Tail},
+    Direction, Error, ErrorKind, Filter, Position, ReadAll, ReadStream, Result, Start, StreamId,
+    Version,
+    adapter::{Live, Page, Pages, Patient, Tail},
 };
 use async_trait::async_trait;
-use tokio::time::sleep;
 
 use crate::{
-    codec::position,
+    codec::{position, version_of},
     doorbell::Doorbell,
     filter::ServerFilter,
-    read::{AllPages, Batch, StreamPages, last_position, one_of},
-    reader::From,
-    store::Shared,
+    read::{AllPages, StreamPages},
+    reader::{ReadFrom, last_position, read_last, read_one},
+    server::Server,
     wire::ReadReq,
 };
 
-/// How long a subscription waits before it tries again what the server did not answer, at first and
-/// at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-
-/// How often a subscriber looks by itself while nobody would wake it.
-const UNWOKEN: Duration = Duration::from_millis(100);
-
-pub(crate) async fn subscribe(shared: Arc<Shared>, options: Subscribe) -> Result<Subscription> {
-    let Subscribe { source, start, .. } = options;
-    match source {
-        Source::All(filter) => {
-            let after = match start {
-                Start::Beginning | Start::AfterVersion(_) => Position::START,
-                Start::After(position) => position,
-                Start::End => last_position(&shared).await?,
-            };
-            let request = ReadReq::all(ServerFilter::new(&filter, &shared.names).as_ref());
-            let tail = AllTail::new(shared.clone(), filter, after);
-            Ok(adapter::subscribe(Live::new(shared, tail, request), after))
-        }
-        Source::Stream(stream) => {
-            let (version, after) = start_in(&shared, &stream, start).await?;
-            let request = ReadReq::stream(&shared.names.stream(&stream));
-            let tail = StreamTail::new(shared.clone(), &stream, version, after);
-            Ok(adapter::subscribe(Live::new(shared, tail, request), after))
-        }
-    }
+pub(crate) fn follow_all(server: &Arc<Server>, filter: Filter, after: Position) -> impl Tail {
+    let request = ReadReq::all(ServerFilter::new(&filter, &server.names).as_ref());
+    let options = ReadAll::default().with_filter(filter).after(after);
+    let pages = AllPages::new(server.clone(), options);
+    live(server, AllTail { server: server.clone(), pages, considered: after, live: false }, request)
 }
 
-/// The version after which a subscription to a stream begins, and the position it starts with.
-async fn start_in(
-    shared: &Arc<Shared>,
+pub(crate) fn follow_stream(
+    server: &Arc<Server>,
+    stream: StreamId,
+    after: Version,
+    at: Position,
+) -> impl Tail {
+    let request = ReadReq::stream(&server.names.stream(&stream));
+    let options = ReadStream::default().with_from(after.plus(1));
+    let pages = StreamPages::new(server.clone(), stream, &options);
+    live(server, StreamTail { pages, considered: at }, request)
+}
+
+/// Reads pages again while the server cannot be reached, and waits for more at a doorbell.
+fn live(server: &Server, pages: impl Pages, request: ReadReq) -> impl Tail {
+    let transient =
+        |error: &Error| matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable);
+    let poll_interval = server.options.poll_interval;
+    let doorbell = Doorbell::new(server.doorbells.clone(), request, poll_interval);
+    Live::new(Patient::new(pages, transient), doorbell)
+}
+
+/// The version after which a subscription to a stream begins, and the position that belongs to it.
+pub(crate) async fn start_in(
+    server: &Arc<Server>,
     stream: &StreamId,
     start: Start,
 ) -> Result<(Version, Position)> {
-    let name = || shared.names.stream(stream);
-    let last = || one_of(shared, name(), Direction::Backwards, From::First);
+    let name = || server.names.stream(stream);
     match start {
         Start::Beginning | Start::AfterVersion(Version::NONE) => {
             Ok((Version::NONE, Position::START))
         }
         Start::AfterVersion(version) => {
             let revision = i64::try_from(version.minus(1).get()).unwrap_or(i64::MAX);
-            let from = From::Revision(revision.unsigned_abs());
-            let before = one_of(shared, name(), Direction::Backwards, from).await?;
+            let from = ReadFrom::Revision(revision.unsigned_abs());
+            let before = read_one(server, name(), Direction::Backwards, from).await?;
             Ok((version, before.as_ref().map_or(Position::START, position)))
         }
-        Start::After(after) => Ok((version_at(shared, stream, after).await?, after)),
-        Start::End => Ok(match last().await? {
-            Some(last) => (Version::new(last.revision + 1), position(&last)),
+        Start::After(after) => Ok((version_at(server, stream, after).await?, after)),
+        Start::End => Ok(match read_last(server, name()).await? {
+            Some(last) => (version_of(last.revision), position(&last)),
             None => (Version::NONE, Position::START),
         }),
     }
 }
 
-/// The version that a stream had at a position. Positions rise with revisions, so it takes about as
-/// many requests as the version has binary digits.
-async fn version_at(shared: &Arc<Shared>, stream: &StreamId, at: Position) -> Result<Version> {
+/// The version that a stream had at a position. Positions rise with revisions, so this is a binary
+/// search: about as many requests as the version has binary digits.
+pub(crate) async fn version_at(
+    server: &Arc<Server>,
+    stream: &StreamId,
+    at: Position,
+) -> Result<Version> {
     if at == Position::START {
         return Ok(Version::NONE);
     }
-    let name = || shared.names.stream(stream);
-    let Some(last) = one_of(shared, name(), Direction::Backwards, From::First).await? else {
-        return Ok(Version::NONE);
-    };
+    let name = || server.names.stream(stream);
+    let Some(last) = read_last(server, name()).await? else { return Ok(Version::NONE) };
     if position(&last) <= at {
-        return Ok(Version::new(last.revision + 1));
+        return Ok(version_of(last.revision));
     }
-    // What is before `from` is at or before the position, what is at `to` is after it.
+    // Events before the revision `from` are at or before the position; the event at the revision
+    // `to` is after it.
     let (mut from, mut to) = (0, last.revision);
     while from < to {
         let middle = from + (to - from) / 2;
-        match one_of(shared, name(), Direction::Forwards, From::Revision(middle)).await? {
+        let read = ReadFrom::Revision(middle);
+        match read_one(server, name(), Direction::Forwards, read).await? {
+            // If the event at `middle` was removed, this is the first event behind it.
             Some(found) if position(&found) <= at => from = found.revision + 1,
-            // It may be beyond the middle, where what was there is removed.
             _ => to = middle,
         }
     }
     Ok(Version::new(from))
 }
 
-/// Reads on in all streams, and knows how far it has come where the filter leaves events out.
+/// Pages of all streams, which also tell how far the server looked when its filter left events out.
 struct AllTail {
-    shared: Arc<Shared>,
+    server: Arc<Server>,
     pages: AllPages,
     considered: Position,
-    /// Whether the last page was the last there was.
+    /// True if the last page ended at the end of `$all`.
     live: bool,
-}
-
-impl AllTail {
-    fn new(shared: Arc<Shared>, filter: Filter, after: Position) -> Self {
-        let direction = Direction::Forwards;
-        let pages = AllPages::new(shared.clone(), filter, direction, Some(after), None);
-        Self { shared, pages, considered: after, live: false }
-    }
 }
 
 #[async_trait]
 impl Pages for AllTail {
     async fn next_page(&mut self) -> Result<Page> {
         loop {
-            let node = self.shared.connection.node();
-            // What the filter leaves out says nothing. So the end of all is looked up before the
-            // page is read that goes to the end; it takes a request of its own, which live events
-            // do not wait for.
-            let end = if self.live { None } else { Some(last_position(&self.shared).await?) };
-            let Batch { events, last, more } = self.pages.batch().await?;
-            self.considered = self.considered.max(last.unwrap_or_default());
+            let node = self.server.connection.node_changes();
+            // The server does not tell how far it looked when its filter leaves events out. So ask
+            // for the end of `$all` before reading the page: if the page comes to the end,
+            // everything up to there was considered. Skip this while live, since it delays events
+            // by a request.
+            let end = if self.live { None } else { Some(last_position(&self.server).await?) };
+            let Page { events, considered, more } = self.pages.next_page().await?;
+            self.considered = self.considered.max(considered);
             self.live = !more;
             match end {
                 _ if more => {}
-                // Another node may lag behind the one that told where the end is.
-                Some(_) if self.shared.connection.node() != node => {
+                // The page may come from another node, which lags behind the one that told the end.
+                Some(_) if self.server.connection.node_changes() != node => {
                     self.live = false;
                     return Ok(Page { events, considered: self.considered, more: true });
                 }
@@ -149,72 +143,17 @@ impl Pages for AllTail {
     }
 }
 
-/// Reads on in one stream.
+/// Pages of one stream.
 struct StreamTail {
     pages: StreamPages,
     considered: Position,
 }
 
-impl StreamTail {
-    fn new(shared: Arc<Shared>, stream: &StreamId, after: Version, at: Position) -> Self {
-        let from = From::Revision(after.get().min(i64::MAX.unsigned_abs()));
-        let pages = StreamPages::new(shared, stream, Direction::Forwards, from, None);
-        Self { pages, considered: at }
-    }
-}
-
 #[async_trait]
 impl Pages for StreamTail {
     async fn next_page(&mut self) -> Result<Page> {
-        let Batch { events, last, more } = self.pages.batch().await?;
-        self.considered = self.considered.max(last.unwrap_or_default());
-        Ok(Page { events, considered: self.considered, more })
-    }
-}
-
-/// The pages of a subscription.
-struct Live<P> {
-    pages: P,
-    bell: Doorbell,
-    poll_interval: Duration,
-}
-
-impl<P: Pages> Live<P> {
-    fn new(shared: Arc<Shared>, pages: P, request: ReadReq) -> Self {
-        let bell = Doorbell::new(shared.bells.clone(), request);
-        Self { pages, bell, poll_interval: shared.options.poll_interval }
-    }
-}
-
-#[async_trait]
-impl<P: Pages> Pages for Live<P> {
-    async fn next_page(&mut self) -> Result<Page> {
-        let mut pause = RETRY.0;
-        loop {
-            // Before the page is read: what comes in between wakes the next call.
-            self.bell.forget();
-            match self.pages.next_page().await {
-                // A subscriber has nothing better to do than to wait for the server.
-                Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable) => {
-                    tracing::debug!(%error, "a subscription waits for the server");
-                    sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                    pause = (pause * 2).min(RETRY.1);
-                }
-                page => return page,
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl<P: Pages> Tail for Live<P> {
-    async fn changed(&mut self) -> Result<()> {
-        let most =
-            if self.bell.works() { self.poll_interval } else { self.poll_interval.min(UNWOKEN) };
-        tokio::select! {
-            () = self.bell.rung() => {}
-            () = sleep(most) => {}
-        }
-        Ok(())
+        let page = self.pages.next_page().await?;
+        self.considered = self.considered.max(page.considered);
+        Ok(Page { considered: self.considered, ..page })
     }
 }

@@ -1,18 +1,21 @@
 //! `esdb:` and `kurrentdb:` URLs.
 
-use std::{borrow::Cow, time::Duration};
+use std::fmt::Write;
 
-use annals_core::{Error, ErrorKind, Result};
+use annals_core::{
+    Error, ErrorKind, Result,
+    adapter::url::{Parameter, Parameters, decode},
+};
 use kurrentdb::{ClientSettings, Credentials};
-use url::form_urlencoded;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::config::{EventStoreDbConfig, EventStoreDbOptions};
 
 const SCHEMES: [&str; 4] = ["esdb", "esdb+discover", "kurrentdb", "kurrentdb+discover"];
 
-/// What is left to the client. It would log and skip any other. Not `defaultDeadline`: the store
-/// has a deadline of its own.
-const OF_CLIENT: [&str; 12] = [
+/// The parameters that are passed on to the client, which would log and skip any other. The
+/// client's `defaultDeadline` is not among them, since the store has a deadline of its own.
+const CLIENT_PARAMETERS: [&str; 12] = [
     "tls",
     "tlsVerifyCert",
     "tlsCAFile",
@@ -27,126 +30,125 @@ const OF_CLIENT: [&str; 12] = [
     "connectionName",
 ];
 
-const OF_STORE: &str = "`namespace`, `retry_for`, `deadline`, `poll_interval`";
+const STORE_PARAMETERS: &str = "`namespace`, `retry_for`, `deadline`, `poll_interval`";
 
-/// By hand as far as the hosts: several of them are not a URL.
-pub(crate) fn parse(text: &str) -> Result<EventStoreDbConfig> {
-    let (scheme, rest) = text.split_once("://").unwrap_or((text, ""));
-    if !SCHEMES.contains(&scheme) {
-        return invalid(
-            "the URL does not begin with `esdb://` or `kurrentdb://`, nor with `+discover` in it",
-        );
-    }
-    let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
-    let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let authority = authority.trim_end_matches('/');
-    let (user, hosts) = match authority.rsplit_once('@') {
-        Some((user, hosts)) => (Some(user), hosts),
-        None => (None, authority),
-    };
-    if hosts.is_empty() || hosts.contains('/') {
-        return invalid("the URL names no host; it begins as `esdb://user:password@host:2113`");
-    }
-    let credentials = user.map(credentials).transpose()?;
-    let mut options = EventStoreDbOptions::default();
-    let mut of_client = form_urlencoded::Serializer::new(String::new());
-    let mut seen = Vec::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let lower = name.to_lowercase();
-        if seen.contains(&lower) {
-            return invalid(format!("the parameter `{name}` is given twice"));
+impl EventStoreDbConfig {
+    /// Reads a URL: `esdb://user:password@host:2113`, with several hosts
+    /// (`esdb://a:2113,b:2113,c:2113`), or with the name of a cluster
+    /// (`esdb+discover://cluster:2113`). `kurrentdb` may stand for `esdb`. Special characters in
+    /// user and password are percent-encoded, such as `%40` for `@`. These parameters may follow:
+    ///
+    /// * for the store: `namespace`, and, in milliseconds, `retry_for`, `deadline`,
+    ///   `poll_interval`;
+    /// * for the client: `tls`, `tlsVerifyCert`, `tlsCAFile`, `userCertFile`, `userKeyFile`,
+    ///   `nodePreference` (`leader`, `follower`, `random`, `readOnlyReplica`),
+    ///   `maxDiscoverAttempts`, `discoveryInterval`, `gossipTimeout`, `keepAliveInterval`,
+    ///   `keepAliveTimeout`, `connectionName`.
+    ///
+    /// `discoveryInterval` also delays the client's first attempt to connect. It is 20 ms unless
+    /// the URL sets it; the client's own default is 500 ms.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], with the part of the URL that is wrong and what it may be. The
+    /// error never shows the password.
+    pub fn from_url(url: &str) -> Result<Self> {
+        // The `url` crate cannot parse a list of hosts.
+        let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
+        if !SCHEMES.contains(&scheme) {
+            return invalid(
+                "the URL does not begin with `esdb://`, `kurrentdb://`, `esdb+discover://` or \
+                 `kurrentdb+discover://`",
+            );
         }
-        if OF_CLIENT.iter().any(|known| known.to_lowercase() == lower) {
-            check_header(&lower, &value)?;
-            of_client.append_pair(&name, &value);
-        } else {
-            set(&mut options, &name, &value)?;
+        let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
+        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let authority = authority.trim_end_matches('/');
+        let (user, hosts) = match authority.rsplit_once('@') {
+            Some((user, hosts)) => (Some(user), hosts),
+            None => (None, authority),
+        };
+        if hosts.is_empty() || hosts.contains('/') {
+            return invalid("the URL names no host; it begins as `esdb://user:password@host:2113`");
         }
-        seen.push(lower);
+        let credentials = user.map(credentials).transpose()?;
+        let mut options = EventStoreDbOptions::default();
+        let mut for_client = Vec::new();
+        for parameter in Parameters::parse(query)? {
+            if CLIENT_PARAMETERS.iter().any(|known| known.eq_ignore_ascii_case(parameter.name())) {
+                check_connection_name(&parameter)?;
+                for_client.push(parameter);
+            } else {
+                set(&mut options, &parameter)?;
+            }
+        }
+        options.check()?;
+        let settings = settings(scheme, hosts, &for_client)?;
+        Ok(Self { settings, credentials, options })
     }
-    options.check()?;
-    if !seen.iter().any(|name| name == "discoveryinterval") {
-        // The client waits as long before its first try, too, and half a second unless told.
-        of_client.append_pair("discoveryInterval", "20");
-    }
-    let url = format!("{scheme}://{hosts}?{}", of_client.finish());
-    // The client's error quotes what it could not read, which may be a secret in the wrong place.
-    let settings = url.parse::<ClientSettings>().map_err(|_| {
-        let wrong = |(name, value): &(Cow<'_, str>, Cow<'_, str>)| {
-            let alone =
-                form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
-            let known = OF_CLIENT.iter().any(|known| known.eq_ignore_ascii_case(name));
-            known && format!("esdb://host?{alone}").parse::<ClientSettings>().is_err()
-        };
-        let message = match form_urlencoded::parse(query.as_bytes()).find(wrong) {
-            Some((name, _)) => format!(
-                "the value of `{name}` cannot be read: most take `true` or `false`, or milliseconds"
-            ),
-            None => "the hosts cannot be read: `host:2113`, or several with commas".to_owned(),
-        };
-        Error::new(ErrorKind::InvalidInput, message)
-    })?;
-    Ok(EventStoreDbConfig { settings, credentials, options })
 }
 
-/// The client panics over a name that cannot be sent.
-fn check_header(name: &str, value: &str) -> Result<()> {
+fn settings(scheme: &str, hosts: &str, parameters: &[Parameter]) -> Result<ClientSettings> {
+    let mut url = format!("{scheme}://{hosts}?");
+    for parameter in parameters {
+        push(&mut url, parameter.name(), parameter.value());
+    }
+    const DISCOVERY_INTERVAL: &str = "discoveryInterval";
+    if !parameters.iter().any(|set| set.name().eq_ignore_ascii_case(DISCOVERY_INTERVAL)) {
+        push(&mut url, DISCOVERY_INTERVAL, "20");
+    }
+    // The client's error quotes the text that it could not read, which may be a password in the
+    // wrong place. So leave the error out, and find the parameter by trying each alone.
+    url.parse::<ClientSettings>().or_else(|_| {
+        let cannot_be_read = |parameter: &&Parameter| {
+            let mut alone = "esdb://host?".to_owned();
+            push(&mut alone, parameter.name(), parameter.value());
+            alone.parse::<ClientSettings>().is_err()
+        };
+        invalid(match parameters.iter().find(cannot_be_read) {
+            Some(parameter) => format!(
+                "the value of `{}` cannot be read: most take `true` or `false`, or milliseconds",
+                parameter.name()
+            ),
+            None => "the hosts cannot be read; use `host:2113`, or several with commas".to_owned(),
+        })
+    })
+}
+
+fn push(url: &mut String, name: &str, value: &str) {
+    let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+    // Writing to a `String` does not fail.
+    let _ = write!(url, "{name}={value}&");
+}
+
+/// The client sends the name as a header, and panics if it cannot.
+fn check_connection_name(parameter: &Parameter) -> Result<()> {
     let sendable = |c: char| c == ' ' || c.is_ascii_graphic();
-    if name == "connectionname" && !value.chars().all(sendable) {
-        return invalid(format!("`connectionName` is {value:?}; use ASCII characters"));
+    let is_name = parameter.name().eq_ignore_ascii_case("connectionName");
+    if is_name && !parameter.value().chars().all(sendable) {
+        return Err(parameter.invalid("ASCII characters"));
     }
     Ok(())
 }
 
-/// The client would send `%40` as it stands here.
+/// Decodes user and password here, since the client would send `%40` as these three characters.
 fn credentials(user: &str) -> Result<Credentials> {
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
-    let decoded = |text| {
-        decode(text).map_or_else(
-            || invalid("special characters of user and password are written as `%40` and the like"),
-            Ok,
-        )
-    };
-    Ok(Credentials::new(decoded(name)?, decoded(password)?))
+    Ok(Credentials::new(decode("the user", name)?, decode("the password", password)?))
 }
 
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let digits = [bytes.next()?, bytes.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
-}
-
-fn set(options: &mut EventStoreDbOptions, name: &str, value: &str) -> Result<()> {
-    match name {
-        "namespace" => options.namespace = Some(value.to_owned()),
-        "retry_for" => options.retry_for = milliseconds(name, value)?,
-        "deadline" => options.deadline = milliseconds(name, value)?,
-        "poll_interval" => options.poll_interval = milliseconds(name, value)?,
+fn set(options: &mut EventStoreDbOptions, parameter: &Parameter) -> Result<()> {
+    match parameter.name() {
+        "namespace" => options.namespace = Some(parameter.value().to_owned()),
+        "retry_for" => options.retry_for = parameter.milliseconds()?,
+        "deadline" => options.deadline = parameter.milliseconds()?,
+        "poll_interval" => options.poll_interval = parameter.milliseconds()?,
         _ => {
-            let of_client = OF_CLIENT.map(|name| format!("`{name}`")).join(", ");
-            return invalid(format!(
-                "there is no parameter `{name}`; there are {OF_STORE}, and, of the client, \
-                 {of_client}"
-            ));
+            let for_client = CLIENT_PARAMETERS.map(|name| format!("`{name}`")).join(", ");
+            let known = format!("{STORE_PARAMETERS}, and, for the client, {for_client}");
+            return Err(parameter.unknown(known));
         }
     }
     Ok(())
-}
-
-fn milliseconds(name: &str, value: &str) -> Result<Duration> {
-    value
-        .parse()
-        .map(Duration::from_millis)
-        .or_else(|_| invalid(format!("`{name}` is {value:?}; use a number of milliseconds")))
 }
 
 fn invalid<T>(message: impl Into<std::borrow::Cow<'static, str>>) -> Result<T> {
@@ -155,11 +157,13 @@ fn invalid<T>(message: impl Into<std::borrow::Cow<'static, str>>) -> Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn everything_can_be_set() {
-        let config = parse(
+        let config = EventStoreDbConfig::from_url(
             "kurrentdb+discover://me:p%40ss%3A@cluster.example:2114/?tls=false&namespace=shop\
              &retry_for=1&deadline=2&poll_interval=3&nodePreference=follower",
         )
@@ -179,11 +183,14 @@ mod tests {
 
     #[test]
     fn several_hosts_can_be_given() {
-        let config = parse("esdb://me:x@a:1111,b:2222,c?tls=false").unwrap();
+        let config = EventStoreDbConfig::from_url("esdb://me:x@a:1111,b:2222,c?tls=false").unwrap();
         let hosts: Vec<_> =
             config.settings.hosts().iter().map(|e| (e.host.as_str(), e.port)).collect();
         assert_eq!(hosts, [("a", 1111), ("b", 2222), ("c", 2113)]);
-        assert_eq!(parse("esdb://[::1]:99").unwrap().settings.hosts()[0].port, 99);
+        assert_eq!(
+            EventStoreDbConfig::from_url("esdb://[::1]:99").unwrap().settings.hosts()[0].port,
+            99
+        );
     }
 
     #[test]
@@ -200,13 +207,16 @@ mod tests {
             ("esdb://h?tls=hunter2", "`tls` cannot be read"),
             ("esdb://me:hunter2@", "no host"),
             ("esdb://me:hunter2@h/path", "no host"),
-            ("esdb://me:hunter2%@h", "`%40`"),
+            (
+                "esdb://me:hunter2%@h",
+                "the password holds a `%` without two hexadecimal digits; write `%25`",
+            ),
             ("esdb://me:hunter2@h:port", "cannot be read"),
             ("esdb://me:hunter2@a:port,b", "cannot be read"),
             ("mysql://me:hunter2@h", "does not begin with"),
             ("hunter2", "does not begin with"),
         ] {
-            let error = parse(url).unwrap_err();
+            let error = EventStoreDbConfig::from_url(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains(says), "{url}: {error}");
             assert!(!format!("{error}{error:?}").contains("hunter2"), "{url}: {error:?}");

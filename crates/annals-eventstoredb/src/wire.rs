@@ -1,19 +1,19 @@
-//! As much of the protocol as it takes to be woken: a request to be told of new events. The numbers
-//! are those of the protocol's `streams.proto` and `shared.proto`.
+//! The part of the protocol that the doorbell needs: the request for a subscription. The field
+//! numbers are those of the protocol's `streams.proto` and `shared.proto`.
 
 use prost::{Message, Oneof};
 use tonic::codegen::http::uri::PathAndQuery;
 
-use crate::filter::{By, On, ServerFilter, WINDOW};
+use crate::filter::{FilterPattern, FilterSubject, ServerFilter, WINDOW};
 
-/// The call that serves reads and subscriptions.
+/// The path of the call that serves reads and subscriptions.
 pub(crate) fn path() -> PathAndQuery {
     PathAndQuery::from_static("/event_store.client.streams.Streams/Read")
 }
 
-/// Anything that the server says to a subscriber. That it says something is enough.
+/// Any message that the server sends to a subscriber. Its fields are skipped.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(crate) struct Ring {}
+pub(crate) struct AnyMessage {}
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct Empty {}
@@ -135,14 +135,14 @@ enum UuidContent {
 }
 
 impl ReadReq {
-    /// Asks for whatever comes in one stream.
+    /// Subscribes to one stream, from its end on.
     pub(crate) fn stream(name: &str) -> Self {
         let stream = Some(StreamIdentifier { name: name.as_bytes().to_vec() });
         let options = StreamOptions { stream, from: Some(FromStream::End(Empty {})) };
         Self::new(Source::Stream(options), Filtered::No(Empty {}))
     }
 
-    /// Asks for whatever comes in all.
+    /// Subscribes to all streams, from the end on.
     pub(crate) fn all(filter: Option<&ServerFilter>) -> Self {
         let filter = filter.map_or(Filtered::No(Empty {}), |f| Filtered::By(filtered(f)));
         Self::new(Source::All(AllOptions { from: Some(FromAll::End(Empty {})) }), filter)
@@ -161,13 +161,15 @@ impl ReadReq {
 }
 
 fn filtered(filter: &ServerFilter) -> FilterOptions {
-    let expression = match &filter.by {
-        By::Prefix(prefix) => Expression { regex: String::new(), prefix: vec![prefix.clone()] },
-        By::Regex(regex) => Expression { regex: regex.clone(), prefix: Vec::new() },
+    let expression = match &filter.pattern {
+        FilterPattern::Prefix(prefix) => {
+            Expression { regex: String::new(), prefix: vec![prefix.clone()] }
+        }
+        FilterPattern::Regex(regex) => Expression { regex: regex.clone(), prefix: Vec::new() },
     };
-    let filter = match filter.on {
-        On::Stream => Subject::Stream(expression),
-        On::EventType => Subject::EventType(expression),
+    let filter = match filter.subject {
+        FilterSubject::StreamName => Subject::Stream(expression),
+        FilterSubject::EventType => Subject::EventType(expression),
     };
     FilterOptions {
         filter: Some(filter),
@@ -181,22 +183,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_the_server_says_rings() {
+    fn every_message_of_the_server_can_be_read() {
         // An event with an id, and a caught-up message.
-        for said in [&[0x0a, 0x04, 0x0a, 0x02, 0x10, 0x01][..], &[0x42, 0x00], &[]] {
-            assert_eq!(Ring::decode(said), Ok(Ring {}));
+        for message in [&[0x0a, 0x04, 0x0a, 0x02, 0x10, 0x01][..], &[0x42, 0x00], &[]] {
+            assert_eq!(AnyMessage::decode(message), Ok(AnyMessage {}));
         }
     }
 
     #[test]
-    fn a_request_has_the_numbers_of_the_protocol() {
+    fn a_request_has_the_field_numbers_of_the_protocol() {
         let bytes = ReadReq::stream("a").encode_to_vec();
-        let due = [
+        let expected = [
             0x0a, 0x11, // options
             0x0a, 0x07, 0x0a, 0x03, 0x1a, 0x01, b'a', 0x22, 0x00, // the stream, from its end
             0x32, 0x00, 0x42, 0x00, // a subscription, without a filter
-            0x4a, 0x02, 0x0a, 0x00, // ids in a structure
+            0x4a, 0x02, 0x0a, 0x00, // UUIDs as two numbers
         ];
-        assert_eq!(bytes, due);
+        assert_eq!(bytes, expected);
     }
 }

@@ -1,5 +1,5 @@
-//! The conformance suite on EventStoreDB: on a real server where one can be had, and on the gateway
-//! over the other stores, each case with a gateway of its own.
+//! The conformance suite on EventStoreDB: on a real server if there is one, and on the gateway over
+//! the other stores, with a gateway of its own for each case.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod common;
@@ -23,7 +23,7 @@ use common::{GatewayServer, Lossy};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-/// What is behind the gateway.
+/// The store behind the gateway.
 enum Backing {
     Memory,
     Sqlite(TempDir),
@@ -56,8 +56,8 @@ impl Backing {
     }
 }
 
-/// The gateway of one namespace.
-struct Place {
+/// The gateway of one namespace, and its store.
+struct GatewayPlace {
     server: GatewayServer,
     store: Arc<Lossy>,
 }
@@ -65,7 +65,7 @@ struct Place {
 struct OnGateway {
     name: &'static str,
     backing: Backing,
-    places: Mutex<HashMap<String, Place>>,
+    places: Mutex<HashMap<String, GatewayPlace>>,
 }
 
 impl OnGateway {
@@ -93,7 +93,7 @@ impl Harness for OnGateway {
             if !places.contains_key(namespace) {
                 let store = Lossy::new(self.backing.open(namespace).await?);
                 let server = GatewayServer::start(store.clone()).await?;
-                places.insert(namespace.to_owned(), Place { server, store });
+                places.insert(namespace.to_owned(), GatewayPlace { server, store });
             }
             places.get(namespace).ok_or("just inserted")?.server.url()
         };
@@ -112,9 +112,9 @@ impl Harness for OnGateway {
     fn cannot_inject(&self, fault: Fault) -> Option<String> {
         match fault {
             Fault::CutConnections | Fault::RestartServer | Fault::LoseNextAnswer => None,
-            Fault::CorruptEvent => Some("nothing goes past the server to its events".to_owned()),
+            Fault::CorruptEvent => Some("only the server can reach its events".to_owned()),
             Fault::NewerSchema => Some("the server has no schema of annals".to_owned()),
-            _ => Some("the harness does not know how".to_owned()),
+            _ => Some("the harness has no such fault".to_owned()),
         }
     }
 
@@ -134,13 +134,13 @@ impl Harness for OnGateway {
     }
 }
 
-/// A real server. Its namespaces are those of the store.
+/// A real server. Each namespace of the suite is a namespace of the store.
 struct OnServer {
     source: Result<Source, String>,
-    places: Mutex<HashMap<String, RealPlace>>,
+    places: Mutex<HashMap<String, ServerPlace>>,
 }
 
-struct RealPlace {
+struct ServerPlace {
     server: Arc<EventStoreDb>,
     proxy: Proxy,
 }
@@ -165,7 +165,7 @@ impl Harness for OnServer {
             eventstoredb::shared().await?
         };
         let proxy = Proxy::start(server.addr()).await?;
-        self.places.lock().await.insert(namespace.to_owned(), RealPlace { server, proxy });
+        self.places.lock().await.insert(namespace.to_owned(), ServerPlace { server, proxy });
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Harness for OnServer {
     }
 
     async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
-        // What is in the namespace stays on the server, where it disturbs nobody.
+        // The events stay on the server: no other case uses their namespace.
         let place = self.places.lock().await.remove(namespace);
         Ok(tokio::task::spawn_blocking(move || drop(place)).await?)
     }
@@ -190,16 +190,16 @@ impl Harness for OnServer {
         match fault {
             Fault::CutConnections => None,
             Fault::RestartServer if source.is_ours() => None,
-            Fault::RestartServer => Some(format!("{source} is not ours to restart")),
+            Fault::RestartServer => Some(format!("the tests did not start {source}")),
             Fault::LoseNextAnswer => Some("all calls share one connection".to_owned()),
             Fault::NewerSchema => Some("the server has no schema of annals".to_owned()),
-            _ => Some("nothing goes past the server to its events".to_owned()),
+            _ => Some("only the server can reach its events".to_owned()),
         }
     }
 
     async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), BoxError> {
         let places = self.places.lock().await;
-        let place = places.get(namespace).ok_or("the case was not prepared for harm")?;
+        let place = places.get(namespace).ok_or("the case did not declare its faults")?;
         match fault {
             Fault::CutConnections => place.proxy.cut().await,
             Fault::RestartServer => {

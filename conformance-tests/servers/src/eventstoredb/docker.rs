@@ -11,12 +11,12 @@ use testcontainers::{
 use crate::{BoxError, ports, watchdog::Watchdog};
 
 const IMAGE: &str = "kurrentplatform/kurrentdb";
-/// The same as in `docker-compose.yml` and in the workflow.
+/// `docker-compose.yml` and the workflow name the same tag.
 const TAG: &str = "26.1.1";
 const PORT: u16 = 2113;
 
-/// A container, which testcontainers removes when this is dropped, and a watchdog for the case that
-/// it is not.
+/// A container. testcontainers removes it when this value is dropped. If the process is killed
+/// before that, the watchdog removes it.
 pub(super) struct Docker {
     container: ContainerAsync<GenericImage>,
     _watchdog: Option<Watchdog>,
@@ -24,9 +24,9 @@ pub(super) struct Docker {
 
 impl Docker {
     pub(super) async fn start() -> Result<(Self, SocketAddr), BoxError> {
-        // Docker gives a container another port at every start if it may choose.
+        // Choose the port here: Docker would choose another one at every start.
         let port = ports::free()?;
-        // On its disk, not in memory: it has to survive being killed.
+        // No `--mem-db`: the events have to survive a kill of the server.
         let container = GenericImage::new(IMAGE, TAG)
             .with_wait_for(WaitFor::Nothing)
             .with_mapped_port(port, PORT.tcp())

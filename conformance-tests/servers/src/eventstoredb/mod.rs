@@ -1,4 +1,4 @@
-//! EventStoreDB, or KurrentDB: from `ANNALS_EVENTSTOREDB_URL`, or from Docker.
+//! EventStoreDB or KurrentDB: the server that `ANNALS_EVENTSTOREDB_URL` names, or one in Docker.
 
 mod docker;
 mod source;
@@ -16,9 +16,9 @@ pub use self::source::Source;
 use crate::{BoxError, ports, wait::until};
 
 /// How long a server may take to come up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_secs(120);
 
-/// A server that is running. One that was started here ends with this.
+/// A running server. Dropping this stops the server if the tests started it.
 pub struct EventStoreDb {
     url: String,
     addr: SocketAddr,
@@ -32,7 +32,7 @@ impl EventStoreDb {
         self.url.clone()
     }
 
-    /// [`url`](Self::url), by another address, such as that of a [`Proxy`](crate::Proxy).
+    /// The [`url`](Self::url) with another address, such as that of a [`Proxy`](crate::Proxy).
     #[must_use]
     pub fn url_at(&self, addr: SocketAddr) -> String {
         let (scheme, rest) = self.url.split_once("://").unwrap_or(("esdb", &self.url));
@@ -42,7 +42,7 @@ impl EventStoreDb {
         format!("{scheme}://{user}{at}{addr}?{query}")
     }
 
-    /// Where the server listens.
+    /// The address that the server listens at.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -51,20 +51,20 @@ impl EventStoreDb {
     /// Kills the server and starts it again.
     ///
     /// # Errors
-    /// When it was not started here, or does not come up.
+    /// If the tests did not start the server, or if it does not come up.
     pub async fn kill_and_restart(&self) -> Result<(), BoxError> {
-        let docker = self.docker.as_ref().ok_or("the server was not started here")?;
+        let docker = self.docker.as_ref().ok_or("the tests did not start the server")?;
         docker.kill().await?;
         docker.start_again().await?;
-        answers(self.addr).await
+        wait_for_answer(self.addr).await
     }
 }
 
 impl Source {
-    /// Starts a server, or finds the one that is running.
+    /// Starts a server, or finds the address of the one that is running.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// If the server does not come up.
     pub async fn start(&self) -> Result<EventStoreDb, BoxError> {
         let (url, addr, docker) = match self {
             Self::Given(url) => {
@@ -85,30 +85,31 @@ impl Source {
                 (format!("esdb://{addr}?tls=false"), addr, Some(docker))
             }
         };
-        answers(addr).await?;
+        wait_for_answer(addr).await?;
         Ok(EventStoreDb { url, addr, docker })
     }
 }
 
-/// Waits until the server talks HTTP/2, which it begins by itself. Docker's own proxy takes
-/// connections before it does.
-async fn answers(addr: SocketAddr) -> Result<(), BoxError> {
-    let talks = || async move {
+/// Waits until the server answers in HTTP/2. That it accepts a connection is not enough: Docker's
+/// proxy does so before the server is up.
+async fn wait_for_answer(addr: SocketAddr) -> Result<(), BoxError> {
+    let answers = || async move {
         let Ok(mut connection) = TcpStream::connect(addr).await else { return false };
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
         let written = connection.write_all(preface).await;
         let mut first = [0; 9];
         let read = tokio::time::timeout(Duration::from_secs(2), connection.read_exact(&mut first));
-        // The fourth byte is the type of the first frame: SETTINGS. A server with TLS closes.
+        // The fourth byte is the type of the first frame, which is SETTINGS (4). A server with TLS
+        // closes the connection instead.
         written.is_ok() && read.await.is_ok_and(|read| read.is_err() || first.get(3) == Some(&4))
     };
-    until(&format!("a server that answers at {addr}"), PATIENCE, talks).await
+    until(&format!("a server that answers at {addr}"), START_DEADLINE, answers).await
 }
 
-/// The server for all tests of this process that do it no harm.
+/// The server that all tests of this process share, except those that kill it.
 ///
 /// # Errors
-/// When there is no [`Source`], or it does not come up; the next call then tries again.
+/// If there is no [`Source`], or if the server does not come up. The next call tries again.
 pub async fn shared() -> Result<Arc<EventStoreDb>, BoxError> {
     static SHARED: OnceCell<Arc<EventStoreDb>> = OnceCell::const_new();
     let start = || async { Source::find()?.start().await.map(Arc::new) };

@@ -1,26 +1,27 @@
-//! Where a server can be had.
+//! Where tests get a server from.
 
 use std::{env, ffi::OsString, fmt, path::Path};
 
-/// The environment variable with the URL of a server that is running.
+/// The environment variable with the URL of a running server.
 pub(super) const URL: &str = "ANNALS_EVENTSTOREDB_URL";
 
-/// Where a server can be had.
+/// Where tests get a server from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// It is running, at this URL: `ANNALS_EVENTSTOREDB_URL`. Tests take namespaces of their own.
+    /// A running server, at the URL in `ANNALS_EVENTSTOREDB_URL`. Each test uses a namespace of its
+    /// own.
     Given(String),
-    /// A Docker engine, which pulls the image if it does not have it.
+    /// A Docker engine, which pulls the image unless it has it.
     Docker,
 }
 
 impl Source {
-    /// Finds one, without starting anything: `ANNALS_EVENTSTOREDB_URL` if it is set; Docker, if
-    /// there is an engine.
+    /// Finds a source without starting anything: `ANNALS_EVENTSTOREDB_URL` if it is set, or else a
+    /// Docker engine that answers.
     ///
     /// # Errors
-    /// Why there is none, in one sentence.
+    /// If there is neither, a sentence that says so.
     pub fn find() -> Result<Self, String> {
         if let Some(url) = env::var_os(URL).filter(|value: &OsString| !value.is_empty()) {
             let url = url.into_string().map_err(|_| format!("{URL} is not UTF-8"))?;
@@ -32,14 +33,14 @@ impl Source {
         Err(format!("there is no Docker on this machine, and no {URL}"))
     }
 
-    /// Whether its servers are started here, and so can be restarted.
+    /// True if the tests start the servers, and so may restart them.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         !matches!(self, Self::Given(_))
     }
 }
 
-/// A description for people, without the password that may stand in a URL.
+/// Leaves out the URL, which may contain a password.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

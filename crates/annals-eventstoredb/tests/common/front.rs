@@ -1,7 +1,7 @@
-//! What clients connect to: it acknowledges at once what it gets.
+//! A relay between clients and the server that acknowledges what it receives at once.
 //!
-//! The client leaves Nagle's algorithm on (kurrentdb 1.2 sets no `TCP_NODELAY`), so that the second
-//! part of each request waits until the first is acknowledged, for which Linux takes 40 ms.
+//! The client leaves Nagle's algorithm on (kurrentdb 1.2 does not set `TCP_NODELAY`): the second
+//! part of each request waits until the first is acknowledged, which Linux delays by 40 ms.
 
 use std::{io, net::SocketAddr};
 
@@ -37,7 +37,7 @@ async fn accept(listener: TcpListener, target: SocketAddr) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         connections.spawn(async move {
-            // An error is the end of a connection, and so of both.
+            // An error ends one connection, and with it the other.
             let _ = relay(client, target).await;
         });
         while connections.try_join_next().is_some() {}
@@ -59,7 +59,7 @@ async fn relay(client: TcpStream, target: SocketAddr) -> io::Result<()> {
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        // It holds for what comes next only.
+        // Linux forgets this option, so set it before every read.
         #[cfg(target_os = "linux")]
         from.as_ref().set_quickack(true)?;
         match from.read(&mut buffer).await? {

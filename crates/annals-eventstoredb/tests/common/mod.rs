@@ -1,4 +1,4 @@
-//! A gateway in this process behind a proxy, and a store that loses answers.
+//! A gateway in this process behind a proxy, and a store that loses the answer to an append.
 
 mod front;
 
@@ -54,15 +54,15 @@ impl GatewayServer {
         &self.proxy
     }
 
-    /// Takes the server away, without a word to its clients.
+    /// Stops the server without telling its clients.
     pub(crate) async fn kill(&mut self) {
         self.serving.abort();
         let _ = (&mut self.serving).await;
-        // Closes the connections that the server had too.
+        // Also close the connections that clients had.
         self.proxy.cut().await;
     }
 
-    /// Puts a server where one was killed.
+    /// Starts a server at the address of the one that was killed.
     pub(crate) async fn revive(&mut self, store: Arc<dyn Store>) -> Result<(), BoxError> {
         let listener = TcpListener::bind(self.addr).await?;
         self.serving = serve(store, listener, self.options.clone());
@@ -80,13 +80,14 @@ fn serve(
 }
 
 /// A store that, when told to, writes an append and then cuts the connections of a proxy, so that
-/// nobody learns of it.
+/// the client does not get the answer.
 #[derive(Debug)]
 pub(crate) struct Lossy {
     store: Arc<dyn Store>,
-    loses: Mutex<Option<Cut>>,
+    cut_after_append: Mutex<Option<Cut>>,
 }
 
+/// The proxy whose connections are to be cut.
 struct Cut(Arc<Proxy>);
 
 impl std::fmt::Debug for Cut {
@@ -97,11 +98,11 @@ impl std::fmt::Debug for Cut {
 
 impl Lossy {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, loses: Mutex::default() })
+        Arc::new(Self { store, cut_after_append: Mutex::default() })
     }
 
     pub(crate) fn lose_next_answer(&self, proxy: &Arc<Proxy>) {
-        *self.loses.lock().unwrap() = Some(Cut(proxy.clone()));
+        *self.cut_after_append.lock().unwrap() = Some(Cut(proxy.clone()));
     }
 }
 
@@ -114,7 +115,7 @@ impl EventStore for Lossy {
 
     async fn append(&self, append: Append) -> Result<Appended> {
         let appended = self.store.append(append).await?;
-        let cut = self.loses.lock().unwrap().take();
+        let cut = self.cut_after_append.lock().unwrap().take();
         if let Some(Cut(proxy)) = cut {
             proxy.cut().await;
         }

@@ -1,5 +1,5 @@
-//! Connections that are cut at random points, and servers that are restarted, while others write and
-//! read: nothing is lost, nothing is there twice, and every subscriber goes on.
+//! Connections are cut at random points and the server is restarted, while others write and read:
+//! no event is lost, none is there twice, and every subscriber goes on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::tools::{Server, event, id, within};
 const WRITERS: u64 = 4;
 const APPENDS: u64 = 60;
 
-/// The same event again, for as long as it takes.
+/// Appends events one by one, and repeats each append until it succeeds.
 async fn write(store: Arc<EventStoreDbStore>, stream: StreamId) {
     for version in 0..APPENDS {
         let event = event(version);
@@ -63,7 +63,7 @@ async fn nothing_is_lost_and_nothing_twice() {
         .map(|writer| tokio::spawn(write(store.clone(), id(&format!("order-{writer}")))));
     let writing = join_all(writers.collect::<Vec<_>>());
     tokio::pin!(writing);
-    // Until they are done, something happens every few milliseconds.
+    // Until the writers are done, a fault happens every few milliseconds.
     loop {
         let pause = Duration::from_micros(rng.u64(500..20_000));
         tokio::select! {

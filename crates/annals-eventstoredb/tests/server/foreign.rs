@@ -7,7 +7,7 @@ use crate::tools::{Server, id, kurrentdb};
 use kurrentdb::EventData;
 
 #[tokio::test]
-async fn whatever_they_are_they_are_read() {
+async fn events_of_other_applications_are_read_as_they_are() {
     let server = Server::start().await;
     let (store, bare) = (server.open(EventStoreDbOptions::default()).await, server.bare());
     let json = |event_type| EventData::json(event_type, &serde_json::json!({ "a": 1 })).unwrap();
@@ -28,8 +28,9 @@ async fn whatever_they_are_they_are_read() {
     assert_eq!(types, ["Plain", "Odd metadata", "Binary", "$>", " ", "Empty metadata"]);
     let kinds: Vec<_> = read.iter().map(|e| (e.data.kind(), e.metadata.kind())).collect();
     use ContentKind::{Binary, Json};
-    let due = [(Json, Binary), (Json, Binary), (Binary, Json), (Binary, Binary), (Json, Binary)];
-    assert_eq!(kinds[..5], due);
+    let expected =
+        [(Json, Binary), (Json, Binary), (Binary, Json), (Binary, Binary), (Json, Binary)];
+    assert_eq!(kinds[..5], expected);
     assert_eq!(*read[1].metadata.bytes(), &[0xff, 0][..]);
     assert!(read[5].metadata.is_empty());
 

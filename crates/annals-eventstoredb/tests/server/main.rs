@@ -1,6 +1,6 @@
-//! How the store does what it promises: a client that gave up is replaced, what may have been
-//! written is told from what was not, a node that is no leader is left, what other applications
-//! wrote is read. Each test has a gateway, or a scripted server, of its own in this process.
+//! What the conformance suite cannot provoke: a client that gives up and is replaced, answers that
+//! are lost, nodes that are not the leader, events that other applications wrote. Each test has a
+//! gateway, or a scripted server, of its own in this process.
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::result_large_err, clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]

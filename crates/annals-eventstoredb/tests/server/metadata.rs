@@ -1,4 +1,4 @@
-//! The metadata that the server keeps of a stream belongs to others too.
+//! A stream's metadata on the server, which other applications use, too.
 
 use annals_core::{EventStore, EventStoreExt, ExpectedVersion, StreamState};
 use annals_eventstoredb::EventStoreDbOptions;
@@ -29,9 +29,9 @@ async fn truncation_keeps_the_other_properties() {
     }
 }
 
-/// Deleted and truncated whole read alike, and are not the same.
+/// Streams without readable events: truncated, deleted, tombstoned, missing.
 #[tokio::test]
-async fn what_cannot_be_read_is_told_apart() {
+async fn states_of_streams_without_events_are_told_apart() {
     let server = Server::start().await;
     let store = server.open(EventStoreDbOptions::default()).await;
     for name in ["cut-1", "deleted-1", "closed-1"] {
@@ -54,7 +54,7 @@ async fn what_cannot_be_read_is_told_apart() {
 }
 
 #[tokio::test]
-async fn names_that_the_store_needs_are_refused() {
+async fn reserved_names_are_refused() {
     let server = Server::start().await;
     let store = server.open(EventStoreDbOptions::default()).await;
     for name in ["annals.snapshot.order-1", "annals.checkpoint.totals", "annals.lease.totals"] {

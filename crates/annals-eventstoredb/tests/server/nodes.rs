@@ -1,5 +1,5 @@
-//! Servers that answer as it is written here: nodes that are no leaders, subscriptions that end,
-//! events that annals would not have written.
+//! Scripted servers: nodes that are not the leader, subscriptions that end, events that annals
+//! would not have written.
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,7 @@ use tonic::{
 
 use crate::tools::{Server, event, id, next, within};
 
-/// The one stream that it has.
+/// The one stream that a scripted server has.
 const STREAM: &str = "order-1";
 
 #[derive(Clone, Default)]
@@ -47,7 +47,7 @@ struct Node(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// Where it sends those who append.
+    /// The leader that it names to clients who append.
     leader: Mutex<Option<SocketAddr>>,
     appends: AtomicUsize,
     subscriptions: AtomicUsize,
@@ -77,7 +77,7 @@ impl Node {
         Running { node: self, addr, serving: tokio::spawn(serving) }
     }
 
-    /// Writes an event, as it is told to.
+    /// Adds an event to the stream, after `change` has changed it.
     fn write(&self, change: impl FnOnce(&mut read_event::RecordedEvent)) {
         let mut events = self.0.events.lock().unwrap();
         let revision = events.len() as u64;
@@ -139,7 +139,7 @@ impl Streams for Node {
             CountOption::Count(count) => usize::try_from(count).unwrap(),
             CountOption::Subscription(_) => {
                 self.0.subscriptions.fetch_add(1, SeqCst);
-                // And that is all: it ends in good order.
+                // The subscription ends after this message, without an error.
                 let confirmed = SubscriptionConfirmation { subscription_id: "1".to_owned() };
                 let answers = [Content::Confirmation(confirmed)].map(said);
                 return Ok(Response::new(Box::pin(stream::iter(answers))));
@@ -165,7 +165,8 @@ impl Streams for Node {
     ) -> Result<Response<AppendResp>, Status> {
         self.0.appends.fetch_add(1, SeqCst);
         let leader = *self.0.leader.lock().unwrap();
-        let leader = leader.ok_or_else(|| Status::unimplemented("there is no script for this"))?;
+        let leader =
+            leader.ok_or_else(|| Status::unimplemented("the script has no answer to this"))?;
         let mut status = Status::not_found("Leader info available");
         let metadata = status.metadata_mut();
         metadata.insert("exception", "not-leader".parse().unwrap());
@@ -175,18 +176,18 @@ impl Streams for Node {
     }
 
     async fn delete(&self, _: Request<RemoveReq>) -> Result<Response<RemoveResp>, Status> {
-        Err(Status::unimplemented("there is no script for this"))
+        Err(Status::unimplemented("the script has no answer to this"))
     }
 
     async fn tombstone(&self, _: Request<RemoveReq>) -> Result<Response<RemoveResp>, Status> {
-        Err(Status::unimplemented("there is no script for this"))
+        Err(Status::unimplemented("the script has no answer to this"))
     }
 
     async fn batch_append(
         &self,
         _: Request<Streaming<BatchAppendReq>>,
     ) -> Result<Response<Answers<BatchAppendResp>>, Status> {
-        Err(Status::unimplemented("there is no script for this"))
+        Err(Status::unimplemented("the script has no answer to this"))
     }
 }
 
@@ -200,7 +201,7 @@ fn addr_of(server: &Server) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_node_that_is_no_leader_is_left() {
+async fn a_node_that_is_not_the_leader_is_left() {
     let leader = Server::start().await;
     let follower = Node::default().start().await;
     *follower.node.0.leader.lock().unwrap() = Some(addr_of(&leader));
@@ -213,9 +214,9 @@ async fn a_node_that_is_no_leader_is_left() {
     assert_eq!(leader.store.load_stream(&id("order-1")).await.unwrap().len(), 3);
 }
 
-/// The client gives up for good when the leader that it is told of cannot be reached.
+/// The client gives up for good if it cannot reach the leader that it is told of.
 #[tokio::test]
-async fn a_leader_that_is_gone_is_not_the_end() {
+async fn a_leader_that_is_gone_does_not_end_the_store() {
     let gone = Server::start().await;
     let follower = Node::default().start().await;
     *follower.node.0.leader.lock().unwrap() = Some(addr_of(&gone));
@@ -234,9 +235,9 @@ async fn a_leader_that_is_gone_is_not_the_end() {
     assert_eq!(elected.store.load_stream(&id("order-1")).await.unwrap().len(), 1);
 }
 
-/// On one thread: whoever keeps it to himself stops everything.
+/// On one thread, since a loop that never waits would then stop the whole test.
 #[tokio::test(flavor = "current_thread")]
-async fn a_subscription_that_the_server_ends_in_good_order_goes_on() {
+async fn a_subscription_goes_on_after_the_server_ends_it_without_an_error() {
     let node = Node::default().start().await;
     let store = node.open(EventStoreDbOptions::default()).await;
     let mut one = store.subscribe(Subscribe::to(id(STREAM))).await.unwrap();
@@ -255,7 +256,7 @@ async fn a_subscription_that_the_server_ends_in_good_order_goes_on() {
 }
 
 #[tokio::test]
-async fn what_has_no_name_here_is_left_out_of_all() {
+async fn events_with_names_that_annals_forbids_are_left_out_of_all() {
     let node = Node::default().start().await;
     let store = node.open(EventStoreDbOptions::default()).await;
     node.node.write(|_| {});

@@ -1,4 +1,4 @@
-//! Servers that are away, or do not answer.
+//! Servers that are stopped, or do not answer.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ fn impatient() -> EventStoreDbOptions {
 }
 
 #[tokio::test]
-async fn a_server_that_was_away_is_found_again() {
+async fn a_restarted_server_is_found_again() {
     let mut server = Server::start().await;
     let store = server.open(impatient()).await;
     store.append_to("order-1", ExpectedVersion::Any, [event(1)]).await.unwrap();
     server.gateway.kill().await;
-    // The client gives up for good somewhere among these.
+    // During these calls the client gives up for good.
     for _ in 0..3 {
         let lost = store.append_to("order-1", ExpectedVersion::Any, [event(2)]).await.unwrap_err();
         assert_eq!(lost.kind(), ErrorKind::Unavailable, "{lost:?}");
@@ -36,11 +36,11 @@ async fn a_server_that_was_away_is_found_again() {
 }
 
 #[tokio::test]
-async fn what_was_never_sent_is_not_said_to_be_unknown() {
+async fn the_outcome_of_an_append_that_was_never_sent_is_known() {
     let server = Server::start().await;
     let store = server.open(impatient()).await;
     store.append_to("order-1", ExpectedVersion::Any, [event(1)]).await.unwrap();
-    // No connection can be made any more, and those that were there are gone.
+    // Ends all connections, and no new one can be made.
     drop(server);
     within("a refused connection", async {
         loop {
@@ -56,7 +56,7 @@ async fn what_was_never_sent_is_not_said_to_be_unknown() {
 }
 
 #[tokio::test]
-async fn no_server_at_all_is_said_at_once() {
+async fn opening_fails_at_once_without_a_server() {
     let server = Server::start().await;
     let url = server.gateway.url();
     drop(server);
@@ -67,14 +67,14 @@ async fn no_server_at_all_is_said_at_once() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_unknown_where_the_server_may_not_recognise_a_retry() {
+async fn a_lost_answer_is_unknown_if_the_server_may_not_recognise_a_retry() {
     let server = Server::start().await;
     let store = server.open(EventStoreDbOptions::default()).await;
     server.store.lose_next_answer(server.gateway.proxy());
     let lost = store.append_to("order-1", ExpectedVersion::Any, [event(1)]).await.unwrap_err();
     assert!(lost.outcome_unknown() && lost.is_retryable(), "{lost:?}");
     assert_eq!(store.load_stream(&id("order-1")).await.unwrap().len(), 1);
-    // Where it does, it is asked again.
+    // The server recognises a retry under this expectation, so the store sends the append again.
     server.store.lose_next_answer(server.gateway.proxy());
     let two = [event(2), event(3)];
     let appended = store.append_to("order-1", ExpectedVersion::Exact(1.into()), two).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_lost_answer_is_unknown_where_the_server_may_not_recognise_a_retry() {
 }
 
 #[tokio::test]
-async fn a_server_that_swallows_a_request_holds_nobody_up() {
+async fn a_server_that_does_not_answer_is_given_up_after_the_deadline() {
     let server = Server::start().await;
     let options = impatient().with_deadline(Duration::from_millis(300));
     let store = server.open(options).await;
@@ -111,7 +111,7 @@ async fn a_subscription_waits_for_its_server() {
     for round in 0..3 {
         server.gateway.kill().await;
         let waiting = tokio::time::timeout(Duration::from_millis(50), live.next_event()).await;
-        assert!(waiting.is_err(), "an event of a server that is away, or an end: {waiting:?}");
+        assert!(waiting.is_err(), "an event from a stopped server, or an end: {waiting:?}");
         server.gateway.revive(server.store.clone()).await.unwrap();
         within("an append", async {
             while writer

@@ -1,4 +1,4 @@
-//! No text shows a password.
+//! No error and no `Debug` output shows a password.
 
 use std::sync::Arc;
 
@@ -30,9 +30,9 @@ async fn neither_values_nor_errors_show_a_password() {
     assert!(!format!("{error}{error:?}").contains("hunter2"), "{error:?}");
 }
 
-/// Signs of a URL in user and password, which the client by itself would send as they stand there.
+/// Special characters in user and password, which the client by itself would not decode.
 #[tokio::test]
-async fn credentials_come_to_the_server() {
+async fn credentials_are_decoded_before_they_are_sent() {
     let options = GatewayOptions::default().with_user("me@shop", "p@ss:w/rd");
     let server = GatewayServer::start_with(Arc::new(MemoryStore::new()), options).await.unwrap();
     let at = |user: &str| {

@@ -1,4 +1,4 @@
-//! Over TLS, which is what a URL says unless told otherwise.
+//! TLS, which a URL turns on unless it says `tls=false`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ async fn requests_and_wake_ups_are_encrypted_and_verified() {
     let serving = tokio::spawn(gateway.serve(listener, security, std::future::pending()));
     let open = async |parameters: String| {
         let url = format!("esdb://admin:secret@localhost:{port}?{parameters}");
-        // So rarely that nothing comes in time unless the server rings.
+        // Polls so rarely that an event comes in time only if the server wakes the subscriber.
         let options = EventStoreDbOptions::default()
             .with_poll_interval(Duration::from_secs(3600))
             .with_retry_for(Duration::from_millis(200));
@@ -39,7 +39,7 @@ async fn requests_and_wake_ups_are_encrypted_and_verified() {
         store.append_to("order-1", ExpectedVersion::Any, [event(number)]).await.unwrap();
         assert_eq!(next(&mut live).await, number);
     }
-    // Nobody who is known has signed its certificate.
+    // No authority that the system trusts has signed the server's certificate.
     assert!(open("tls=true".to_owned()).await.is_err());
     serving.abort();
 }

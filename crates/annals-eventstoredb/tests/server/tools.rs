@@ -1,4 +1,4 @@
-//! What many tests do.
+//! Helpers of the tests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use annals_memory::MemoryStore;
 use crate::common::{GatewayServer, Lossy};
 
 /// How long a test waits for something that has to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A gateway over a store in memory.
 pub(crate) struct Server {
@@ -29,7 +29,7 @@ impl Server {
         EventStoreDbStore::open(config.with_options(options)).await.unwrap()
     }
 
-    /// A client that knows nothing of annals.
+    /// The client by itself, as other applications use it.
     pub(crate) fn bare(&self) -> kurrentdb::Client {
         kurrentdb::Client::new(self.gateway.url().parse().unwrap()).unwrap()
     }
@@ -46,13 +46,13 @@ pub(crate) fn event(number: u64) -> NewEvent {
 }
 
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+    match tokio::time::timeout(DEADLINE, future).await {
         Ok(value) => value,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+        Err(_) => panic!("waited {DEADLINE:?} in vain for {what}"),
     }
 }
 
-/// The number that the next event of a subscription says.
+/// The number in the data of a subscription's next event.
 pub(crate) async fn next(live: &mut Subscription) -> u64 {
     within("an event", live.next_event()).await.unwrap().json().unwrap()
 }

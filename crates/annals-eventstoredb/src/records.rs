@@ -1,0 +1,304 @@
+//! Snapshots, checkpoints and leases. Each is a record in a metadata stream of its own, of which
+//! the server keeps only the last event. A deleted record is replaced by an empty one.
+//!
+//! The event's data is the snapshot's data. The event's metadata is one line of JSON, the
+//! [`Header`], followed by the snapshot's metadata. The event is not marked as JSON, since the
+//! server would then read its data as the properties of a stream.
+
+use std::sync::Arc;
+
+use annals_core::{
+    ContentKind, Error, LeaseName, LeaseRecord, Payload, Position, Result, Snapshot, StreamId,
+    SubscriberId, Version,
+};
+use bytes::Bytes;
+use kurrentdb::{EventData, StreamState as ExpectedState};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{error::corrupt, reader::read_last, server::Server};
+
+const SNAPSHOT: &str = "annals-snapshot";
+const CHECKPOINT: &str = "annals-checkpoint";
+const LEASE: &str = "annals-lease";
+
+/// All of a record but the bytes of a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Header {
+    /// The version of the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    /// True if the snapshot's data is JSON.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    json: bool,
+    /// True if the snapshot's metadata is JSON.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    json_metadata: bool,
+    /// The stream's version when it was tombstoned. The server does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    closed_at: Option<u64>,
+    /// The position of the subscriber.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    position: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<StoredLease>,
+}
+
+/// A [`LeaseRecord`] as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredLease {
+    revision: i64,
+    token: i64,
+    holder: Uuid,
+    /// The time to live in milliseconds.
+    ttl: i64,
+}
+
+struct Record {
+    header: Header,
+    data: Bytes,
+    metadata: Bytes,
+}
+
+impl Record {
+    fn read(event: kurrentdb::RecordedEvent) -> Result<Self> {
+        let all = event.custom_metadata;
+        let end = all.iter().position(|byte| *byte == b'\n').unwrap_or(all.len());
+        let header = serde_json::from_slice(all.get(..end).unwrap_or_default()).map_err(|e| {
+            corrupt("annals did not write the snapshot, checkpoint or lease that is stored there")
+                .with_source(e)
+        })?;
+        let metadata = all.slice((end + 1).min(all.len())..);
+        Ok(Self { header, data: event.data, metadata })
+    }
+
+    fn of_snapshot(snapshot: &Snapshot, closed_at: Option<u64>) -> Self {
+        let is_json = |payload: &Payload| payload.kind() == ContentKind::Json;
+        let header = Header {
+            version: Some(snapshot.version.get()),
+            json: is_json(&snapshot.data),
+            json_metadata: is_json(&snapshot.metadata),
+            closed_at,
+            ..Header::default()
+        };
+        let (data, metadata) = (&snapshot.data, &snapshot.metadata);
+        Self { header, data: data.bytes().clone(), metadata: metadata.bytes().clone() }
+    }
+
+    fn of(header: Header) -> Self {
+        Self { header, data: Bytes::new(), metadata: Bytes::new() }
+    }
+
+    fn snapshot(self) -> Option<Snapshot> {
+        let payload = |is_json, bytes| {
+            let kind = if is_json { ContentKind::Json } else { ContentKind::Binary };
+            Payload::from_stored(kind, bytes)
+        };
+        let Self { header, data, metadata } = self;
+        let snapshot = Snapshot::new(header.version?, payload(header.json, data));
+        Some(snapshot.with_metadata(payload(header.json_metadata, metadata)))
+    }
+
+    fn event(&self, event_type: &str) -> Result<EventData> {
+        let mut metadata = serde_json::to_vec(&self.header).map_err(|e| {
+            corrupt("the snapshot, checkpoint or lease cannot be written as JSON").with_source(e)
+        })?;
+        metadata.push(b'\n');
+        metadata.extend_from_slice(&self.metadata);
+        Ok(EventData::binary(event_type, self.data.clone()).metadata(metadata.into()))
+    }
+}
+
+/// The record under a name, and what a replacement of it has to expect of the stream.
+async fn load(server: &Arc<Server>, name: &str) -> Result<(ExpectedState, Option<Record>)> {
+    match read_last(server, name.to_owned()).await? {
+        Some(event) => {
+            let expected = ExpectedState::StreamRevision(event.revision);
+            Record::read(event).map(|record| (expected, Some(record)))
+        }
+        None => Ok((ExpectedState::NoStream, None)),
+    }
+}
+
+/// A decision on a record, with the answer to the caller.
+enum Change<T> {
+    Keep(T),
+    Replace(Box<Record>, T),
+}
+
+/// Loads a record, lets `decide` change it, and writes it. Begins again if another writer came
+/// first.
+async fn change<T>(
+    server: &Arc<Server>,
+    name: &str,
+    event_type: &str,
+    mut decide: impl FnMut(Option<Record>) -> Change<T>,
+) -> Result<T> {
+    let mut retries = server.connection.retries();
+    loop {
+        let (expected, before) = load(server, name).await?;
+        let (record, answer) = match decide(before) {
+            Change::Keep(answer) => return Ok(answer),
+            Change::Replace(record, answer) => (record, answer),
+        };
+        let event = record.event(event_type)?;
+        let failure = match server.append(name, expected, vec![event]).await {
+            Ok(_) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        // If the answer was lost, the next load shows whether the record was written.
+        if failure.is_failed_precondition() {
+            retries.pause_after_lost_race().await;
+        } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
+            return Err(failure.into_write_error());
+        }
+    }
+}
+
+pub(crate) async fn load_snapshot(
+    server: &Arc<Server>,
+    stream: &StreamId,
+) -> Result<Option<Snapshot>> {
+    let (_, record) = load(server, &server.names.snapshot(stream)).await?;
+    Ok(record.and_then(Record::snapshot))
+}
+
+pub(crate) async fn save_snapshot(
+    server: &Arc<Server>,
+    stream: &StreamId,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let name = server.names.snapshot(stream);
+    change(server, &name, SNAPSHOT, |record| {
+        let before = record.map_or(Header::default(), |record| record.header);
+        match before.version {
+            Some(version) if version > snapshot.version.get() => Change::Keep(()),
+            _ => Change::Replace(Box::new(Record::of_snapshot(snapshot, before.closed_at)), ()),
+        }
+    })
+    .await
+}
+
+/// Deletes the snapshot of a stream. `tombstoned_at` is the version at which the stream is about to
+/// be tombstoned, if it is; the record keeps it.
+pub(crate) async fn delete_snapshot(
+    server: &Arc<Server>,
+    stream: &StreamId,
+    tombstoned_at: Option<Version>,
+) -> Result<()> {
+    let name = server.names.snapshot(stream);
+    change(server, &name, SNAPSHOT, |record| {
+        let before = record.map_or(Header::default(), |record| record.header);
+        let closed_at = tombstoned_at.map(Version::get).or(before.closed_at);
+        let after = Header { closed_at, ..Header::default() };
+        if before == after {
+            Change::Keep(())
+        } else {
+            Change::Replace(Box::new(Record::of(after)), ())
+        }
+    })
+    .await
+}
+
+/// The version at which a stream was tombstoned: `NONE` if another application tombstoned it.
+pub(crate) async fn tombstoned_at(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
+    let (_, record) = load(server, &server.names.snapshot(stream)).await?;
+    Ok(record.and_then(|record| record.header.closed_at).map_or(Version::NONE, Version::new))
+}
+
+pub(crate) async fn load_checkpoint(
+    server: &Arc<Server>,
+    subscriber: &SubscriberId,
+) -> Result<Option<Position>> {
+    let (_, record) = load(server, &server.names.checkpoint(subscriber)).await?;
+    Ok(record.and_then(|record| record.header.position).map(Position::new))
+}
+
+pub(crate) async fn save_checkpoint(
+    server: &Arc<Server>,
+    subscriber: &SubscriberId,
+    position: Position,
+) -> Result<Position> {
+    let name = server.names.checkpoint(subscriber);
+    change(server, &name, CHECKPOINT, |record| {
+        match record.and_then(|record| record.header.position).map(Position::new) {
+            Some(stored) if stored >= position => Change::Keep(stored),
+            _ => Change::Replace(Box::new(checkpoint(Some(position))), position),
+        }
+    })
+    .await
+}
+
+pub(crate) async fn reset_checkpoint(
+    server: &Arc<Server>,
+    subscriber: &SubscriberId,
+    position: Option<Position>,
+) -> Result<()> {
+    let name = server.names.checkpoint(subscriber);
+    change(server, &name, CHECKPOINT, |record| {
+        if record.and_then(|record| record.header.position).map(Position::new) == position {
+            Change::Keep(())
+        } else {
+            Change::Replace(Box::new(checkpoint(position)), ())
+        }
+    })
+    .await
+}
+
+fn checkpoint(position: Option<Position>) -> Record {
+    Record::of(Header { position: position.map(Position::get), ..Header::default() })
+}
+
+pub(crate) async fn load_lease(
+    server: &Arc<Server>,
+    name: &LeaseName,
+) -> Result<Option<LeaseRecord>> {
+    let (_, record) = load(server, &server.names.lease(name)).await?;
+    let lease = record.and_then(|record| record.header.lease);
+    Ok(lease.map(|StoredLease { revision, token, holder, ttl }| {
+        LeaseRecord::from_stored([revision, token, ttl], holder)
+    }))
+}
+
+pub(crate) async fn swap_lease(
+    server: &Arc<Server>,
+    name: &LeaseName,
+    record: &LeaseRecord,
+) -> Result<bool> {
+    let name = server.names.lease(name);
+    let [revision, token, ttl] = record.to_stored();
+    let lease = StoredLease { revision, token, holder: record.holder, ttl };
+    let record = Record::of(Header { lease: Some(lease), ..Header::default() });
+    // Every try has the same id, which shows whether a try whose answer was lost has written.
+    let id = Uuid::now_v7();
+    let mut retries = server.connection.retries();
+    // True if an earlier try may have written the record.
+    let mut unknown = false;
+    let mark = |error: Error, unknown| if unknown { error.with_outcome_unknown() } else { error };
+    loop {
+        let last = read_last(server, name.clone()).await;
+        let (expected, before) = match last.map_err(|e| mark(e, unknown))? {
+            Some(event) if event.id == id => return Ok(true),
+            Some(event) => {
+                let expected = ExpectedState::StreamRevision(event.revision);
+                let lease = Record::read(event).map_err(|e| mark(e, unknown))?.header.lease;
+                (expected, lease.map_or(0, |lease| lease.revision))
+            }
+            None => (ExpectedState::NoStream, 0),
+        };
+        if before.checked_add(1) != Some(revision) {
+            return Ok(false);
+        }
+        let event = record.event(LEASE)?.id(id);
+        let failure = match server.append(&name, expected, vec![event]).await {
+            Ok(_) => return Ok(true),
+            Err(failure) => failure,
+        };
+        unknown |= failure.may_have_written();
+        if failure.is_failed_precondition() {
+            retries.pause_after_lost_race().await;
+        } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
+            return Err(mark(failure.into_error(), unknown));
+        }
+    }
+}
