@@ -21,8 +21,8 @@ pub(crate) fn required<T>(options: Option<T>) -> Result<T, Status> {
     options.ok_or_else(|| Status::invalid_argument("the options are missing"))
 }
 
-/// The group that the options of a call name. The protocol has the same choice between a stream and
-/// `$all` in a type of its own for each call.
+/// The group that the options of a call name. In the protocol, each call has its own type for the
+/// choice between a stream and `$all`.
 macro_rules! group_named_by {
     ($($call:ident),+) => {$(
         impl TryFrom<$call::Options> for GroupName {

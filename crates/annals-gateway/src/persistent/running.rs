@@ -1,4 +1,4 @@
-//! The groups that have a task, since somebody used them.
+//! The groups whose tasks run: those that were used since the gateway started.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,5 @@
-//! The subscription to what a group reads. After an error it is opened again, where it ended.
+//! The subscription to a group's source. After an error, it is opened again after the last event
+//! read.
 
 use std::{sync::Arc, time::Duration};
 

@@ -56,7 +56,7 @@ impl ReadRequest {
         }
     }
 
-    /// The filter that the store applies by what is read: the category, if it is one.
+    /// The filter by category, which the store applies. It matches everything if `$all` is read.
     pub(super) fn category_filter(&self) -> Filter {
         match &self.stream {
             WireStream::Category(category) => Filter::default().with_category(category.clone()),

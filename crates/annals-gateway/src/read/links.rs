@@ -28,8 +28,8 @@ impl ReadRequest {
     }
 }
 
-/// The event that a link with the data `link` leads to, and its stream. `None` if there is no such
-/// event, or `link` names none.
+/// The event that a link with the data `link` leads to, and the event's stream. `None` if that
+/// event does not exist, or if `link` does not name an event.
 pub(crate) async fn linked_event(
     store: &dyn Store,
     link: &[u8],
