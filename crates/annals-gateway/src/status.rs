@@ -11,7 +11,8 @@ use crate::names::to_wire;
 
 /// The revision of the event at `version`. Version 0, before the first event, is -1.
 pub(crate) fn revision(version: Version) -> i64 {
-    version.to_i64() - 1
+    let revision = version.get().checked_sub(1);
+    revision.map_or(-1, |revision| i64::try_from(revision).unwrap_or(i64::MAX))
 }
 
 /// The number that EventStoreDB writes for an expected version.

@@ -13,11 +13,7 @@ use super::{
 };
 use crate::proto::{
     shared::Uuid as WireUuid,
-    streams::{
-        BatchAppendReq, BatchAppendResp, WriteOptions,
-        batch_append_resp::{Expected as Echo, Result as Answer},
-        write_options::Expected,
-    },
+    streams::{BatchAppendReq, BatchAppendResp, WriteOptions, batch_append_resp::Result as Answer},
 };
 
 /// How many appends of one call run at the same time.
@@ -156,16 +152,12 @@ async fn execute(store: &dyn Store, complete: CompleteAppend) -> BatchAppendResp
         Err(status) => Err(batch_error::refused(&status)),
         Ok(append) => write(store, append).await.map_err(|error| batch_error::store_error(&error)),
     };
-    let expected = options.expected.map(|expected| match expected {
-        Expected::Revision(revision) => Echo::StreamPosition(revision),
-        Expected::NoStream(empty) => Echo::NoStream(empty),
-        Expected::Any(empty) => Echo::Any(empty),
-        Expected::StreamExists(empty) => Echo::StreamExists(empty),
-    });
     BatchAppendResp {
         correlation_id,
         stream_identifier: options.stream_identifier,
-        expected,
+        // EventStoreDB leaves out the expectation, too. The .NET client fails to read one that is
+        // greater than `i64::MAX`.
+        expected: None,
         result: Some(match result {
             Ok(outcome) => Answer::Success(outcome.success()),
             Err(error) => Answer::Error(error),

@@ -1,6 +1,6 @@
 //! The call `Append`: one append.
 
-use annals_core::{Append, ExpectedVersion, Store};
+use annals_core::{Append, Store};
 use tonic::{Status, Streaming};
 
 use super::write::{LimitedEvents, write, write_target};
@@ -15,9 +15,10 @@ use crate::{
                 Result as Answer, WrongExpectedVersion,
                 wrong_expected_version::{
                     CurrentRevisionOption as Current, CurrentRevisionOption2060 as OldCurrent,
-                    ExpectedRevisionOption as Expected, ExpectedRevisionOption2060 as OldExpected,
+                    ExpectedRevisionOption as Echo, ExpectedRevisionOption2060 as OldEcho,
                 },
             },
+            write_options::Expected,
         },
     },
     status::{revision, status},
@@ -49,7 +50,7 @@ pub(crate) async fn append(
         Err(error) => match error.conflict() {
             Some(conflict) => {
                 let actual = revision(conflict.actual);
-                Answer::WrongExpectedVersion(wrong_version(conflict.expected, actual))
+                Answer::WrongExpectedVersion(wrong_version(options.expected, actual))
             }
             None => return Err(status(&error)),
         },
@@ -57,36 +58,33 @@ pub(crate) async fn append(
     Ok(AppendResp { result: Some(result) })
 }
 
-/// Both versions stand in two fields: clients of 20.6.0 read the old ones.
-fn wrong_version(expected: ExpectedVersion, actual: i64) -> WrongExpectedVersion {
+/// The error has both revisions twice, for clients of 20.6.0 and for newer ones. It repeats the
+/// expectation as the client sent it, also a revision that means `NoStream`.
+fn wrong_version(expected: Option<Expected>, actual: i64) -> WrongExpectedVersion {
     let (current, old_current) = match u64::try_from(actual) {
         Ok(revision) => {
             (Current::CurrentRevision(revision), OldCurrent::CurrentRevision2060(revision))
         }
         Err(_) => (Current::CurrentNoStream(Empty {}), OldCurrent::NoStream2060(Empty {})),
     };
-    let (expected, old_expected) = match expected {
-        ExpectedVersion::Any => {
-            (Expected::ExpectedAny(Empty {}), Some(OldExpected::Any2060(Empty {})))
+    let echo = expected.map(|expected| match expected {
+        Expected::Any(empty) => (Echo::ExpectedAny(empty), OldEcho::Any2060(empty)),
+        Expected::StreamExists(empty) => {
+            (Echo::ExpectedStreamExists(empty), OldEcho::StreamExists2060(empty))
         }
-        ExpectedVersion::StreamExists => (
-            Expected::ExpectedStreamExists(Empty {}),
-            Some(OldExpected::StreamExists2060(Empty {})),
-        ),
-        // The old field has no value for this.
-        ExpectedVersion::NoStream => (Expected::ExpectedNoStream(Empty {}), None),
-        ExpectedVersion::Exact(version) => {
-            let revision = version.minus(1).get();
-            (
-                Expected::ExpectedRevision(revision),
-                Some(OldExpected::ExpectedRevision2060(revision)),
-            )
+        // The old field has no value of its own for this.
+        Expected::NoStream(empty) => {
+            (Echo::ExpectedNoStream(empty), OldEcho::ExpectedRevision2060(u64::MAX))
         }
-    };
+        Expected::Revision(revision) => {
+            (Echo::ExpectedRevision(revision), OldEcho::ExpectedRevision2060(revision))
+        }
+    });
+    let (echo, old_echo) = echo.unzip();
     WrongExpectedVersion {
         current_revision_option_20_6_0: Some(old_current),
-        expected_revision_option_20_6_0: old_expected,
+        expected_revision_option_20_6_0: old_echo,
         current_revision_option: Some(current),
-        expected_revision_option: Some(expected),
+        expected_revision_option: echo,
     }
 }

@@ -52,12 +52,20 @@ impl LimitedEvents {
     }
 }
 
+/// The greatest revision. Clients read revisions as signed numbers.
+const MAX_REVISION: u64 = i64::MAX as u64;
+
 /// The stream that a client wants to change, and the version that it expects.
 pub(crate) fn write_target(options: &WriteOptions) -> Result<(StreamId, ExpectedVersion), Status> {
     let expected = match options.expected {
-        Some(Expected::Revision(revision)) => {
-            ExpectedVersion::Exact(revision.saturating_add(1).into())
+        // The .NET client sends `StreamRevision.None`, which is -1, as an unsigned number.
+        Some(Expected::Revision(u64::MAX)) => ExpectedVersion::NoStream,
+        Some(Expected::Revision(revision)) if revision > MAX_REVISION => {
+            let message =
+                format!("the expected revision {revision} is greater than {MAX_REVISION}");
+            return Err(Status::invalid_argument(message));
         }
+        Some(Expected::Revision(revision)) => ExpectedVersion::Exact((revision + 1).into()),
         Some(Expected::NoStream(_)) => ExpectedVersion::NoStream,
         Some(Expected::Any(_)) => ExpectedVersion::Any,
         Some(Expected::StreamExists(_)) => ExpectedVersion::StreamExists,

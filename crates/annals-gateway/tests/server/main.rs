@@ -10,3 +10,4 @@ mod limits;
 mod security;
 mod shutdown;
 mod streams;
+mod wire;

@@ -1,0 +1,126 @@
+//! What the gateway sends, message by message, where the Rust client does not show it.
+
+use annals_core::EventStoreExt;
+use annals_gateway::proto::{
+    shared::{self, StreamIdentifier},
+    streams::{
+        AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ProposedMessage, RemoveReq,
+        RemoveResp, WriteOptions, append_req,
+        append_resp::{
+            Result as Answer,
+            wrong_expected_version::{ExpectedRevisionOption, ExpectedRevisionOption2060},
+        },
+        batch_append_resp,
+        write_options::Expected,
+    },
+};
+use tonic::{
+    Request, Status, client::Grpc, codec::ProstCodec, codegen::http::uri::PathAndQuery,
+    transport::Channel,
+};
+use uuid::Uuid;
+
+use crate::common::{Served, soon};
+
+/// A client that sends any message of the service `Streams`.
+struct Wire(Grpc<Channel>);
+
+macro_rules! path {
+    ($call:literal) => {
+        PathAndQuery::from_static(concat!("/event_store.client.streams.Streams/", $call))
+    };
+}
+
+impl Wire {
+    async fn connect(served: &Served) -> Self {
+        let channel = Channel::from_shared(format!("http://{}", served.address)).unwrap();
+        Self(Grpc::new(channel.connect().await.unwrap()))
+    }
+
+    async fn append(&mut self, options: WriteOptions) -> Result<Answer, Status> {
+        let messages =
+            [append_req::Content::Options(options), append_req::Content::ProposedMessage(event())];
+        let messages = messages.map(|content| AppendReq { content: Some(content) });
+        let request = Request::new(futures::stream::iter(messages));
+        self.0.ready().await.unwrap();
+        let codec = ProstCodec::<AppendReq, AppendResp>::default();
+        let answer = self.0.client_streaming(request, path!("Append"), codec).await?;
+        Ok(answer.into_inner().result.unwrap())
+    }
+
+    async fn batch_append(&mut self, options: WriteOptions) -> BatchAppendResp {
+        let message = BatchAppendReq {
+            options: Some(options),
+            proposed_messages: vec![event()],
+            is_final: true,
+            ..BatchAppendReq::default()
+        };
+        let request = Request::new(futures::stream::iter([message]));
+        self.0.ready().await.unwrap();
+        let codec = ProstCodec::<BatchAppendReq, BatchAppendResp>::default();
+        let answers = self.0.streaming(request, path!("BatchAppend"), codec).await.unwrap();
+        soon("an answer", answers.into_inner().message()).await.unwrap().unwrap()
+    }
+
+    async fn delete(&mut self, options: WriteOptions) -> Result<RemoveResp, Status> {
+        let request = Request::new(RemoveReq { options: Some(options) });
+        self.0.ready().await.unwrap();
+        let codec = ProstCodec::<RemoveReq, RemoveResp>::default();
+        self.0.unary(request, path!("Delete"), codec).await.map(|answer| answer.into_inner())
+    }
+}
+
+fn event() -> ProposedMessage {
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let metadata = [header("type", "Counted"), header("content-type", "application/json")];
+    let id = shared::uuid::Value::String(Uuid::now_v7().to_string());
+    ProposedMessage {
+        id: Some(shared::Uuid { value: Some(id) }),
+        metadata: metadata.into(),
+        data: "1".into(),
+        ..ProposedMessage::default()
+    }
+}
+
+fn expecting(stream: &str, expected: Expected) -> WriteOptions {
+    let stream_identifier = Some(StreamIdentifier { stream_name: stream.to_owned().into() });
+    WriteOptions { stream_identifier, expected: Some(expected) }
+}
+
+/// The .NET client sends -1, which means that there is no stream, as the greatest unsigned number.
+#[tokio::test]
+async fn the_greatest_revision_means_no_stream() {
+    let served = Served::new().await;
+    let mut wire = Wire::connect(&served).await;
+    let none = |stream: &str| expecting(stream, Expected::Revision(u64::MAX));
+    assert!(matches!(wire.append(none("order-1")).await.unwrap(), Answer::Success(_)));
+    let Answer::WrongExpectedVersion(wrong) = wire.append(none("order-1")).await.unwrap() else {
+        panic!("a second first append succeeded")
+    };
+    let echo = ExpectedRevisionOption::ExpectedRevision(u64::MAX);
+    assert_eq!(wrong.expected_revision_option, Some(echo));
+    let echo = ExpectedRevisionOption2060::ExpectedRevision2060(u64::MAX);
+    assert_eq!(wrong.expected_revision_option_20_6_0, Some(echo));
+
+    let answer = wire.batch_append(none("order-2")).await;
+    assert!(matches!(answer.result, Some(batch_append_resp::Result::Success(_))), "{answer:?}");
+    assert_eq!(answer.expected, None);
+    let answer = wire.batch_append(none("order-2")).await;
+    let Some(batch_append_resp::Result::Error(error)) = answer.result else {
+        panic!("a second first append succeeded")
+    };
+    assert!(error.details.unwrap().type_url.ends_with("WrongExpectedVersion"));
+    assert_eq!(answer.expected, None);
+
+    let refused = wire.delete(none("order-1")).await.unwrap_err();
+    assert_eq!(refused.metadata().get("expected-version").unwrap(), "-1");
+    let odd = |revision| expecting("order-1", Expected::Revision(revision));
+    let refused = wire.append(odd(u64::MAX - 1)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    let refused = wire.delete(odd(i64::MAX as u64)).await.unwrap_err();
+    let expected = refused.metadata().get("expected-version").unwrap();
+    assert_eq!(expected, "9223372036854775807");
+    let written = served.store.load_stream(&"order-1".try_into().unwrap()).await.unwrap();
+    assert_eq!(written.len(), 1);
+    served.stop().await;
+}
