@@ -100,6 +100,7 @@ async fn subscribe(
         from,
         filter: group.filter.as_ref().map(|filter| filter.compile()).transpose()?,
         resolve_links: group.settings.resolve_links,
+        with_bounds: false,
     };
     request.subscribe().await
 }

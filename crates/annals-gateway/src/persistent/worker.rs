@@ -100,7 +100,7 @@ impl Worker {
                 self.waiting.push(Message { number, event, retries: 0 });
             }
             ReadItem::Checkpoint(position) => self.progress.pass(position),
-            ReadItem::CaughtUp(_) | ReadItem::NotFound => {}
+            _ => {}
         }
     }
 

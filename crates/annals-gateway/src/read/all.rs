@@ -27,24 +27,52 @@ impl ReadRequest {
                 (ReadFrom::At(position), true) => Some(options.before(self.before(position))),
                 (ReadFrom::End, false) | (ReadFrom::Start, true) => None,
             };
-            let (mut left, mut any) = (count, false);
+            let (mut left, mut newest) = (count, None);
+            let mut at_end = backwards && self.from == ReadFrom::End;
             if let Some(options) = options.filter(|_| count > 0) {
                 let mut events = self.store.read_all(options);
                 while left > 0 {
                     let event = events.try_next().await.map_err(|e| status(&e))?;
-                    let Some(event) = event else { break };
-                    any = true;
+                    let Some(event) = event else {
+                        at_end |= !backwards;
+                        break;
+                    };
+                    newest = newest.max(Some(event.position.get()));
                     if let Some(event) = self.matching(&event).await? {
                         left -= 1;
                         yield ReadItem::Event(event);
                     }
                 }
             }
-            let is_category = matches!(self.stream, WireStream::Category(_));
-            if !any && is_category && self.from == ReadFrom::Start {
-                yield ReadItem::NotFound;
+            if let WireStream::Category(_) = self.stream {
+                if newest.is_none() {
+                    match self.last_in_category().await? {
+                        Some(last) => {
+                            for bound in self.bounds_without_events(last + 1, backwards, count) {
+                                yield bound;
+                            }
+                        }
+                        None => yield ReadItem::NotFound,
+                    }
+                } else if self.with_bounds {
+                    // The last event was read if the read reached the end, or began there.
+                    let last = match newest.filter(|_| at_end) {
+                        Some(newest) => Some(newest),
+                        None => self.last_in_category().await?,
+                    };
+                    if let Some(last) = last {
+                        yield ReadItem::LastRevision(last);
+                    }
+                }
             }
         })
+    }
+
+    /// The revision of the category's last event, which is the event's position.
+    async fn last_in_category(&self) -> Result<Option<u64>, Status> {
+        let options = ReadAll::default().with_filter(self.category_filter()).backwards();
+        let last = self.store.read_all(options.with_limit(1)).try_next().await;
+        Ok(last.map_err(|e| status(&e))?.map(|event| event.position.get()))
     }
 
     /// The position before which a backwards read begins. A backwards read of a stream includes the

@@ -68,8 +68,9 @@ impl ReadCall {
             }
         };
         let resolve_links = options.resolve_links;
+        let with_bounds = options.control_option.is_some_and(|control| control.compatibility >= 1);
         Ok(Self {
-            request: ReadRequest { store, stream, from, filter, resolve_links },
+            request: ReadRequest { store, stream, from, filter, resolve_links, with_bounds },
             backwards,
             count,
             ids: IdFormat::requested(options.uuid_option),
@@ -83,12 +84,8 @@ impl ReadCall {
             let items = request.subscribe().await?;
             return Ok(Box::pin(open_call.hold_until_stopped(subscription(items, stream, ids))));
         };
-        let answers = read(request, backwards, count).map(move |item| {
-            Ok(answer(match item? {
-                ReadItem::Event(event) => Content::Event(read_event(event, ids, None)),
-                _ => not_found(&stream),
-            }))
-        });
+        let answers = read(request, backwards, count);
+        let answers = answers.map(move |item| Ok(answer(item?, &stream, ids)));
         Ok(Box::pin(open_call.hold(answers)))
     }
 }
@@ -110,20 +107,31 @@ fn subscription(
 ) -> impl Stream<Item = Result<ReadResp, Status>> + Send {
     try_stream! {
         let subscription_id = Uuid::now_v7().to_string();
-        yield answer(Content::Confirmation(SubscriptionConfirmation { subscription_id }));
+        let confirmation = Content::Confirmation(SubscriptionConfirmation { subscription_id });
+        yield ReadResp { content: Some(confirmation) };
         while let Some(item) = items.next().await {
-            yield answer(match item? {
-                ReadItem::Event(event) => Content::Event(read_event(event, ids, None)),
-                ReadItem::Checkpoint(position) => Content::Checkpoint(Checkpoint {
-                    commit_position: position,
-                    prepare_position: position,
-                    timestamp: Some(now()),
-                }),
-                ReadItem::CaughtUp(last) => Content::CaughtUp(caught_up(&stream, last)),
-                ReadItem::NotFound => not_found(&stream),
-            });
+            yield answer(item?, &stream, ids);
         }
     }
+}
+
+fn answer(item: ReadItem, stream: &WireStream, ids: IdFormat) -> ReadResp {
+    let content = match item {
+        ReadItem::Event(event) => Content::Event(read_event(event, ids, None)),
+        ReadItem::NotFound => {
+            let stream_identifier = Some(identifier(&stream.name()));
+            Content::StreamNotFound(StreamNotFound { stream_identifier })
+        }
+        ReadItem::FirstRevision(revision) => Content::FirstStreamPosition(revision),
+        ReadItem::LastRevision(revision) => Content::LastStreamPosition(revision),
+        ReadItem::Checkpoint(position) => Content::Checkpoint(Checkpoint {
+            commit_position: position,
+            prepare_position: position,
+            timestamp: Some(now()),
+        }),
+        ReadItem::CaughtUp(last) => Content::CaughtUp(caught_up(stream, last)),
+    };
+    ReadResp { content: Some(content) }
 }
 
 /// `last` is the last revision or position that the subscription saw.
@@ -134,12 +142,4 @@ fn caught_up(stream: &WireStream, last: Option<u64>) -> CaughtUp {
         _ => stream_revision = last.and_then(|revision| i64::try_from(revision).ok()),
     }
     CaughtUp { timestamp: Some(now()), stream_revision, position }
-}
-
-fn not_found(stream: &WireStream) -> Content {
-    Content::StreamNotFound(StreamNotFound { stream_identifier: Some(identifier(&stream.name())) })
-}
-
-fn answer(content: Content) -> ReadResp {
-    ReadResp { content: Some(content) }
 }

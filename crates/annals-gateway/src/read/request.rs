@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{Store, StreamId, StreamState};
+use annals_core::{Store, StreamId, StreamInfo};
 use futures::stream::BoxStream;
 use tonic::Status;
 
@@ -51,6 +51,8 @@ pub(crate) struct ReadRequest {
     pub(crate) from: ReadFrom,
     pub(crate) filter: Option<Arc<EventFilter>>,
     pub(crate) resolve_links: bool,
+    /// True if the client accepts `FirstRevision` and `LastRevision` in a read.
+    pub(crate) with_bounds: bool,
 }
 
 /// One result of a read or a subscription.
@@ -60,6 +62,10 @@ pub(crate) enum ReadItem {
     Event(ResolvedEvent),
     /// The stream does not exist.
     NotFound,
+    /// No event before this revision can be read.
+    FirstRevision(u64),
+    /// The last revision of the stream, also if the read ends before it.
+    LastRevision(u64),
     /// A subscription has looked at every event up to this position.
     Checkpoint(u64),
     /// A subscription has delivered every event that was there. With the last revision or position
@@ -70,7 +76,7 @@ pub(crate) enum ReadItem {
 pub(crate) type ReadItems = BoxStream<'static, Result<ReadItem, Status>>;
 
 impl ReadRequest {
-    pub(super) async fn state_of(&self, stream: &StreamId) -> Result<StreamState, Status> {
-        Ok(self.store.stream_info(stream).await.map_err(|e| status(&e))?.state)
+    pub(super) async fn info(&self, stream: &StreamId) -> Result<StreamInfo, Status> {
+        self.store.stream_info(stream).await.map_err(|e| status(&e))
     }
 }

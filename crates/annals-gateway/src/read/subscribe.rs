@@ -17,7 +17,7 @@ impl ReadRequest {
     pub(crate) async fn subscribe(self) -> Result<ReadItems, Status> {
         match &self.stream {
             WireStream::Stream(stream) => {
-                if self.state_of(stream).await? == StreamState::Tombstoned {
+                if self.info(stream).await?.state == StreamState::Tombstoned {
                     return Err(stream_deleted(to_wire(stream.as_str())));
                 }
                 let hidden = HiddenEvents::of(&*self.store, stream).await?;

@@ -1,26 +1,34 @@
 //! What the gateway sends, message by message, where the Rust client does not show it.
 
-use annals_core::EventStoreExt;
+use annals_core::{EventStoreExt, StreamId};
 use annals_gateway::proto::{
-    shared::{self, StreamIdentifier},
+    shared::{
+        self, Empty, StreamIdentifier, StreamOptions, stream_options::RevisionOption as Place,
+    },
     streams::{
-        AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ProposedMessage, RemoveReq,
-        RemoveResp, WriteOptions, append_req,
+        AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ProposedMessage, ReadReq, ReadResp,
+        RemoveReq, RemoveResp, WriteOptions, append_req,
         append_resp::{
             Result as Answer,
             wrong_expected_version::{ExpectedRevisionOption, ExpectedRevisionOption2060},
         },
         batch_append_resp,
+        read_req::{
+            self,
+            options::{CountOption, StreamOption},
+        },
+        read_resp::Content,
         write_options::Expected,
     },
 };
+use futures::TryStreamExt as _;
 use tonic::{
     Request, Status, client::Grpc, codec::ProstCodec, codegen::http::uri::PathAndQuery,
     transport::Channel,
 };
 use uuid::Uuid;
 
-use crate::common::{Served, soon};
+use crate::common::{Served, fill, soon};
 
 /// A client that sends any message of the service `Streams`.
 struct Wire(Grpc<Channel>);
@@ -38,8 +46,16 @@ impl Wire {
     }
 
     async fn append(&mut self, options: WriteOptions) -> Result<Answer, Status> {
+        self.append_event(options, event()).await
+    }
+
+    async fn append_event(
+        &mut self,
+        options: WriteOptions,
+        event: ProposedMessage,
+    ) -> Result<Answer, Status> {
         let messages =
-            [append_req::Content::Options(options), append_req::Content::ProposedMessage(event())];
+            [append_req::Content::Options(options), append_req::Content::ProposedMessage(event)];
         let messages = messages.map(|content| AppendReq { content: Some(content) });
         let request = Request::new(futures::stream::iter(messages));
         self.0.ready().await.unwrap();
@@ -60,6 +76,40 @@ impl Wire {
         let codec = ProstCodec::<BatchAppendReq, BatchAppendResp>::default();
         let answers = self.0.streaming(request, path!("BatchAppend"), codec).await.unwrap();
         soon("an answer", answers.into_inner().message()).await.unwrap().unwrap()
+    }
+
+    /// Reads as the .NET client does, and returns a word for each message.
+    async fn read(
+        &mut self,
+        stream: &str,
+        from: Place,
+        backwards: bool,
+        count: u64,
+    ) -> Vec<String> {
+        let stream_identifier = Some(StreamIdentifier { stream_name: stream.to_owned().into() });
+        let stream = StreamOptions { stream_identifier, revision_option: Some(from) };
+        let request = Request::new(ReadReq {
+            options: Some(read_req::Options {
+                stream_option: Some(StreamOption::Stream(stream)),
+                read_direction: backwards.into(),
+                count_option: Some(CountOption::Count(count)),
+                control_option: Some(read_req::options::ControlOption { compatibility: 1 }),
+                ..read_req::Options::default()
+            }),
+        });
+        self.0.ready().await.unwrap();
+        let codec = ProstCodec::<ReadReq, ReadResp>::default();
+        let answers = self.0.server_streaming(request, path!("Read"), codec).await.unwrap();
+        let word = |answer: ReadResp| match answer.content.unwrap() {
+            Content::Event(event) => {
+                format!("event {}", event.event.unwrap().stream_revision)
+            }
+            Content::FirstStreamPosition(first) => format!("first {first}"),
+            Content::LastStreamPosition(last) => format!("last {last}"),
+            Content::StreamNotFound(_) => "not found".to_owned(),
+            other => panic!("{other:?}"),
+        };
+        answers.into_inner().map_ok(word).try_collect().await.unwrap()
     }
 
     async fn delete(&mut self, options: WriteOptions) -> Result<RemoveResp, Status> {
@@ -122,5 +172,51 @@ async fn the_greatest_revision_means_no_stream() {
     assert_eq!(expected, "9223372036854775807");
     let written = served.store.load_stream(&"order-1".try_into().unwrap()).await.unwrap();
     assert_eq!(written.len(), 1);
+    served.stop().await;
+}
+
+/// The .NET client completes a read only when it gets its first message.
+#[tokio::test]
+async fn every_read_of_a_stream_has_a_message() {
+    const START: Place = Place::Start(Empty {});
+    const END: Place = Place::End(Empty {});
+    let served = Served::new().await;
+    let mut wire = Wire::connect(&served).await;
+    let ten: StreamId = "ten-1".try_into().unwrap();
+    fill(&served.store, "ten-1", 0..10).await;
+    fill(&served.store, "cut-1", 0..3).await;
+    served.store.truncate(&"cut-1".try_into().unwrap(), 4.into()).await.unwrap();
+    fill(&served.store, "old-1", 0..6).await;
+    let metadata = Expected::Any(Empty {});
+    for (stream, data) in [("$$old-1", r#"{"$maxCount":3}"#), ("$$ten-1", "{}")] {
+        let options = expecting(stream, metadata);
+        let event = ProposedMessage { data: data.into(), ..event() };
+        wire.append_event(options, event).await.unwrap();
+    }
+    let last = served.store.load_stream(&ten).await.unwrap()[9].position.get();
+    let category_last = format!("last {last}");
+    for (stream, from, backwards, count, expected) in [
+        ("ten-1", Place::Revision(10), false, 100, &["last 9"][..]),
+        ("ten-1", Place::Revision(50), false, 100, &["first 10", "last 9"]),
+        ("ten-1", END, false, 100, &["last 9"]),
+        ("ten-1", Place::Revision(8), false, 100, &["event 8", "event 9", "last 9"]),
+        ("ten-1", START, false, 2, &["event 0", "event 1", "last 9"]),
+        ("ten-1", END, true, 1, &["event 9", "last 9"]),
+        ("ten-1", Place::Revision(1), true, 100, &["event 1", "event 0", "last 9"]),
+        ("cut-1", START, false, 100, &["first 3", "last 2"]),
+        ("cut-1", END, true, 100, &["last 2"]),
+        ("old-1", START, false, 100, &["event 3", "event 4", "event 5", "last 5"]),
+        ("old-1", Place::Revision(1), false, 1, &["first 3", "event 3", "last 5"]),
+        ("$$ten-1", Place::Revision(1), false, 100, &["last 0"]),
+        ("$$ten-1", START, false, 100, &["event 0", "last 0"]),
+        ("$ce-ten", Place::Revision(last + 1), false, 100, &[&*category_last]),
+        ("$ce-none", END, true, 100, &["not found"]),
+        ("none-1", START, false, 100, &["not found"]),
+    ] {
+        let found = wire.read(stream, from, backwards, count).await;
+        assert_eq!(found, expected, "{stream} from {from:?}, backwards: {backwards}");
+    }
+    let found = wire.read("$ce-ten", START, false, 3).await;
+    assert_eq!((found.len(), found.last()), (4, Some(&category_last)));
     served.stop().await;
 }
