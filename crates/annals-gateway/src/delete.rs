@@ -6,7 +6,7 @@ use annals_core::{
 use tonic::Status;
 
 use crate::{
-    append::write,
+    append::Appender,
     metadata,
     names::{metadata_stream, to_wire, type_from_wire},
     status::{status, stream_deleted},
@@ -15,7 +15,7 @@ use crate::{
 /// Deletes a stream, and records that in the stream's metadata, as EventStoreDB does. Returns the
 /// position of the metadata, if it was written.
 pub(crate) async fn delete(
-    store: &dyn Store,
+    appender: &Appender,
     stream: &StreamId,
     expected: ExpectedVersion,
 ) -> Result<Option<u64>, Status> {
@@ -23,6 +23,7 @@ pub(crate) async fn delete(
         let message = "a metadata stream cannot be deleted; write other metadata instead";
         return Err(Status::invalid_argument(message));
     };
+    let store = &*appender.store;
     let deleted = store.delete(stream, expected).await;
     let info = store.stream_info(stream).await.map_err(|e| status(&e))?;
     match (deleted, info.state) {
@@ -41,7 +42,7 @@ pub(crate) async fn delete(
     let properties = metadata::for_deleted(store, stream).await?;
     let event = NewEvent::json(type_from_wire(metadata::TYPE)?, &properties);
     let event = event.map_err(|e| status(&e))?;
-    match write(store, Append::new(metadata, ExpectedVersion::Any, [event])).await {
+    match appender.write(Append::new(metadata, ExpectedVersion::Any, [event])).await {
         Ok(outcome) => Ok(outcome.position),
         Err(error) => {
             // The stream is deleted even so, and the client must learn that.

@@ -33,6 +33,9 @@
 //!   rise and have gaps, and do not change when events are removed. No projection has to run.
 //! * Truncated, deleted and tombstoned events are removed when the store removes them, without a
 //!   scavenge. `$maxCount` and `$maxAge` hide events and remove none.
+//! * A retry of an append to any revision is recognised if the store guarantees that, or else if it
+//!   is one of the last 10,000 such appends since the gateway started. Other appends to the stream
+//!   may come in between.
 //! * One append has at most 1 MiB, unless [`GatewayOptions`] or the store set another limit.
 
 #![allow(clippy::result_large_err, reason = "services of tonic return its Status")]

@@ -122,7 +122,7 @@ fn routes(
     let cluster = Cluster::new(host, port);
     let groups = PersistentService::new(store.clone(), open_calls.clone());
     let groups = PersistentSubscriptionsServer::new(groups);
-    let streams = StreamsService { store: store.clone(), max_append_bytes, open_calls };
+    let streams = StreamsService::new(store.clone(), max_append_bytes, open_calls);
     let max_message = (max_append_bytes + MESSAGE_OVERHEAD).max(MIN_MESSAGE_LIMIT);
     let streams = StreamsServer::new(streams).max_decoding_message_size(max_message);
     let mut routes = Routes::builder();

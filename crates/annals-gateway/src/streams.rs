@@ -7,7 +7,7 @@ use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    append::{append, batch_append, write_target},
+    append::{Appender, append, batch_append, write_target},
     call_layer::RequestState,
     delete::{delete, tombstone},
     open_calls::OpenCalls,
@@ -22,9 +22,14 @@ use crate::{
 /// Serves the streams of a store.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamsService {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) max_append_bytes: usize,
-    pub(crate) open_calls: OpenCalls,
+    appender: Appender,
+    open_calls: OpenCalls,
+}
+
+impl StreamsService {
+    pub(crate) fn new(store: Arc<dyn Store>, max_append_bytes: usize, open: OpenCalls) -> Self {
+        Self { appender: Appender::new(store, max_append_bytes), open_calls: open }
+    }
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -35,7 +40,7 @@ impl Streams for StreamsService {
 
     async fn read(&self, request: Request<ReadReq>) -> Result<Response<Answers<ReadResp>>, Status> {
         let open_call = self.open_calls.admit()?;
-        let call = ReadCall::parse(self.store.clone(), request.into_inner())?;
+        let call = ReadCall::parse(self.appender.store.clone(), request.into_inner())?;
         Ok(Response::new(call.run(open_call).await?))
     }
 
@@ -45,19 +50,19 @@ impl Streams for StreamsService {
     ) -> Result<Response<AppendResp>, Status> {
         let state = request.extensions().get::<RequestState>().cloned().unwrap_or_default();
         let messages = request.into_inner();
-        append(&*self.store, messages, &state, self.max_append_bytes).await.map(Response::new)
+        append(&self.appender, messages, &state).await.map(Response::new)
     }
 
     async fn delete(&self, request: Request<RemoveReq>) -> Result<Response<RemoveResp>, Status> {
         let options = request.into_inner().options.unwrap_or_default();
         let (stream, expected) = write_target(&options)?;
-        Ok(removed(delete(&*self.store, &stream, expected).await?))
+        Ok(removed(delete(&self.appender, &stream, expected).await?))
     }
 
     async fn tombstone(&self, request: Request<RemoveReq>) -> Result<Response<RemoveResp>, Status> {
         let options = request.into_inner().options.unwrap_or_default();
         let (stream, expected) = write_target(&options)?;
-        Ok(removed(Some(tombstone(&*self.store, &stream, expected).await?)))
+        Ok(removed(Some(tombstone(&*self.appender.store, &stream, expected).await?)))
     }
 
     type BatchAppendStream = Answers<BatchAppendResp>;
@@ -68,7 +73,7 @@ impl Streams for StreamsService {
     ) -> Result<Response<Answers<BatchAppendResp>>, Status> {
         let open_call = self.open_calls.admit()?;
         let messages = request.into_inner();
-        let answers = batch_append(self.store.clone(), messages, self.max_append_bytes);
+        let answers = batch_append(self.appender.clone(), messages);
         Ok(Response::new(Box::pin(open_call.hold_until_stopped(answers))))
     }
 }

@@ -1,15 +1,15 @@
 //! The call `BatchAppend`: several appends over one call, each answered when it is done.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
-use annals_core::{Append, Store, StreamId};
+use annals_core::{Append, StreamId};
 use async_stream::try_stream;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tonic::{Status, Streaming};
 
 use super::{
     batch_error,
-    write::{LimitedEvents, write, write_target},
+    write::{Appender, LimitedEvents, write_target},
 };
 use crate::proto::{
     shared::Uuid as WireUuid,
@@ -25,12 +25,11 @@ const MAX_INCOMPLETE: usize = 64;
 /// Executes the call. Appends to the same stream run one after the other, in the order in which
 /// they became complete; other appends run at the same time.
 pub(crate) fn batch_append(
-    store: Arc<dyn Store>,
+    appender: Appender,
     mut messages: Streaming<BatchAppendReq>,
-    max_bytes: usize,
 ) -> impl Stream<Item = Result<BatchAppendResp, Status>> + Send {
     try_stream! {
-        let mut incomplete = IncompleteAppends { appends: Vec::new(), max_bytes };
+        let mut incomplete = IncompleteAppends { appends: Vec::new(), max_bytes: appender.max_bytes };
         let mut running: FuturesUnordered<BoxFuture<'static, Finished>> = FuturesUnordered::new();
         let mut busy_streams = HashSet::new();
         let mut ended = false;
@@ -64,8 +63,8 @@ pub(crate) fn batch_append(
                 }
             }
             busy_streams.extend(stream.clone());
-            let store = store.clone();
-            running.push(async move { (stream, execute(&*store, complete).await) }.boxed());
+            let appender = appender.clone();
+            running.push(async move { (stream, execute(&appender, complete).await) }.boxed());
         }
     }
 }
@@ -146,11 +145,13 @@ impl IncompleteAppend {
     }
 }
 
-async fn execute(store: &dyn Store, complete: CompleteAppend) -> BatchAppendResp {
+async fn execute(appender: &Appender, complete: CompleteAppend) -> BatchAppendResp {
     let CompleteAppend { correlation_id, options, append } = complete;
     let result = match append {
         Err(status) => Err(batch_error::refused(&status)),
-        Ok(append) => write(store, append).await.map_err(|error| batch_error::store_error(&error)),
+        Ok(append) => {
+            appender.write(append).await.map_err(|error| batch_error::store_error(&error))
+        }
     };
     BatchAppendResp {
         correlation_id,

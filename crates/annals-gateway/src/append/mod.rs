@@ -2,9 +2,10 @@
 
 mod batch;
 mod batch_error;
+mod recent;
 mod single;
 mod write;
 
 pub(crate) use batch::batch_append;
 pub(crate) use single::append;
-pub(crate) use write::{write, write_target};
+pub(crate) use write::{Appender, write_target};

@@ -1,9 +1,9 @@
 //! The call `Append`: one append.
 
-use annals_core::{Append, Store};
+use annals_core::Append;
 use tonic::{Status, Streaming};
 
-use super::write::{LimitedEvents, write, write_target};
+use super::write::{Appender, LimitedEvents, write_target};
 use crate::{
     call_layer::RequestState,
     proto::{
@@ -26,17 +26,16 @@ use crate::{
 
 /// Executes the call: a message with options, then one message for each event.
 pub(crate) async fn append(
-    store: &dyn Store,
+    appender: &Appender,
     mut messages: Streaming<AppendReq>,
     state: &RequestState,
-    max_bytes: usize,
 ) -> Result<AppendResp, Status> {
     let first = messages.message().await?.and_then(|message| message.content);
     let Some(Content::Options(options)) = first else {
         return Err(Status::invalid_argument("the first message of an append must be its options"));
     };
     let (stream, expected) = write_target(&options)?;
-    let mut events = LimitedEvents::new(max_bytes);
+    let mut events = LimitedEvents::new(appender.max_bytes);
     while let Some(message) = messages.message().await? {
         let Some(Content::ProposedMessage(event)) = message.content else {
             let error = "every message of an append after the first must be an event";
@@ -45,7 +44,7 @@ pub(crate) async fn append(
         events.push(event)?;
     }
     state.check_whole()?;
-    let result = match write(store, Append::new(stream, expected, events.into_events())).await {
+    let result = match appender.write(Append::new(stream, expected, events.into_events())).await {
         Ok(outcome) => Answer::Success(outcome.success()),
         Err(error) => match error.conflict() {
             Some(conflict) => {

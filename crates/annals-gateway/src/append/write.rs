@@ -1,11 +1,14 @@
 //! What all kinds of appends share: reading the request, its limit, and the write to the store.
 
+use std::sync::Arc;
+
 use annals_core::{
-    Append, Appended, Error, ExpectedVersion, NewEvent, Store, StreamId, Version,
+    Append, Error, ExpectedVersion, NewEvent, Position, Store, StreamId, Version,
     adapter::StreamHead,
 };
 use tonic::Status;
 
+use super::recent::RecentAppends;
 use crate::{
     metadata,
     names::{described_stream, writable_stream},
@@ -83,6 +86,10 @@ pub(crate) struct AppendOutcome {
 }
 
 impl AppendOutcome {
+    fn of(last_version: Version, position: Position) -> Self {
+        Self { revision: last_version.get().checked_sub(1), position: Some(position.get()) }
+    }
+
     pub(super) fn success(&self) -> Success {
         let current = match self.revision {
             Some(revision) => CurrentRevisionOption::CurrentRevision(revision),
@@ -96,19 +103,40 @@ impl AppendOutcome {
     }
 }
 
-/// Appends to the store. If the stream is a metadata stream, this also truncates the stream that it
-/// describes.
-pub(crate) async fn write(store: &dyn Store, append: Append) -> Result<AppendOutcome, Error> {
-    if append.events.is_empty() {
-        return append_nothing(store, &append.stream, append.expected).await;
+/// Appends to a store for clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Appender {
+    pub(crate) store: Arc<dyn Store>,
+    pub(super) max_bytes: usize,
+    recent: Arc<RecentAppends>,
+}
+
+impl Appender {
+    /// `max_bytes` is the most that one append may have.
+    pub(crate) fn new(store: Arc<dyn Store>, max_bytes: usize) -> Self {
+        let recent = Arc::new(RecentAppends::new(&*store));
+        Self { store, max_bytes, recent }
     }
-    let metadata = described_stream(&append.stream).map(|_| append.stream.clone());
-    let Appended { last_version, position, .. } = store.append(append).await?;
-    if let Some(metadata) = metadata {
-        metadata::apply_truncation(store, &metadata).await;
+
+    /// Appends to the store. If the stream is a metadata stream, this also truncates the stream that
+    /// it describes.
+    pub(crate) async fn write(&self, append: Append) -> Result<AppendOutcome, Error> {
+        let store = &*self.store;
+        if append.events.is_empty() {
+            return append_nothing(store, &append.stream, append.expected).await;
+        }
+        if let Some(last) = self.recent.replayed(store, &append).await? {
+            return Ok(AppendOutcome::of(last.version, last.position));
+        }
+        let metadata = described_stream(&append.stream).map(|_| append.stream.clone());
+        let key = self.recent.key(&append);
+        let appended = store.append(append).await?;
+        self.recent.remember(key, &appended);
+        if let Some(metadata) = metadata {
+            metadata::apply_truncation(store, &metadata).await;
+        }
+        Ok(AppendOutcome::of(appended.last_version, appended.position))
     }
-    let revision = last_version.get().checked_sub(1);
-    Ok(AppendOutcome { revision, position: Some(position.get()) })
 }
 
 /// An append without events. EventStoreDB accepts it, checks the expected version, and answers the

@@ -65,9 +65,17 @@ impl Wire {
     }
 
     async fn batch_append(&mut self, options: WriteOptions) -> BatchAppendResp {
+        self.append_batch(options, vec![event()]).await
+    }
+
+    async fn append_batch(
+        &mut self,
+        options: WriteOptions,
+        events: Vec<ProposedMessage>,
+    ) -> BatchAppendResp {
         let message = BatchAppendReq {
             options: Some(options),
-            proposed_messages: vec![event()],
+            proposed_messages: events,
             is_final: true,
             ..BatchAppendReq::default()
         };
@@ -218,5 +226,31 @@ async fn every_read_of_a_stream_has_a_message() {
     }
     let found = wire.read("$ce-ten", START, false, 3).await;
     assert_eq!((found.len(), found.last()), (4, Some(&category_last)));
+    served.stop().await;
+}
+
+/// SQLite itself recognises a retry under `Any` only if the retried events are the stream's last.
+#[tokio::test]
+async fn a_retry_to_any_revision_is_recognised_behind_other_appends() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", dir.path().join("events.db").display());
+    let served = Served::over(annals::connect(&url).await.unwrap()).await;
+    let mut wire = Wire::connect(&served).await;
+    let any = || expecting("order-1", Expected::Any(Empty {}));
+    let exists = || expecting("order-1", Expected::StreamExists(Empty {}));
+    let [first, second, third] = [event(), event(), event()];
+    let appended = wire.append_event(any(), first.clone()).await.unwrap();
+    let batched = wire.append_batch(exists(), vec![second.clone(), third.clone()]).await;
+    wire.append(any()).await.unwrap();
+    let length =
+        async || served.store.load_stream(&"order-1".try_into().unwrap()).await.unwrap().len();
+    assert_eq!(wire.append_event(any(), first.clone()).await.unwrap(), appended);
+    let retried = wire.append_batch(exists(), vec![second.clone(), third.clone()]).await;
+    assert_eq!(retried.result, batched.result);
+    assert!(matches!(wire.append_event(any(), second.clone()).await.unwrap(), Answer::Success(_)));
+    assert_eq!(length().await, 4);
+    // These ids do not follow each other in the stream.
+    wire.append_batch(any(), vec![first, third]).await;
+    assert_eq!(length().await, 6);
     served.stop().await;
 }
