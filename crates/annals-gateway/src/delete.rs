@@ -26,7 +26,11 @@ pub(crate) async fn delete(
     let store = &*appender.store;
     let deleted = store.delete(stream, expected).await;
     let info = store.stream_info(stream).await.map_err(|e| status(&e))?;
+    let has_metadata = metadata::exists(store, stream).await.map_err(|e| status(&e))?;
     match (deleted, info.state) {
+        // A stream with metadata exists to EventStoreDB. Deleting it changes the metadata.
+        (_, StreamState::Missing)
+            if has_metadata && !matches!(expected, ExpectedVersion::Exact(_)) => {}
         // EventStoreDB refuses to delete a stream that does not exist.
         (Ok(()), StreamState::Missing) => {
             return Err(status(&Error::lost_race(stream, expected, Version::NONE)));
@@ -59,6 +63,19 @@ pub(crate) async fn tombstone(
     stream: &StreamId,
     expected: ExpectedVersion,
 ) -> Result<u64, Status> {
-    store.tombstone(stream, expected).await.map_err(|e| status(&e))?;
+    let mut tombstoned = store.tombstone(stream, expected).await;
+    if expected == ExpectedVersion::StreamExists
+        && tombstoned.as_ref().is_err_and(|error| error.conflict().is_some())
+    {
+        let info = store.stream_info(stream).await.map_err(|e| status(&e))?;
+        if info.state == StreamState::Deleted {
+            return Err(stream_deleted(to_wire(stream.as_str())));
+        }
+        let has_metadata = metadata::exists(store, stream).await.map_err(|e| status(&e))?;
+        if info.state == StreamState::Missing && has_metadata {
+            tombstoned = store.tombstone(stream, ExpectedVersion::NoStream).await;
+        }
+    }
+    tombstoned.map_err(|e| status(&e))?;
     Ok(store.last_position().await.map_err(|e| status(&e))?.get())
 }

@@ -1,6 +1,6 @@
 //! The metadata of a stream, which hides some of the stream's events from clients.
 
-use annals_core::{ReadStream, RecordedEvent, Store, StreamId, StreamState, TryStreamExt};
+use annals_core::{Error, ReadStream, RecordedEvent, Store, StreamId, StreamState, TryStreamExt};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use tonic::Status;
@@ -62,6 +62,13 @@ pub(crate) async fn last_event(
 ) -> Result<Option<RecordedEvent>, Status> {
     let options = ReadStream::default().backwards().with_limit(1);
     store.read_stream(stream, options).try_next().await.map_err(|e| status(&e))
+}
+
+/// True if a stream has metadata. To EventStoreDB, a stream with metadata exists, even if it never had
+/// an event.
+pub(crate) async fn exists(store: &dyn Store, stream: &StreamId) -> Result<bool, Error> {
+    let Some(metadata) = metadata_stream(stream) else { return Ok(false) };
+    Ok(store.stream_info(&metadata).await?.state == StreamState::Live)
 }
 
 /// The metadata of a stream. `None` if there is no metadata, or if it is not a JSON object:

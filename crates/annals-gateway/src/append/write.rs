@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Append, Error, ExpectedVersion, NewEvent, Position, Store, StreamId, Version,
-    adapter::StreamHead,
+    Append, Appended, Error, ExpectedVersion, NewEvent, Position, Store, StreamId, StreamState,
+    Version, adapter::StreamHead,
 };
 use tonic::Status;
 
@@ -130,12 +130,38 @@ impl Appender {
         }
         let metadata = described_stream(&append.stream).map(|_| append.stream.clone());
         let key = self.recent.key(&append);
-        let appended = store.append(append).await?;
+        let existing = append.expected == ExpectedVersion::StreamExists;
+        let retry = existing.then(|| append.clone());
+        let appended = match (store.append(append).await, retry) {
+            (Err(error), Some(append)) if error.conflict().is_some() => {
+                self.append_first(append, error).await?
+            }
+            (result, _) => result?,
+        };
         self.recent.remember(key, &appended);
         if let Some(metadata) = metadata {
             metadata::apply_truncation(store, &metadata).await;
         }
         Ok(AppendOutcome::of(appended.last_version, appended.position))
+    }
+
+    /// Appends to a stream that exists to EventStoreDB, since it has metadata, but has no event.
+    /// `conflict` is the store's answer to the append under `StreamExists`.
+    async fn append_first(&self, append: Append, conflict: Error) -> Result<Appended, Error> {
+        let (store, stream) = (&*self.store, &append.stream);
+        match store.stream_info(stream).await?.state {
+            StreamState::Deleted => Err(Error::stream_closed(stream)),
+            StreamState::Missing if metadata::exists(store, stream).await? => {
+                let mut first = append.clone();
+                first.expected = ExpectedVersion::NoStream;
+                match store.append(first).await {
+                    // Another append has created the stream, so now it exists to the store, too.
+                    Err(error) if error.conflict().is_some() => store.append(append).await,
+                    result => result,
+                }
+            }
+            _ => Err(conflict),
+        }
     }
 }
 

@@ -121,10 +121,22 @@ impl Wire {
     }
 
     async fn delete(&mut self, options: WriteOptions) -> Result<RemoveResp, Status> {
+        self.remove(path!("Delete"), options).await
+    }
+
+    async fn tombstone(&mut self, options: WriteOptions) -> Result<RemoveResp, Status> {
+        self.remove(path!("Tombstone"), options).await
+    }
+
+    async fn remove(
+        &mut self,
+        path: PathAndQuery,
+        options: WriteOptions,
+    ) -> Result<RemoveResp, Status> {
         let request = Request::new(RemoveReq { options: Some(options) });
         self.0.ready().await.unwrap();
         let codec = ProstCodec::<RemoveReq, RemoveResp>::default();
-        self.0.unary(request, path!("Delete"), codec).await.map(|answer| answer.into_inner())
+        self.0.unary(request, path, codec).await.map(|answer| answer.into_inner())
     }
 }
 
@@ -252,5 +264,42 @@ async fn a_retry_to_any_revision_is_recognised_behind_other_appends() {
     // These ids do not follow each other in the stream.
     wire.append_batch(any(), vec![first, third]).await;
     assert_eq!(length().await, 6);
+    served.stop().await;
+}
+
+/// To EventStoreDB, a stream with metadata exists, and a deleted one is closed to `StreamExists`.
+#[tokio::test]
+async fn stream_exists_means_what_it_means_to_event_store_db() {
+    let served = Served::new().await;
+    let mut wire = Wire::connect(&served).await;
+    let exists = |stream: &str| expecting(stream, Expected::StreamExists(Empty {}));
+    let any = |stream: &str| expecting(stream, Expected::Any(Empty {}));
+    let is_deleted = |refused: Status| {
+        assert_eq!(refused.metadata().get("exception").unwrap(), "stream-deleted", "{refused}");
+    };
+    fill(&served.store, "gone-1", 0..2).await;
+    wire.delete(any("gone-1")).await.unwrap();
+    is_deleted(wire.append(exists("gone-1")).await.unwrap_err());
+    is_deleted(wire.delete(exists("gone-1")).await.unwrap_err());
+    is_deleted(wire.tombstone(exists("gone-1")).await.unwrap_err());
+    let Some(batch_append_resp::Result::Error(error)) =
+        wire.batch_append(exists("gone-1")).await.result
+    else {
+        panic!("an append to a deleted stream succeeded")
+    };
+    assert!(error.details.unwrap().type_url.ends_with("StreamDeleted"));
+
+    for stream in ["new-1", "new-2", "new-3", "new-4"] {
+        wire.append(any(&format!("$${stream}"))).await.unwrap();
+    }
+    assert!(matches!(wire.append(exists("new-1")).await.unwrap(), Answer::Success(_)));
+    assert!(matches!(wire.append(exists("new-1")).await.unwrap(), Answer::Success(_)));
+    let batched = wire.batch_append(exists("new-2")).await.result;
+    assert!(matches!(batched, Some(batch_append_resp::Result::Success(_))), "{batched:?}");
+    assert!(wire.delete(exists("new-3")).await.unwrap().position_option.is_some());
+    wire.tombstone(exists("new-4")).await.unwrap();
+    is_deleted(wire.append(any("new-4")).await.unwrap_err());
+    let missing = wire.append(exists("none-1")).await.unwrap();
+    assert!(matches!(missing, Answer::WrongExpectedVersion(_)), "{missing:?}");
     served.stop().await;
 }
