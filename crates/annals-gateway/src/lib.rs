@@ -36,6 +36,9 @@
 //! * A retry of an append to any revision is recognised if the store guarantees that, or else if it
 //!   is one of the last 10,000 such appends since the gateway started. Other appends to the stream
 //!   may come in between.
+//! * Positions are those of the store. A subscription or a group from a position of another server,
+//!   beyond the store's last one, is refused. The old number of an event in a `$ce-` stream is the
+//!   number of events before it: read that many events of the category to find its position.
 //! * One append has at most 1 MiB, unless [`GatewayOptions`] or the store set another limit.
 
 #![allow(clippy::result_large_err, reason = "services of tonic return its Status")]

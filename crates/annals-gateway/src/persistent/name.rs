@@ -68,6 +68,14 @@ impl GroupName {
         self.error(Code::NotFound, exception, "does not exist.")
     }
 
+    /// The error for options that a group cannot have.
+    pub(crate) fn failed(&self, reason: &str) -> Status {
+        let what = format!("failed: '{reason}'");
+        let mut error = self.error(Code::Internal, "persistent-subscription-failed", &what);
+        insert_trailer(error.metadata_mut(), "reason", reason);
+        error
+    }
+
     /// The error for a consumer beyond the most that the group may have.
     pub(crate) fn full(&self) -> Status {
         let code = Code::FailedPrecondition;

@@ -88,7 +88,18 @@ pub(crate) async fn requested_group(
 async fn first_place(store: &dyn Store, from: ReadFrom, name: &GroupName) -> Result<u64, Status> {
     match (from, name.stream()?) {
         (ReadFrom::Start, _) => Ok(0),
-        (ReadFrom::At(place), _) => Ok(place),
+        (ReadFrom::At(revision), WireStream::Stream(_)) => Ok(revision),
+        (ReadFrom::At(position), _) => {
+            let last = store.last_position().await.map_err(|e| status(&e))?.get();
+            if position > last {
+                let reason = format!(
+                    "the group begins at position {position}, but the last position of this store \
+                     is {last}: the position is from another server"
+                );
+                return Err(name.failed(&reason));
+            }
+            Ok(position)
+        }
         (ReadFrom::End, WireStream::Stream(stream)) => {
             let info = store.stream_info(&stream).await.map_err(|e| status(&e))?;
             Ok(info.version.get())

@@ -26,15 +26,19 @@ pub(crate) enum ReadFrom {
 impl ReadFrom {
     pub(crate) fn in_stream(option: Option<RevisionOption>) -> Self {
         match option {
+            // As a signed number, this is -1, which clients send for the end.
+            Some(RevisionOption::Revision(u64::MAX) | RevisionOption::End(_)) => Self::End,
             Some(RevisionOption::Revision(revision)) => Self::At(revision),
-            Some(RevisionOption::End(_)) => Self::End,
             Some(RevisionOption::Start(_)) | None => Self::Start,
         }
     }
 
     pub(crate) fn in_all(option: Option<AllOption>) -> Self {
         match option {
-            Some(AllOption::Position(position)) => Self::At(position.commit_position),
+            Some(AllOption::Position(position)) => match position.commit_position {
+                u64::MAX => Self::End,
+                position => Self::At(position),
+            },
             Some(AllOption::End(_)) => Self::End,
             Some(AllOption::Start(_)) | None => Self::Start,
         }

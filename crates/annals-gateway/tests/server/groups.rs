@@ -4,8 +4,9 @@ use std::{collections::HashMap, time::Duration};
 
 use kurrentdb::{
     Client, Error, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
-    PersistentSubscriptionOptions, ResolvedEvent, StreamPosition,
-    SubscribeToPersistentSubscriptionOptions, SystemConsumerStrategy,
+    PersistentSubscriptionOptions, PersistentSubscriptionToAllOptions, Position, ResolvedEvent,
+    StreamPosition, SubscribeToAllOptions, SubscribeToPersistentSubscriptionOptions,
+    SubscriptionEvent, SystemConsumerStrategy,
 };
 
 use crate::common::{DEADLINE, Served, fill, soon};
@@ -176,7 +177,7 @@ async fn consumers_get_events_in_turn_or_the_first_gets_all() {
 async fn pinned_streams_keep_their_consumer() {
     let served = Served::new().await;
     let client = served.client();
-    let options = kurrentdb::PersistentSubscriptionToAllOptions::default()
+    let options = PersistentSubscriptionToAllOptions::default()
         .start_from(StreamPosition::Start)
         .filter(kurrentdb::SubscriptionFilter::on_stream_name().add_prefix("order-"))
         .consumer_strategy_name(SystemConsumerStrategy::Pinned);
@@ -242,5 +243,38 @@ async fn consumers_of_a_deleted_group_are_told() {
     // A new group of the same name begins at the start.
     client.create_persistent_subscription(STREAM, GROUP, &options()).await.unwrap();
     assert_eq!(revision(&next(&mut join(&client, 1).await).await.0), 0);
+    served.stop().await;
+}
+
+/// A checkpoint of another server must not become a subscription that gets nothing.
+#[tokio::test]
+async fn positions_of_another_server_are_refused() {
+    let served = Served::new().await;
+    fill(&served.store, STREAM, 0..3).await;
+    let client = served.client();
+    let far = Position { commit: 1_000_000, prepare: 1_000_000 };
+    let from = StreamPosition::Position(far);
+    let subscribe = SubscribeToAllOptions::default().position(from);
+    let error = soon("an answer", client.subscribe_to_all(&subscribe).await.next()).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("position 1000000") && error.contains("this store is 3"), "{error}");
+    let options = PersistentSubscriptionToAllOptions::default().start_from(from);
+    let error = client.create_persistent_subscription_to_all(GROUP, &options).await.unwrap_err();
+    let missing = client.get_persistent_subscription_info_to_all(GROUP, &Default::default()).await;
+    assert!(matches!(missing, Err(Error::ResourceNotFound)), "{error}: {missing:?}");
+
+    // Old clients send the end as the greatest number.
+    let end = Position { commit: u64::MAX, prepare: u64::MAX };
+    let options = SubscribeToAllOptions::default().position(StreamPosition::Position(end));
+    let mut live = client.subscribe_to_all(&options).await;
+    loop {
+        if let SubscriptionEvent::CaughtUp(_) =
+            soon("the end of the old events", live.next_subscription_event()).await.unwrap()
+        {
+            break;
+        }
+    }
+    fill(&served.store, STREAM, 3..4).await;
+    assert_eq!(revision(&soon("an event", live.next()).await.unwrap()), 3);
     served.stop().await;
 }
