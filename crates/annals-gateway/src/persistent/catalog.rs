@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tonic::Status;
 
 use super::{
-    name::GroupName,
+    name::{CATALOG, GroupName},
     settings::{GroupFilter, Settings},
 };
 use crate::{
@@ -17,8 +17,7 @@ use crate::{
     status::status,
 };
 
-/// The stream and the type of its events, as EventStoreDB names them.
-const STREAM: &str = "$persistentSubscriptionConfig";
+/// The type of the events in that stream, as EventStoreDB names it.
 const TYPE: &str = "$PersistentConfig";
 /// How often a change is tried if other changes keep getting in between.
 const MAX_ATTEMPTS: usize = 20;
@@ -52,7 +51,7 @@ pub(crate) async fn update(
     store: &dyn Store,
     change: impl Fn(&mut Vec<Group>) -> Result<(), Status>,
 ) -> Result<(), Status> {
-    let stream = stream_from_wire(STREAM)?;
+    let stream = stream_from_wire(CATALOG)?;
     let mut backoff = Backoff::new(PAUSES[0], PAUSES[1]);
     for _ in 0..MAX_ATTEMPTS {
         let (mut groups, version) = load(store).await?;
@@ -80,7 +79,7 @@ pub(crate) async fn update(
 
 /// All groups, and the version of the stream that holds them.
 async fn load(store: &dyn Store) -> Result<(Vec<Group>, Version), Status> {
-    let Some(event) = last_event(store, &stream_from_wire(STREAM)?).await? else {
+    let Some(event) = last_event(store, &stream_from_wire(CATALOG)?).await? else {
         return Ok((Vec::new(), Version::NONE));
     };
     let groups = serde_json::from_slice(event.data.bytes());

@@ -10,6 +10,16 @@ use crate::{
     status::{insert_trailer, trailers},
 };
 
+/// The stream with the list of all groups, as EventStoreDB names it.
+pub(crate) const CATALOG: &str = "$persistentSubscriptionConfig";
+/// Begins the names of a group's checkpoint and of its stream of parked events.
+const PREFIX: &str = "$persistentsubscription-";
+
+/// True if the stream with this name on the wire is one in which groups keep their own state.
+pub(crate) fn is_state_of_groups(stream: &str) -> bool {
+    stream == CATALOG || stream.starts_with(PREFIX)
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct GroupName {
     /// What the group reads: the name of a stream on the wire, or `$all`.
@@ -51,7 +61,7 @@ impl GroupName {
     }
 
     fn with_suffix(&self, suffix: &str) -> String {
-        format!("$persistentsubscription-{}::{}{suffix}", self.source, self.group)
+        format!("{PREFIX}{}::{}{suffix}", self.source, self.group)
     }
 
     /// An error about the group. `what` ends the sentence that begins with the group's name.

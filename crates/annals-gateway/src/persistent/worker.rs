@@ -15,12 +15,13 @@ use super::{
     catalog::Group,
     consumers::{Consumers, Offer},
     handle::{Action, Command, Counts, Delivery, GroupHandle},
+    name::is_state_of_groups,
     parked,
     progress::{Progress, save_checkpoint},
     subscription::SourceSubscription,
     waiting::{Message, WaitingEvents},
 };
-use crate::{names::WireStream, read::ReadItem};
+use crate::{names::WireStream, read::ReadItem, wire::ResolvedEvent};
 
 pub(crate) struct Worker {
     store: Arc<dyn Store>,
@@ -90,6 +91,11 @@ impl Worker {
 
     fn take(&mut self, item: ReadItem) {
         match item {
+            ReadItem::Event(event) if self.is_own_state(&event) => {
+                if let Some(event) = event.original() {
+                    self.progress.pass(event.position);
+                }
+            }
             ReadItem::Event(event) => {
                 let is_stream = matches!(self.group.name.stream(), Ok(WireStream::Stream(_)));
                 let place = event.original().map(|event| match is_stream {
@@ -102,6 +108,13 @@ impl Worker {
             ReadItem::Checkpoint(position) => self.progress.pass(position),
             _ => {}
         }
+    }
+
+    /// True if a group on `$all` has read an event that groups have written for themselves. Without
+    /// this check, each event that the group parks would be given to its consumers.
+    fn is_own_state(&self, event: &ResolvedEvent) -> bool {
+        matches!(self.group.name.stream(), Ok(WireStream::All))
+            && event.original().is_some_and(|event| is_state_of_groups(&event.stream))
     }
 
     /// Gives waiting events to consumers, until no consumer can take one.

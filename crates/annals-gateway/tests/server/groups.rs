@@ -278,3 +278,31 @@ async fn positions_of_another_server_are_refused() {
     assert_eq!(revision(&soon("an event", live.next()).await.unwrap()), 3);
     served.stop().await;
 }
+
+/// A consumer that parks everything must not be given the links to what it has parked.
+#[tokio::test]
+async fn a_group_on_all_does_not_get_the_events_of_groups() {
+    let served = Served::new().await;
+    let client = served.client();
+    fill(&served.store, STREAM, 0..2).await;
+    let options = PersistentSubscriptionToAllOptions::default().start_from(StreamPosition::Start);
+    client.create_persistent_subscription_to_all(GROUP, &options).await.unwrap();
+    let options = SubscribeToPersistentSubscriptionOptions::default().buffer_size(10);
+    let mut consumer =
+        client.subscribe_to_persistent_subscription_to_all(GROUP, &options).await.unwrap();
+    for round in 0..2 {
+        for _ in 0..2 {
+            let (event, _) = next(&mut consumer).await;
+            assert_eq!(event.get_original_stream_id(), STREAM);
+            consumer.nack(&event, NakAction::Park, "never").await.unwrap();
+        }
+        wait(async || {
+            let options = Default::default();
+            let info = client.get_persistent_subscription_info_to_all(GROUP, &options).await;
+            info.unwrap().stats.parked_message_count == 2 * (round + 1)
+        })
+        .await;
+        fill(&served.store, STREAM, 0..2).await;
+    }
+    served.stop().await;
+}
