@@ -88,7 +88,7 @@ impl Consumers {
             self.cancel(timeout);
             messages.push(message);
         }
-        messages.sort_by_key(|message| message.number);
+        messages.sort_by_key(|message| message.origin);
         messages
     }
 
@@ -177,7 +177,7 @@ impl Consumers {
         }
         let take = |(number, id)| Some(self.take(number, id)?.message);
         let mut messages: Vec<_> = expired.into_iter().filter_map(take).collect();
-        messages.sort_by_key(|message| message.number);
+        messages.sort_by_key(|message| message.origin);
         messages
     }
 

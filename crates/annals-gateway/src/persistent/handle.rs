@@ -1,5 +1,6 @@
 //! How the rest of the gateway talks to the task that runs a group.
 
+use annals_core::Version;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 use uuid::Uuid;
@@ -72,6 +73,9 @@ pub(crate) struct Counts {
     /// The revision or position of the stored checkpoint, and of the last event read.
     pub(crate) checkpoint: Option<u64>,
     pub(crate) last_read: Option<u64>,
+    /// The links to parked events up to this version do not count as parked: their events are
+    /// replayed.
+    pub(crate) replayed: Version,
 }
 
 #[derive(Clone, Debug)]

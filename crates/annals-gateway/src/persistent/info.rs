@@ -1,6 +1,6 @@
 //! What clients are told about a group.
 
-use annals_core::Store;
+use annals_core::{Store, Version};
 use tonic::Status;
 
 use super::{
@@ -67,14 +67,18 @@ pub(crate) async fn info(
         outstanding_messages_count: saturating_i32(counts.outstanding),
         named_consumer_strategy: settings.strategy.name(),
         max_subscriber_count: settings.max_subscribers,
-        parked_message_count: parked_count(store, &group.name).await?,
+        parked_message_count: parked_count(store, &group.name, counts.replayed).await?,
     })
 }
 
-async fn parked_count(store: &dyn Store, name: &GroupName) -> Result<i64, Status> {
+async fn parked_count(
+    store: &dyn Store,
+    name: &GroupName,
+    replayed: Version,
+) -> Result<i64, Status> {
     let parked = store.stream_info(&name.parked()?).await.map_err(|e| status(&e))?;
     let count = match parked.first_version {
-        Some(first) => parked.version.get() + 1 - first.get(),
+        Some(first) => parked.version.get().saturating_sub(replayed.max(first.minus(1)).get()),
         None => 0,
     };
     Ok(i64::try_from(count).unwrap_or(i64::MAX))

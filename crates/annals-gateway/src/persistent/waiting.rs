@@ -2,20 +2,30 @@
 
 use std::collections::VecDeque;
 
+use annals_core::Version;
+
 use crate::wire::ResolvedEvent;
+
+/// Where an event comes from. The order is that in which events are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    /// The event was parked and is replayed; with the version of its link. It does not move the
+    /// group's checkpoint.
+    Parked(Version),
+    /// The event was read from the source; with its number in reading order.
+    Source(u64),
+}
 
 /// An event on its way through the group.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
-    /// The event's number in reading order. `None` for a parked event that is replayed: replayed
-    /// events do not move the group's checkpoint.
-    pub(crate) number: Option<u64>,
+    pub(crate) origin: Origin,
     pub(crate) event: ResolvedEvent,
     /// How often the event was given to a consumer before.
     pub(crate) retries: i32,
 }
 
-/// Replayed events come first, then the others in reading order.
+/// In the order of [`Origin`].
 #[derive(Debug, Default)]
 pub(crate) struct WaitingEvents {
     messages: VecDeque<Message>,
@@ -47,7 +57,7 @@ impl WaitingEvents {
     /// Puts events back to their places in reading order, or adds replayed events.
     pub(crate) fn requeue(&mut self, messages: impl IntoIterator<Item = Message>) {
         for message in messages {
-            let is_later = |other: &Message| other.number > message.number;
+            let is_later = |other: &Message| other.origin > message.origin;
             let index = self.messages.iter().position(is_later).unwrap_or(self.messages.len());
             self.messages.insert(index, message);
         }

@@ -16,10 +16,10 @@ use super::{
     consumers::{Consumers, Offer},
     handle::{Action, Command, Counts, Delivery, GroupHandle},
     name::is_state_of_groups,
-    parked,
+    parked::{self, Replay},
     progress::{Progress, save_checkpoint},
     subscription::SourceSubscription,
-    waiting::{Message, WaitingEvents},
+    waiting::{Message, Origin, WaitingEvents},
 };
 use crate::{names::WireStream, read::ReadItem, wire::ResolvedEvent};
 
@@ -29,6 +29,7 @@ pub(crate) struct Worker {
     consumers: Consumers,
     waiting: WaitingEvents,
     progress: Progress,
+    replay: Replay,
     subscription: SourceSubscription,
 }
 
@@ -42,6 +43,7 @@ impl Worker {
             consumers: Consumers::default(),
             waiting: WaitingEvents::default(),
             progress: Progress::default(),
+            replay: Replay::default(),
             subscription: SourceSubscription::new(),
         };
         tokio::spawn(worker.run(commands));
@@ -59,14 +61,14 @@ impl Worker {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Stop { why, reply }) => {
-                        self.store_checkpoint(true).await;
+                        self.store_progress(true).await;
                         self.consumers.end(&why);
                         let _ = reply.send(());
                         return;
                     }
                     Some(command) => self.execute(command).await,
                     None => {
-                        self.store_checkpoint(true).await;
+                        self.store_progress(true).await;
                         return;
                     }
                 },
@@ -84,7 +86,7 @@ impl Worker {
                         self.not_handled(message, Action::Retry, reason).await;
                     }
                 }
-                _ = checkpoint_time.tick() => self.store_checkpoint(false).await,
+                _ = checkpoint_time.tick() => self.store_progress(false).await,
             }
         }
     }
@@ -102,8 +104,8 @@ impl Worker {
                     true => event.revision,
                     false => event.position,
                 });
-                let number = Some(self.progress.begin(place));
-                self.waiting.push(Message { number, event, retries: 0 });
+                let origin = Origin::Source(self.progress.begin(place));
+                self.waiting.push(Message { origin, event, retries: 0 });
             }
             ReadItem::Checkpoint(position) => self.progress.pass(position),
             _ => {}
@@ -144,13 +146,13 @@ impl Worker {
                 let messages = self.consumers.disconnect(consumer);
                 self.waiting.requeue(messages);
                 // After the last consumer has gone, it may be long until more events are done.
-                self.store_checkpoint(self.consumers.len() == 0).await;
+                self.store_progress(self.consumers.len() == 0).await;
             }
             Command::Ack { consumer, ids } => {
                 for message in self.answered(consumer, ids) {
                     self.finish(&message);
                 }
-                self.store_checkpoint(false).await;
+                self.store_progress(false).await;
             }
             Command::Nack { consumer, ids, action, reason } => {
                 for message in self.answered(consumer, ids) {
@@ -160,7 +162,7 @@ impl Worker {
                     let messages = self.consumers.disconnect(consumer);
                     self.waiting.requeue(messages);
                 }
-                self.store_checkpoint(false).await;
+                self.store_progress(false).await;
             }
             Command::Replay { most, reply } => {
                 let _ = reply.send(self.replay(most).await);
@@ -186,8 +188,9 @@ impl Worker {
     }
 
     fn finish(&mut self, message: &Message) {
-        if let Some(number) = message.number {
-            self.progress.finish(number);
+        match message.origin {
+            Origin::Source(number) => self.progress.finish(number),
+            Origin::Parked(version) => self.replay.finish(version),
         }
     }
 
@@ -213,28 +216,28 @@ impl Worker {
     }
 
     async fn replay(&mut self, most: u64) -> Result<(), Status> {
-        let name = &self.group.name;
-        let Some((events, last)) = parked::oldest(&*self.store, name, most).await? else {
-            return Ok(());
-        };
-        parked::forget(&*self.store, name, last).await?;
-        self.waiting.requeue(events.into_iter().map(|event| Message {
-            number: None,
-            event,
-            retries: 0,
+        let events = self.replay.read(&*self.store, &self.group.name, most).await?;
+        self.waiting.requeue(events.into_iter().map(|(version, event)| {
+            let origin = Origin::Parked(version);
+            Message { origin, event, retries: 0 }
         }));
         Ok(())
     }
 
-    /// Stores the checkpoint if enough events are done, or, if `all`, if any is.
-    async fn store_checkpoint(&mut self, all: bool) {
-        let Some(place) = self.progress.due(&self.group.settings, all) else { return };
-        match save_checkpoint(&*self.store, &self.group.name, place).await {
-            Ok(()) => self.progress.stored(place),
-            Err(error) => {
-                let group = &self.group.name;
-                tracing::warn!(?group, %error, "could not store the checkpoint of a group");
+    /// Stores the checkpoint if enough events are done, or, if `all`, if any is. Removes the links to
+    /// parked events that are done.
+    async fn store_progress(&mut self, all: bool) {
+        let (store, name) = (&*self.store, &self.group.name);
+        if let Some(place) = self.progress.due(&self.group.settings, all) {
+            match save_checkpoint(store, name, place).await {
+                Ok(()) => self.progress.stored(place),
+                Err(error) => {
+                    tracing::warn!(group = ?name, %error, "could not store a group's checkpoint");
+                }
             }
+        }
+        if let Err(error) = self.replay.remove_done(store, name).await {
+            tracing::warn!(group = ?name, %error, "could not remove links to replayed events");
         }
     }
 
@@ -247,6 +250,7 @@ impl Worker {
             total: self.progress.total(),
             checkpoint: self.progress.checkpoint(),
             last_read: self.progress.last_read(),
+            replayed: self.replay.last(),
         }
     }
 }

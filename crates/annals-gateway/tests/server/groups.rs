@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use annals_core::EventStoreExt;
+
 use kurrentdb::{
     Client, Error, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
     PersistentSubscriptionOptions, PersistentSubscriptionToAllOptions, Position, ResolvedEvent,
@@ -304,5 +306,43 @@ async fn a_group_on_all_does_not_get_the_events_of_groups() {
         .await;
         fill(&served.store, STREAM, 0..2).await;
     }
+    served.stop().await;
+}
+
+/// A replayed event that no consumer has acknowledged is still parked after a restart.
+#[tokio::test]
+async fn replayed_events_survive_a_restart_of_the_gateway() {
+    let (served, client) = with_group(options(), 3).await;
+    let mut consumer = join(&client, 1).await;
+    for _ in 0..3 {
+        let (event, _) = next(&mut consumer).await;
+        consumer.nack(&event, NakAction::Park, "not yet").await.unwrap();
+    }
+    let parked = async |client: &Client| {
+        let options = Default::default();
+        let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
+        info.unwrap().stats.parked_message_count
+    };
+    wait(async || parked(&client).await == 3).await;
+    client.replay_parked_messages(STREAM, GROUP, &Default::default()).await.unwrap();
+    assert_eq!(parked(&client).await, 0);
+    let (event, _) = next(&mut consumer).await;
+    consumer.ack(&event).await.unwrap();
+    assert_eq!(revision(&next(&mut consumer).await.0), 1);
+    let store = served.store.clone();
+    served.stop().await;
+
+    let served = Served::over(store).await;
+    let client = served.client();
+    assert_eq!(parked(&client).await, 2);
+    let mut consumer = join(&client, 2).await;
+    client.replay_parked_messages(STREAM, GROUP, &Default::default()).await.unwrap();
+    for expected in 1..3 {
+        let (event, _) = next(&mut consumer).await;
+        assert_eq!(revision(&event), expected);
+        consumer.ack(&event).await.unwrap();
+    }
+    let links = "esdb:$persistentsubscription-order-1::workers-parked".try_into().unwrap();
+    wait(async || served.store.load_stream(&links).await.unwrap().is_empty()).await;
     served.stop().await;
 }
