@@ -6,6 +6,9 @@
 //! `consumers`, and stores the group's `progress`. Events that no consumer could handle are
 //! `parked`. The `catalog` stores the groups themselves.
 //!
+//! An event is tried again if its consumer refuses it, does not answer in time, or disconnects. After
+//! `max_retry_count` attempts it is parked.
+//!
 //! One gateway runs a group. If several gateways serve one store, each gives all events to the
 //! consumers that are connected to it.
 

@@ -55,7 +55,7 @@ impl Worker {
         let mut checkpoint_time = interval_at(Instant::now() + period, period);
         checkpoint_time.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.dispatch();
+            self.dispatch().await;
             let has_room = self.waiting.len() < self.group.settings.read_ahead();
             let open_at = self.subscription.closed_until();
             tokio::select! {
@@ -120,7 +120,7 @@ impl Worker {
     }
 
     /// Gives waiting events to consumers, until no consumer can take one.
-    fn dispatch(&mut self) {
+    async fn dispatch(&mut self) {
         let mut index = 0;
         while self.consumers.have_free_slot()
             && let Some(message) = self.waiting.get(index)
@@ -129,7 +129,7 @@ impl Worker {
                 Offer::Accepted => self.waiting.remove(index),
                 Offer::Refused => index += 1,
                 Offer::Disconnected(messages) => {
-                    self.waiting.requeue(messages);
+                    self.lost(messages).await;
                     index = 0;
                 }
             }
@@ -144,7 +144,7 @@ impl Worker {
             }
             Command::Disconnect { consumer } => {
                 let messages = self.consumers.disconnect(consumer);
-                self.waiting.requeue(messages);
+                self.lost(messages).await;
                 // After the last consumer has gone, it may be long until more events are done.
                 self.store_progress(self.consumers.len() == 0).await;
             }
@@ -160,7 +160,7 @@ impl Worker {
                 }
                 if action == Action::Stop {
                     let messages = self.consumers.disconnect(consumer);
-                    self.waiting.requeue(messages);
+                    self.lost(messages).await;
                 }
                 self.store_progress(false).await;
             }
@@ -191,6 +191,15 @@ impl Worker {
         match message.origin {
             Origin::Source(number) => self.progress.finish(number),
             Origin::Parked(version) => self.replay.finish(version),
+        }
+    }
+
+    /// Retries the events of a consumer that has gone. Each counts as tried, as in EventStoreDB, so that
+    /// an event that crashes its consumers is parked in the end.
+    async fn lost(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let reason = "the consumer disconnected before it answered the event";
+            self.not_handled(message, Action::Retry, reason).await;
         }
     }
 

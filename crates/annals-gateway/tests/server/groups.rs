@@ -77,7 +77,8 @@ async fn acknowledged_events_are_not_given_again() {
     let mut other = join(&client, 10).await;
     for expected in 3..5 {
         let (event, retries) = next(&mut other).await;
-        assert_eq!((revision(&event), retries), (expected, 0));
+        // They count as tried once.
+        assert_eq!((revision(&event), retries), (expected, 1));
         other.ack(&event).await.unwrap();
     }
     served.stop().await;
@@ -344,5 +345,23 @@ async fn replayed_events_survive_a_restart_of_the_gateway() {
     }
     let links = "esdb:$persistentsubscription-order-1::workers-parked".try_into().unwrap();
     wait(async || served.store.load_stream(&links).await.unwrap().is_empty()).await;
+    served.stop().await;
+}
+
+/// An event that crashes every consumer is parked, so that the others go on.
+#[tokio::test]
+async fn an_event_whose_consumers_disconnect_is_parked() {
+    let (served, client) = with_group(options().max_retry_count(2), 2).await;
+    for expected in 0..3 {
+        let mut consumer = join(&client, 1).await;
+        let (event, retries) = next(&mut consumer).await;
+        assert_eq!((revision(&event), retries), (0, expected));
+    }
+    let mut consumer = join(&client, 1).await;
+    let (event, retries) = next(&mut consumer).await;
+    assert_eq!((revision(&event), retries), (1, 0));
+    let options = Default::default();
+    let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
+    assert_eq!(info.unwrap().stats.parked_message_count, 1);
     served.stop().await;
 }
