@@ -1,7 +1,10 @@
 //! The services `ServerFeatures` and `Gossip`: which calls the gateway serves, and at which
 //! address.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -63,8 +66,26 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(host: String, port: u16) -> Self {
+    /// A node that clients are told to find at this host and port.
+    pub(crate) fn new(host: &str, port: u16) -> Self {
+        // Clients put the host before `:port` in a URL, so an IPv6 address needs brackets.
+        let host = match host.parse::<Ipv6Addr>() {
+            Ok(ip) => format!("[{ip}]"),
+            Err(_) => host.to_owned(),
+        };
         Self { id: Uuid::now_v7(), host, port }
+    }
+
+    /// A node that clients are told to find at the address on which the server listens.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        if address.ip().is_unspecified() {
+            tracing::warn!(
+                %address,
+                "clients that discover the cluster cannot connect to this address; advertise one \
+                 that they can reach (annals-gateway --advertise HOST:PORT)"
+            );
+        }
+        Self::new(&address.ip().to_string(), address.port())
     }
 }
 
@@ -101,5 +122,23 @@ impl Gossip for Cluster {
             http_end_point: Some(EndPoint { address: self.host.clone(), port: self.port.into() }),
         };
         Ok(Response::new(ClusterInfo { members: vec![member] }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_addresses_have_brackets() {
+        for (host, expected) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("db.example.com", "db.example.com"),
+            ("::1", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(Cluster::new(host, 2113).host, expected);
+        }
+        assert_eq!(Cluster::at("[::1]:2113".parse().unwrap()).host, "[::1]");
     }
 }

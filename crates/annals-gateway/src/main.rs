@@ -18,7 +18,8 @@ Usage: annals-gateway --store URL (--insecure | --tls-certificate FILE --tls-key
   --store URL              the store: sqlite://shop.db, postgres://…, dynamodb://… or memory:
                            (set ANNALS_GATEWAY_STORE instead if the URL holds a password)
   --listen HOST:PORT       the address to listen on [127.0.0.1:2113]
-  --advertise HOST:PORT    the address that clients of a cluster are told [as --listen]
+  --advertise HOST:PORT    the address that clients of a cluster are told [as --listen]; needed if
+                           --listen is 0.0.0.0 or [::]
   --insecure               serve without TLS: others on the network can read and change messages
   --tls-certificate FILE   PEM file with the chain of certificates, the server's own first
   --tls-key FILE           PEM file with the private key of the server's certificate

@@ -117,9 +117,10 @@ fn routes(
     open_calls: OpenCalls,
 ) -> Routes {
     let max_append_bytes = options.max_append_bytes.min(store.capabilities().max_append_bytes);
-    let (host, port) =
-        options.advertise.clone().unwrap_or_else(|| (address.ip().to_string(), address.port()));
-    let cluster = Cluster::new(host, port);
+    let cluster = match &options.advertise {
+        Some((host, port)) => Cluster::new(host, *port),
+        None => Cluster::at(address),
+    };
     let groups = PersistentService::new(store.clone(), open_calls.clone());
     let groups = PersistentSubscriptionsServer::new(groups);
     let streams = StreamsService::new(store.clone(), max_append_bytes, open_calls);

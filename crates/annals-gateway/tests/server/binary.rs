@@ -76,3 +76,22 @@ fn a_program_that_cannot_run_says_why() {
     assert!(help.status.success());
     assert!(String::from_utf8(help.stdout).unwrap().contains("--store URL"));
 }
+
+/// Clients that discover the cluster would be told to connect to 0.0.0.0.
+#[test]
+fn an_address_that_clients_cannot_reach_is_warned_of() {
+    for (advertise, warns) in [(None, true), (Some("db.example.com:2113"), false)] {
+        let mut command = program();
+        command.args(["--store", "memory:", "--listen", "0.0.0.0:0", "--insecure"]);
+        command.args(advertise.into_iter().flat_map(|address| ["--advertise", address]));
+        let mut running = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(running.stderr.take().unwrap());
+        let mut lines = String::new();
+        while !lines.contains("is listening") {
+            assert!(log.read_line(&mut lines).unwrap() > 0, "the program has ended: {lines}");
+        }
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!(lines.contains("--advertise"), warns, "{lines}");
+    }
+}
