@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use annals::Backend;
 use chrono::TimeDelta;
 use lexopt::prelude::*;
 use shop::{AnyError, COMMANDS, Options, Summary, execute::Counters};
@@ -109,7 +110,8 @@ async fn run(arguments: Arguments) -> Result<Summary, AnyError> {
             Box::new(BufReader::new(file))
         }
     };
-    let store = annals::connect(&arguments.store).await?;
+    let store =
+        annals::connect(&arguments.store).await.map_err(|e| explain(&arguments.store, e))?;
     let counters = Arc::new(Counters::default());
     metrics::set_global_recorder(counters.retries.clone())?;
     let progress = tokio::spawn(progress(counters.clone()));
@@ -123,6 +125,19 @@ async fn run(arguments: Arguments) -> Result<Summary, AnyError> {
     }
     io::stdout().write_all(summary.to_string().as_bytes())?;
     Ok(summary)
+}
+
+/// Adds the command that compiles the store, if only that is missing.
+fn explain(url: &str, error: annals::Error) -> AnyError {
+    match Backend::of(url) {
+        Ok(backend) if !backend.is_enabled() => {
+            let feature = backend.feature();
+            let scheme = url.split(':').next().unwrap_or_default();
+            let command = format!("cargo run -p shop --features {feature} -- --store {scheme}:…");
+            format!("{error}; for the shop: {command}").into()
+        }
+        _ => error.into(),
+    }
 }
 
 async fn progress(counters: Arc<Counters>) {

@@ -1,16 +1,17 @@
 //! A row for each order, in SQLite or PostgreSQL. Each event changes it exactly once: the rows and
-//! the position they include stand in one transaction.
+//! the position that they include are written in one transaction.
 
-use std::{sync::Arc, time::Duration};
+#[cfg(feature = "postgres")]
+mod postgres;
 
+use std::sync::Arc;
+
+#[cfg(feature = "postgres")]
+use annals::domain::projection::postgres::PostgresSink;
 use annals::{
     Position, Result, Store, SubscriberId,
     domain::projection::{
         Batch, BoxError, ExactlyOnce, Projection, ProjectionError, Sink, TransactionalHandler,
-        postgres::{
-            PostgresSink,
-            sqlx::{self, Postgres, Transaction, postgres::PgPoolOptions},
-        },
         sqlite::{SqliteSink, SqliteTransaction},
     },
 };
@@ -25,8 +26,6 @@ use crate::{
 };
 
 const NAME: &str = "shoporders";
-/// How long to wait for a server that does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Under which the version of the table is kept, as if it were a checkpoint: whoever moves it to the
 /// first one creates the table, and all others wait for that.
 const TABLE: &str = "shoporders@table";
@@ -42,23 +41,22 @@ const UPDATE: &str = "UPDATE shop_orders SET state = $1 WHERE name = $2";
 #[derive(Debug)]
 pub enum View {
     Sqlite(Projection<ExactlyOnce<SqliteSink, Rows>>),
+    #[cfg(feature = "postgres")]
     Postgres(Projection<ExactlyOnce<PostgresSink, Rows>>),
 }
 
 impl View {
     /// In a PostgreSQL database where it is a URL that says so, else in an SQLite file.
     pub async fn open(store: Arc<dyn Store>, place: &str) -> Result<Self, AnyError> {
-        let (table, first) = (SubscriberId::new(TABLE)?, Position::new(1));
         if place.starts_with("postgres://") || place.starts_with("postgresql://") {
-            let pool = PgPoolOptions::new().acquire_timeout(PATIENCE).connect(place).await?;
-            let sink = PostgresSink::open(pool).await?;
-            let mut transaction = sink.begin().await?;
-            if sink.advance(&mut transaction, &table, None, first).await? {
-                sqlx::query(CREATE).execute(&mut *transaction).await?;
-            }
-            sink.commit(transaction).await?;
-            return Ok(Self::Postgres(projection(store, sink)?));
+            #[cfg(feature = "postgres")]
+            return Self::open_postgres(store, place).await;
+            #[cfg(not(feature = "postgres"))]
+            return Err("a table in PostgreSQL needs the shop's feature `postgres`: \
+                        cargo run -p shop --features postgres -- --view postgres://…"
+                .into());
         }
+        let (table, first) = (SubscriberId::new(TABLE)?, Position::new(1));
         let sink = SqliteSink::open(place)?;
         let mut transaction = sink.begin().await?;
         if sink.advance(&mut transaction, &table, None, first).await? {
@@ -72,6 +70,7 @@ impl View {
     pub async fn follow(&mut self, done: watch::Receiver<bool>) -> Result<(), ProjectionError> {
         match self {
             Self::Sqlite(projection) => follow(projection, done).await,
+            #[cfg(feature = "postgres")]
             Self::Postgres(projection) => follow(projection, done).await,
         }
     }
@@ -133,28 +132,6 @@ impl TransactionalHandler<SqliteTransaction> for Rows {
                     transaction.prepare_cached(UPDATE)?.execute((state, order))?
                 }
             };
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl TransactionalHandler<Transaction<'static, Postgres>> for Rows {
-    async fn handle(
-        &mut self,
-        transaction: &mut Transaction<'static, Postgres>,
-        batch: &Batch<'_>,
-    ) -> Result<(), BoxError> {
-        for change in self.changes(batch).await? {
-            let statement = match change {
-                Change::Placed { order, sku, quantity, cents } => sqlx::query(INSERT)
-                    .bind(order)
-                    .bind(sku)
-                    .bind(i64::from(quantity))
-                    .bind(i64::from(cents)),
-                Change::State { order, state } => sqlx::query(UPDATE).bind(state).bind(order),
-            };
-            statement.execute(&mut **transaction).await?;
         }
         Ok(())
     }

@@ -69,7 +69,7 @@ impl Place {
         script(
             "cargo",
             format!(
-                "[ \"$*\" != \"${{*#run -p shop}}\" ] || exit 99\nshift 3\n[ \"$1\" != -- ] || shift\nexec '{shop}' \"$@\""
+                "[ \"$*\" != \"${{*#run -p shop}}\" ] || exit 99\nshift 3\n[ \"$1\" != --features ] || shift 2\n[ \"$1\" != -- ] || shift\nexec '{shop}' \"$@\""
             ),
         );
         Self { dir, postgres }
