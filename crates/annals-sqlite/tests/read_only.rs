@@ -7,7 +7,7 @@ mod common;
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     os::unix::{
         fs::{MetadataExt, PermissionsExt},
         process::CommandExt,
@@ -69,7 +69,15 @@ impl Place {
         if fs::metadata("/proc/self").unwrap().uid() == 0 {
             command.uid(NOBODY).gid(NOBODY);
         }
-        command.spawn().unwrap()
+        // A process that another test forks has the copy open for writing until it executes.
+        loop {
+            match command.spawn() {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::yield_now();
+                }
+                spawned => return spawned.unwrap(),
+            }
+        }
     }
 
     fn names(&self) -> Vec<String> {

@@ -14,7 +14,15 @@ use annals_postgres::{PostgresConfig, PostgresStore};
 #[cfg(feature = "sqlite")]
 use annals_sqlite::{Location, SqliteConfig, SqliteStore};
 
-use crate::{backend::Backend, url::StoreUrl};
+#[cfg(any(
+    feature = "dynamodb",
+    feature = "eventstoredb",
+    feature = "memory",
+    feature = "postgres",
+    feature = "sqlite"
+))]
+use crate::backend::Backend;
+use crate::url::StoreUrl;
 
 /// What [`connect_with`] does if there is no store at the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -97,7 +97,7 @@ pub(crate) async fn a_copy_that_is_told_to_stop_goes_on_later(kind: Kind) {
     // A fast one may have been done before.
     let slow = !to.store.capabilities().exact_import;
     match copy.wait().await.unwrap().code() {
-        Some(130) => assert!(last.starts_with("stopped; the same command goes on"), "{last}"),
+        Some(130) => assert!(last.starts_with("stopped; the same command continues"), "{last}"),
         Some(0) if !slow => assert!(last.starts_with("done"), "{last}"),
         other => panic!("{other:?}: {last}"),
     }
