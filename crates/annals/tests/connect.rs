@@ -3,7 +3,9 @@
 
 #![allow(clippy::expect_used)]
 
-use annals::{Backend, Error, ErrorKind, OpenMode, StoreUrl, connect, connect_with};
+use annals::{Backend, Error, ErrorKind, StoreUrl, connect};
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+use annals::{OpenMode, connect_with};
 
 async fn refused(url: &str) -> Error {
     connect(url).await.expect_err(url)
