@@ -16,7 +16,7 @@ pub enum StreamState {
     Tombstoned,
 }
 
-/// What [`EventStore::stream_info`] tells of a stream.
+/// What [`EventStore::stream_info`](crate::EventStore::stream_info) tells of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {
