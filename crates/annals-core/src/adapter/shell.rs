@@ -40,20 +40,12 @@ impl<'a> Call<'a> {
     fn needs(&self, declared: impl FnOnce(&Capabilities) -> bool, what: &str) -> Result<()> {
         match declared(self.capabilities) {
             true => Ok(()),
-            false => Err(self.name(Error::unsupported(what))),
-        }
-    }
-
-    fn name(&self, error: Error) -> Error {
-        let error = error.with_backend(self.capabilities.backend).with_operation(self.operation);
-        match self.stream {
-            Some(stream) => error.with_stream(stream),
-            None => error,
+            false => self.answer(Err(Error::unsupported(what))),
         }
     }
 
     fn answer<T>(&self, answer: Result<T>) -> Result<T> {
-        answer.map_err(|error| self.name(error))
+        answer.map_err(|error| name(error, self.capabilities.backend, self.operation, self.stream))
     }
 
     /// Pages whose errors belong to this call.
@@ -63,6 +55,21 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Adds to an error which call it belongs to.
+fn name(
+    error: Error,
+    backend: &'static str,
+    operation: &'static str,
+    stream: Option<&StreamId>,
+) -> Error {
+    let error = context(backend, operation)(error);
+    match stream {
+        Some(stream) => error.with_stream(stream),
+        None => error,
+    }
+}
+
+/// Pages that outlive the call whose errors they have.
 struct Named<P> {
     pages: P,
     backend: &'static str,
@@ -71,12 +78,8 @@ struct Named<P> {
 }
 
 impl<P> Named<P> {
-    fn name(&self, error: Error) -> Error {
-        let error = error.with_backend(self.backend).with_operation(self.operation);
-        match &self.stream {
-            Some(stream) => error.with_stream(stream),
-            None => error,
-        }
+    fn answer<T>(&self, answer: Result<T>) -> Result<T> {
+        answer.map_err(|error| name(error, self.backend, self.operation, self.stream.as_ref()))
     }
 }
 
@@ -84,7 +87,7 @@ impl<P> Named<P> {
 impl<P: Pages> Pages for Named<P> {
     async fn next_page(&mut self) -> Result<Page> {
         let page = self.pages.next_page().await;
-        page.map_err(|error| self.name(error))
+        self.answer(page)
     }
 }
 
@@ -92,7 +95,7 @@ impl<P: Pages> Pages for Named<P> {
 impl<P: Tail> Tail for Named<P> {
     async fn changed(&mut self) -> Result<()> {
         let changed = self.pages.changed().await;
-        changed.map_err(|error| self.name(error))
+        self.answer(changed)
     }
 }
 
@@ -108,8 +111,8 @@ impl<A: Adapter> EventStore for A {
         let appends = vec![append];
         call.answer(check_append(&appends, call.capabilities))?;
         let answers = call.answer(Adapter::append(self, appends).await)?;
-        let missing = || call.name(Error::new(ErrorKind::Internal, "the append has no answer"));
-        answers.first().copied().ok_or_else(missing)
+        let missing = || Error::new(ErrorKind::Internal, "the append has no answer");
+        call.answer(answers.first().copied().ok_or_else(missing))
     }
 
     async fn append_multi(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
@@ -134,10 +137,11 @@ impl<A: Adapter> EventStore for A {
 
     async fn subscribe(&self, options: Subscribe) -> Result<Subscription> {
         let call = Call::new(self, "subscribe");
-        call.answer(check_subscribe(&options, call.capabilities))?;
+        let checked = check_subscribe(&options, call.capabilities);
         let Subscribe { source, start } = options;
         match source {
             Source::All(filter) => {
+                call.answer(checked)?;
                 let after = match start {
                     Start::Beginning | Start::AfterVersion(_) => Position::START,
                     Start::After(position) => position,
@@ -147,6 +151,7 @@ impl<A: Adapter> EventStore for A {
             }
             Source::Stream(stream) => {
                 let call = call.of(&stream);
+                call.answer(checked)?;
                 let (after, at) = call.answer(self.start_in(&stream, start).await)?;
                 Ok(subscribe(call.pages(self.follow_stream(stream.clone(), after, at)), at))
             }

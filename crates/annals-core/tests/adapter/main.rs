@@ -97,6 +97,11 @@ fn what_is_not_declared_is_refused_and_never_reaches_the_adapter() {
         assert_eq!(error.kind() == ErrorKind::Unsupported, needs, "{operation}: {error}");
     }
     let reached = all.iter().filter(|(_, _, e)| e.kind() != ErrorKind::Unsupported);
+    // A start by position needs an order, which a subscription to one stream else does not.
+    let after = Subscribe::to(stream()).after(Position::new(1));
+    let refused = block_on(store.subscribe(after)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert_eq!(refused.stream(), Some(&stream()));
     // A read fails in its first page, of which this adapter does not count the calls.
     let counted = reached.filter(|(operation, ..)| *operation != "read_stream").count();
     assert_eq!(store.calls.load(Ordering::Relaxed), counted);
