@@ -16,7 +16,7 @@ mod sqlite;
 
 use std::process::ExitCode;
 
-use annals::{Backend, StoreUrl};
+use annals::StoreUrl;
 use clap::Args;
 
 use crate::{check::report::CheckReport, failure::Failure, output};
@@ -62,13 +62,13 @@ impl Check {
 async fn inspect(url: &StoreUrl) -> Result<CheckReport, Failure> {
     match url.backend() {
         #[cfg(feature = "sqlite")]
-        Backend::Sqlite => sqlite::inspect(url.as_str()).await,
+        annals::Backend::Sqlite => sqlite::inspect(url.as_str()).await,
         #[cfg(feature = "postgres")]
-        Backend::Postgres => postgres::inspect(url.as_str()).await,
+        annals::Backend::Postgres => postgres::inspect(url.as_str()).await,
         #[cfg(feature = "dynamodb")]
-        Backend::DynamoDb => dynamodb::inspect(url.as_str()).await,
+        annals::Backend::DynamoDb => dynamodb::inspect(url.as_str()).await,
         #[cfg(feature = "eventstoredb")]
-        Backend::EventStoreDb => eventstoredb::inspect(url.as_str()).await,
+        annals::Backend::EventStoreDb => eventstoredb::inspect(url.as_str()).await,
         // A store in memory has nothing to inspect. For a backend that this build lacks, the error
         // of `connect` names the feature.
         backend => {
