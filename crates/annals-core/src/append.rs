@@ -41,6 +41,19 @@ impl Append {
 }
 
 /// The answer to an [`Append`]: where its events stand now.
+///
+/// ```
+/// use annals_core::{EventStore, EventStoreExt, ExpectedVersion, NewEvent, Result};
+///
+/// async fn pay(store: &dyn EventStore) -> Result<()> {
+///     let placed = NewEvent::json("OrderPlaced", &serde_json::json!({ "total": 40 }))?;
+///     let appended = store.append_to("order-42", ExpectedVersion::NoStream, [placed]).await?;
+///     // The next append expects the version that this one has made.
+///     let paid = NewEvent::json("OrderPaid", &serde_json::json!({ "cents": 4000 }))?;
+///     store.append_to("order-42", appended.last_version, [paid]).await?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {

@@ -8,6 +8,21 @@ use crate::{ExpectedVersion, StreamId, Version};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed.
+///
+/// ```
+/// use annals_core::ErrorKind;
+///
+/// /// The status that an HTTP handler answers with.
+/// fn status(kind: ErrorKind) -> u16 {
+///     match kind {
+///         ErrorKind::InvalidInput => 400,
+///         ErrorKind::Conflict => 409,
+///         ErrorKind::LimitExceeded => 413,
+///         ErrorKind::Unavailable | ErrorKind::Busy => 503,
+///         _ => 500,
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

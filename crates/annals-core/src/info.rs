@@ -17,6 +17,16 @@ pub enum StreamState {
 }
 
 /// What [`EventStore::stream_info`](crate::EventStore::stream_info) tells of a stream.
+///
+/// ```
+/// use annals_core::{EventStore, Result, StreamId};
+///
+/// async fn has_whole_history(store: &dyn EventStore, stream: &StreamId) -> Result<bool> {
+///     let info = store.stream_info(stream).await?;
+///     // If events were truncated, the first one that can be read has a greater version.
+///     Ok(info.exists() && info.first_version == Some(1.into()))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {

@@ -53,7 +53,9 @@
 //! at the same versions. An import can be repeated.
 //!
 //! If a store cannot do something, it declares that in its [`Capabilities`] and refuses the call
-//! with [`ErrorKind::Unsupported`]. The crate `annals-conformance` tests all of this.
+//! with [`ErrorKind::Unsupported`]. The crate `annals-conformance` tests all of this. Where this
+//! documentation names a rule of the contract by its number, the list of rules is that crate's
+//! `CONTRACT.md`.
 //!
 //! # Writing an adapter
 //!

@@ -15,6 +15,15 @@ use crate::{
 
 /// Which events a subscription delivers. The enum is exhaustive, so that no store can overlook a
 /// source.
+///
+/// ```
+/// use annals_core::{Category, EventType, Filter, Source, StreamId};
+/// let one_order = Source::from(StreamId::new("order-42")?);
+/// let all_orders = Source::category(Category::new("order")?);
+/// let payments = Filter::default().with_event_types([EventType::new("OrderPaid")?]);
+/// let all_payments = Source::from(payments);
+/// # Ok::<(), annals_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The events of the whole store that the filter lets through, such as those of a category.
@@ -59,6 +68,14 @@ impl From<Filter> for Source {
 }
 
 /// Where a subscription begins. The enum is exhaustive, so that no store can overlook a start.
+///
+/// ```
+/// use annals_core::{Position, Start, Subscribe};
+/// /// Goes on after the position that the subscriber has stored, or begins with the oldest event.
+/// fn resume(checkpoint: Option<Position>) -> Subscribe {
+///     Subscribe::default().with_start(checkpoint.map_or(Start::Beginning, Start::After))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Start {
     /// At the first event that can be read.
@@ -122,6 +139,22 @@ impl Subscribe {
 }
 
 /// What a subscription tells its subscriber.
+///
+/// ```
+/// use annals_core::{Message, Position, Result, Subscription};
+///
+/// /// Counts the events that the store has now. Returns the position from which to count on.
+/// async fn count(mut subscription: Subscription) -> Result<(u64, Position)> {
+///     let mut events = 0;
+///     loop {
+///         match subscription.next().await? {
+///             Message::Event(_) => events += 1,
+///             Message::CaughtUp(position) => return Ok((events, position)),
+///             _ => {} // a checkpoint: the filter left out the events up to it
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
@@ -160,6 +193,24 @@ impl Message {
 /// Delivers every matching event exactly once and in order: first those that the store already has,
 /// then new ones (contract, rules 15 to 20). Dropping the subscription ends it. It is also a
 /// [`Stream`] of messages.
+///
+/// [`Subscription::next`] is cancel-safe, so it can stand in a `select!`:
+///
+/// ```
+/// # use std::future::Future;
+/// use annals_core::{EventStore, Result, Subscribe};
+///
+/// async fn follow(store: &dyn EventStore, stop: impl Future<Output = ()>) -> Result<()> {
+///     let mut subscription = store.subscribe(Subscribe::default()).await?;
+///     let mut stop = std::pin::pin!(stop);
+///     loop {
+///         tokio::select! {
+///             () = &mut stop => return Ok(()),
+///             event = subscription.next_event() => println!("{}", event?.event_type),
+///         }
+///     }
+/// }
+/// ```
 pub struct Subscription {
     pages: BoxStream<'static, Told>,
     /// The events of the last page that were not delivered yet.

@@ -28,14 +28,14 @@ pub struct DynamoDbOptions {
     pub point_in_time_recovery: bool,
     /// Whether a created table is protected from deletion. Off by default.
     pub deletion_protection: bool,
-    /// How long a snapshot is kept, in whole seconds. By default snapshots do not expire. The table
-    /// must have time to live on the attribute `expires`, as a table has that is created with this
-    /// option.
-    pub snapshot_ttl: Option<Duration>,
     /// The most transactions of appends that run at the same time: 1 to 64, by default 4. Appends
     /// that wait share a transaction and its cost; the more transactions run, the fewer appends
     /// share one. Without an order each append is a request of its own.
     pub writers: usize,
+    /// How long a snapshot is kept, in whole seconds. By default snapshots do not expire. The table
+    /// must have time to live on the attribute `expires`, as a table has that is created with this
+    /// option.
+    pub snapshot_ttl: Option<Duration>,
     /// The longest time between two polls for appends of other processes: 250 ms by default. Polls
     /// follow each other sooner while they find something. The subscribers of one store share a
     /// poll, which costs half a read unit; each subscriber to one stream polls for itself.
@@ -59,8 +59,8 @@ impl Default for DynamoDbOptions {
             create: true,
             point_in_time_recovery: false,
             deletion_protection: false,
-            snapshot_ttl: None,
             writers: 4,
+            snapshot_ttl: None,
             poll_interval: Duration::from_millis(250),
             close_after: Duration::from_millis(500),
             request_timeout: Duration::from_secs(5),
@@ -110,17 +110,17 @@ impl DynamoDbOptions {
         self
     }
 
-    /// Sets how long a snapshot is kept.
-    #[must_use]
-    pub fn with_snapshot_ttl(mut self, ttl: Duration) -> Self {
-        self.snapshot_ttl = Some(ttl);
-        self
-    }
-
     /// Sets the most transactions that run at the same time.
     #[must_use]
     pub fn with_writers(mut self, writers: usize) -> Self {
         self.writers = writers;
+        self
+    }
+
+    /// Sets how long a snapshot is kept.
+    #[must_use]
+    pub fn with_snapshot_ttl(mut self, ttl: Duration) -> Self {
+        self.snapshot_ttl = Some(ttl);
         self
     }
 

@@ -41,10 +41,10 @@ pub enum OpenMode {
 /// | URL | backend |
 /// |---|---|
 /// | `memory:` | a store in memory, a new one with every call |
-/// | `sqlite://shop.db`, `sqlite:///var/lib/shop.db` | an SQLite file; options: `SqliteConfig::from_url` in the module `sqlite` |
-/// | `postgres://user:password@host/database?schema=shop` | a schema in PostgreSQL; options: `PostgresConfig::from_url` in the module `postgres` |
-/// | `dynamodb://shop?region=eu-west-1` | a table in DynamoDB; options: `DynamoDbConfig::from_url` in the module `dynamodb` |
-/// | `esdb://user:password@host:2113?namespace=shop`, `kurrentdb://`, each also with `+discover` | EventStoreDB or KurrentDB; options: `EventStoreDbConfig::from_url` in the module `eventstoredb` |
+/// | `sqlite://shop.db`, `sqlite:///var/lib/shop.db` | an SQLite file; options: [`SqliteConfig::from_url`](crate::sqlite::SqliteConfig::from_url) |
+/// | `postgres://user:password@host/database?schema=shop` | a schema in PostgreSQL; options: [`PostgresConfig::from_url`](crate::postgres::PostgresConfig::from_url) |
+/// | `dynamodb://shop?region=eu-west-1` | a table in DynamoDB; options: [`DynamoDbConfig::from_url`](crate::dynamodb::DynamoDbConfig::from_url) |
+/// | `esdb://user:password@host:2113?namespace=shop`, `kurrentdb://`, each also with `+discover` | EventStoreDB or KurrentDB; options: [`EventStoreDbConfig::from_url`](crate::eventstoredb::EventStoreDbConfig::from_url) |
 ///
 /// # Errors
 /// Those of [`connect_with`].

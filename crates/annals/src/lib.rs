@@ -43,7 +43,7 @@
 //! | keep derived state | [`Snapshot`], [`SnapshotStore`], [`CheckpointStore`] |
 //! | let one of several processes work at a time | [`Candidate`], [`LeaseStore`] |
 //! | copy events with their ids, versions and times | [`TransferStore`] |
-//! | write deciders, typed events and projections | the module `domain` |
+//! | write deciders, typed events and projections | [`domain`] |
 //! | decide what to do after a failure | [`Error`], [`ErrorKind`] |
 //! | find out what a store can do | [`Capabilities`] |
 //!

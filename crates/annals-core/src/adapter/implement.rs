@@ -9,8 +9,9 @@ use crate::{
     SubscriberId, Version,
 };
 
-/// A database as an event store; a clone is another handle to it. Who implements this has [`EventStore`](crate::EventStore) and the
-/// other traits of a store, whose documentation says what each method promises.
+/// A database as an event store. A clone is another handle to the same store. A type that implements
+/// this trait also has [`EventStore`](crate::EventStore) and the other traits of a store. Their
+/// documentation says what each method promises.
 ///
 /// The blanket implementations check a call before they pass it on. A method that belongs to a
 /// capability that is not [declared](Adapter::capabilities) is never called. Errors need neither
