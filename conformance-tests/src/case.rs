@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use annals_core::{Capabilities, Error, Recognition, Store};
+use annals_core::{Capabilities, Error, Recognition, Store, contract};
 use futures::future::BoxFuture;
 
 use crate::{Fault, Harness};
@@ -30,6 +30,18 @@ pub struct Case {
     /// The faults that the harness has to inject.
     pub(crate) faults: &'static [Fault],
     pub(crate) run: fn(Context) -> BoxFuture<'static, CaseResult>,
+}
+
+impl Case {
+    /// The rules that the case checks, a line each: `rule 20: …`.
+    #[must_use]
+    pub fn rules_in_words(&self) -> String {
+        let rule = |number: &u8| {
+            let words = contract::rule(*number).unwrap_or_default();
+            format!("rule {number} of the contract: {words}")
+        };
+        self.rules.iter().map(rule).collect::<Vec<_>>().join("\n")
+    }
 }
 
 /// A capability that a case needs.

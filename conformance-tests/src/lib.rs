@@ -2,9 +2,6 @@
 // A case fails by panicking, as every test does.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-#[doc = include_str!("../CONTRACT.md")]
-pub mod contract {}
-
 mod case;
 mod cases;
 mod harness;

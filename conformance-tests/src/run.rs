@@ -74,8 +74,8 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
                     Outcome::Passed | Outcome::Declared => Ok(Completion::Completed),
                     Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
                     Outcome::Failed(reason) => Err(Failed::from(format!(
-                        "{reason}\nrules {:?} of the contract; replay with {SEED}={seed}",
-                        case.rules
+                        "{reason}\n{}\nreplay with {SEED}={seed}",
+                        case.rules_in_words()
                     ))),
                 }
             });

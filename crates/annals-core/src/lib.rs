@@ -53,9 +53,8 @@
 //! at the same versions. An import can be repeated.
 //!
 //! If a store cannot do something, it declares that in its [`Capabilities`] and refuses the call
-//! with [`ErrorKind::Unsupported`]. The crate `annals-conformance` tests all of this. Where this
-//! documentation names a rule of the contract by its number, the list of rules is that crate's
-//! `CONTRACT.md`.
+//! with [`ErrorKind::Unsupported`]. The [`contract`] says all of this rule by rule, and why; where the
+//! documentation names a rule by its number, it is there. The crate `annals-conformance` tests it.
 //!
 //! # Writing an adapter
 //!
@@ -66,6 +65,7 @@
 pub mod adapter;
 mod append;
 mod capabilities;
+pub mod contract;
 mod error;
 mod event;
 mod expected;

@@ -34,10 +34,10 @@ impl Report {
                 Outcome::Failed(reason) => {
                     failed += 1;
                     writeln!(out, "{} {}", styled(BAD, "failed"), result.name())?;
-                    for line in reason.lines() {
+                    for line in reason.lines().chain(result.replay(self.seed).lines()) {
                         writeln!(out, "  {line}")?;
                     }
-                    writeln!(out, "  {}\n", result.replay(self.seed))?;
+                    writeln!(out)?;
                 }
                 Outcome::Ignored(reason) => ignored.entry(reason).or_default().push(result.name()),
                 _ => {}

@@ -18,12 +18,8 @@ impl CaseResult {
 
     /// The rules of the contract that the case tests, and the options that run it again.
     pub(crate) fn replay(&self, seed: u64) -> String {
-        let rules = self.case.rules.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
-        let word = if self.case.rules.len() == 1 { "rule" } else { "rules" };
-        format!(
-            "{word} {rules} of the contract; replay with --filter {} --seed {seed}",
-            self.name()
-        )
+        let rules = self.case.rules_in_words();
+        format!("{rules}\nreplay with --filter {} --seed {seed}", self.name())
     }
 }
 
