@@ -17,6 +17,7 @@ mod read;
 mod retry;
 mod snapshot;
 mod subscribe;
+mod time;
 mod transfer;
 
 use crate::Case;
@@ -34,6 +35,7 @@ pub fn cases() -> Vec<Case> {
         read::CASES,
         filter::CASES,
         subscribe::CASES,
+        time::CASES,
         live::CASES,
         manage::CASES,
         snapshot::CASES,

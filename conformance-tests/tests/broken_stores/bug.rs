@@ -143,6 +143,13 @@ bugs! {
     ResumesAt [15] "subscribe::all_resumes_exactly_after_every_position";
     /// A subscription leaves out the first event after its checkpoint.
     ResumesTooLate [15] "subscribe::a_stream_resumes_exactly_after_every_position";
+    /// A subscription from a time leaves out the event that was recorded at just that time.
+    BeginsAfterTheTime [15] "time::all_begins_at_a_time";
+    /// A subscription from a time begins with the oldest event.
+    TakesATimeForTheBeginning [15] "time::a_stream_begins_at_a_time";
+    /// A subscription from a time begins after the last event that was recorded earlier, as if no two
+    /// clocks disagreed.
+    TrustsClocks [15] "time::clocks_that_disagree_hide_nothing";
     /// A live event comes twice.
     DeliversTwice [15] "live::a_revived_stream_goes_on";
     /// A subscription from the end looks for the end only when it is first polled.

@@ -11,8 +11,8 @@ use std::{
 };
 
 use annals_core::{
-    Error, ErrorKind, EventStore, EventStoreExt, Message, Position, Result, Source, Start,
-    Subscribe, Subscription,
+    Error, ErrorKind, EventStore, EventStoreExt, Message, Position, ReadAll, RecordedEvent, Result,
+    Source, Start, Subscribe, Subscription, TryStreamExt,
 };
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::{broadcast, watch};
@@ -45,6 +45,19 @@ pub(crate) async fn subscribe(handle: &Handle, mut options: Subscribe) -> Result
         }
         // Look for the end now: the stream connects again later, when the end may be elsewhere.
         Start::End => options.start = Start::After(handle.store().last_position().await?),
+        Start::At(time) if handle.has(Bug::BeginsAfterTheTime) => {
+            options.start = Start::At(time + chrono::TimeDelta::microseconds(1));
+        }
+        Start::At(_) if handle.has(Bug::TakesATimeForTheBeginning) => {
+            options.start = Start::Beginning;
+        }
+        Start::At(time) if handle.has(Bug::TrustsClocks) => {
+            let earlier = |event: &RecordedEvent| std::future::ready(event.recorded_at < time);
+            let events = handle.store().read_all(ReadAll::default().backwards());
+            let mut events = events.try_filter(earlier);
+            let last = events.try_next().await?.map_or(Position::START, |event| event.position);
+            options.start = Start::After(last);
+        }
         Start::After(after) if handle.has(Bug::ResumesAt) => {
             options.start = Start::After(after.minus(1));
         }

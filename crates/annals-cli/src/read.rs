@@ -3,8 +3,8 @@
 use std::{process::ExitCode, sync::Arc};
 
 use annals::{
-    Direction, EventStream, Message, Position, ReadAll, ReadStream, RecordedEvent, Start, Store,
-    Subscribe, TryStreamExt,
+    Direction, EventStoreExt, EventStream, Message, Position, ReadAll, ReadStream, RecordedEvent,
+    Start, Store, Subscribe, TryStreamExt,
 };
 use clap::Args;
 use futures::{StreamExt, stream::TryReadyChunksError};
@@ -67,7 +67,7 @@ impl Read {
             let select = self.select.clone();
             let matches =
                 move |event: &RecordedEvent| futures::future::ready(select.matches(event));
-            let events = self.events(store)?.try_filter(matches).take(left);
+            let events = self.events(store).await?.try_filter(matches).take(left);
             let mut chunks = events.try_ready_chunks(CHUNK);
             while let Some(chunk) = chunks.next().await {
                 let (events, error) = match chunk {
@@ -101,12 +101,17 @@ impl Read {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn events(&self, store: &Arc<dyn Store>) -> Result<EventStream, Failure> {
+    async fn events(&self, store: &Arc<dyn Store>) -> Result<EventStream, Failure> {
+        // Without a place to begin, skip what was recorded before --since.
+        let since = self.select.times.since.filter(|_| !self.backwards);
         let streams = &self.select.streams;
         let alone = streams.categories.is_empty() && streams.prefix.is_none();
         if let ([stream], true, None) = (streams.ids.as_slice(), alone, self.after) {
             let mut options = ReadStream::default();
             options.from = self.from.map(Into::into);
+            if let (None, Some(time)) = (options.from, since) {
+                options.from = Some(store.version_before(stream, time).await?.plus(1));
+            }
             if self.backwards {
                 options.direction = Direction::Backwards;
             }
@@ -117,6 +122,9 @@ impl Read {
         }
         let mut options = ReadAll::default().with_filter(self.select.filter());
         options.from = self.after.map(Into::into);
+        if let (None, Some(time)) = (options.from, since) {
+            options.from = Some(store.position_before(time).await?);
+        }
         if self.backwards {
             options.direction = Direction::Backwards;
         }
@@ -173,7 +181,7 @@ impl Tail {
         // are read here and the subscription.
         let end = match stream {
             Some(_) => Position::START,
-            None => annals::EventStoreExt::last_position(&store).await?,
+            None => store.last_position().await?,
         };
         let matches = |event: &RecordedEvent| {
             let known = event.position <= end || stream.is_some();

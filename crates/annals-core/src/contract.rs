@@ -17,7 +17,6 @@ pub fn rule(number: u8) -> Option<String> {
 }
 
 /// The numbers of all rules.
-#[must_use]
 pub fn rules() -> impl Iterator<Item = u8> {
     (1..=u8::MAX).take_while(|number| rule(*number).is_some())
 }

@@ -76,6 +76,7 @@ mod name;
 mod number;
 mod payload;
 mod read;
+mod since;
 mod sink;
 mod store;
 mod subscribe;

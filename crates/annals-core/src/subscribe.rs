@@ -7,6 +7,7 @@ use std::{
     vec,
 };
 
+use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt, stream::BoxStream};
 
 use crate::{
@@ -85,6 +86,11 @@ pub enum Start {
     After(Position),
     /// After this version. Only for a subscription to one stream.
     AfterVersion(Version),
+    /// At the first event that was recorded at this time or later. Where the clocks of writers
+    /// disagree, the subscription begins early enough to deliver every such event, and delivers
+    /// some that were recorded before: see
+    /// [`EventStoreExt::position_before`](crate::EventStoreExt::position_before).
+    At(DateTime<Utc>),
     /// After the last event that the store has now: everything that is appended after `subscribe`
     /// has returned is delivered.
     End,

@@ -55,7 +55,8 @@ pub(crate) async fn start_in(
 ) -> Result<(Version, Position)> {
     let name = || server.names.stream(stream);
     match start {
-        Start::Beginning | Start::AfterVersion(Version::NONE) => {
+        // A time has become a version before this call.
+        Start::Beginning | Start::At(_) | Start::AfterVersion(Version::NONE) => {
             Ok((Version::NONE, Position::START))
         }
         Start::AfterVersion(version) => {

@@ -59,7 +59,8 @@ pub trait Adapter: Clone + fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(Version, Position)>> + Send {
         async move {
             let position = match start {
-                Start::Beginning => return Ok((Version::NONE, Position::START)),
+                // A time has become a version before this call.
+                Start::Beginning | Start::At(_) => return Ok((Version::NONE, Position::START)),
                 Start::AfterVersion(version) => return Ok((version, Position::START)),
                 Start::After(position) => position,
                 // An event that is appended between the two calls is beyond both answers.

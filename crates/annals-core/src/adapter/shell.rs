@@ -11,6 +11,7 @@ use crate::{
     ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
     RecordedEvent, Result, Snapshot, SnapshotStore, Source, Start, StreamId, StreamInfo, Subscribe,
     SubscriberId, Subscription, TransferStore, Version,
+    since::{position_before, version_before},
 };
 
 /// For calls that an adapter adds to those of a store: adds backend and operation to an error.
@@ -145,6 +146,7 @@ impl<A: Adapter> EventStore for A {
                 let after = match start {
                     Start::Beginning | Start::AfterVersion(_) => Position::START,
                     Start::After(position) => position,
+                    Start::At(time) => call.answer(position_before(self, time).await)?,
                     Start::End => call.answer(self.last_position().await)?,
                 };
                 Ok(subscribe(call.pages(self.follow_all(filter, after)), after))
@@ -152,6 +154,13 @@ impl<A: Adapter> EventStore for A {
             Source::Stream(stream) => {
                 let call = call.of(&stream);
                 call.answer(checked)?;
+                let start = match start {
+                    Start::At(time) => {
+                        let version = version_before(self, &stream, time).await;
+                        Start::AfterVersion(call.answer(version)?)
+                    }
+                    start => start,
+                };
                 let (after, at) = call.answer(self.start_in(&stream, start).await)?;
                 Ok(subscribe(call.pages(self.follow_stream(stream.clone(), after, at)), at))
             }
