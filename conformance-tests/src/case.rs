@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
-use annals_core::{Capabilities, Error, Recognition, Store, contract};
+use annals_core::{Capabilities, Error, Recognition, Store, StreamId, contract};
 use futures::future::BoxFuture;
 
-use crate::{Fault, Harness};
+use crate::{
+    Fault, Harness,
+    child::{self, Death},
+};
 
 /// One check of one promise of the contract.
 #[derive(Clone, Copy)]
@@ -149,6 +152,29 @@ impl Context {
         if let Err(e) = self.harness.inject(&self.namespace, fault).await {
             panic!("the harness cannot inject {fault:?}: {e}");
         }
+    }
+
+    /// Runs a process that appends to a stream until it dies. Returns the versions and positions of
+    /// its answers.
+    pub(crate) async fn child_dies(
+        &self,
+        stream: &StreamId,
+        death: Death,
+    ) -> Result<Vec<(u64, u64)>, Stop> {
+        let Some(environment) = self.harness.another_process().await else {
+            return Err(Stop::Ignored("another process cannot reach the stores".to_owned()));
+        };
+        let (cx, stream) = (self.clone(), stream.clone());
+        let died = tokio::task::spawn_blocking(move || {
+            child::dies(&environment, cx.harness.name(), &cx.namespace, &stream, death)
+        });
+        let answers = died.await.map_err(|e| Stop::Failed(e.to_string()))?;
+        answers.map_err(|e| Stop::Failed(format!("{death:?} of a child: {e}")))
+    }
+
+    /// How many random programs to run that are the same in every run.
+    pub(crate) fn random_programs(&self) -> u32 {
+        self.harness.random_programs()
     }
 
     /// Random numbers that the seed determines. Each `part` of a case has a sequence of its own.

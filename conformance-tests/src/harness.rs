@@ -49,6 +49,21 @@ pub trait Harness: Send + Sync + 'static {
         Err(format!("{fault:?} cannot be injected").into())
     }
 
+    /// The environment variables with which this test program opens the same namespaces when it is
+    /// started once more, in another process. `None` if another process cannot reach the stores: then
+    /// the case in which a process dies is ignored. The program has to call [`run`](crate::run) or
+    /// [`main`](crate::main) with a harness of the same name before it does anything else.
+    async fn another_process(&self) -> Option<Vec<(String, String)>> {
+        None
+    }
+
+    /// How many random programs to run that are the same in every run, each with at most 40 calls and
+    /// in a namespace of its own. A thousand programs take seconds on a store that opens a namespace
+    /// in a few milliseconds; a harness of a slower store says less.
+    fn random_programs(&self) -> u32 {
+        1_000
+    }
+
     /// How long a case waits for something that has to happen soon, before the case fails.
     fn patience(&self) -> Duration {
         Duration::from_secs(30)

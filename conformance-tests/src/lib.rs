@@ -4,6 +4,7 @@
 
 mod case;
 mod cases;
+mod child;
 mod harness;
 mod refuse;
 mod run;

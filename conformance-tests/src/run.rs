@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use crate::{
     Case, Harness, Table,
     case::{Context, Stop},
-    cases, refuse,
+    cases, child, refuse,
 };
 
 /// How a case ended.
@@ -44,6 +44,9 @@ pub fn main(harness: impl Harness) -> ExitCode {
 
 /// Does what [`main`] does, for several harnesses and with a parsed command line.
 pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
+    if let Some(code) = child::run(&harnesses) {
+        return code;
+    }
     let runtime = match runtime() {
         Ok(runtime) => Arc::new(runtime),
         Err(e) => {
@@ -89,7 +92,7 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
     conclusion.exit_code()
 }
 
-fn runtime() -> std::io::Result<Runtime> {
+pub(crate) fn runtime() -> std::io::Result<Runtime> {
     // At least two threads, so that concurrent cases run in parallel on every machine.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()

@@ -8,7 +8,8 @@ use futures::future::join_all;
 use crate::{
     Fault,
     case::{CaseResult, Context, cases},
-    tools::{event, everything, extend, id},
+    child::Death,
+    tools::{assert_gapless, event, everything, extend, id},
 };
 
 cases! { "lifecycle":
@@ -16,6 +17,7 @@ cases! { "lifecycle":
     namespaces_are_kept_apart [23];
     what_was_written_outlives_every_handle [10, 23] Durable;
     a_retry_is_recognised_after_a_restart [5, 23] Durable;
+    what_a_dying_process_appended_stays [1, 8] Durable;
     a_newer_schema_is_refused [23] Durable / NewerSchema;
 }
 
@@ -97,6 +99,26 @@ async fn a_retry_is_recognised_after_a_restart(cx: Context) -> CaseResult {
     assert_eq!(again.position, first.position, "the retry has another answer");
     assert_eq!(again.replayed, store.capabilities().tells_retries, "{first:?}, then {again:?}");
     assert_eq!(store.load_stream(&id("order-1")).await?.len(), 1, "the retry has written again");
+    Ok(())
+}
+
+/// A child process appends. It aborts as soon as it has its last answer, or is killed in the middle.
+async fn what_a_dying_process_appended_stays(cx: Context) -> CaseResult {
+    for (stream, death) in [("order-1", Death::Abort), ("order-2", Death::Kill)] {
+        let stream = id(stream);
+        let answers = cx.child_dies(&stream, death).await?;
+        let store = cx.open().await;
+        let events = store.load_stream(&stream).await?;
+        let there = events.iter().map(|event| (event.version.get(), event.position.get()));
+        assert!(
+            there.clone().take(answers.len()).eq(answers.iter().copied()),
+            "after {death:?} the child had these answers (version, position): {answers:?}; \
+             the stream has {:?}",
+            there.collect::<Vec<_>>()
+        );
+        let version = assert_gapless(&store, &stream).await?;
+        extend(&store, &stream, version, 1).await?;
+    }
     Ok(())
 }
 

@@ -138,6 +138,11 @@ impl Harness for Simulated {
         Ok(())
     }
 
+    /// Few for a broken store: the whole suite runs on each of a hundred.
+    fn random_programs(&self) -> u32 {
+        if self.bug.is_some() { 16 } else { 1_000 }
+    }
+
     fn patience(&self) -> Duration {
         self.patience
     }

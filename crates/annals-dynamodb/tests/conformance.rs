@@ -187,6 +187,10 @@ impl Harness for Server {
         Ok(tokio::task::spawn_blocking(move || std::mem::drop(place)).await?)
     }
 
+    fn random_programs(&self) -> u32 {
+        32
+    }
+
     fn patience(&self) -> Duration {
         // moto is a hundred times slower.
         Duration::from_secs(if matches!(self.source, Ok(Source::Moto)) { 150 } else { 30 })

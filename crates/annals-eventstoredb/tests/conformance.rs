@@ -80,6 +80,10 @@ impl Harness for OnGateway {
         self.name
     }
 
+    fn random_programs(&self) -> u32 {
+        32
+    }
+
     async fn unavailable(&self) -> Option<String> {
         match &self.backing {
             Backing::Postgres(source) => source.clone().err(),
@@ -149,6 +153,10 @@ struct ServerPlace {
 impl Harness for OnServer {
     fn name(&self) -> &str {
         "eventstoredb"
+    }
+
+    fn random_programs(&self) -> u32 {
+        32
     }
 
     async fn unavailable(&self) -> Option<String> {

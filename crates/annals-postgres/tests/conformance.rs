@@ -93,6 +93,15 @@ impl Harness for Server {
         Ok(tokio::task::spawn_blocking(move || std::mem::drop(place)).await?)
     }
 
+    fn random_programs(&self) -> u32 {
+        32
+    }
+
+    async fn another_process(&self) -> Option<Vec<(String, String)>> {
+        let server = postgres::shared().await.ok()?;
+        Some(vec![("ANNALS_POSTGRES_URL".to_owned(), server.url())])
+    }
+
     fn cannot_inject(&self, fault: Fault) -> Option<String> {
         let source = self.source.as_ref().ok()?;
         let restart = fault == Fault::RestartServer && !source.is_ours();

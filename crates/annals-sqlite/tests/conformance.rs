@@ -15,11 +15,14 @@ use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 /// A file for each namespace.
-struct File(TempDir);
+struct File(PathBuf);
+
+/// The environment variable that tells a child process the directory of its parent.
+const DIR: &str = "ANNALS_SQLITE_DIR";
 
 impl File {
     fn path(&self, namespace: &str) -> PathBuf {
-        self.0.path().join(format!("{namespace}.db"))
+        self.0.join(format!("{namespace}.db"))
     }
 }
 
@@ -37,6 +40,14 @@ impl Harness for File {
     async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
         // The `-wal` and `-shm` files are removed with the directory.
         Ok(std::fs::remove_file(self.path(namespace))?)
+    }
+
+    fn random_programs(&self) -> u32 {
+        250
+    }
+
+    async fn another_process(&self) -> Option<Vec<(String, String)>> {
+        Some(vec![(DIR.to_owned(), self.0.to_str()?.to_owned())])
     }
 
     fn cannot_inject(&self, fault: Fault) -> Option<String> {
@@ -90,6 +101,7 @@ impl Harness for Memory {
 }
 
 fn main() -> ExitCode {
-    let files = File(TempDir::new().unwrap());
+    let dir = TempDir::new().unwrap();
+    let files = File(std::env::var_os(DIR).map_or_else(|| dir.path().to_owned(), PathBuf::from));
     run(&Arguments::from_args(), vec![Arc::new(files), Arc::new(Memory::default())])
 }

@@ -6,7 +6,7 @@ mod result;
 
 use std::{fs::File, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
-use annals::Store;
+use annals::{Backend, Store};
 use annals_conformance::{BoxError, Case, Fault, Harness, cases, run_case};
 use async_trait::async_trait;
 use clap::Args;
@@ -166,6 +166,13 @@ struct InNamespaces(Arc<Namespaces>);
 impl Harness for InNamespaces {
     fn name(&self) -> &str {
         self.0.backend()
+    }
+
+    fn random_programs(&self) -> u32 {
+        match self.0.url().backend() {
+            Backend::Memory | Backend::Sqlite => 200,
+            _ => 32,
+        }
     }
 
     async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
