@@ -1,14 +1,14 @@
 //! The events, and every change to them.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use annals_core::{
     Append, Appended, Error, ExpectedVersion, LeaseName, LeaseRecord, Position, RecordedEvent,
     Result, Snapshot, StreamId, StreamInfo, StreamState, SubscriberId, Version,
-    adapter::{self, ImportVerdict, StreamHead},
+    adapter::{self, Plan, StreamHead},
 };
 use chrono::{DateTime, SubsecRound, Utc};
 use tokio::sync::watch;
@@ -72,33 +72,15 @@ impl Stream {
 
 /// Changes to streams.
 impl State {
-    /// Writes all the appends, or none: it judges all of them before it writes the first.
+    /// Writes all the appends, or none.
     pub(crate) fn append(&mut self, appends: Vec<Append>) -> Result<Vec<Appended>> {
-        let mut judged = Vec::with_capacity(appends.len());
-        for append in &appends {
-            judged.push((self.head(&append.stream), self.first_answer(append)?));
-        }
-        if let Some(replayed) = adapter::all_or_none(&appends, &judged)? {
-            return Ok(replayed);
+        if let Plan::Replayed(answers) = adapter::plan_append(self, &appends)? {
+            return Ok(answers);
         }
         let now = Utc::now().trunc_subsecs(6);
         let written = appends.into_iter().map(|append| self.write(append, now)).collect();
         self.appended.send_replace(self.last_position());
         written
-    }
-
-    /// The answer that an append got when it was written before; `None` if it is to be written.
-    fn first_answer(&self, append: &Append) -> Result<Option<Appended>> {
-        // Under `Any` and `StreamExists` a retry is recognised wherever its first event is.
-        let retry_after = || {
-            let versions = &self.streams.get(&append.stream)?.versions;
-            Some(versions.get(&append.events.first()?.id())?.minus(1))
-        };
-        let head = self.head(&append.stream);
-        let Some(base) = head.compare_after(append, retry_after)? else { return Ok(None) };
-        let found = (1..).map_while(|n| self.event(&append.stream, base.plus(n)));
-        let found = found.map(|event| Ok::<_, Error>((event.version, event.id, event.position)));
-        head.compared(append, adapter::written_after(append, base, found)?)
     }
 
     fn write(&mut self, append: Append, now: DateTime<Utc>) -> Result<Appended> {
@@ -120,28 +102,9 @@ impl State {
         self.log.push(Some(event));
     }
 
-    /// Writes events of another store, or none: it judges all of them before it writes the first.
+    /// Writes events of another store, or none.
     pub(crate) fn import(&mut self, events: Vec<RecordedEvent>) -> Result<()> {
-        let mut new = Vec::with_capacity(events.len());
-        // The versions of a stream increase by 1, so all events after a new one are new as well.
-        let mut streams_of_new = HashSet::new();
-        for event in events {
-            if streams_of_new.contains(&event.stream) {
-                new.push(event);
-                continue;
-            }
-            let (head, info) = (self.head(&event.stream), self.info(&event.stream));
-            match head.judge_import(&event, info.first_version.is_none())? {
-                ImportVerdict::Write => {
-                    streams_of_new.insert(event.stream.clone());
-                    new.push(event);
-                }
-                ImportVerdict::Compare => match self.event(&event.stream, event.version) {
-                    Some(found) if found.id == event.id => {}
-                    _ => return Err(adapter::import_conflict(&event, head.version)),
-                },
-            }
-        }
+        let new = adapter::plan_import(self, events)?;
         new.into_iter().for_each(|event| self.record(event));
         self.appended.send_replace(self.last_position());
         Ok(())
@@ -226,6 +189,26 @@ impl State {
             self.leases.insert(name.clone(), record.clone());
         }
         is_next
+    }
+}
+
+impl adapter::Streams for State {
+    type Error = Error;
+
+    fn head(&self, id: &StreamId) -> Result<StreamHead> {
+        Ok(State::head(self, id))
+    }
+
+    fn place(&self, id: &StreamId, version: Version) -> Result<Option<(Uuid, Position)>> {
+        Ok(self.event(id, version).map(|event| (event.id, event.position)))
+    }
+
+    fn version_of(&self, id: &StreamId, event: Uuid) -> Result<Option<Version>> {
+        Ok(self.streams.get(id).and_then(|stream| stream.versions.get(&event)).copied())
+    }
+
+    fn first_version(&self, id: &StreamId) -> Result<Option<Version>> {
+        Ok(self.info(id).first_version)
     }
 }
 

@@ -8,8 +8,10 @@
 //!
 //! * [`Pages`] read events a page at a time; [`Tail`] also waits for more. [`Live`] makes a tail of
 //!   pages and a [`Wake`], [`Patient`] reads a page again while the database cannot be reached.
-//! * [`StreamHead::judge`] decides on expected versions and retries (contract, rules 2 to 5),
-//!   [`StreamHead::compare_after`] and its neighbours on whole appends.
+//! * [`plan_append`] and [`plan_import`] decide what is to be written, where a transaction can ask
+//!   for heads and ids ([`Streams`]) and then write. For other databases, [`StreamHead::judge`]
+//!   decides on expected versions and retries (contract, rules 2 to 5), and
+//!   [`StreamHead::compare_after`] and its neighbours decide on whole appends.
 //! * [`content_kinds`], [`state_code`] and [`TypeCache`] are for what is stored,
 //!   [`url::Parameters`] for the options in a URL, [`Backoff`] for waiting between tries.
 //!
@@ -20,6 +22,7 @@ mod check;
 mod head;
 mod implement;
 mod pages;
+mod plan;
 mod shell;
 mod stored;
 mod tail;
@@ -30,6 +33,7 @@ pub use check::{check_append, check_snapshot, check_subscribe, check_writable};
 pub use head::{StreamHead, Verdict, all_or_none, written_after};
 pub use implement::Adapter;
 pub use pages::{Page, Pages, failed_read, read};
+pub use plan::{Plan, Streams, plan_append, plan_import};
 pub use shell::context;
 pub use stored::{TypeCache, content_kinds, payloads, state_code, state_of_code};
 pub use tail::{CHECKPOINT_EVERY, Live, Patient, Tail, Wake, subscribe};
