@@ -9,7 +9,10 @@
 
 mod bug;
 mod lease;
+mod names;
+mod place;
 mod server;
+mod snapshot;
 mod store;
 mod subscription;
 mod transfer;

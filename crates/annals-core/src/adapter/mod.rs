@@ -20,6 +20,7 @@ mod check;
 mod head;
 mod implement;
 mod pages;
+mod place;
 mod shell;
 mod stored;
 mod tail;
