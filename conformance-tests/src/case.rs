@@ -15,6 +15,7 @@ use futures::future::BoxFuture;
 use crate::{
     Fault, Harness,
     child::{self, Death},
+    watched::{Ledger, Watched},
 };
 
 /// One check of one promise of the contract.
@@ -106,6 +107,8 @@ pub(crate) struct Context {
     harness: Arc<dyn Harness>,
     namespace: String,
     seed: u64,
+    /// What the handles of this namespace have been told.
+    ledger: Arc<Ledger>,
 }
 
 /// Counts the namespaces of this process, so that each has another name.
@@ -115,7 +118,7 @@ impl Context {
     pub(crate) fn new(harness: Arc<dyn Harness>, seed: u64) -> Self {
         let count = NAMESPACES.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("c{}_{}_{count}", std::process::id(), fastrand::u32(..));
-        Self { harness, namespace, seed }
+        Self { harness, namespace, seed, ledger: Arc::default() }
     }
 
     /// The same harness and seed, with another namespace.
@@ -123,16 +126,18 @@ impl Context {
         Self::new(self.harness.clone(), self.seed)
     }
 
-    /// Opens the store of this case. Each call gives another handle to it.
+    /// Opens the store of this case. Each call gives another handle to it. Every answer of the
+    /// handles is checked against those before.
     pub(crate) async fn open(&self) -> Arc<dyn Store> {
-        match self.harness.open(&self.namespace).await {
+        match self.try_open().await {
             Ok(store) => store,
             Err(e) => panic!("the harness cannot open {}: {e}", self.namespace),
         }
     }
 
     pub(crate) async fn try_open(&self) -> Result<Arc<dyn Store>, crate::BoxError> {
-        self.harness.open(&self.namespace).await
+        let store = self.harness.open(&self.namespace).await?;
+        Ok(Arc::new(Watched::new(store, self.ledger.clone())))
     }
 
     /// Opens the store `count` times.

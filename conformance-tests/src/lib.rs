@@ -10,6 +10,7 @@ mod refuse;
 mod run;
 mod table;
 mod tools;
+mod watched;
 
 pub use case::Case;
 pub use cases::cases;

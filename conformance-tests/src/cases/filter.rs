@@ -19,6 +19,7 @@ cases! { "filter":
     limits_count_what_matches [12] GlobalOrder;
     subscriptions_filter_alike [12, 15] GlobalOrder;
     live_events_are_filtered_alike [12, 15] GlobalOrder;
+    a_filter_that_matches_nothing_reaches_the_end [12, 16] GlobalOrder;
 }
 
 /// Names that a store confuses if it matches by pattern, ignores case, or splits at the wrong `-`.
@@ -236,5 +237,28 @@ async fn live_events_are_filtered_alike(cx: Context) -> CaseResult {
     }
     let due = matching(&all, &Filter::default().with_category(self::category("order")));
     assert_same_events(&take(&cx, &mut category, due.len()).await, &due);
+    Ok(())
+}
+
+/// A category and a prefix that no stream has together, and names that no event has.
+async fn a_filter_that_matches_nothing_reaches_the_end(cx: Context) -> CaseResult {
+    let all = fill(&cx).await?;
+    let (store, last) = (cx.open().await, all.last().unwrap().position);
+    for filter in [
+        Filter::default().with_category(category("order")).with_prefix(prefix("Order")),
+        Filter::default().with_category(category("nothing")),
+        Filter::default().with_prefix(prefix("nothing")),
+        Filter::default().with_event_types(types(["Nothing"])),
+    ] {
+        for from in [all[0].position, all[all.len() / 2].position, last] {
+            let options = ReadAll::default().with_filter(filter.clone());
+            assert!(read_all(&store, options.clone().after(from)).await?.is_empty());
+            assert!(read_all(&store, options.before(from)).await?.is_empty());
+            let mut live = store.subscribe(Subscribe::to(filter.clone()).after(from)).await?;
+            let (events, caught_up) = catch_up(&cx, &mut live).await;
+            assert!(events.is_empty(), "{filter:?} gave {events:?}");
+            assert!(caught_up >= last, "{filter:?} caught up at {caught_up}, before {last}");
+        }
+    }
     Ok(())
 }

@@ -14,8 +14,12 @@ mod multi;
 mod payload;
 mod random;
 mod read;
+mod removed;
+mod resume;
 mod retry;
+mod size;
 mod snapshot;
+mod states;
 mod subscribe;
 mod time;
 mod transfer;
@@ -37,11 +41,15 @@ pub fn cases() -> Vec<Case> {
         subscribe::CASES,
         time::CASES,
         live::CASES,
+        resume::CASES,
         manage::CASES,
+        removed::CASES,
         snapshot::CASES,
+        states::CASES,
         checkpoint::CASES,
         lease::CASES,
         transfer::CASES,
+        size::CASES,
         lifecycle::CASES,
         faults::CASES,
         random::CASES,

@@ -23,6 +23,7 @@ cases! { "multi-stream":
     crossed_writers_only_conflict [2, 9] MultiStreamAppend;
     any_writers_never_conflict [3, 9] MultiStreamAppend;
     readers_see_all_streams_or_none [1, 9] MultiStreamAppend GlobalOrder;
+    new_and_revived_streams_are_written_together [9, 21] MultiStreamAppend Delete;
 }
 
 fn pair(one: &StreamId, other: &StreamId, expected: ExpectedVersion) -> Vec<Append> {
@@ -197,5 +198,39 @@ async fn readers_see_all_streams_or_none(cx: Context) -> CaseResult {
         }
     }
     writing.await.unwrap()?;
+    Ok(())
+}
+
+async fn new_and_revived_streams_are_written_together(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    let [revived, old, new] = ["a-1", "b-1", "c-1"].map(id);
+    extend(&store, &revived, 0, 3).await?;
+    extend(&store, &old, 0, 2).await?;
+    store.delete(&revived, ExpectedVersion::Any).await?;
+    let none = ExpectedVersion::NoStream;
+    for wrong in [exact(1), exact(3)] {
+        let appends = vec![
+            Append::new(revived.clone(), none, events(4..=5)),
+            Append::new(new.clone(), none, events(1..=1)),
+            Append::new(old.clone(), wrong, events(3..=3)),
+        ];
+        assert_conflict(store.append_multi(appends).await, &old, wrong, 2);
+        assert_eq!(store.stream_info(&revived).await?.state, StreamState::Deleted);
+        assert_eq!(store.stream_info(&new).await?.state, StreamState::Missing);
+    }
+    let appends = vec![
+        Append::new(revived.clone(), none, events(4..=5)),
+        Append::new(new.clone(), none, events(1..=1)),
+        Append::new(old.clone(), exact(2), events(3..=3)),
+    ];
+    let answers = store.append_multi(appends.clone()).await?;
+    let first: Vec<_> = answers.iter().map(|answer| answer.first_version.get()).collect();
+    assert_eq!(first, [4, 1, 3]);
+    for append in appends {
+        let read = store.load_stream(&append.stream).await?;
+        let sent: Vec<_> = append.events.iter().map(annals_core::NewEvent::id).collect();
+        assert!(crate::tools::ids(&read).ends_with(&sent), "{:?}", append.stream);
+    }
+    assert_eq!(store.load_stream(&revived).await?.len(), 2);
     Ok(())
 }

@@ -27,6 +27,7 @@ cases! { "retry":
     an_any_append_is_recognised_later [5] GuaranteedRecognition;
     concurrent_retries_write_once [2, 5];
     a_retry_wakes_no_subscriber [5, 15];
+    removed_events_are_no_proof_of_a_retry [5, 21] Delete Truncate;
 }
 
 fn assert_replayed(store: &Arc<dyn Store>, first: &Appended, again: &Appended) {
@@ -217,5 +218,28 @@ async fn a_retry_wakes_no_subscriber(cx: Context) -> CaseResult {
     store.append_to(&stream, exact(2), [last.clone()]).await?;
     let seen = crate::tools::take_until(&cx, &mut live, last.id()).await;
     assert_eq!(seen.len(), 3, "a retry gave a subscriber events again");
+    Ok(())
+}
+
+/// Whatever the answer is, an append that is answered as done can be read.
+async fn removed_events_are_no_proof_of_a_retry(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    let expectations = [ExpectedVersion::NoStream, exact(0), ExpectedVersion::Any];
+    for (n, expected) in expectations.into_iter().enumerate() {
+        let stream = id(format!("order-{n}"));
+        let append = Append::new(stream.clone(), expected, events(1..=2));
+        store.append(append.clone()).await?;
+        store.delete(&stream, ExpectedVersion::Any).await?;
+        let again = store.append(append.clone()).await?;
+        assert_eq!((again.replayed, again.first_version.get()), (false, 3), "{expected}");
+        let sent: Vec<_> = append.events.iter().map(NewEvent::id).collect();
+        assert_eq!(ids(&store.load_stream(&stream).await?), sent, "{expected}");
+    }
+    let stream = id("cut-1");
+    extend(&store, &stream, 0, 2).await?;
+    let append = Append::new(stream.clone(), exact(2), events(3..=3));
+    store.append(append.clone()).await?;
+    store.truncate(&stream, 4.into()).await?;
+    assert_conflict(store.append(append).await, &stream, exact(2), 3);
     Ok(())
 }

@@ -21,6 +21,7 @@ use crate::{
 cases! { "transfer":
     an_import_keeps_what_was_recorded [10, 25];
     an_import_keeps_the_times [25] ExactImport;
+    times_may_go_back [13, 25] ExactImport;
     an_import_keeps_the_order_given [25] GlobalOrder;
     an_import_can_be_repeated [25];
     an_import_can_be_repeated_in_other_pieces [25];
@@ -121,6 +122,27 @@ async fn an_import_keeps_the_times(cx: Context) -> CaseResult {
     let times = |events: &[RecordedEvent]| events.iter().map(|e| e.recorded_at).collect::<Vec<_>>();
     let found = store.load_stream(&id("order-1")).await?;
     assert_eq!(times(&found), times(&events), "the imported times were not kept");
+    Ok(())
+}
+
+/// Clocks disagree: an event may be recorded before the one that it follows.
+async fn times_may_go_back(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let mut events = run("order-1", 1, 6);
+    let mut times: Vec<_> = events.iter().map(|event| event.recorded_at).collect();
+    times.rotate_left(3);
+    for (event, time) in events.iter_mut().zip(&times) {
+        event.recorded_at = *time;
+    }
+    store.import(events.clone()).await?;
+    let read = store.load_stream(&stream).await?;
+    assert_eq!(read.iter().map(|event| event.recorded_at).collect::<Vec<_>>(), times);
+    let mut live = store.subscribe(Subscribe::to(stream.clone())).await?;
+    assert_eq!(catch_up(&cx, &mut live).await.0, read);
+    assert_eq!(ids(&read), ids(&events));
+    if store.capabilities().global_order {
+        assert_eq!(everything(&store).await?, read);
+    }
     Ok(())
 }
 

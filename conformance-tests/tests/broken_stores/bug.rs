@@ -254,4 +254,71 @@ bugs! {
     ListsSkip [25] "transfer::streams_are_listed_a_page_at_a_time";
     /// Streams are listed in an order without regard to case.
     ListsFoldCase [25] "transfer::streams_are_listed_a_page_at_a_time";
+    /// A read of all beyond the end is empty.
+    ReadsBeyondTheEnd [12] "resume::reads_beyond_the_end_are_refused";
+    /// A backward read of all from beyond the end begins with the last event.
+    ReadsBackFromBeyond [12] "resume::backward_reads_beyond_the_end_are_refused";
+    /// A read of a category beyond the end is empty.
+    FilteredReadsGoBeyond [12] "resume::filtered_reads_beyond_the_end_are_refused";
+    /// A subscription beyond the end says that it has caught up there.
+    SubscribesBeyondTheEnd [15] "resume::a_checkpoint_of_another_store_is_refused";
+    /// A subscription to one stream beyond the end of the store says that it has caught up there.
+    StreamsSubscribeBeyond [15] "resume::a_stream_subscription_beyond_the_end_is_refused";
+    /// A subscription after a version that the stream never had begins at its end.
+    VersionsBeyondTheEnd [15] "resume::a_version_beyond_the_end_is_refused";
+    /// The error about a place beyond the end has no numbers.
+    RefusesWithoutNumbers [12] "resume::reads_beyond_the_end_are_refused";
+    /// The error about a place beyond the end has the kind of another mistake.
+    RefusesAsInvalid [12] "resume::subscriptions_beyond_the_end_are_refused";
+    /// The last position counts as beyond the end.
+    RefusesTheLastPlace [12] "resume::the_last_position_is_a_place";
+    /// A handle knows only the positions that it has seen itself.
+    KnowsOnlyItsOwnEnd [12] "resume::other_handles_know_the_end";
+    /// A place that was refused once is refused for ever.
+    NeverLooksAgain [12] "resume::a_place_is_refused_until_it_is_given";
+    /// A subscription says that it has caught up beyond the end.
+    TellsMoreThanItGave [16] "resume::a_caught_up_position_is_a_place";
+    /// A subscription says that it has caught up before the position that it began after.
+    TellsLessThanItsStart [16] "resume::a_caught_up_position_is_a_place";
+    /// The end is the position of the last event that is left.
+    ForgetsRemovedPlaces [15] "removed::the_positions_of_a_deleted_stream_are_places";
+    /// A read after the position of a removed event leaves out the event behind it.
+    SkipsAfterRemoved [12] "removed::the_positions_of_truncated_events_are_places";
+    /// A subscription to a stream after the position of a removed event begins at the beginning.
+    RemovedPlacesAreTheStart [15] "removed::the_positions_of_a_closed_stream_are_places";
+    /// A read from between two positions is empty.
+    BetweenIsNowhere [12] "removed::places_between_positions_lie_between";
+    /// The versions of removed events count as beyond the end of their stream.
+    ForgetsRemovedVersions [15] "removed::a_deleted_stream_keeps_its_versions";
+    /// A snapshot of a deleted stream is kept.
+    KeepsSnapshotsOfTheDeleted [22] "states::a_snapshot_of_a_deleted_stream_is_not_kept";
+    /// A snapshot of a closed stream is kept.
+    KeepsSnapshotsOfTheClosed [22] "states::a_snapshot_of_a_closed_stream_is_not_kept";
+    /// Old snapshots are refused only as long as the stream is deleted.
+    OldSnapshotsRevive [22] "states::an_old_snapshot_of_a_revived_stream_is_not_kept";
+    /// Deleting a snapshot also forgets the deletion of the stream.
+    DeletedSnapshotsForgive [22] "states::a_deleted_snapshot_lets_no_older_one_in";
+    /// Whether the stream was deleted is asked first, and the snapshot is saved later, without a
+    /// lock.
+    SavesAskTooEarly [22] "states::saves_beside_a_deletion_leave_no_snapshot";
+    /// A truncation removes the snapshot.
+    TruncationsForgetSnapshots [22] "states::a_snapshot_outlives_a_truncation";
+    /// A deletion removes the snapshot before it checks the version.
+    RefusedDeletionsForget [22] "states::a_refused_removal_keeps_the_snapshot";
+    /// The stream ids of snapshots are cut.
+    CutsSnapshotNames [22] "size::the_largest_stream_id_has_a_snapshot";
+    /// Event types are cut.
+    CutsTypes [10] "size::the_largest_event_type_can_be_used";
+    /// The prefix of a filter is cut.
+    CutsPrefixes [12] "size::the_largest_names_can_be_filtered_by";
+    /// The ids of subscribers are cut.
+    CutsSubscribers [22] "size::the_largest_subscriber_id_has_a_checkpoint";
+    /// The names of leases are cut.
+    CutsLeases [24] "size::the_largest_lease_name_has_a_lease";
+    /// A backward read from beyond version 1,000 begins one version too early.
+    LosesTheThousandth [11] "size::a_stream_of_many_pages_is_read_both_ways";
+    /// The prefix of a filter does not count beside its category.
+    CategoryOrPrefix [12] "filter::a_filter_that_matches_nothing_reaches_the_end";
+    /// A stream is read in the order of its times.
+    SortsByTime [25] "transfer::times_may_go_back";
 }

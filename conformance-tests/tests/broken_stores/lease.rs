@@ -37,6 +37,9 @@ impl Handle {
 
     /// The name under which the server keeps a lease.
     fn lease(&self, name: &LeaseName) -> LeaseName {
+        if let Some(cut) = self.lease_name(name) {
+            return cut;
+        }
         let text = match self.bug {
             Some(Bug::LeasesAreOne) => "lease".to_owned(),
             Some(Bug::LeasesAreOfAHandle) => format!("{}-{name}", self.number),

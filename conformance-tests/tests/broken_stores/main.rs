@@ -10,7 +10,10 @@
 mod bug;
 mod coverage;
 mod lease;
+mod names;
+mod place;
 mod server;
+mod snapshot;
 mod store;
 mod subscription;
 mod transfer;

@@ -11,7 +11,9 @@ use std::{
 };
 
 use annals_conformance::{BoxError, Fault, Harness};
-use annals_core::{Error, ErrorKind, LeaseName, LeaseRecord, Position, Store, StreamId, Version};
+use annals_core::{
+    Error, ErrorKind, LeaseName, LeaseRecord, Position, Snapshot, Store, StreamId, Version,
+};
 use annals_memory::MemoryStore;
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -34,6 +36,11 @@ pub(crate) struct Server {
     /// which a store without a bug does not use, but for `leases` and `waiters`.
     pub(crate) lock: Arc<Semaphore>,
     pub(crate) in_flight: AtomicU64,
+    /// The end that the last refusal of a place named.
+    pub(crate) refused: AtomicU64,
+    /// The version of each stream up to which it was deleted.
+    pub(crate) deleted: Mutex<HashMap<StreamId, Version>>,
+    pub(crate) snapshots: Mutex<HashMap<StreamId, Snapshot>>,
     pub(crate) tickets: Mutex<HashMap<Position, u64>>,
     pub(crate) removed: AtomicU64,
     pub(crate) generations: Mutex<HashMap<StreamId, u64>>,
@@ -55,6 +62,9 @@ impl Server {
             newer_schema: AtomicBool::new(false),
             lock: Arc::new(Semaphore::new(1)),
             in_flight: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            deleted: Mutex::default(),
+            snapshots: Mutex::default(),
             tickets: Mutex::default(),
             removed: AtomicU64::new(0),
             generations: Mutex::default(),
@@ -112,7 +122,8 @@ impl Harness for Simulated {
         }
         let number = self.handles.fetch_add(1, Ordering::SeqCst);
         let capabilities = capabilities(self.bug);
-        Ok(Arc::new(Handle { server, bug: self.bug, number, capabilities }))
+        let own_end = Arc::default();
+        Ok(Arc::new(Handle { server, bug: self.bug, number, capabilities, own_end }))
     }
 
     async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {

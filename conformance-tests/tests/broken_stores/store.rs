@@ -1,12 +1,15 @@
 //! A handle to a simulated server. It is correct but for its bug.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use annals_conformance::CORRUPT_EVENT;
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Direction, Error, ErrorKind, EventStore,
     EventStoreExt, EventStream, ExpectedVersion, Filter, NewEvent, Payload, Position, ReadAll,
-    ReadStream, RecordedEvent, Result, Snapshot, SnapshotStore, StreamId, StreamInfo, Subscribe,
+    ReadStream, RecordedEvent, Result, SnapshotStore, StreamId, StreamInfo, Subscribe,
     SubscriberId, Subscription, Version, adapter,
 };
 use annals_memory::MemoryStore;
@@ -37,6 +40,8 @@ pub(crate) struct Handle {
     pub(crate) bug: Option<Bug>,
     pub(crate) number: u64,
     pub(crate) capabilities: Capabilities,
+    /// The greatest position that this handle has seen, for a bug.
+    pub(crate) own_end: Arc<AtomicU64>,
 }
 
 impl Handle {
@@ -86,6 +91,7 @@ impl Handle {
             _ => {}
         }
         event.position = self.shape_position(event.position);
+        self.own_end.fetch_max(event.position.get(), Ordering::SeqCst);
         let place = (event.stream.as_str(), event.version.get());
         if place == CORRUPT_EVENT && self.server.corrupt.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Corrupt, "the stored event cannot be decoded"));
@@ -127,7 +133,7 @@ impl Handle {
         }
     }
 
-    async fn version(&self, stream: &StreamId) -> Version {
+    pub(crate) async fn version(&self, stream: &StreamId) -> Version {
         self.store().stream_info(stream).await.map_or(Version::NONE, |info| info.version)
     }
 
@@ -150,6 +156,7 @@ impl Handle {
     async fn write(&self, mut append: Append) -> Result<Appended> {
         let store = self.store();
         append.stream = self.inner_id(&append.stream);
+        self.cut_types(&mut append);
         let (expected, count) = (append.expected, append.count());
         let is_loose = matches!(expected, ExpectedVersion::Any | ExpectedVersion::StreamExists);
         let any = |append: &Append| {
@@ -322,6 +329,7 @@ impl Handle {
             _ => {}
         }
         answer.position = self.shape_position(answer.position);
+        self.own_end.fetch_max(answer.position.get(), Ordering::SeqCst);
         Ok(answer)
     }
 
@@ -373,6 +381,12 @@ impl EventStore for Handle {
         let info = self.store().stream_info(stream).now_or_never().unwrap().unwrap();
         match self.bug {
             Some(Bug::ReadsFromAfter) => options.from = options.from.map(|from| from.plus(1)),
+            Some(Bug::LosesTheThousandth)
+                if options.from.is_some_and(|from| from.get() > 1_000)
+                    && options.direction == Direction::Backwards =>
+            {
+                options.from = options.from.map(|from| from.minus(1));
+            }
             Some(Bug::MissingStreamsFail) if info.version == Version::NONE => {
                 return adapter::failed_read(Error::new(ErrorKind::InvalidInput, "no such stream"));
             }
@@ -381,6 +395,15 @@ impl EventStore for Handle {
         let events = self.shape_read(self.store().read_stream(stream, options));
         match self.bug {
             Some(Bug::CutsLongStreams) => events.take(1_000).boxed(),
+            // The times are those of the events in the order of their times.
+            Some(Bug::SortsByTime) => {
+                let sorted = events.try_collect::<Vec<_>>().now_or_never().unwrap();
+                let sorted = sorted.map(|mut events| {
+                    events.sort_by_key(|event| event.recorded_at);
+                    stream::iter(events.into_iter().map(Ok))
+                });
+                stream::once(future::ready(sorted)).try_flatten().boxed()
+            }
             Some(Bug::ReadsStaleData) if self.number % 2 == 1 => {
                 let fresh = move |event: &RecordedEvent| event.version == info.version;
                 events.try_filter(move |event| future::ready(!fresh(event))).boxed()
@@ -408,7 +431,14 @@ impl EventStore for Handle {
 
     fn read_all(&self, mut options: ReadAll) -> EventStream {
         let filter = options.filter.clone();
+        self.cut_filter(&mut options.filter);
+        if let Some(events) = self.begin_read(&mut options) {
+            return events;
+        }
         match self.bug {
+            Some(Bug::CategoryOrPrefix) if filter.category.is_some() && filter.prefix.is_some() => {
+                options.filter.prefix = None;
+            }
             Some(Bug::PrefixIsAPattern | Bug::PrefixIgnoresCase) => options.filter.prefix = None,
             Some(Bug::CategoryIsAPrefix) => options.filter.category = None,
             Some(Bug::LimitsBeforeItFilters) => options.filter = Filter::default(),
@@ -450,6 +480,9 @@ impl EventStore for Handle {
     }
 
     async fn truncate(&self, stream: &StreamId, before: Version) -> Result<()> {
+        if self.has(Bug::TruncationsForgetSnapshots) {
+            self.delete_snapshot(stream).await?;
+        }
         match self.bug {
             Some(Bug::TruncatesTooMuch) => self.store().truncate(stream, before.plus(1)).await,
             Some(Bug::TruncationHides) => {
@@ -463,10 +496,15 @@ impl EventStore for Handle {
     async fn delete(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
         let inner = self.inner_id(stream);
         let events = self.store().load_stream(&inner).await?.len() as u64;
-        let snapshot = self.store().load_snapshot(&inner).await?;
+        let snapshot = self.load_snapshot(stream).await?;
         let expected =
             if self.has(Bug::DeletesUnchecked) { ExpectedVersion::Any } else { expected };
+        if self.has(Bug::RefusedDeletionsForget) {
+            self.delete_snapshot(stream).await?;
+        }
+        let version = self.version(&inner).await;
         self.store().delete(&inner, expected).await?;
+        self.forget_snapshot(stream, version);
         match (self.bug, snapshot) {
             (Some(Bug::NumberingRestarts), _) => {
                 *self.server.generations.lock().unwrap().entry(stream.clone()).or_default() += 1;
@@ -475,7 +513,7 @@ impl EventStore for Handle {
                 self.server.removed.fetch_add(events, Ordering::SeqCst);
             }
             (Some(Bug::SnapshotsOutliveStreams), Some(snapshot)) => {
-                self.store().save_snapshot(&inner, snapshot).await?;
+                self.server.snapshots.lock().unwrap().insert(stream.clone(), snapshot);
             }
             _ => {}
         }
@@ -485,35 +523,19 @@ impl EventStore for Handle {
     async fn tombstone(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
         match self.bug {
             Some(Bug::TombstonesRevive) => self.store().delete(stream, expected).await,
-            _ => self.store().tombstone(stream, expected).await,
+            _ => {
+                self.store().tombstone(stream, expected).await?;
+                self.forget_snapshot(stream, Version::new(u64::MAX));
+                Ok(())
+            }
         }
-    }
-}
-
-#[async_trait]
-impl SnapshotStore for Handle {
-    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>> {
-        self.store().load_snapshot(stream).await
-    }
-
-    async fn save_snapshot(&self, stream: &StreamId, mut snapshot: Snapshot) -> Result<()> {
-        match self.bug {
-            Some(Bug::KeepsOlderSnapshots) => self.store().delete_snapshot(stream).await?,
-            Some(Bug::SnapshotsSayTooMuch) => snapshot.version = snapshot.version.plus(1),
-            _ => {}
-        }
-        self.store().save_snapshot(stream, snapshot).await
-    }
-
-    async fn delete_snapshot(&self, stream: &StreamId) -> Result<()> {
-        self.store().delete_snapshot(stream).await
     }
 }
 
 #[async_trait]
 impl CheckpointStore for Handle {
     async fn load_checkpoint(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {
-        self.store().load_checkpoint(subscriber).await
+        self.store().load_checkpoint(&self.subscriber(subscriber)).await
     }
 
     async fn save_checkpoint(
@@ -521,6 +543,7 @@ impl CheckpointStore for Handle {
         subscriber: &SubscriberId,
         position: Position,
     ) -> Result<Position> {
+        let subscriber = &self.subscriber(subscriber);
         if self.has(Bug::CheckpointsMoveBack) {
             self.store().reset_checkpoint(subscriber, None).await?;
         }
@@ -535,7 +558,7 @@ impl CheckpointStore for Handle {
         if self.has(Bug::CheckpointsStick) {
             return Ok(());
         }
-        self.store().reset_checkpoint(subscriber, position).await
+        self.store().reset_checkpoint(&self.subscriber(subscriber), position).await
     }
 }
 

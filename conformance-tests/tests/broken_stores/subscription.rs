@@ -31,6 +31,9 @@ pub(crate) fn wake(handle: &Handle) {
 }
 
 pub(crate) async fn subscribe(handle: &Handle, mut options: Subscribe) -> Result<Subscription> {
+    if let Some(subscription) = handle.begin_subscription(&mut options).await? {
+        return Ok(subscription);
+    }
     let begins_after = matches!(options.start, Start::After(after) if after > Position::START);
     match options.start {
         Start::End if handle.has(Bug::EndIsLazy) => {
@@ -80,6 +83,18 @@ pub(crate) async fn subscribe(handle: &Handle, mut options: Subscribe) -> Result
         Some(Bug::CaughtUpTooEarly) => {
             let early = Ok(Message::CaughtUp(Position::START));
             Subscription::new(stream::iter([early]).chain(messages))
+        }
+        Some(Bug::TellsMoreThanItGave) => {
+            Subscription::new(messages.map(|message| match message {
+                Ok(Message::CaughtUp(at)) => Ok(Message::CaughtUp(at.plus(5))),
+                other => other,
+            }))
+        }
+        Some(Bug::TellsLessThanItsStart) if begins_after => {
+            Subscription::new(messages.map(|message| match message {
+                Ok(Message::CaughtUp(at)) => Ok(Message::CaughtUp(at.minus(1))),
+                other => other,
+            }))
         }
         Some(Bug::CheckpointsAreAhead) => {
             Subscription::new(stream::iter([Ok(Message::Checkpoint(last))]).chain(messages))

@@ -32,7 +32,8 @@ pub(crate) struct Read {
     url: String,
     #[command(flatten)]
     select: Select,
-    /// Begin after this position (before it with --backwards).
+    /// Begin after this position (before it with --backwards). A store refuses a position that it
+    /// has never given.
     #[arg(long, value_name = "POSITION")]
     after: Option<u64>,
     /// Begin at this version. Needs one --stream.

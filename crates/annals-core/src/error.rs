@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt};
 
-use crate::{ExpectedVersion, StreamId, Version};
+use crate::{ExpectedVersion, Position, StreamId, Version};
 
 /// What any call of annals returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -36,6 +36,11 @@ pub enum ErrorKind {
     Conflict,
     /// The stream was tombstoned, so it takes no append ever again.
     StreamClosed,
+    /// The position or version to go on from is greater than every one that the store has given: the
+    /// store was restored from an older copy, or the place is another store's. Reading on would pass
+    /// over the events that get these positions later. Begin at a place that the store has given, and
+    /// rebuild what was made of the events that are lost.
+    BeyondEnd,
     /// The store declares in its [`Capabilities`](crate::Capabilities) that it cannot do this.
     Unsupported,
     /// The database cannot be reached, or the connection was lost. Retry the call.
@@ -63,6 +68,7 @@ impl ErrorKind {
             Self::LimitExceeded => "limit exceeded",
             Self::Conflict => "conflict",
             Self::StreamClosed => "stream closed",
+            Self::BeyondEnd => "beyond the end",
             Self::Unsupported => "unsupported",
             Self::Unavailable => "unavailable",
             Self::Busy => "busy",
@@ -151,6 +157,29 @@ impl Error {
     pub fn stream_closed(stream: &StreamId) -> Self {
         Self::new(ErrorKind::StreamClosed, "the stream was tombstoned and takes no more writes")
             .with_stream(stream)
+    }
+
+    /// An error that says that a position to go on from is beyond the greatest that the store has
+    /// given.
+    #[must_use]
+    pub fn beyond_end(asked: Position, greatest: Position) -> Self {
+        Self::beyond("store", "position", asked.get(), greatest.get())
+    }
+
+    /// An error that says that a version to go on from is beyond the greatest that the stream has
+    /// had.
+    #[must_use]
+    pub fn version_beyond_end(asked: Version, greatest: Version) -> Self {
+        Self::beyond("stream", "version", asked.get(), greatest.get())
+    }
+
+    fn beyond(of: &str, what: &str, asked: u64, greatest: u64) -> Self {
+        let message = format!(
+            "{what} {asked} is beyond the end: the greatest {what} ever given by this {of} is \
+             {greatest}; the store was restored from an older copy, or the {what} is another \
+             store's; go on from {greatest} at most, and rebuild what was made of later events"
+        );
+        Self::new(ErrorKind::BeyondEnd, message)
     }
 
     /// An error that says that the store has no `what`, as its capabilities declare.
@@ -303,6 +332,18 @@ mod tests {
         );
         assert!(!error.is_retryable() && !error.outcome_unknown());
         assert_eq!(error.conflict().unwrap().actual, Version::new(5));
+    }
+
+    #[test]
+    fn a_place_beyond_the_end_is_named_with_the_end() {
+        for (error, what) in [
+            (Error::beyond_end(8.into(), 3.into()), "position"),
+            (Error::version_beyond_end(8.into(), 3.into()), "version"),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(&format!("{what} 8")) && text.contains("is 3;"), "{text}");
+            assert!(error.kind() == ErrorKind::BeyondEnd && !error.is_retryable());
+        }
     }
 
     #[test]

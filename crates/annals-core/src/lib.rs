@@ -43,10 +43,11 @@
 //! *Subscribe.* A [`Subscription`] delivers every matching event after its start exactly once and
 //! in order: first the events that the store already has, then new ones as they are appended. It
 //! never skips an event, in whatever order transactions commit or roll back. It survives lost
-//! connections, and `next` is cancel-safe.
+//! connections, and `next` is cancel-safe. A place that the store has never given, such as the
+//! checkpoint of another store, is refused: [`ErrorKind::BeyondEnd`].
 //!
 //! *Manage.* Streams can be truncated, deleted and tombstoned. A [`SnapshotStore`] keeps the latest
-//! snapshot of a stream, a [`CheckpointStore`] the last position of a subscriber, and a
+//! snapshot of a stream, as long as its events are not deleted, a [`CheckpointStore`] the last position of a subscriber, and a
 //! [`LeaseStore`] which one of several processes may do a piece of work.
 //!
 //! *Move.* A [`TransferStore`] lists its streams, and imports events that another store recorded,

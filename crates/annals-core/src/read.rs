@@ -94,7 +94,8 @@ pub struct ReadAll {
     /// Which events are wanted.
     pub filter: Filter,
     /// The position after which to begin or, backwards, before which to begin (exclusive); by
-    /// default the read begins with the first event in its direction.
+    /// default the read begins with the first event in its direction. A position above every one
+    /// that the store has given is [`BeyondEnd`](crate::ErrorKind::BeyondEnd).
     pub from: Option<Position>,
     /// The order of the events.
     pub direction: Direction,

@@ -70,7 +70,9 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// The first item is [`Unsupported`](crate::ErrorKind::Unsupported) without
-    /// [`Capabilities::global_order`].
+    /// [`Capabilities::global_order`], and [`BeyondEnd`](crate::ErrorKind::BeyondEnd) if the read is
+    /// to begin at a position above every one that the store has given. The position of an event
+    /// that was removed since is still a place to begin at.
     fn read_all(&self, options: ReadAll) -> EventStream;
 
     /// Subscribes: delivers the events that the store already has, then new ones as they are
@@ -80,7 +82,10 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if
     /// [`Start::AfterVersion`](crate::Start::AfterVersion) is used with
     /// [`Source::All`](crate::Source::All); [`Unsupported`](crate::ErrorKind::Unsupported) for
-    /// `Source::All` or a start at a position without [`Capabilities::global_order`].
+    /// `Source::All` or a start at a position without [`Capabilities::global_order`];
+    /// [`BeyondEnd`](crate::ErrorKind::BeyondEnd) if the subscription is to begin after a position
+    /// above every one that the store has given, or after a version that the stream never had, as
+    /// with a checkpoint of another store, or after a restore.
     async fn subscribe(&self, options: Subscribe) -> Result<Subscription>;
 
     /// Tells whether a stream exists, and which versions it has.
@@ -159,12 +164,15 @@ impl Snapshot {
 /// [`Unsupported`](crate::ErrorKind::Unsupported).
 #[async_trait]
 pub trait SnapshotStore: Send + Sync {
-    /// The latest snapshot of a stream; `None` if there is none.
+    /// The latest snapshot of a stream; `None` if there is none, or if its version was deleted since.
     async fn load_snapshot(&self, _stream: &StreamId) -> Result<Option<Snapshot>> {
         Err(Error::unsupported("snapshots"))
     }
 
-    /// Keeps a snapshot, unless the store already keeps one of a later version.
+    /// Keeps a snapshot, unless the store already keeps one of a later version. A snapshot of a
+    /// version that was deleted since, or of a stream that was tombstoned, is not kept either: its
+    /// state would not be that of the events that are left. The answer is `Ok` in every case, as if
+    /// the deletion had come after the call and had removed the snapshot.
     ///
     /// # Errors
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) if the snapshot is larger than

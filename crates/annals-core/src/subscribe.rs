@@ -82,9 +82,11 @@ pub enum Start {
     /// At the first event that can be read.
     #[default]
     Beginning,
-    /// After this position, such as the checkpoint of the subscriber.
+    /// After this position, such as the checkpoint of the subscriber. A position above every one
+    /// that the store has given is [`BeyondEnd`](ErrorKind::BeyondEnd).
     After(Position),
-    /// After this version. Only for a subscription to one stream.
+    /// After this version. Only for a subscription to one stream. A version that the stream never
+    /// had is [`BeyondEnd`](ErrorKind::BeyondEnd).
     AfterVersion(Version),
     /// At the first event that was recorded at this time or later. Where the clocks of writers
     /// disagree, the subscription begins early enough to deliver every such event, and delivers

@@ -19,7 +19,7 @@ use crate::{
     item::{
         EventsItem, Key, MOST_INLINE_BYTES, Marker, POSITIONS_PER_SLOT, RemovalProgress,
         StreamItem,
-        attribute::{BODY, CLEANED_TO, ENTRIES, KEPT_FROM},
+        attribute::{BODY, CLEANED_TO, DELETED_AT, ENTRIES, KEPT_FROM},
         bytes, number, sort,
     },
     shared::Shared,
@@ -80,13 +80,15 @@ impl Shared {
             if exists || closed {
                 let nonce = fastrand::u64(..);
                 let marker = Marker { at: after, closed, position: head.position, nonce };
-                let kept_from = Condition::values_only([(":value", number(after))]);
+                // A snapshot of a closed stream is not kept, whatever its version.
+                let deleted_at = if closed { u64::MAX } else { after - 1 };
+                let values = [(":value", number(after)), (":deleted", number(deleted_at))];
                 let changes = [
                     Change::Put(marker.to_item(stream), head.condition()),
                     Change::Update(
                         Key::removal(stream),
-                        format!("SET {KEPT_FROM} = :value"),
-                        kept_from,
+                        format!("SET {KEPT_FROM} = :value, {DELETED_AT} = :deleted"),
+                        Condition::values_only(values),
                     ),
                     Change::Delete(Key::snapshot(stream)),
                 ];

@@ -14,12 +14,13 @@ use crate::{
     item::{
         Item, Key,
         attribute::{
-            BODY, EXPIRES, HOLDER, NONCE, POSITION, REVISION, TIME_TO_LIVE, TOKEN, VERSION,
+            BODY, DELETED_AT, EXPIRES, HOLDER, NONCE, POSITION, REVISION, TIME_TO_LIVE, TOKEN,
+            VERSION,
         },
         bytes, get_bytes, get_number, number,
     },
     shared::Shared,
-    table::{Condition, WriteOutcome},
+    table::{Change, Condition, WriteOutcome},
 };
 
 impl Shared {
@@ -36,6 +37,9 @@ impl Shared {
         codec::unpack_snapshot(version, body).map(Some)
     }
 
+    /// Keeps a snapshot, unless a later one is kept or its version was deleted since. Both are
+    /// judged in the transaction that writes, and a deletion removes the snapshot in its own
+    /// transaction: so no snapshot in the table is of a version that was deleted.
     pub(crate) async fn save_snapshot(&self, stream: &StreamId, snapshot: &Snapshot) -> Result<()> {
         let mut item = Key::snapshot(stream).to_item();
         let version = number(snapshot.version.get());
@@ -51,7 +55,13 @@ impl Shared {
             ),
             [(":version", version), (":now", number(now()))],
         );
-        self.table.put(&item, &condition).await?;
+        let not_deleted = Condition::when(
+            format!("attribute_not_exists({DELETED_AT}) OR {DELETED_AT} < :version"),
+            [(":version", number(snapshot.version.get()))],
+        );
+        let changes =
+            [Change::Put(item, condition), Change::Check(Key::removal(stream), not_deleted)];
+        self.table.transact(&changes).await?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use annals_core::{
 use crate::{
     append::append,
     config::DynamoDbOptions,
+    head::Head,
     read::StreamPages,
     read_all::AllPages,
     shared::{CAPABILITIES, Shared},
@@ -80,6 +81,14 @@ impl Adapter for DynamoDbStore {
 
     async fn last_position(&self) -> Result<Position> {
         self.shared.last_position().await
+    }
+
+    async fn greatest_position(&self) -> Result<Position> {
+        self.shared.greatest_position().await
+    }
+
+    async fn greatest_version(&self, stream: &StreamId) -> Result<Version> {
+        Ok(Head::load(&self.shared.table, stream).await?.stream.version)
     }
 
     async fn version_at(&self, stream: &StreamId, position: Position) -> Result<Version> {

@@ -32,8 +32,22 @@ impl Shared {
     pub(crate) async fn last_position(&self) -> Result<Position> {
         let Some(log) = &self.log else { return Ok(Position::START) };
         let last = log.settle(log.last_allocated().await?).await?;
-        Ok(if last == 0 { Position::START } else { last_position_of(last) })
+        Ok(end_of(last))
     }
+
+    /// The last position of the last slot that was allocated, written or not: no event gets a
+    /// position below it any more, except in slots that are allocated already.
+    pub(crate) async fn greatest_position(&self) -> Result<Position> {
+        match &self.log {
+            Some(log) => log.last_allocated().await.map(end_of),
+            None => Ok(Position::START),
+        }
+    }
+}
+
+/// The last position of a slot; the start if there is no slot yet.
+fn end_of(slot: u64) -> Position {
+    if slot == 0 { Position::START } else { last_position_of(slot) }
 }
 
 /// A subscription to all streams: it follows the log.

@@ -46,6 +46,26 @@ pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Resu
     }
 }
 
+pub(crate) async fn is_tombstoned(server: &Arc<Server>, stream: &StreamId) -> Result<bool> {
+    Ok(stream_info(server, stream).await?.state == StreamState::Tombstoned)
+}
+
+/// The greatest version that a stream has had. If the server does not tell it, the greatest number:
+/// then no version counts as beyond the end.
+pub(crate) async fn greatest_version(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
+    const UNKNOWN: Version = Version::new(u64::MAX);
+    if let Some(last) = read_last(server, server.names.stream(stream)).await? {
+        return Ok(version_of(last.revision));
+    }
+    if stream.is_system() {
+        return Ok(UNKNOWN);
+    }
+    match state_without_events(server, stream).await? {
+        (StreamState::Tombstoned, Version::NONE) => Ok(UNKNOWN),
+        (_, version) => Ok(version),
+    }
+}
+
 /// The state and the version of a stream that has no readable events.
 async fn state_without_events(
     server: &Arc<Server>,
@@ -186,8 +206,8 @@ pub(crate) async fn remove(
         }
         // Delete the snapshot before the stream: if this process died in between, a snapshot that
         // is left would be loaded for the next events of the stream.
-        let tombstoned_at = (kind == RemovalKind::Tombstone).then_some(version);
-        records::delete_snapshot(server, stream, tombstoned_at).await?;
+        let is_tombstone = kind == RemovalKind::Tombstone;
+        records::announce_removal(server, stream, version, is_tombstone).await?;
         let failure = match request_removal(server, stream, version, kind).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{Direction, Position, Result};
+use annals_core::{Direction, ErrorKind, Position, Result};
 use kurrentdb::{
     Position as ServerPosition, ReadAllOptions, ReadStream, ReadStreamOptions,
     RecordedEvent as ServerEvent, StreamPosition,
@@ -238,5 +238,15 @@ pub(crate) async fn last_position(server: &Arc<Server>) -> Result<Position> {
     match reader.next(1).await? {
         ReadItem::Event(event) => Ok(position(&event)),
         ReadItem::CountReached | ReadItem::End => Ok(Position::START),
+    }
+}
+
+/// The greatest position that the server has given. A deletion and a clean-up leave the end of `$all`
+/// where it is, since the server writes their own events behind it. If this user may not read `$all`,
+/// the greatest number: then no position counts as beyond the end.
+pub(crate) async fn greatest_position(server: &Arc<Server>) -> Result<Position> {
+    match last_position(server).await {
+        Err(error) if error.kind() == ErrorKind::Denied => Ok(Position::new(u64::MAX)),
+        last => last,
     }
 }

@@ -8,15 +8,19 @@
 use std::sync::Arc;
 
 use annals_core::{
-    ContentKind, Error, LeaseName, LeaseRecord, Payload, Position, Result, Snapshot, StreamId,
-    SubscriberId, Version,
+    ContentKind, Error, ErrorKind, LeaseName, LeaseRecord, Payload, Position, Result, Snapshot,
+    StreamId, SubscriberId, Version,
 };
 use bytes::Bytes;
+use futures::future::try_join;
 use kurrentdb::{EventData, StreamState as ExpectedState};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{error::corrupt, reader::read_last, server::Server};
+use crate::{
+    error::corrupt, manage::is_tombstoned, metadata::StreamMetadata, reader::read_last,
+    server::Server,
+};
 
 const SNAPSHOT: &str = "annals-snapshot";
 const CHECKPOINT: &str = "annals-checkpoint";
@@ -34,14 +38,26 @@ struct Header {
     /// True if the snapshot's metadata is JSON.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     json_metadata: bool,
-    /// The stream's version when it was tombstoned. The server does not tell it.
+    /// The stream's version when it was tombstoned, or was about to be. The server does not tell it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     closed_at: Option<u64>,
+    /// The stream's version when it was last deleted or tombstoned, or was about to be. No snapshot
+    /// up to it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deleted_at: Option<u64>,
     /// The position of the subscriber.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lease: Option<StoredLease>,
+}
+
+impl Header {
+    /// What is left when the snapshot is deleted.
+    fn without_snapshot(self) -> Self {
+        let Self { closed_at, deleted_at, .. } = self;
+        Self { closed_at, deleted_at, ..Self::default() }
+    }
 }
 
 /// A [`LeaseRecord`] as it is stored.
@@ -72,14 +88,14 @@ impl Record {
         Ok(Self { header, data: event.data, metadata })
     }
 
-    fn of_snapshot(snapshot: &Snapshot, closed_at: Option<u64>) -> Self {
+    /// The record of a snapshot, which keeps what the record before it says of removals.
+    fn of_snapshot(snapshot: &Snapshot, before: Header) -> Self {
         let is_json = |payload: &Payload| payload.kind() == ContentKind::Json;
         let header = Header {
             version: Some(snapshot.version.get()),
             json: is_json(&snapshot.data),
             json_metadata: is_json(&snapshot.metadata),
-            closed_at,
-            ..Header::default()
+            ..before.without_snapshot()
         };
         let (data, metadata) = (&snapshot.data, &snapshot.metadata);
         Self { header, data: data.bytes().clone(), metadata: metadata.bytes().clone() }
@@ -159,38 +175,79 @@ pub(crate) async fn load_snapshot(
     server: &Arc<Server>,
     stream: &StreamId,
 ) -> Result<Option<Snapshot>> {
-    let (_, record) = load(server, &server.names.snapshot(stream)).await?;
-    Ok(record.and_then(Record::snapshot))
+    let name = server.names.snapshot(stream);
+    let (record, is_deleted) = try_join(load(server, &name), is_deleted(server, stream)).await?;
+    Ok(record.1.filter(|_| !is_deleted).and_then(Record::snapshot))
 }
 
+/// Whether another application has deleted the stream: it leaves no mark in the record.
+async fn is_deleted(server: &Arc<Server>, stream: &StreamId) -> Result<bool> {
+    match StreamMetadata::load(server, stream).await {
+        Ok(metadata) => Ok(metadata.is_deleted()),
+        // Metadata that cannot be read do not say that the stream is deleted.
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps a snapshot, unless a later one is kept or its version was deleted since.
 pub(crate) async fn save_snapshot(
     server: &Arc<Server>,
     stream: &StreamId,
     snapshot: &Snapshot,
 ) -> Result<()> {
-    let name = server.names.snapshot(stream);
-    change(server, &name, SNAPSHOT, |record| {
-        let before = record.map_or(Header::default(), |record| record.header);
-        match before.version {
-            Some(version) if version > snapshot.version.get() => Change::Keep(()),
-            _ => Change::Replace(Box::new(Record::of_snapshot(snapshot, before.closed_at)), ()),
+    let (name, version) = (server.names.snapshot(stream), snapshot.version.get());
+    // True once it is known that a tombstone that was announced was not set.
+    let mut is_open = false;
+    loop {
+        let saved = change(server, &name, SNAPSHOT, |record| {
+            let before = record.map_or(Header::default(), |record| record.header);
+            let is_later = before.version.is_some_and(|kept| kept > version);
+            if is_later || before.deleted_at.is_some_and(|deleted| version <= deleted) {
+                Change::Keep(true)
+            } else if before.closed_at.is_some() && !is_open {
+                Change::Keep(false)
+            } else {
+                Change::Replace(Box::new(Record::of_snapshot(snapshot, before)), true)
+            }
+        });
+        if saved.await? || is_tombstoned(server, stream).await? {
+            return Ok(());
         }
-    })
-    .await
+        is_open = true;
+    }
 }
 
-/// Deletes the snapshot of a stream. `tombstoned_at` is the version at which the stream is about to
-/// be tombstoned, if it is; the record keeps it.
-pub(crate) async fn delete_snapshot(
+/// Deletes the snapshot of a stream.
+pub(crate) async fn delete_snapshot(server: &Arc<Server>, stream: &StreamId) -> Result<()> {
+    forget_snapshot(server, stream, Header::without_snapshot).await
+}
+
+/// Deletes the snapshot of a stream that is about to be deleted or tombstoned at this version, and
+/// keeps snapshots up to there from being saved later.
+pub(crate) async fn announce_removal(
     server: &Arc<Server>,
     stream: &StreamId,
-    tombstoned_at: Option<Version>,
+    at: Version,
+    is_tombstone: bool,
+) -> Result<()> {
+    let marked = |before: Header| Header {
+        closed_at: if is_tombstone { Some(at.get()) } else { before.closed_at },
+        deleted_at: Some(at.get()).filter(|at| *at > 0),
+        ..Header::default()
+    };
+    forget_snapshot(server, stream, marked).await
+}
+
+async fn forget_snapshot(
+    server: &Arc<Server>,
+    stream: &StreamId,
+    left: impl Fn(Header) -> Header,
 ) -> Result<()> {
     let name = server.names.snapshot(stream);
     change(server, &name, SNAPSHOT, |record| {
         let before = record.map_or(Header::default(), |record| record.header);
-        let closed_at = tombstoned_at.map(Version::get).or(before.closed_at);
-        let after = Header { closed_at, ..Header::default() };
+        let after = left(before);
         if before == after {
             Change::Keep(())
         } else {

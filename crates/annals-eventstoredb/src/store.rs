@@ -80,6 +80,14 @@ impl Adapter for EventStoreDbStore {
         reader::last_position(&self.server).await
     }
 
+    async fn greatest_position(&self) -> Result<Position> {
+        reader::greatest_position(&self.server).await
+    }
+
+    async fn greatest_version(&self, stream: &StreamId) -> Result<Version> {
+        manage::greatest_version(&self.server, stream).await
+    }
+
     async fn version_at(&self, stream: &StreamId, position: Position) -> Result<Version> {
         subscribe::version_at(&self.server, stream, position).await
     }
@@ -113,7 +121,7 @@ impl Adapter for EventStoreDbStore {
     }
 
     async fn delete_snapshot(&self, stream: &StreamId) -> Result<()> {
-        records::delete_snapshot(&self.server, stream, None).await
+        records::delete_snapshot(&self.server, stream).await
     }
 
     async fn load_checkpoint(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {

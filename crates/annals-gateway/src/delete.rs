@@ -46,7 +46,8 @@ pub(crate) async fn delete(
     let properties = metadata::for_deleted(store, stream).await?;
     let event = NewEvent::json(type_from_wire(metadata::TYPE)?, &properties);
     let event = event.map_err(|e| status(&e))?;
-    match appender.write(Append::new(metadata, ExpectedVersion::Any, [event])).await {
+    let append = Append::new(metadata, ExpectedVersion::Any, [event]);
+    match appender.write(append, Some(stream)).await {
         Ok(outcome) => Ok(outcome.position),
         Err(error) => {
             // The stream is deleted even so, and the client must learn that.

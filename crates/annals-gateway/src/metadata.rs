@@ -5,10 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use tonic::Status;
 
-use crate::{
-    names::{described_stream, metadata_stream},
-    status::status,
-};
+use crate::{names::metadata_stream, status::status};
 
 /// The type of the events in a metadata stream.
 pub(crate) const TYPE: &str = "$metadata";
@@ -113,13 +110,12 @@ pub(crate) async fn for_deleted(store: &dyn Store, stream: &StreamId) -> Result<
 }
 
 /// Truncates a stream in the store, as a scavenge would, after its metadata got a new `$tb`.
-pub(crate) async fn apply_truncation(store: &dyn Store, metadata: &StreamId) {
-    let Some(stream) = described_stream(metadata) else { return };
-    let before = properties(store, &stream).await.ok().flatten();
+pub(crate) async fn apply_truncation(store: &dyn Store, stream: &StreamId) {
+    let before = properties(store, stream).await.ok().flatten();
     let before = before.and_then(|p| p.get(TRUNCATE_BEFORE).and_then(Value::as_u64));
     let Some(before) = before.filter(|before| (1..DELETED).contains(before)) else { return };
     if store.capabilities().truncate
-        && let Err(error) = store.truncate(&stream, (before + 1).into()).await
+        && let Err(error) = store.truncate(stream, (before + 1).into()).await
     {
         // `HiddenEvents` still hides the events, so the append has succeeded.
         tracing::warn!(%stream, %error, "could not truncate a stream to the $tb of its metadata");

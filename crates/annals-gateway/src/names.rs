@@ -4,13 +4,18 @@
 //! of them: the metadata of `order-1` is the stream `$$order-1`. The gateway writes such a name to
 //! the store with a prefix, so that the stream is an ordinary one, with versions and positions.
 
-use annals_core::{Category, EventType, StreamId};
+use annals_core::{Category, EventType, MAX_NAME_BYTES, StreamId};
 use tonic::Status;
+use uuid::Uuid;
 
 use crate::proto::shared::StreamIdentifier;
 
 /// The store has this before each name that begins with `$` on the wire.
 const PREFIX: &str = "esdb:";
+/// With this and the prefix, a metadata stream can be called whose name is too long for the store: a
+/// digest of the name follows. So the metadata of the longest stream id has a place, too. Reads of all
+/// show such a stream under its short name.
+const SHORTENED: &str = "$#.";
 
 /// What a client can read under the name of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +70,12 @@ fn text(name: Option<&StreamIdentifier>) -> Result<&str, Status> {
 
 /// The store's id for a stream that clients call `name`.
 pub(crate) fn stream_from_wire(name: &str) -> Result<StreamId, Status> {
-    StreamId::new(from_wire(name)?).map_err(|e| invalid(&e))
+    let mut id = from_wire(name)?;
+    if id.len() > MAX_NAME_BYTES && described(name).is_some() {
+        let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes());
+        id = format!("{PREFIX}{SHORTENED}{digest}");
+    }
+    StreamId::new(id).map_err(|e| invalid(&e))
 }
 
 /// The store's name for an event type that clients call `name`.
@@ -103,9 +113,13 @@ pub(crate) fn metadata_stream(stream: &StreamId) -> Option<StreamId> {
     if name.starts_with("$$") { None } else { stream_from_wire(&format!("$${name}")).ok() }
 }
 
-/// The stream that a metadata stream describes. `None` if `stream` is not a metadata stream.
-pub(crate) fn described_stream(stream: &StreamId) -> Option<StreamId> {
-    stream_from_wire(to_wire(stream.as_str()).strip_prefix("$$")?).ok()
+/// The stream that a metadata stream describes. `None` if clients call no metadata stream `name`.
+pub(crate) fn described_stream(name: Option<&StreamIdentifier>) -> Option<StreamId> {
+    described(text(name).ok()?)
+}
+
+fn described(name: &str) -> Option<StreamId> {
+    stream_from_wire(name.strip_prefix("$$")?).ok()
 }
 
 fn invalid(error: &annals_core::Error) -> Status {
@@ -132,7 +146,23 @@ mod tests {
         let stream = stream_from_wire("order-1").unwrap();
         let metadata = metadata_stream(&stream).unwrap();
         assert_eq!(to_wire(metadata.as_str()), "$$order-1");
-        assert_eq!(described_stream(&metadata), Some(stream.clone()));
-        assert_eq!((metadata_stream(&metadata), described_stream(&stream)), (None, None));
+        assert_eq!(described("$$order-1"), Some(stream));
+        assert_eq!((metadata_stream(&metadata), described("order-1")), (None, None));
+    }
+
+    #[test]
+    fn the_longest_streams_have_metadata_of_their_own() {
+        let mut seen = std::collections::HashSet::new();
+        for length in [MAX_NAME_BYTES - 8, MAX_NAME_BYTES - 7, MAX_NAME_BYTES - 1, MAX_NAME_BYTES] {
+            for last in ["a", "b"] {
+                let name = "x".repeat(length - 1) + last;
+                let stream = stream_from_wire(&name).unwrap();
+                let metadata = metadata_stream(&stream).unwrap();
+                assert_eq!(stream_from_wire(&format!("$${name}")).unwrap(), metadata);
+                assert_eq!(described(&format!("$${name}")), Some(stream));
+                assert!(to_wire(metadata.as_str()).starts_with('$') && seen.insert(metadata));
+            }
+        }
+        assert!(stream_from_wire(&format!("$${}", "x".repeat(MAX_NAME_BYTES + 1))).is_err());
     }
 }

@@ -46,7 +46,9 @@ pub(crate) fn status(error: &Error) -> Status {
         // Clients must not resend a request that may have been executed, so not `Unavailable`.
         _ if error.outcome_unknown() => Code::Aborted,
         ErrorKind::StreamClosed => return stream_deleted(stream),
-        ErrorKind::InvalidInput | ErrorKind::LimitExceeded => Code::InvalidArgument,
+        ErrorKind::InvalidInput | ErrorKind::LimitExceeded | ErrorKind::BeyondEnd => {
+            Code::InvalidArgument
+        }
         ErrorKind::Unsupported => Code::Unimplemented,
         ErrorKind::Unavailable | ErrorKind::Busy => Code::Unavailable,
         ErrorKind::Corrupt => Code::DataLoss,

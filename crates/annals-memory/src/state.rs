@@ -156,7 +156,8 @@ impl State {
 /// Changes to what is kept beside streams.
 impl State {
     pub(crate) fn save_snapshot(&mut self, id: &StreamId, snapshot: Snapshot) {
-        if self.snapshots.get(id).is_none_or(|kept| kept.version <= snapshot.version) {
+        let is_past = self.head(id).was_deleted_since(snapshot.version);
+        if !is_past && self.snapshots.get(id).is_none_or(|kept| kept.version <= snapshot.version) {
             self.snapshots.insert(id.clone(), snapshot);
         }
     }

@@ -56,15 +56,27 @@ impl Database {
         let row = self.connections.row(|| query(&self.sql.last_position)).await;
         row.and_then(|row| row.try_get(0)).map(Position::from_i64).map_err(driver)
     }
+
+    /// The greatest position that was ever given. Beyond the greatest that can be seen, only a role
+    /// that may read the sequence knows it.
+    pub(crate) async fn greatest_position(&self) -> Result<Position> {
+        let (visible, given) = positions(&self.connections, &self.sql).await?;
+        Ok(Position::from_i64(given.unwrap_or(visible).max(visible)))
+    }
+}
+
+/// The greatest position of an event, and the last one that the sequence has given, unless the role
+/// may not know it.
+async fn positions(connections: &Arc<Connections>, sql: &Sql) -> Result<(i64, Option<i64>)> {
+    let row = connections.row(|| query(&sql.positions)).await;
+    row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?))).map_err(driver)
 }
 
 /// Refuses a store whose sequence is behind its events, as after a restore of the data alone, or
 /// after a switch to a logical replica: positions would be given again, and readers that are beyond
 /// them would skip their events.
 async fn check_positions(connections: &Arc<Connections>, sql: &Sql, schema: &str) -> Result<()> {
-    let row = connections.row(|| query(&sql.positions)).await.map_err(driver)?;
-    let decode = || Ok((row.try_get(0)?, row.try_get(1)?));
-    let (greatest, last_given): (i64, Option<i64>) = decode().map_err(driver)?;
+    let (greatest, last_given) = positions(connections, sql).await?;
     if last_given.is_none_or(|last_given| last_given >= greatest) {
         return Ok(());
     }

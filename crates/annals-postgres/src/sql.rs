@@ -215,10 +215,20 @@ statements! {
     scan_forwards: of_all!("AND ($4::text[] IS NULL OR e.type = ANY ($4)) AND s.name ^@ $5", "");
     scan_backwards: of_all!("AND ($4::text[] IS NULL OR e.type = ANY ($4)) AND s.name ^@ $5", "DESC");
 
-    load_snapshot: "SELECT version, flags, data, metadata FROM {schema}.snapshots \
-        WHERE stream = $1";
-    save_snapshot: "INSERT INTO {schema}.snapshots AS kept (stream, version, flags, data, metadata) \
-        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (stream) DO UPDATE SET version = excluded.version, \
+    /// Leaves out a snapshot of a version that was deleted since, as `StreamHead::was_deleted_since`
+    /// says.
+    load_snapshot: "SELECT kept.version, kept.flags, kept.data, kept.metadata \
+        FROM {schema}.snapshots AS kept WHERE kept.stream = $1 AND NOT EXISTS ( \
+            SELECT FROM {schema}.streams AS s WHERE s.name = $1 AND (s.state = 2 \
+                OR s.deleted_at > 0 AND kept.version <= s.deleted_at))";
+    /// A deletion that commits while this runs is not seen. Then `load_snapshot` leaves the snapshot
+    /// out, and the next one replaces it. To lock the stream's row would take the privilege UPDATE.
+    save_snapshot: "INSERT INTO {schema}.snapshots AS kept \
+            (stream, version, flags, data, metadata) \
+        SELECT $1::text, $2::bigint, $3::smallint, $4::bytea, $5::bytea WHERE NOT EXISTS ( \
+            SELECT FROM {schema}.streams AS s WHERE s.name = $1 AND (s.state = 2 \
+                OR s.deleted_at > 0 AND $2 <= s.deleted_at)) \
+        ON CONFLICT (stream) DO UPDATE SET version = excluded.version, \
         flags = excluded.flags, data = excluded.data, metadata = excluded.metadata \
         WHERE excluded.version >= kept.version";
     delete_snapshot: "DELETE FROM {schema}.snapshots WHERE stream = $1";

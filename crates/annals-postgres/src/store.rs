@@ -76,6 +76,10 @@ impl Adapter for PostgresStore {
         self.database.last_position().await
     }
 
+    async fn greatest_position(&self) -> Result<Position> {
+        self.database.greatest_position().await
+    }
+
     async fn version_at(&self, stream: &StreamId, position: Position) -> Result<Version> {
         manage::version_at(&self.database, stream, position).await
     }

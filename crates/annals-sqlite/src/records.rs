@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::{
     error::{Failure, corrupt},
     readers::Reader,
-    rows,
+    rows::{self, StoredStream},
     session::Session,
 };
 
@@ -20,6 +20,11 @@ impl Reader {
         let Some(row) = rows.next()? else { return Ok(None) };
         let (data, metadata) = rows::payloads(row, 1)?;
         let version = Version::from_i64(row.get(0)?);
+        // An older annals could save a snapshot after the deletion of its stream.
+        let stored = StoredStream::load(&self.connection, &self.database.sql, stream)?;
+        if stored.head.was_deleted_since(version) {
+            return Ok(None);
+        }
         Ok(Some(Snapshot::new(version, data).with_metadata(metadata)))
     }
 
@@ -45,12 +50,16 @@ impl Reader {
 
 /// Changes.
 impl Session<'_> {
+    /// Keeps a snapshot, unless a later one is kept or its version was deleted since.
     pub(crate) fn save_snapshot(
-        &self,
+        &mut self,
         stream: &StreamId,
         snapshot: &Snapshot,
     ) -> Result<(), Failure> {
         let Snapshot { version, data, metadata, .. } = snapshot;
+        if self.stream(stream)?.head.was_deleted_since(*version) {
+            return Ok(());
+        }
         self.connection.prepare_cached(&self.database.sql.save_snapshot)?.execute(params![
             stream.as_str(),
             version.to_i64(),

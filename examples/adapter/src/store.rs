@@ -154,12 +154,15 @@ impl Adapter for RedbStore {
     }
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<()> {
-        let save = self.file.change(SNAPSHOTS, stream.as_str(), move |snapshots, stream| {
-            let Snapshot { version, data, metadata, .. } = &snapshot;
-            let kept = snapshots.get(stream)?.map_or(0, |kept| kept.value().0);
-            if kept <= version.get() {
+        let stream = stream.clone();
+        let save = self.file.write(move |transaction| {
+            let mut snapshots = transaction.open_table(SNAPSHOTS)?;
+            let (Snapshot { version, data, metadata, .. }, name) = (&snapshot, stream.as_str());
+            let kept = snapshots.get(name)?.map_or(0, |kept| kept.value().0);
+            let head = head(&transaction.open_table(STREAMS)?, name)?;
+            if kept <= version.get() && !head.was_deleted_since(*version) {
                 let (kinds, bytes) = (content_kinds(data, metadata), metadata.bytes().as_ref());
-                snapshots.insert(stream, (version.get(), kinds, data.bytes().as_ref(), bytes))?;
+                snapshots.insert(name, (version.get(), kinds, data.bytes().as_ref(), bytes))?;
             }
             Ok(())
         });

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use annals::{Position, ReadAll, ReadStream, RecordedEvent, Store, SubscriberId};
-use futures::TryStreamExt;
+use annals::{
+    ErrorKind, EventStream, Position, ReadAll, ReadStream, RecordedEvent, Store, SubscriberId,
+};
+use futures::{StreamExt, TryStreamExt, stream};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::target::Target;
@@ -89,6 +91,26 @@ async fn in_store(
     Ok(begin(copy, true))
 }
 
+/// The events of a store up to a position, this one included, backwards. All of them, if the store
+/// has never given the position: a read that goes on from there is refused later.
+async fn up_to(
+    store: &Arc<dyn Store>,
+    options: impl Fn() -> ReadAll,
+    position: Position,
+) -> Result<EventStream, Failure> {
+    let mut before = store.read_all(options().before(position));
+    let first = match before.try_next().await {
+        Err(error) if error.kind() == ErrorKind::BeyondEnd => {
+            return Ok(store.read_all(options().backwards()));
+        }
+        first => first?,
+    };
+    // The store would refuse to read before the position after its last one.
+    let at = store.read_all(options().after(position.minus(1)).with_limit(1)).try_next().await?;
+    let at = at.filter(|event| event.position == position);
+    Ok(stream::iter(at.into_iter().chain(first).map(Ok)).chain(before).boxed())
+}
+
 /// The last selected event of a store up to a position.
 pub(crate) async fn last_until(
     store: &Arc<dyn Store>,
@@ -98,8 +120,8 @@ pub(crate) async fn last_until(
     if !store.capabilities().global_order {
         return Ok(None);
     }
-    let options = ReadAll::default().with_filter(select.filter()).before(position.plus(1));
-    let mut events = store.read_all(options);
+    let filter = || ReadAll::default().with_filter(select.filter());
+    let mut events = up_to(store, filter, position).await?;
     while let Some(event) = events.try_next().await? {
         if select.matches(&event) {
             return Ok(Some(event));
@@ -116,9 +138,8 @@ pub(crate) async fn last_of_both(
 ) -> Result<Option<RecordedEvent>, Failure> {
     /// The most events before the position that are looked for in the other store, which may have
     /// left them out or removed them.
-    const MOST: u64 = 1_000;
-    let options = ReadAll::default().before(position.plus(1)).with_limit(MOST);
-    let mut events = from.read_all(options);
+    const MOST: usize = 1_000;
+    let mut events = up_to(from, ReadAll::default, position).await?.take(MOST);
     while let Some(event) = events.try_next().await? {
         if let Some(found) = find(to, &event).await? {
             return Ok(Some(found));

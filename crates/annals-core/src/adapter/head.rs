@@ -123,6 +123,17 @@ impl StreamHead {
         }
     }
 
+    /// Whether the event with this version was deleted since, with its stream. Then a snapshot of the
+    /// version is neither kept nor loaded: the state that it holds is not that of the events that
+    /// are left (contract, rule 22).
+    #[must_use]
+    pub fn was_deleted_since(&self, version: Version) -> bool {
+        match self.state {
+            StreamState::Tombstoned => true,
+            _ => self.deleted_at > Version::NONE && version <= self.deleted_at,
+        }
+    }
+
     /// What [`stream_info`](crate::EventStore::stream_info) says of it.
     #[must_use]
     pub fn info(&self, first_version: Option<Version>) -> StreamInfo {
@@ -216,6 +227,21 @@ mod tests {
         ] {
             assert_eq!(head.judge(expected), verdict, "{expected} on {head:?}");
         }
+    }
+
+    #[test]
+    fn snapshots_up_to_the_last_deletion_are_of_the_past() {
+        let head = |state, version: u64, deleted_at: u64| StreamHead {
+            state,
+            version: version.into(),
+            deleted_at: deleted_at.into(),
+        };
+        let past = |head: StreamHead| [0, 2, 3, 6].map(|v: u64| head.was_deleted_since(v.into()));
+        assert_eq!(past(StreamHead::MISSING), [false; 4]);
+        assert_eq!(past(head(StreamState::Live, 5, 0)), [false; 4]);
+        assert_eq!(past(head(StreamState::Live, 5, 2)), [true, true, false, false]);
+        assert_eq!(past(head(StreamState::Deleted, 3, 3)), [true, true, true, false]);
+        assert_eq!(past(head(StreamState::Tombstoned, 0, 0)), [true; 4]);
     }
 
     fn append(expected: impl Into<ExpectedVersion>, count: usize) -> Append {

@@ -42,6 +42,19 @@ pub trait Adapter: Clone + fmt::Debug + Send + Sync + 'static {
     /// and each event that is appended after this call has a greater one.
     fn last_position(&self) -> impl Future<Output = Result<Position>> + Send;
 
+    /// The greatest position that the store has ever given, also to events that were removed since.
+    /// Reads and subscriptions that are to begin beyond it are refused. It may be greater than that
+    /// if no later event can get a position in between.
+    fn greatest_position(&self) -> impl Future<Output = Result<Position>> + Send {
+        self.last_position()
+    }
+
+    /// The greatest version that a stream has ever had. A subscription to the stream that is to begin
+    /// beyond it is refused.
+    fn greatest_version(&self, stream: &StreamId) -> impl Future<Output = Result<Version>> + Send {
+        async move { Ok(self.stream_info(stream).await?.version) }
+    }
+
     /// The version of the last event of a stream that stands at or before a position, removed or
     /// not.
     fn version_at(

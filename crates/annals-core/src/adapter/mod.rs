@@ -22,6 +22,7 @@ mod check;
 mod head;
 mod implement;
 mod pages;
+mod place;
 mod plan;
 mod shell;
 mod stored;

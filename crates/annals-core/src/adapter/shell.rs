@@ -4,7 +4,9 @@ use async_trait::async_trait;
 
 use super::{
     Adapter, Page, Pages, Tail, check_append, check_import, check_snapshot, check_subscribe,
-    check_writable, failed_read, read, subscribe,
+    check_writable, failed_read,
+    place::{FromPlace, check_position, check_start},
+    read, subscribe,
 };
 use crate::{
     Append, Appended, Capabilities, CheckpointStore, Error, ErrorKind, EventStore, EventStream,
@@ -131,7 +133,11 @@ impl<A: Adapter> EventStore for A {
     fn read_all(&self, options: ReadAll) -> EventStream {
         let call = Call::new(self, "read_all");
         match call.needs(|c| c.global_order, ORDER) {
-            Ok(()) => read(call.pages(self.all_pages(options))),
+            Ok(()) => {
+                let (from, direction) = (options.from, options.direction);
+                let pages = self.all_pages(options);
+                read(call.pages(FromPlace::new(self.clone(), pages, from, direction)))
+            }
             Err(error) => failed_read(error),
         }
     }
@@ -145,8 +151,11 @@ impl<A: Adapter> EventStore for A {
                 call.answer(checked)?;
                 let after = match start {
                     Start::Beginning | Start::AfterVersion(_) => Position::START,
-                    Start::After(position) => position,
                     Start::At(time) => call.answer(position_before(self, time).await)?,
+                    Start::After(position) => {
+                        call.answer(check_position(self, position).await)?;
+                        position
+                    }
                     Start::End => call.answer(self.last_position().await)?,
                 };
                 Ok(subscribe(call.pages(self.follow_all(filter, after)), after))
@@ -161,6 +170,7 @@ impl<A: Adapter> EventStore for A {
                     }
                     start => start,
                 };
+                call.answer(check_start(self, &stream, start).await)?;
                 let (after, at) = call.answer(self.start_in(&stream, start).await)?;
                 Ok(subscribe(call.pages(self.follow_stream(stream.clone(), after, at)), at))
             }

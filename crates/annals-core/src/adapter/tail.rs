@@ -154,6 +154,9 @@ impl<T: Tail> Tailing<T> {
         if let Some(last) = events.last() {
             self.told = last.position;
         }
+        // The last events may have been removed, with the start of this subscription among them. No
+        // message says less than the one before it.
+        let considered = considered.max(self.told);
         let caught_up = !more && !self.live;
         self.live = !more;
         let last = if caught_up {

@@ -9,6 +9,7 @@ mod faulty;
 mod killed;
 mod lead;
 mod projection;
+mod restored;
 mod snapshot;
 
 use std::{process::ExitCode, sync::Arc};
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
                 dropped_at_random_points_nothing_is_lost
                 dropped_at_random_points_nothing_is_applied_twice
                 two_at_once_apply_nothing_twice failing_stores_are_tried_again progress_is_told;
+            restored: a_checkpoint_beyond_the_end_is_an_error a_sink_ahead_of_its_store_is_an_error
+                a_late_snapshot_brings_nothing_back;
             lead: one_leads_and_another_follows who_stops_hands_over_at_once
                 workers_share_the_streams;
         }

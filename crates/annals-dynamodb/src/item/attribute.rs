@@ -23,7 +23,9 @@
 //!   [`KIND`] ([`DELETED`] or [`CLOSED`]), [`NONCE`] and the [`POSITION`] of the last event. An
 //!   append to a deleted stream replaces the marker by its events.
 //! * `sk` = 0: how far events were removed. [`KEPT_FROM`] is the first version that can be read,
-//!   [`CLEANED_TO`] the version before which no item has events any more.
+//!   [`CLEANED_TO`] the version before which no item has events any more, [`DELETED_AT`] the
+//!   version up to which no snapshot is kept: that of the last deletion, or the greatest number
+//!   after a tombstone.
 //! * `sk` = -1: the snapshot, with [`VERSION`], [`BODY`] and, if it expires, [`EXPIRES`].
 //!
 //! # Slots of the log, `pk` = `l:<stripe>`, `sk` = the number of the slot

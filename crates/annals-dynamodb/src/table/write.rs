@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::{
         update_item::UpdateItemError,
     },
     types::{
-        AttributeValue, CancellationReason, Delete, Put, ReturnValue,
+        AttributeValue, CancellationReason, ConditionCheck, Delete, Put, ReturnValue,
         ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
     },
 };
@@ -82,6 +82,8 @@ pub(crate) enum Change {
     /// An update expression, and the condition with the values of both.
     Update(Key, String, Condition),
     Delete(Key),
+    /// Writes nothing: only the condition has to hold.
+    Check(Key, Condition),
 }
 
 /// What became of a write.
@@ -250,6 +252,16 @@ impl Table {
                     .build()
                     .map_err(incomplete)?,
             ),
+            Change::Check(key, condition) => write.condition_check(
+                ConditionCheck::builder()
+                    .table_name(&self.name)
+                    .set_key(Some(key.to_item()))
+                    .set_condition_expression(condition.expression())
+                    .set_expression_attribute_values(condition.values())
+                    .return_values_on_condition_check_failure(ALL_OLD)
+                    .build()
+                    .map_err(incomplete)?,
+            ),
         };
         Ok(write.build())
     }
@@ -259,7 +271,7 @@ impl Change {
     fn key(&self) -> Result<Key> {
         match self {
             Self::Put(item, _) => Key::of(item),
-            Self::Update(key, ..) | Self::Delete(key) => Ok(key.clone()),
+            Self::Update(key, ..) | Self::Delete(key) | Self::Check(key, _) => Ok(key.clone()),
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Events that other applications wrote.
 
-use annals_core::{ContentKind, EventStore, EventStoreExt, Filter, ReadAll, TryStreamExt};
+use annals_core::{
+    ContentKind, EventStore, EventStoreExt, ExpectedVersion, Filter, NewEvent, Payload, ReadAll,
+    Snapshot, SnapshotStore, TryStreamExt,
+};
 use annals_eventstoredb::EventStoreDbOptions;
 
 use crate::tools::{Server, id, kurrentdb};
-use kurrentdb::EventData;
+use kurrentdb::{DeleteStreamOptions, EventData};
 
 #[tokio::test]
 async fn events_of_other_applications_are_read_as_they_are() {
@@ -58,4 +61,18 @@ async fn streams_of_the_server_are_hidden_unless_asked_for() {
     let all = read(Filter::default().including_system()).await;
     assert_eq!(all, ["$settings", "order-1", "$$order-1"]);
     assert_eq!(store.load_stream(&id("$settings")).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_snapshot_of_a_stream_that_another_application_deleted_is_not_loaded() {
+    let server = Server::start().await;
+    let (store, bare) = (server.open(EventStoreDbOptions::default()).await, server.bare());
+    let stream = id("order-1");
+    let event = NewEvent::binary("Placed", "x").unwrap();
+    store.append_to(&stream, ExpectedVersion::NoStream, [event]).await.unwrap();
+    let snapshot = Snapshot::new(1, Payload::empty());
+    store.save_snapshot(&stream, snapshot.clone()).await.unwrap();
+    assert_eq!(store.load_snapshot(&stream).await.unwrap(), Some(snapshot));
+    bare.delete_stream("order-1", &DeleteStreamOptions::default()).await.unwrap();
+    assert_eq!(store.load_snapshot(&stream).await.unwrap(), None);
 }

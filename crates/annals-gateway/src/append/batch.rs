@@ -11,9 +11,14 @@ use super::{
     batch_error,
     write::{Appender, LimitedEvents, write_target},
 };
-use crate::proto::{
-    shared::Uuid as WireUuid,
-    streams::{BatchAppendReq, BatchAppendResp, WriteOptions, batch_append_resp::Result as Answer},
+use crate::{
+    names::described_stream,
+    proto::{
+        shared::Uuid as WireUuid,
+        streams::{
+            BatchAppendReq, BatchAppendResp, WriteOptions, batch_append_resp::Result as Answer,
+        },
+    },
 };
 
 /// How many appends of one call run at the same time.
@@ -150,7 +155,9 @@ async fn execute(appender: &Appender, complete: CompleteAppend) -> BatchAppendRe
     let result = match append {
         Err(status) => Err(batch_error::refused(&status)),
         Ok(append) => {
-            appender.write(append).await.map_err(|error| batch_error::store_error(&error))
+            let described = described_stream(options.stream_identifier.as_ref());
+            let written = appender.write(append, described.as_ref()).await;
+            written.map_err(|error| batch_error::store_error(&error))
         }
     };
     BatchAppendResp {

@@ -6,6 +6,7 @@ use tonic::{Status, Streaming};
 use super::write::{Appender, LimitedEvents, write_target};
 use crate::{
     call_layer::RequestState,
+    names::described_stream,
     proto::{
         shared::Empty,
         streams::{
@@ -44,7 +45,9 @@ pub(crate) async fn append(
         events.push(event)?;
     }
     state.check_whole()?;
-    let result = match appender.write(Append::new(stream, expected, events.into_events())).await {
+    let described = described_stream(options.stream_identifier.as_ref());
+    let append = Append::new(stream, expected, events.into_events());
+    let result = match appender.write(append, described.as_ref()).await {
         Ok(outcome) => Answer::Success(outcome.success()),
         Err(error) => match error.conflict() {
             Some(conflict) => {

@@ -11,7 +11,7 @@ use tonic::Status;
 use super::recent::RecentAppends;
 use crate::{
     metadata,
-    names::{described_stream, writable_stream},
+    names::writable_stream,
     proto::{
         shared::Empty,
         streams::{
@@ -120,7 +120,11 @@ impl Appender {
 
     /// Appends to the store. If the stream is a metadata stream, this also truncates the stream that
     /// it describes.
-    pub(crate) async fn write(&self, append: Append) -> Result<AppendOutcome, Error> {
+    pub(crate) async fn write(
+        &self,
+        append: Append,
+        described: Option<&StreamId>,
+    ) -> Result<AppendOutcome, Error> {
         let store = &*self.store;
         if append.events.is_empty() {
             return append_nothing(store, &append.stream, append.expected).await;
@@ -128,7 +132,6 @@ impl Appender {
         if let Some(last) = self.recent.replayed(store, &append).await? {
             return Ok(AppendOutcome::of(last.version, last.position));
         }
-        let metadata = described_stream(&append.stream).map(|_| append.stream.clone());
         let key = self.recent.key(&append);
         let existing = append.expected == ExpectedVersion::StreamExists;
         let retry = existing.then(|| append.clone());
@@ -139,8 +142,8 @@ impl Appender {
             (result, _) => result?,
         };
         self.recent.remember(key, &appended);
-        if let Some(metadata) = metadata {
-            metadata::apply_truncation(store, &metadata).await;
+        if let Some(stream) = described {
+            metadata::apply_truncation(store, stream).await;
         }
         Ok(AppendOutcome::of(appended.last_version, appended.position))
     }

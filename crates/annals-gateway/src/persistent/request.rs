@@ -1,6 +1,6 @@
 //! Parses the requests of the service: which group a client means, and how a new group is to be.
 
-use annals_core::{EventStoreExt, Store};
+use annals_core::{ErrorKind, EventStoreExt, ReadAll, Store, TryStreamExt};
 use tonic::Status;
 
 use super::{catalog::Group, info::place_text, name::GroupName, settings::GroupFilter};
@@ -90,15 +90,13 @@ async fn first_place(store: &dyn Store, from: ReadFrom, name: &GroupName) -> Res
         (ReadFrom::Start, _) => Ok(0),
         (ReadFrom::At(revision), WireStream::Stream(_)) => Ok(revision),
         (ReadFrom::At(position), _) => {
-            let last = store.last_position().await.map_err(|e| status(&e))?.get();
-            if position > last {
-                let reason = format!(
-                    "the group begins at position {position}, but the last position of this store \
-                     is {last}: the position is from another server"
-                );
-                return Err(name.failed(&reason));
+            let after = ReadAll::default().after(position).with_limit(1);
+            match store.read_all(after).try_next().await {
+                Err(error) if error.kind() == ErrorKind::BeyondEnd => {
+                    Err(name.failed(&error.to_string()))
+                }
+                answer => answer.map(|_| position).map_err(|e| status(&e)),
             }
-            Ok(position)
         }
         (ReadFrom::End, WireStream::Stream(stream)) => {
             let info = store.stream_info(&stream).await.map_err(|e| status(&e))?;

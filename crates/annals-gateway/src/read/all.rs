@@ -1,6 +1,6 @@
 //! Reading `$all` or a category, forwards or backwards.
 
-use annals_core::{Filter, ReadAll, RecordedEvent, TryStreamExt};
+use annals_core::{Error, ErrorKind, Filter, ReadAll, RecordedEvent, TryStreamExt};
 use async_stream::try_stream;
 use tonic::Status;
 
@@ -20,6 +20,7 @@ impl ReadRequest {
                 None => self.category_filter(),
             };
             let options = ReadAll::default().with_filter(filter);
+            let from_the_end = options.clone().backwards();
             let options = match (self.from, backwards) {
                 (ReadFrom::Start, false) => Some(options),
                 (ReadFrom::At(position), false) => Some(options.after(position.saturating_sub(1))),
@@ -32,7 +33,17 @@ impl ReadRequest {
             if let Some(options) = options.filter(|_| count > 0) {
                 let mut events = self.store.read_all(options);
                 while left > 0 {
-                    let event = events.try_next().await.map_err(|e| status(&e))?;
+                    let event = match events.try_next().await {
+                        Err(error) if self.is_behind_the_category(&error) => {
+                            if backwards && !at_end {
+                                at_end = true;
+                                events = self.store.read_all(from_the_end.clone());
+                                continue;
+                            }
+                            None
+                        }
+                        event => event.map_err(|e| status(&e))?,
+                    };
                     let Some(event) = event else {
                         at_end |= !backwards;
                         break;
@@ -66,6 +77,13 @@ impl ReadRequest {
                 }
             }
         })
+    }
+
+    /// Whether a read of a category was to begin behind the end of the store. A category is a stream
+    /// to clients: behind its end a forward read gives no event, and tells the last revision, and a
+    /// backward read begins with the last event.
+    fn is_behind_the_category(&self, error: &Error) -> bool {
+        matches!(self.stream, WireStream::Category(_)) && error.kind() == ErrorKind::BeyondEnd
     }
 
     /// The revision of the category's last event, which is the event's position.

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use annals_core::Store;
+use annals_core::{Store, StreamId};
 use async_stream::try_stream;
 use futures::{Stream, StreamExt};
 use tonic::Status;
@@ -29,6 +29,8 @@ type ReadAnswers = Pin<Box<dyn Stream<Item = Result<ReadResp, Status>> + Send>>;
 /// A parsed call.
 pub(crate) struct ReadCall {
     request: ReadRequest,
+    /// The stream that is described, if a metadata stream is to be read.
+    described: Option<StreamId>,
     backwards: bool,
     /// The most events to read. `None` for a subscription.
     count: Option<u64>,
@@ -39,9 +41,11 @@ impl ReadCall {
     pub(crate) fn parse(store: Arc<dyn Store>, request: ReadReq) -> Result<Self, Status> {
         let options = request.options.unwrap_or_default();
         let missing = |what| Status::invalid_argument(format!("{what} is missing"));
+        let mut described = None;
         let (stream, from) = match options.stream_option.ok_or_else(|| missing("the stream"))? {
             StreamOption::Stream(stream) => {
                 let name = WireStream::parse(stream.stream_identifier.as_ref())?;
+                described = described_stream(stream.stream_identifier.as_ref());
                 (name, ReadFrom::in_stream(stream.revision_option))
             }
             StreamOption::All(all) => (WireStream::All, ReadFrom::in_all(all.all_option)),
@@ -71,6 +75,7 @@ impl ReadCall {
         let with_bounds = options.control_option.is_some_and(|control| control.compatibility >= 1);
         Ok(Self {
             request: ReadRequest { store, stream, from, filter, resolve_links, with_bounds },
+            described,
             backwards,
             count,
             ids: IdFormat::requested(options.uuid_option),
@@ -78,21 +83,26 @@ impl ReadCall {
     }
 
     pub(crate) async fn run(self, open_call: OpenCall) -> Result<ReadAnswers, Status> {
-        let Self { request, backwards, count, ids } = self;
+        let Self { request, described, backwards, count, ids } = self;
         let stream = request.stream.clone();
         let Some(count) = count else {
             let items = request.subscribe().await?;
             return Ok(Box::pin(open_call.hold_until_stopped(subscription(items, stream, ids))));
         };
-        let answers = read(request, backwards, count);
+        let answers = read(request, described, backwards, count);
         let answers = answers.map(move |item| Ok(answer(item?, &stream, ids)));
         Ok(Box::pin(open_call.hold(answers)))
     }
 }
 
-fn read(request: ReadRequest, backwards: bool, count: u64) -> ReadItems {
+fn read(
+    request: ReadRequest,
+    described: Option<StreamId>,
+    backwards: bool,
+    count: u64,
+) -> ReadItems {
     match request.stream.clone() {
-        WireStream::Stream(stream) => match described_stream(&stream) {
+        WireStream::Stream(stream) => match described {
             Some(described) => request.read_metadata(stream, described, backwards, count),
             None => request.read_stream(stream, backwards, count),
         },

@@ -1,6 +1,6 @@
 //! Subscriptions: the events that are there, then those that are appended.
 
-use annals_core::{EventStoreExt, Message, Source, Start, StreamState, Subscribe, Subscription};
+use annals_core::{Message, Source, Start, StreamState, Subscribe, Subscription};
 use async_stream::try_stream;
 use tonic::Status;
 
@@ -35,10 +35,7 @@ impl ReadRequest {
                 let start = match self.from {
                     ReadFrom::Start => Start::Beginning,
                     ReadFrom::End => Start::End,
-                    ReadFrom::At(position) => {
-                        self.check_position(position).await?;
-                        Start::After(position.into())
-                    }
+                    ReadFrom::At(position) => Start::After(position.into()),
                 };
                 // The client's filter is applied here, not in the store: a client gets a checkpoint
                 // after a number of events that do not match, and the store would not count them.
@@ -48,20 +45,8 @@ impl ReadRequest {
         }
     }
 
-    /// Refuses a position that the store has not given. It comes from another server, and the
+    /// The store refuses a place that it has never given, such as one of another server: the
     /// subscription would get nothing until the store is there.
-    async fn check_position(&self, position: u64) -> Result<(), Status> {
-        let last = self.store.last_position().await.map_err(|e| status(&e))?.get();
-        if position <= last {
-            return Ok(());
-        }
-        let message = format!(
-            "the subscription begins after position {position}, but the last position of this store \
-             is {last}: the position is from another server"
-        );
-        Err(Status::invalid_argument(message))
-    }
-
     async fn open(&self, source: Source, start: Start) -> Result<Subscription, Status> {
         let options = Subscribe::to(source).with_start(start);
         self.store.subscribe(options).await.map_err(|e| status(&e))

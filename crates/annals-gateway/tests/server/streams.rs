@@ -1,10 +1,11 @@
 //! Behaviour of streams that the gateway adds to the store's.
 
-use annals_core::{EventStoreExt, StreamId, StreamState};
+use annals_core::{EventStore, EventStoreExt, ExpectedVersion, StreamId, StreamState};
 use futures::TryStreamExt as _;
 use kurrentdb::{
-    AppendToStreamOptions, Client, DeleteStreamOptions, Error, EventData, ReadStreamOptions,
-    ResolvedEvent, StreamMetadataBuilder, StreamPosition, SubscribeToStreamOptions,
+    AppendToStreamOptions, Client, DeleteStreamOptions, Error, EventData, Position, ReadAllOptions,
+    ReadStreamOptions, ResolvedEvent, StreamMetadataBuilder, StreamPosition, SubscribeToAllOptions,
+    SubscribeToStreamOptions,
 };
 
 use crate::common::{Served, client, fill, soon};
@@ -170,5 +171,45 @@ async fn health_is_served_over_plain_http() {
     let mut answer = String::new();
     soon("an answer", connection.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    served.stop().await;
+}
+
+/// The positions of removed events are places to go on from. Those that the store has never given are
+/// refused, but for a category: that is a stream to clients.
+#[tokio::test]
+async fn reads_go_on_from_what_was_removed_and_from_nowhere_else() {
+    let served = Served::new().await;
+    let client = served.client();
+    fill(&served.store, "order-1", 0..3).await;
+    fill(&served.store, "gone-1", 0..2).await;
+    served.store.delete(&stream("gone-1"), ExpectedVersion::Any).await.unwrap();
+    let at = |at| StreamPosition::Position(Position { commit: at, prepare: at });
+    let all = async |options: ReadAllOptions| {
+        let mut found = Vec::new();
+        let mut events = client.read_all(&options).await?;
+        while let Some(event) = events.next().await? {
+            found.push(event);
+        }
+        Ok::<_, Error>(revisions(&found))
+    };
+    assert!(all(ReadAllOptions::default().position(at(5))).await.unwrap().is_empty());
+    let backwards = |place| ReadAllOptions::default().backwards().position(place);
+    assert_eq!(all(backwards(at(5))).await.unwrap(), [2, 1, 0]);
+    for options in [ReadAllOptions::default().position(at(900)), backwards(at(900))] {
+        let refused = all(options).await.unwrap_err().to_string();
+        assert!(refused.contains("this store is 5"), "{refused}");
+    }
+    let options = SubscribeToAllOptions::default().position(at(5));
+    let mut live = client.subscribe_to_all(&options).await;
+    fill(&served.store, "order-1", 3..4).await;
+    let event = soon("an event", live.next()).await.unwrap();
+    assert_eq!(event.get_original_event().revision, 3);
+
+    for place in [6, 900] {
+        let options = ReadStreamOptions::default().position(StreamPosition::Position(place));
+        let read = async |options| read(&client, "$ce-order", options).await.unwrap().len();
+        assert_eq!(read(options.clone().backwards()).await, 4, "before {place}");
+        assert_eq!(read(options).await, usize::from(place == 6), "after {place}");
+    }
     served.stop().await;
 }
