@@ -1,6 +1,6 @@
 //! Proves that the case with a dying process works: it passes on a store that writes each append to
 //! its file, and fails on one that writes its buffer only when it is closed.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::{
     fs::OpenOptions,
