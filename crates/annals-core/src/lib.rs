@@ -76,6 +76,7 @@ mod payload;
 mod read;
 mod sink;
 mod store;
+mod strict;
 mod subscribe;
 mod transfer;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use annals_core::{
     ContentKind, Error, LeaseName, LeaseRecord, Payload, Position, Result, Snapshot, StreamId,
-    SubscriberId, Version,
+    SubscriberId, Version, adapter::CheckpointSwap,
 };
 use bytes::Bytes;
 use kurrentdb::{EventData, StreamState as ExpectedState};
@@ -34,14 +34,26 @@ struct Header {
     /// True if the snapshot's metadata is JSON.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     json_metadata: bool,
-    /// The stream's version when it was tombstoned. The server does not tell it.
+    /// The stream's version when it was tombstoned, or was about to be. The server does not tell it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     closed_at: Option<u64>,
+    /// The stream's version when it was last deleted or tombstoned, or was about to be. No snapshot
+    /// up to it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deleted_at: Option<u64>,
     /// The position of the subscriber.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lease: Option<StoredLease>,
+}
+
+impl Header {
+    /// What is left when the snapshot is deleted.
+    fn without_snapshot(self) -> Self {
+        let Self { closed_at, deleted_at, .. } = self;
+        Self { closed_at, deleted_at, ..Self::default() }
+    }
 }
 
 /// A [`LeaseRecord`] as it is stored.
@@ -72,14 +84,14 @@ impl Record {
         Ok(Self { header, data: event.data, metadata })
     }
 
-    fn of_snapshot(snapshot: &Snapshot, closed_at: Option<u64>) -> Self {
+    /// The record of a snapshot, which keeps what the record before it says of removals.
+    fn of_snapshot(snapshot: &Snapshot, before: Header) -> Self {
         let is_json = |payload: &Payload| payload.kind() == ContentKind::Json;
         let header = Header {
             version: Some(snapshot.version.get()),
             json: is_json(&snapshot.data),
             json_metadata: is_json(&snapshot.metadata),
-            closed_at,
-            ..Header::default()
+            ..before.without_snapshot()
         };
         let (data, metadata) = (&snapshot.data, &snapshot.metadata);
         Self { header, data: data.bytes().clone(), metadata: metadata.bytes().clone() }
@@ -173,24 +185,42 @@ pub(crate) async fn save_snapshot(
         let before = record.map_or(Header::default(), |record| record.header);
         match before.version {
             Some(version) if version > snapshot.version.get() => Change::Keep(()),
-            _ => Change::Replace(Box::new(Record::of_snapshot(snapshot, before.closed_at)), ()),
+            _ => Change::Replace(Box::new(Record::of_snapshot(snapshot, before)), ()),
         }
     })
     .await
 }
 
-/// Deletes the snapshot of a stream. `tombstoned_at` is the version at which the stream is about to
-/// be tombstoned, if it is; the record keeps it.
-pub(crate) async fn delete_snapshot(
+/// Deletes the snapshot of a stream.
+pub(crate) async fn delete_snapshot(server: &Arc<Server>, stream: &StreamId) -> Result<()> {
+    forget_snapshot(server, stream, Header::without_snapshot).await
+}
+
+/// Deletes the snapshot of a stream that is about to be deleted or tombstoned at this version, and
+/// keeps snapshots up to there from being saved later.
+pub(crate) async fn announce_removal(
     server: &Arc<Server>,
     stream: &StreamId,
-    tombstoned_at: Option<Version>,
+    at: Version,
+    is_tombstone: bool,
+) -> Result<()> {
+    let marked = |before: Header| Header {
+        closed_at: if is_tombstone { Some(at.get()) } else { before.closed_at },
+        deleted_at: Some(at.get()).filter(|at| *at > 0),
+        ..Header::default()
+    };
+    forget_snapshot(server, stream, marked).await
+}
+
+async fn forget_snapshot(
+    server: &Arc<Server>,
+    stream: &StreamId,
+    left: impl Fn(Header) -> Header,
 ) -> Result<()> {
     let name = server.names.snapshot(stream);
     change(server, &name, SNAPSHOT, |record| {
         let before = record.map_or(Header::default(), |record| record.header);
-        let closed_at = tombstoned_at.map(Version::get).or(before.closed_at);
-        let after = Header { closed_at, ..Header::default() };
+        let after = left(before);
         if before == after {
             Change::Keep(())
         } else {
@@ -198,6 +228,13 @@ pub(crate) async fn delete_snapshot(
         }
     })
     .await
+}
+
+/// The version at which a stream was last deleted: `NONE` if it was not, or if another application
+/// deleted it.
+pub(crate) async fn deleted_at(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
+    let (_, record) = load(server, &server.names.snapshot(stream)).await?;
+    Ok(record.and_then(|record| record.header.deleted_at).map_or(Version::NONE, Version::new))
 }
 
 /// The version at which a stream was tombstoned: `NONE` if another application tombstoned it.
@@ -224,6 +261,23 @@ pub(crate) async fn save_checkpoint(
         match record.and_then(|record| record.header.position).map(Position::new) {
             Some(stored) if stored >= position => Change::Keep(stored),
             _ => Change::Replace(Box::new(checkpoint(Some(position))), position),
+        }
+    })
+    .await
+}
+
+pub(crate) async fn swap_checkpoint(
+    server: &Arc<Server>,
+    subscriber: &SubscriberId,
+    swap: CheckpointSwap,
+) -> Result<bool> {
+    let name = server.names.checkpoint(subscriber);
+    change(server, &name, CHECKPOINT, |record| {
+        let stored = record.and_then(|record| record.header.position).map(Position::new);
+        if stored == Some(swap.to) || !swap.holds(stored) {
+            Change::Keep(stored == Some(swap.to))
+        } else {
+            Change::Replace(Box::new(checkpoint(Some(swap.to))), true)
         }
     })
     .await

@@ -28,7 +28,7 @@ pub mod url;
 pub use backoff::Backoff;
 pub use check::{check_append, check_snapshot, check_subscribe, check_writable};
 pub use head::{StreamHead, Verdict, all_or_none, written_after};
-pub use implement::Adapter;
+pub use implement::{Adapter, CheckpointSwap};
 pub use pages::{Page, Pages, failed_read, read};
 pub use shell::context;
 pub use stored::{TypeCache, content_kinds, payloads, state_code, state_of_code};
