@@ -13,6 +13,8 @@ cases! { "checkpoint":
     a_checkpoint_moves_back_when_asked_to [22] Checkpoints;
     checkpoints_are_kept_apart [22] Checkpoints;
     racing_checkpoints_leave_the_greatest [22] Checkpoints;
+    a_checkpoint_is_swapped_from_where_it_is [22] Checkpoints;
+    one_of_many_swaps_moves_a_checkpoint [22] Checkpoints;
 }
 
 fn subscriber(name: &str) -> SubscriberId {
@@ -80,5 +82,56 @@ async fn racing_checkpoints_leave_the_greatest(cx: Context) -> CaseResult {
         saved?;
     }
     assert_eq!(handles[0].load_checkpoint(&subscriber("report")).await?, Some(40.into()));
+    Ok(())
+}
+
+async fn a_checkpoint_is_swapped_from_where_it_is(cx: Context) -> CaseResult {
+    let (store, other, report) = (cx.open().await, cx.open().await, subscriber("report"));
+    let at = |position: u64| Some(position.into());
+    // Where it stands, where it is expected, where it is to go, and whether it stands there then.
+    for (stands, expected, to, moves) in [
+        (None, None, 5, true),
+        (None, at(4), 5, false),
+        (None, at(0), 5, false),
+        (at(4), at(4), 5, true),
+        (at(0), at(0), 5, true),
+        (at(4), at(3), 5, false),
+        (at(4), None, 5, false),
+        (at(0), None, 5, false),
+        (at(9), at(9), 5, true),
+        // As after an answer that was lost.
+        (at(5), at(4), 5, true),
+        (at(5), None, 5, true),
+        (at(0), None, 0, true),
+    ] {
+        store.reset_checkpoint(&report, stands).await?;
+        let what = format!("from {expected:?} to {to}, while it stands at {stands:?}");
+        assert_eq!(other.swap_checkpoint(&report, expected, to.into()).await?, moves, "{what}");
+        let kept = store.load_checkpoint(&report).await?;
+        assert_eq!(kept, if moves { at(to) } else { stands }, "{what}");
+    }
+    Ok(())
+}
+
+async fn one_of_many_swaps_moves_a_checkpoint(cx: Context) -> CaseResult {
+    let handles = cx.open_many(2).await;
+    for round in 0..5 {
+        let from = (round > 0).then(|| Position::new(round * 100));
+        handles[0].reset_checkpoint(&subscriber("report"), from).await?;
+        let swaps = (1..=12u64).map(|n| {
+            let (store, to) = (handles[n as usize % 2].clone(), Position::new(round * 100 + n));
+            tokio::spawn(async move {
+                let moved = store.swap_checkpoint(&subscriber("report"), from, to).await?;
+                Ok::<_, crate::case::Stop>(moved.then_some(to))
+            })
+        });
+        let mut winners = Vec::new();
+        for swapped in try_join_all(swaps).await.unwrap() {
+            winners.extend(swapped?);
+        }
+        assert_eq!(winners.len(), 1, "the checkpoint was moved to {winners:?}");
+        let kept = handles[1].load_checkpoint(&subscriber("report")).await?;
+        assert_eq!(kept, Some(winners[0]));
+    }
     Ok(())
 }

@@ -22,6 +22,7 @@ cases! { "manage":
     a_deleted_stream_is_gone [21] Delete;
     a_deleted_stream_is_expected_in_two_ways [21] Delete;
     a_revived_stream_continues_its_numbering [21] Delete;
+    a_stream_says_where_it_was_deleted [21] Truncate Delete;
     deletion_checks_the_version [2, 21] Delete;
     a_deleted_stream_can_be_deleted_again [21] Delete;
     positions_are_never_used_again [13, 21] Delete GlobalOrder;
@@ -151,6 +152,27 @@ async fn a_revived_stream_continues_its_numbering(cx: Context) -> CaseResult {
         assert_conflict(again, &stream, ExpectedVersion::NoStream, version);
         store.delete(&stream, ExpectedVersion::Exact(version.into())).await?;
     }
+    Ok(())
+}
+
+/// By this a reader tells a stream that was deleted, whose first events are not missed, from one that
+/// was truncated.
+async fn a_stream_says_where_it_was_deleted(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let deleted_at = async || store.stream_info(&stream).await.map(|info| info.deleted_at.get());
+    assert_eq!(deleted_at().await?, 0, "of a stream that does not exist");
+    extend(&store, &stream, 0, 3).await?;
+    store.truncate(&stream, Version::new(3)).await?;
+    assert_eq!(deleted_at().await?, 0, "after a truncation");
+    store.delete(&stream, ExpectedVersion::Any).await?;
+    assert_eq!(deleted_at().await?, 3, "after the deletion");
+    extend(&store, &stream, 3, 4).await?;
+    assert_eq!(deleted_at().await?, 3, "after the next append");
+    store.truncate(&stream, Version::new(6)).await?;
+    let info = store.stream_info(&stream).await?;
+    assert_eq!((info.deleted_at.get(), info.first_version), (3, Some(Version::new(6))));
+    store.truncate(&stream, Version::new(8)).await?;
+    assert_eq!(deleted_at().await?, 3, "after all events were truncated");
     Ok(())
 }
 

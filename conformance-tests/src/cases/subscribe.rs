@@ -26,6 +26,7 @@ cases! { "subscribe":
     an_empty_source_is_caught_up_at_once [16];
     checkpoints_cover_what_the_filter_leaves_out [16] GlobalOrder;
     live_checkpoints_cover_what_the_filter_leaves_out [16] GlobalOrder;
+    a_live_checkpoint_covers_one_left_out_event [16] GlobalOrder;
     every_message_is_a_checkpoint [15, 16] GlobalOrder;
     a_version_needs_one_stream [15] GlobalOrder;
     many_subscriptions_are_independent [15] GlobalOrder;
@@ -230,6 +231,26 @@ async fn live_checkpoints_cover_what_the_filter_leaves_out(cx: Context) -> CaseR
         assert!(!matches!(message, Message::Event(_)), "a left-out event: {message:?}");
         assert!(message.position() > told, "checkpoint {told}, then {}", message.position());
         told = message.position();
+    }
+    Ok(())
+}
+
+/// A subscriber that waits until it has seen an append is told so, even if its filter leaves the last
+/// event of the append out.
+async fn a_live_checkpoint_covers_one_left_out_event(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    let mut live = store.subscribe(wanted()).await?;
+    catch_up(&cx, &mut live).await;
+    for n in 0..3 {
+        store.append_to("wanted-1", ExpectedVersion::Any, [event(n)]).await?;
+        let last = store.append_to("other-1", ExpectedVersion::Any, [event(n)]).await?.position;
+        let (mut events, mut told) = (0, Position::START);
+        while told < last {
+            let message = cx.within("a checkpoint over a left-out event", live.next()).await?;
+            told = message.position();
+            events += usize::from(matches!(message, Message::Event(_)));
+        }
+        assert_eq!(events, 1, "before the checkpoint {told}");
     }
     Ok(())
 }

@@ -137,6 +137,15 @@ impl<H: Hook> CheckpointStore for Hooked<H> {
         self.hook.write(self.store.save_checkpoint(subscriber, position)).await
     }
 
+    async fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        expected: Option<Position>,
+        position: Position,
+    ) -> Result<bool> {
+        self.hook.write(self.store.swap_checkpoint(subscriber, expected, position)).await
+    }
+
     async fn reset_checkpoint(
         &self,
         subscriber: &SubscriberId,

@@ -160,6 +160,8 @@ bugs! {
     CaughtUpTooEarly [16] "subscribe::says_once_that_it_has_caught_up";
     /// A subscription gives no checkpoints for events that its filter leaves out.
     NoCheckpoints [16] "subscribe::live_checkpoints_cover_what_the_filter_leaves_out" waiting;
+    /// A live subscription tells how far it looked only once in a thousand positions.
+    CheckpointsAreRare [16] "subscribe::a_live_checkpoint_covers_one_left_out_event" waiting;
     /// A checkpoint is ahead of the events that were delivered.
     CheckpointsAreAhead [16] "subscribe::every_message_is_a_checkpoint";
     /// A live subscription looks for new events once an hour.
@@ -186,6 +188,8 @@ bugs! {
     TruncationHides [21] "manage::removed_events_are_gone_from_all";
     /// A deleted stream begins at 1 again.
     NumberingRestarts [21] "manage::a_revived_stream_continues_its_numbering";
+    /// A stream does not say at which version it was deleted.
+    ForgetsDeletions [21] "manage::a_stream_says_where_it_was_deleted";
     /// A tombstone is only a deletion: the stream can be written to again.
     TombstonesRevive [21] "manage::a_tombstoned_stream_is_closed";
     /// A deletion does not check the expected version.
@@ -200,6 +204,10 @@ bugs! {
     CheckpointsMoveBack [22] "checkpoint::a_checkpoint_never_moves_back";
     /// Resetting a checkpoint does nothing.
     CheckpointsStick [22] "checkpoint::a_checkpoint_moves_back_when_asked_to";
+    /// A swap of a checkpoint compares nothing.
+    CheckpointSwapsCheckNothing [22] "checkpoint::a_checkpoint_is_swapped_from_where_it_is";
+    /// A swap of a checkpoint compares first, and saves later.
+    CheckpointSwapsCheckTooEarly [22] "checkpoint::one_of_many_swaps_moves_a_checkpoint";
     /// Handles that open an empty database at the same time each create it anew.
     CreatesTwice [23] "lifecycle::many_open_an_empty_database_at_once";
     /// A database of a newer version of annals is opened.

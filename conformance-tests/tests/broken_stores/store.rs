@@ -476,7 +476,9 @@ impl EventStore for Handle {
     }
 
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
-        self.store().stream_info(&self.inner_id(stream)).await
+        let info = self.store().stream_info(&self.inner_id(stream)).await?;
+        let forgets = self.has(Bug::ForgetsDeletions);
+        Ok(if forgets { info.with_deleted_at(Version::NONE) } else { info })
     }
 
     async fn truncate(&self, stream: &StreamId, before: Version) -> Result<()> {
@@ -548,6 +550,29 @@ impl CheckpointStore for Handle {
             self.store().reset_checkpoint(subscriber, None).await?;
         }
         self.store().save_checkpoint(subscriber, position).await
+    }
+
+    async fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        expected: Option<Position>,
+        position: Position,
+    ) -> Result<bool> {
+        match self.bug {
+            Some(Bug::CheckpointSwapsCheckNothing) => {
+                self.store().reset_checkpoint(subscriber, Some(position)).await?;
+                Ok(true)
+            }
+            Some(Bug::CheckpointSwapsCheckTooEarly) => {
+                let stored = self.store().load_checkpoint(subscriber).await?;
+                tokio::task::yield_now().await;
+                if stored == expected {
+                    self.store().reset_checkpoint(subscriber, Some(position)).await?;
+                }
+                Ok(stored == expected || stored == Some(position))
+            }
+            _ => self.store().swap_checkpoint(subscriber, expected, position).await,
+        }
     }
 
     async fn reset_checkpoint(

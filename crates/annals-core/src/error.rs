@@ -279,11 +279,11 @@ impl fmt::Display for Error {
         for part in [backend, operation].into_iter().flatten() {
             write!(f, "{part} ")?;
         }
-        if let Some(stream) = stream {
-            write!(f, "of stream {stream:?} ")?;
-        }
-        if backend.is_some() || operation.is_some() || stream.is_some() {
-            f.write_str("failed: ")?;
+        match (stream, backend.is_some() || operation.is_some()) {
+            (Some(stream), true) => write!(f, "of stream {stream:?} failed: ")?,
+            (Some(stream), false) => write!(f, "stream {stream:?}: ")?,
+            (None, true) => f.write_str("failed: ")?,
+            (None, false) => {}
         }
         write!(f, "{kind}: {message}")?;
         if *outcome_unknown {
@@ -330,6 +330,8 @@ mod tests {
             "sqlite append of stream \"order-42\" failed: conflict: expected version 3, \
              but the stream is at version 5"
         );
+        let plain = Error::new(ErrorKind::Corrupt, "no JSON").with_stream(&stream);
+        assert_eq!(plain.to_string(), "stream \"order-42\": corrupt: no JSON");
         assert!(!error.is_retryable() && !error.outcome_unknown());
         assert_eq!(error.conflict().unwrap().actual, Version::new(5));
     }

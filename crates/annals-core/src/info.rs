@@ -37,13 +37,24 @@ pub struct StreamInfo {
     pub version: Version,
     /// The version of the first event that can still be read; `None` if none can.
     pub first_version: Option<Version>,
+    /// The version of the last event that was removed with the stream when it was last deleted or
+    /// tombstoned; 0 if that never happened. Events after it that cannot be read were truncated. If
+    /// another application has deleted the stream, EventStoreDB does not tell.
+    pub deleted_at: Version,
 }
 
 impl StreamInfo {
-    /// For adapters: the state of a stream, and its versions.
+    /// For adapters: the state of a stream that was never deleted, and its versions.
     #[must_use]
     pub fn new(state: StreamState, version: Version, first_version: Option<Version>) -> Self {
-        Self { state, version, first_version }
+        Self { state, version, first_version, deleted_at: Version::NONE }
+    }
+
+    /// For adapters: the version of the last event that was removed with the stream.
+    #[must_use]
+    pub fn with_deleted_at(mut self, version: Version) -> Self {
+        self.deleted_at = version;
+        self
     }
 
     /// Whether something was appended to the stream, and the stream was not deleted since.

@@ -151,6 +151,20 @@ impl Candidate {
         self.until.filter(|until| Instant::now() < *until).map(|_| record.token)
     }
 
+    /// The id of this candidate, by which [`LeaseRecord::holder`] names it.
+    #[must_use]
+    pub fn holder(&self) -> Uuid {
+        self.holder
+    }
+
+    /// The newest record of the lease that this candidate knows: it says who holds the lease, and may
+    /// be out of date. `None` before the first call of [`Candidate::acquire`], and if nobody has held
+    /// the lease by then.
+    #[must_use]
+    pub fn record(&self) -> Option<&LeaseRecord> {
+        self.seen.as_ref().map(|(record, _)| record)
+    }
+
     /// How long this candidate still holds the lease if it does not renew it; zero if it does not
     /// hold it.
     #[must_use]

@@ -80,6 +80,7 @@ mod read;
 mod since;
 mod sink;
 mod store;
+mod strict;
 mod subscribe;
 mod transfer;
 

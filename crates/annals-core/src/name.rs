@@ -176,6 +176,14 @@ impl StreamId {
         self.0.split_once('-').map(|(category, _)| category).filter(|category| !category.is_empty())
     }
 
+    /// The part after the first `-`, by which the stream differs from others of its
+    /// [category](StreamId::category): `42` for `order-42`. `None` if the stream has no category.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        let (category, id) = self.0.split_once('-')?;
+        (!category.is_empty()).then_some(id)
+    }
+
     /// Whether the id begins with `$`. Such streams belong to the backend: annals never writes to
     /// them, and reads of all leave them out unless [`Filter::include_system`] is set.
     ///
@@ -229,6 +237,10 @@ mod tests {
         assert_eq!(category("order-").as_deref(), Some("order"));
         assert_eq!(category("order"), None);
         assert_eq!(category("-order"), None);
+        let id = |id: &str| StreamId::new(id).unwrap().id().map(str::to_owned);
+        assert_eq!(id("order-42-7").as_deref(), Some("42-7"));
+        assert_eq!(id("order-").as_deref(), Some(""));
+        assert_eq!((id("order"), id("-order")), (None, None));
         assert!(Category::new("order-42").unwrap_err().to_string().contains("holds a `-`"));
     }
 }

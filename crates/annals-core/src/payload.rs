@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned, de::IgnoredAny};
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, strict::Strict};
 
 /// What the bytes of a [`Payload`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,11 +36,15 @@ impl Payload {
     /// A value, serialised as JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if `serde_json` cannot serialise the value.
+    /// [`ErrorKind::InvalidInput`] if `serde_json` cannot serialise the value, and if the value has a
+    /// part that would be read as another one: a number that is not finite, which `serde_json` writes
+    /// as `null`, and `Some` of what is written as `null`, such as `Some(None)`.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        let bytes = serde_json::to_vec(value).map_err(|e| {
-            Error::new(ErrorKind::InvalidInput, "the value cannot be written as JSON")
-                .with_source(e)
+        let mut bytes = Vec::with_capacity(128);
+        let written = value.serialize(Strict(&mut serde_json::Serializer::new(&mut bytes)));
+        written.map_err(|e| {
+            let message = format!("the value cannot be written as JSON: {e}");
+            Error::new(ErrorKind::InvalidInput, message).with_source(e)
         })?;
         Ok(Self { kind: ContentKind::Json, bytes: bytes.into() })
     }

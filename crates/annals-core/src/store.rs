@@ -208,7 +208,30 @@ pub trait CheckpointStore: Send + Sync {
         Err(Error::unsupported("checkpoints"))
     }
 
-    /// Sets the checkpoint to any position, also to a lower one; `None` removes the checkpoint.
+    /// Compares and swaps: moves the checkpoint from `expected` (`None`: there is none) to a position,
+    /// and returns whether it stands there now. It does so also if it stood there before, so a call
+    /// whose answer was lost can be repeated. A subscriber that saves its progress by this call
+    /// notices when its checkpoint was [reset](CheckpointStore::reset_checkpoint) meanwhile.
+    ///
+    /// A store that does not implement this compares first and then saves, which is not atomic.
+    async fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        expected: Option<Position>,
+        position: Position,
+    ) -> Result<bool> {
+        let stored = self.load_checkpoint(subscriber).await?;
+        if stored == expected && stored < Some(position) {
+            self.save_checkpoint(subscriber, position).await?;
+        } else if stored == expected {
+            self.reset_checkpoint(subscriber, Some(position)).await?;
+        }
+        Ok(stored == expected || stored == Some(position))
+    }
+
+    /// Sets the checkpoint to any position, also to a lower one; `None` removes the checkpoint. A
+    /// subscriber that saves its checkpoint by [`swap_checkpoint`](CheckpointStore::swap_checkpoint),
+    /// as projections do, notices and goes on from there.
     async fn reset_checkpoint(
         &self,
         _subscriber: &SubscriberId,
@@ -376,6 +399,15 @@ impl<T: CheckpointStore + ?Sized> CheckpointStore for Arc<T> {
         position: Position,
     ) -> Result<Position> {
         (**self).save_checkpoint(subscriber, position).await
+    }
+
+    async fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        expected: Option<Position>,
+        position: Position,
+    ) -> Result<bool> {
+        (**self).swap_checkpoint(subscriber, expected, position).await
     }
 
     async fn reset_checkpoint(

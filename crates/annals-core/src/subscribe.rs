@@ -169,7 +169,8 @@ pub enum Message {
     /// The next matching event.
     Event(RecordedEvent),
     /// Every matching event up to this position was delivered. A subscriber can store the position
-    /// as its progress, even if the filter lets few events through.
+    /// as its progress, even if the filter lets few events through. A subscription that has caught up
+    /// says this soon after each event that its filter leaves out.
     Checkpoint(Position),
     /// Every matching event up to this position was delivered, and the store has no more for now:
     /// the next events are new ones. Said again each time the subscription has fallen behind and

@@ -4,7 +4,9 @@
 //! `serde` itself sees a variant as a name and a content. So the content is stored without anything
 //! around it, and no macros are needed beside those of `serde`.
 
-use annals_core::{ContentKind, Payload};
+use std::error::Error as StdError;
+
+use annals_core::{ContentKind, ErrorKind, Payload};
 use bytes::Bytes;
 use serde::{
     Deserializer, Serialize,
@@ -14,16 +16,19 @@ use serde::{
     },
     forward_to_deserialize_any,
 };
-use serde_json::{Error, de::SliceRead, error::Result};
+use serde_json::{Error, Value, de::SliceRead, error::Result};
 
 /// The data of a variant without content. If the variant gets fields with defaults later, it can
 /// still read this.
 const NOTHING: &[u8] = b"{}";
 
 /// The name and the content of the variant.
-pub(crate) fn encode<E: Serialize>(event: &E) -> Result<(String, Payload)> {
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] if JSON cannot hold the event.
+pub(crate) fn encode<E: Serialize>(event: &E) -> annals_core::Result<(String, Payload)> {
     // `serde_json` writes a variant as `{"name":content}` or `"name"`, always without spaces.
-    let text = Bytes::from(serde_json::to_vec(event)?);
+    let text = Payload::json(event)?.bytes().clone();
     let parts = match *text {
         [b'"', ..] => Some((0..text.len(), Bytes::from_static(NOTHING))),
         [b'{', b'"', ..] => end_of_string(&text, 2).and_then(|end| {
@@ -32,9 +37,67 @@ pub(crate) fn encode<E: Serialize>(event: &E) -> Result<(String, Payload)> {
         }),
         _ => None,
     };
-    let Some((name, content)) = parts else { return Err(de::Error::custom(NOT_AN_ENUM)) };
-    let name = serde_json::from_slice(text.get(name).unwrap_or_default())?;
+    let not_an_enum = || annals_core::Error::new(ErrorKind::InvalidInput, NOT_AN_ENUM);
+    let (name, content) = parts.ok_or_else(not_an_enum)?;
+    let name = serde_json::from_slice(text.get(name).unwrap_or_default());
+    let name = name.map_err(|e: Error| not_an_enum().with_source(e))?;
     Ok((name, Payload::from_stored(ContentKind::Json, content)))
+}
+
+/// Why an event is not written: a text without the event's data, and the cause, which may quote it.
+pub(crate) type Unreadable = (&'static str, Option<Box<dyn StdError + Send + Sync>>);
+
+/// Checks that an event can be read again, and is then written as it was.
+pub(crate) fn check_readable<E: Serialize + DeserializeOwned>(
+    name: &str,
+    data: &Payload,
+) -> std::result::Result<(), Unreadable> {
+    const OTHER: &str =
+        "would be read as another one: some part of it is not read as it is written";
+    let read: E =
+        decode(name, data.bytes()).map_err(|e| ("could not be read again", Some(e.into())))?;
+    let again = encode(&read).map_err(|e| (OTHER, Some(e.into())))?;
+    if again.0 == name && is_same_json(again.1.bytes(), data.bytes()) {
+        return Ok(());
+    }
+    Err((OTHER, None))
+}
+
+/// A state as JSON, for a snapshot.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] if the state would not be read as it is written.
+pub(crate) fn encode_state<S: Serialize + DeserializeOwned>(
+    state: &S,
+) -> annals_core::Result<Payload> {
+    let data = Payload::json(state)?;
+    let again = Payload::json(&data.decode::<S>()?)?;
+    if is_same_json(again.bytes(), data.bytes()) {
+        return Ok(data);
+    }
+    let message =
+        "the state would be read as another one: some part of it is not read as it is written";
+    Err(annals_core::Error::new(ErrorKind::InvalidInput, message))
+}
+
+/// Whether two JSON texts are equal, apart from the order of members and elements: each `HashMap` and
+/// `HashSet` has an order of its own.
+fn is_same_json(one: &[u8], other: &[u8]) -> bool {
+    fn sorted(value: Value) -> Value {
+        match value {
+            Value::Array(elements) => {
+                let mut elements: Vec<_> = elements.into_iter().map(sorted).collect();
+                elements.sort_by_cached_key(Value::to_string);
+                Value::Array(elements)
+            }
+            Value::Object(members) => Value::Object(
+                members.into_iter().map(|(name, value)| (name, sorted(value))).collect(),
+            ),
+            other => other,
+        }
+    }
+    let parse = |text| serde_json::from_slice(text).map(sorted).ok();
+    one == other || parse(one).is_some_and(|one| Some(one) == parse(other))
 }
 
 /// The index after the quote that ends the string whose content begins at `start`.

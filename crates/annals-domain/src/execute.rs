@@ -3,7 +3,8 @@
 use std::{error::Error as StdError, fmt, num::NonZeroUsize, sync::Arc};
 
 use annals_core::{
-    Append, Appended, Category, Error, NewEvent, Position, Result, Store, StreamId, Version,
+    Append, Appended, Category, Error, ErrorKind, NewEvent, Position, Result, Store, StreamId,
+    Version,
 };
 use chrono::Utc;
 use serde::{Serialize, de::DeserializeOwned};
@@ -58,6 +59,11 @@ pub struct Executed<E> {
     pub version: Version,
     /// The position of the last appended event, or `None` if no event was appended.
     pub position: Option<Position>,
+    /// The position of the last event that the answer takes into account: that of the last appended
+    /// event or, if no event was appended, of the aggregate's last event. A read model that has
+    /// [reached](crate::projection::ProjectionHandle::reached) it shows what the answer says, also when
+    /// a request is repeated. `None` if the aggregate has no events.
+    pub as_of: Option<Position>,
     /// How often another writer was faster, so that the command was decided again.
     pub conflicts: u32,
 }
@@ -97,7 +103,7 @@ impl<R> From<Error> for ExecuteError<R> {
 impl<R: fmt::Display> fmt::Display for ExecuteError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rejected(rejection) => write!(f, "rejected: {rejection}"),
+            Self::Rejected(rejection) => rejection.fmt(f),
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -106,7 +112,7 @@ impl<R: fmt::Display> fmt::Display for ExecuteError<R> {
 impl<R: StdError + 'static> StdError for ExecuteError<R> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Rejected(rejection) => Some(rejection),
+            Self::Rejected(rejection) => rejection.source(),
             Self::Store(error) => error.source(),
         }
     }
@@ -134,7 +140,7 @@ impl<D: Decider> CommandHandler<D> {
     /// Sets how events are stored, and how old forms of them are read.
     #[must_use]
     pub fn with_schema(mut self, schema: Schema<D::Event>) -> Self {
-        self.schema = schema;
+        self.schema = schema.for_store(&self.store);
         self
     }
 
@@ -188,9 +194,14 @@ impl<D: Decider> CommandHandler<D> {
     /// The stream of an aggregate: `account-7` for the id `7` in the category `account`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](annals_core::ErrorKind::InvalidInput) for an id that cannot be
-    /// part of a stream id.
+    /// [`ErrorKind::InvalidInput`](annals_core::ErrorKind::InvalidInput) for an id that is empty, or
+    /// that cannot be part of a stream id.
     pub fn stream(&self, id: &str) -> Result<StreamId> {
+        if id.is_empty() {
+            let message =
+                format!("the id of an aggregate of the category {:?} is empty", D::CATEGORY);
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         StreamId::new(format!("{}-{id}", D::CATEGORY))
     }
 
@@ -262,19 +273,25 @@ impl<D: Decider> CommandHandler<D> {
         let mut conflicts = self.retry.conflicts();
         loop {
             let decided = self.decider.decide(command, &loaded.state);
-            if !is_fresh && decided.as_ref().map_or(true, Vec::is_empty) {
-                // There is no append that would conflict, so read whether the state is old.
+            if decided.as_ref().map_or(true, Vec::is_empty) {
+                // There is no append that would conflict, so read whether the state is old, or whether
+                // the events that it lacks were truncated.
                 let before = loaded.version;
-                self.catch_up(&stream, loaded, false).await?;
-                is_fresh = true;
+                if !is_fresh {
+                    self.catch_up(&stream, loaded).await?;
+                    is_fresh = true;
+                }
+                self.check_nothing_is_missing(&stream, loaded).await?;
                 if loaded.version != before {
                     continue;
                 }
             }
             let events = decided.map_err(ExecuteError::Rejected)?;
             if events.is_empty() {
-                let (version, conflicts) = (loaded.version, conflicts.count);
-                return Ok(Executed { stream, events, version, position: None, conflicts });
+                self.locate(&stream, loaded).await?;
+                let (version, as_of, conflicts) =
+                    (loaded.version, loaded.position, conflicts.count);
+                return Ok(Executed { stream, events, version, position: None, as_of, conflicts });
             }
             let append = self.prepare(&stream, loaded.version, &events, context).await?;
             let bytes = size(&append);
@@ -282,12 +299,13 @@ impl<D: Decider> CommandHandler<D> {
                 Ok(appended) => {
                     self.appended(&stream, loaded, &events, bytes, &appended).await;
                     let (version, position) = (loaded.version, Some(appended.position));
-                    let conflicts = conflicts.count;
-                    return Ok(Executed { stream, events, version, position, conflicts });
+                    let (as_of, conflicts) = (position, conflicts.count);
+                    return Ok(Executed { stream, events, version, position, as_of, conflicts });
                 }
                 Err(error) => {
                     conflicts.pause_after(error).await?;
-                    self.catch_up(&stream, loaded, false).await?;
+                    self.catch_up(&stream, loaded).await?;
+                    self.check_nothing_is_missing(&stream, loaded).await?;
                     is_fresh = true;
                 }
             }
@@ -310,7 +328,7 @@ impl<D: Decider> CommandHandler<D> {
 
     async fn append(&self, append: Append) -> Result<Appended> {
         // Each try sends the same event ids, by which the store recognises a retry.
-        self.retry.run(|| self.store.append(append.clone())).await
+        self.retry.write(|| self.store.append(append.clone())).await
     }
 
     /// Applies the appended events to the state.
@@ -323,7 +341,7 @@ impl<D: Decider> CommandHandler<D> {
         appended: &Appended,
     ) {
         events.iter().for_each(|event| self.decider.evolve(&mut loaded.state, event));
-        loaded.version = appended.last_version;
+        (loaded.version, loaded.position) = (appended.last_version, Some(appended.position));
         loaded.since.began.get_or_insert_with(Utc::now);
         loaded.since.events += events.len() as u64;
         loaded.since.bytes += bytes;

@@ -83,6 +83,7 @@
 //! | load long streams faster | [`SnapshotPolicy`], [`CommandHandler::with_cache`] |
 //! | build read models, and react to events | [`projection::Projection`] |
 //! | run a projection in one of several processes, or in all of them | [`projection::Projection::lead`], [`projection::Workers`] |
+//! | wait for a projection, see how far it is and who leads | [`projection::ProjectionHandle`] |
 //! | write rows and checkpoint in one transaction | [`projection::Sink`] |
 //! | forget a person | the module `personal` |
 //! | record what led to an event | [`Context`] |
@@ -125,5 +126,5 @@ pub use load::Loaded;
 pub use retry::RetryPolicy;
 pub use schema::{Decoded, Schema};
 pub use snapshot::SnapshotPolicy;
-pub use together::{AnyRejection, Step, Together, TogetherError};
+pub use together::{AnyRejection, Done, Step, Together, TogetherError};
 pub use upcast::{Upcast, Upcasters};

@@ -10,13 +10,17 @@ use std::{
 };
 
 use annals_core::{
-    Error, ErrorKind, EventType, Filter, NewEvent, Payload, RecordedEvent, Result, StreamId,
+    Error, ErrorKind, EventType, Filter, NewEvent, Payload, RecordedEvent, Result, Store, StreamId,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 #[cfg(feature = "personal")]
 use crate::personal::{Opened, PersonalData, Subject};
-use crate::{Context, Upcasters, codec, observe};
+use crate::{
+    Context, Upcasters,
+    codec::{self, Unreadable},
+    observe,
+};
 
 /// How the events of an enum are stored: the name of the variant is the event's type, and the content
 /// of the variant is the event's data, as JSON. `#[serde(rename = "…")]` sets a type that stays the
@@ -46,6 +50,9 @@ pub struct Schema<E> {
     upcasters: Arc<Upcasters>,
     #[cfg(feature = "personal")]
     personal: Option<Arc<Personal<E>>>,
+    /// The store of the events, which keeps marks of the subjects that have keys.
+    #[cfg(feature = "personal")]
+    marks: Option<Arc<dyn Store>>,
     /// How many events were skipped. `None` if unreadable events are errors.
     skipped: Option<Arc<AtomicU64>>,
     events: PhantomData<fn() -> E>,
@@ -106,6 +113,8 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
             upcasters: Arc::default(),
             #[cfg(feature = "personal")]
             personal: None,
+            #[cfg(feature = "personal")]
+            marks: None,
             skipped: None,
             events: PhantomData,
         })
@@ -123,6 +132,9 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
     }
 
     /// Encrypts the data of events that are about a subject, so that the subject can be forgotten.
+    /// A [`CommandHandler`](crate::CommandHandler) refuses to make a second key for a subject, as with a
+    /// key store that is not the right one: the store of the events keeps a mark, which does not name the
+    /// subject, of each that got one.
     /// `subject` returns the subject of an event, or `None` for an event that is not about anybody.
     /// If it returns an error, the event is not written.
     ///
@@ -152,6 +164,17 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         self
     }
 
+    /// Encodes events for this store.
+    #[must_use]
+    #[cfg_attr(not(feature = "personal"), expect(unused_mut, unused_variables))]
+    pub(crate) fn for_store(mut self, store: &Arc<dyn Store>) -> Self {
+        #[cfg(feature = "personal")]
+        if self.personal.is_some() && store.capabilities().checkpoints {
+            self.marks = Some(store.clone());
+        }
+        self
+    }
+
     /// Skips and [counts](Schema::skipped) events that cannot be read, instead of failing. Do not
     /// use this for deciders, whose decisions would then be based on a part of the events.
     #[must_use]
@@ -176,17 +199,29 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         types.into_iter().filter_map(|name| EventType::new(name).ok()).collect()
     }
 
+    /// Whether the schema reads events of this type.
+    #[must_use]
+    pub fn reads(&self, event_type: &EventType) -> bool {
+        let name = event_type.as_str();
+        self.names.contains(&name) || self.upcasters.has(name)
+    }
+
     /// A filter that passes the event types that the schema reads.
     #[must_use]
     pub fn filter(&self) -> Filter {
         Filter::default().with_event_types(self.types())
     }
 
-    /// Makes the event to append to a stream.
+    /// Makes the event to append to a stream. The event is decoded again and compared with what was
+    /// encoded, so that no event is written that could not be read, or would be read as another one.
+    /// This costs about as much as encoding it twice and decoding it once, which is little beside an
+    /// append.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the event cannot be serialised, or if the schema could not
-    /// read what it would write; for personal data also those of the key store.
+    /// [`ErrorKind::InvalidInput`] if the event cannot be serialised, or would not be read as it is
+    /// written: a number that is infinite or NaN, `Some(None)`, a structure more than 127 levels deep,
+    /// a field that is written but not read, or an attribute of `serde` that differs for the two. For
+    /// personal data also those of the key store.
     pub async fn encode(
         &self,
         stream: &StreamId,
@@ -198,17 +233,22 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
             Error::new(ErrorKind::InvalidInput, message).with_stream(stream)
         };
         let (name, data) = codec::encode(event)
-            .map_err(|e| unwritable("cannot be written as JSON".to_owned()).with_source(e))?;
+            .map_err(|e| unwritable(format!("cannot be written: {e}")).with_source(e))?;
         if !self.names.contains(&name.as_str()) {
             let why = format!("is written as {name:?}, which none of its variants would read");
             return Err(unwritable(why));
         }
+        self.check_readable(&name, &data).map_err(|(why, cause)| match cause {
+            Some(cause) => unwritable(why.to_owned()).with_source(cause),
+            None => unwritable(why.to_owned()),
+        })?;
         let new = context.attach(NewEvent::new(EventType::new(name)?, data))?;
         #[cfg(feature = "personal")]
         if let Some(personal) = &self.personal
             && let Some(subject) = (personal.subject)(event)?
         {
-            return personal.data.seal(stream, new, &subject).await;
+            let marks = self.marks.as_deref();
+            return personal.data.seal_for(marks, stream, new, &subject).await;
         }
         Ok(new)
     }
@@ -265,6 +305,15 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         made.iter().map(|made| self.read_one(&made.event_type, &made.data)).collect()
     }
 
+    fn check_readable(&self, name: &str, data: &Payload) -> Result<(), Unreadable> {
+        if !self.upcasters.has(name) {
+            return codec::check_readable::<E>(name, data);
+        }
+        // The type is an old one, too: what is read is what its upcaster makes.
+        let read = self.read_type(name, data).map(drop);
+        read.map_err(|e| ("could not be read again by the upcaster of its type", Some(e.into())))
+    }
+
     fn read_one(&self, name: &str, data: &Payload) -> Result<E> {
         codec::decode(name, data.bytes()).map_err(|e| {
             let enum_name = std::any::type_name::<E>();
@@ -285,6 +334,8 @@ impl<E> Clone for Schema<E> {
             upcasters: self.upcasters.clone(),
             #[cfg(feature = "personal")]
             personal: self.personal.clone(),
+            #[cfg(feature = "personal")]
+            marks: self.marks.clone(),
             skipped: self.skipped.clone(),
             events: PhantomData,
         }

@@ -6,6 +6,8 @@ use annals_core::{Payload, Result, Snapshot, Version};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::codec;
+
 /// When to take a snapshot of an aggregate: after an append, as soon as one of the limits is reached.
 /// The limits count from the last snapshot or, if there is none, from the first event.
 ///
@@ -92,7 +94,7 @@ struct SnapshotMetadata {
 
 impl<S: Serialize + DeserializeOwned> Snapshots<S> {
     pub(crate) fn new(policy: SnapshotPolicy) -> Self {
-        Self { policy, write: Payload::json::<S>, read: Payload::decode::<S> }
+        Self { policy, write: codec::encode_state::<S>, read: Payload::decode::<S> }
     }
 }
 

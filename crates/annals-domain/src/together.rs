@@ -1,8 +1,8 @@
 //! Commands to several aggregates, all executed or none.
 
-use std::{error::Error as StdError, fmt, sync::Arc};
+use std::{any::Any, error::Error as StdError, fmt, ops::Deref, sync::Arc};
 
-use annals_core::{Append, Appended, Error, Result, Store};
+use annals_core::{Append, Appended, Error, Result, Store, Version};
 use async_trait::async_trait;
 
 use crate::{
@@ -37,6 +37,49 @@ use crate::{
 pub struct Together {
     store: Arc<dyn Store>,
     retry: RetryPolicy,
+}
+
+/// What one of the commands that were executed [together](Together) has led to: where its events were
+/// appended (it dereferences to [`Appended`]), and the events.
+pub struct Done {
+    appended: Appended,
+    /// The events, a `Vec` of the type that the decider has.
+    events: Box<dyn Any + Send + Sync>,
+}
+
+impl Done {
+    /// The events that the decider `D` decided on, or `None` if another decider did.
+    #[must_use]
+    pub fn events<D: Decider>(&self) -> Option<&[D::Event]> {
+        self.events.downcast_ref::<Vec<D::Event>>().map(Vec::as_slice)
+    }
+
+    /// Where the events were appended.
+    #[must_use]
+    pub fn appended(&self) -> &Appended {
+        &self.appended
+    }
+}
+
+impl Deref for Done {
+    type Target = Appended;
+
+    fn deref(&self) -> &Appended {
+        &self.appended
+    }
+}
+
+impl PartialEq for Done {
+    /// Two are equal if their events stand at the same places.
+    fn eq(&self, other: &Self) -> bool {
+        self.appended == other.appended
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Done").field("appended", &self.appended).finish_non_exhaustive()
+    }
 }
 
 /// Why commands that were executed together failed. A rejection is that of the first command that
@@ -74,9 +117,9 @@ pub trait Step: Send {
     #[doc(hidden)]
     async fn prepare(&mut self, context: &Context) -> Result<Option<Append>, TogetherError>;
 
-    /// Reports that the events of this step were appended.
+    /// Reports that the events of this step were appended, and returns them.
     #[doc(hidden)]
-    async fn appended(&mut self, appended: &Appended);
+    async fn appended(&mut self, appended: Appended) -> Option<Done>;
 }
 
 impl Together {
@@ -100,11 +143,15 @@ impl Together {
     }
 
     /// Executes the commands, each to another aggregate of this store. The answers are in the order
-    /// of the commands; `None` stands for a command that led to no event.
+    /// of the commands, with the events that were decided; `None` stands for a command that led to no
+    /// event.
     ///
     /// The events are appended on condition that nobody else has appended to any of their streams
     /// since the aggregates were loaded; otherwise all of them decide again. An aggregate that
-    /// decides on no event is not part of the append, so it may change before the append happens.
+    /// decides on no event is *not* part of the append, since stores check only the streams that they
+    /// write to: it may change before the append happens. If the others may be written only as long as
+    /// an aggregate is as it was decided on, let that aggregate decide on an event, too, such as
+    /// `checked-for-transfer`.
     ///
     /// # Errors
     /// [`ExecuteError`];
@@ -114,7 +161,7 @@ impl Together {
         &self,
         mut steps: Vec<Box<dyn Step + '_>>,
         context: &Context,
-    ) -> Result<Vec<Option<Appended>>, TogetherError> {
+    ) -> Result<Vec<Option<Done>>, TogetherError> {
         let mut conflicts = self.retry.conflicts();
         loop {
             let (mut appends, mut indexes) = (Vec::new(), Vec::new());
@@ -124,19 +171,18 @@ impl Together {
                     indexes.push(index);
                 }
             }
-            let mut answers = vec![None; steps.len()];
+            let mut answers: Vec<Option<Done>> = steps.iter().map(|_| None).collect();
             if appends.is_empty() {
                 return Ok(answers);
             }
             let append = || self.store.append_multi(appends.clone());
-            match self.retry.run(append).await {
+            match self.retry.write(append).await {
                 Ok(appended) => {
                     for (index, appended) in indexes.into_iter().zip(appended) {
                         if let (Some(step), Some(answer)) =
                             (steps.get_mut(index), answers.get_mut(index))
                         {
-                            step.appended(&appended).await;
-                            *answer = Some(appended);
+                            *answer = step.appended(appended).await;
                         }
                     }
                     return Ok(answers);
@@ -177,17 +223,25 @@ impl<D: Decider<Command: Send>> Step for Prepared<'_, D> {
     async fn prepare(&mut self, context: &Context) -> Result<Option<Append>, TogetherError> {
         let handler = self.handler;
         let stream = handler.stream(&self.id)?;
-        let loaded = match self.decided.take() {
+        let mut loaded = match self.decided.take() {
             Some(Decided { mut loaded, .. }) => {
-                handler.catch_up(&stream, &mut loaded, false).await?;
+                handler.catch_up(&stream, &mut loaded).await?;
+                handler.check_nothing_is_missing(&stream, &mut loaded).await?;
                 loaded
             }
             None => handler.load_stream(&stream).await?,
         };
-        let events = handler
-            .decider
-            .decide(&self.command, &loaded.state)
-            .map_err(|rejection| ExecuteError::Rejected(AnyRejection(Box::new(rejection))))?;
+        let decide = |state: &D::State| handler.decider.decide(&self.command, state);
+        let mut decided = decide(&loaded.state);
+        if loaded.version == Version::NONE && decided.as_ref().map_or(true, Vec::is_empty) {
+            // No append would show that the events were truncated.
+            handler.check_nothing_is_missing(&stream, &mut loaded).await?;
+            if loaded.version > Version::NONE {
+                decided = decide(&loaded.state);
+            }
+        }
+        let rejected = |rejection| ExecuteError::Rejected(AnyRejection(Box::new(rejection)));
+        let events = decided.map_err(rejected)?;
         let append = if events.is_empty() {
             None
         } else {
@@ -198,10 +252,11 @@ impl<D: Decider<Command: Send>> Step for Prepared<'_, D> {
         Ok(append)
     }
 
-    async fn appended(&mut self, appended: &Appended) {
-        let Some(Decided { mut loaded, events, bytes }) = self.decided.take() else { return };
-        let Ok(stream) = self.handler.stream(&self.id) else { return };
-        self.handler.appended(&stream, &mut loaded, &events, bytes, appended).await;
+    async fn appended(&mut self, appended: Appended) -> Option<Done> {
+        let Decided { mut loaded, events, bytes } = self.decided.take()?;
+        let stream = self.handler.stream(&self.id).ok()?;
+        self.handler.appended(&stream, &mut loaded, &events, bytes, &appended).await;
+        Some(Done { appended, events: Box::new(events) })
     }
 }
 

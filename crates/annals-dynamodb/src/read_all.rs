@@ -42,6 +42,8 @@ pub(crate) struct AllPages {
     edge: u64,
     /// How many events were looked at, wanted or not.
     looked_at: u64,
+    /// The greatest position of an event that was looked at, wanted or not.
+    last_looked_at: Position,
     /// Entries that were looked at and not returned yet. If a request fails, the next page begins
     /// with them.
     pending: Vec<WantedEntry>,
@@ -72,6 +74,7 @@ impl AllPages {
             window: 0,
             edge: 0,
             looked_at: 0,
+            last_looked_at: Position::START,
             pending: Vec::new(),
         }
     }
@@ -86,6 +89,11 @@ impl AllPages {
     /// How many events were looked at, wanted or not.
     pub(crate) fn looked_at(&self) -> u64 {
         self.looked_at
+    }
+
+    /// The greatest position of an event that was looked at, wanted or not.
+    pub(crate) fn last_looked_at(&self) -> Position {
+        self.last_looked_at
     }
 
     /// True if a slot has been allocated whose write was not yet visible at the last look.
@@ -140,6 +148,8 @@ impl AllPages {
             let first_position = position;
             position += count;
             self.looked_at += count;
+            self.last_looked_at =
+                self.last_looked_at.max(Position::new(position.saturating_sub(1)));
             let Entry { stream, first, last, events } = entry;
             let outside = match self.from {
                 Some(from) if self.backwards => first_position >= from.get(),

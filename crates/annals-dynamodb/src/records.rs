@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use annals_core::{
     Error, LeaseName, LeaseRecord, Position, Result, Snapshot, StreamId, SubscriberId,
+    adapter::CheckpointSwap,
 };
 use chrono::Utc;
 use uuid::Uuid;
@@ -86,6 +87,26 @@ impl Shared {
         match self.table.put(&item, &Condition::less(POSITION, position.get())).await? {
             WriteOutcome::Written => Ok(position),
             WriteOutcome::Refused(found) => position_of(&found),
+        }
+    }
+
+    pub(crate) async fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        swap: CheckpointSwap,
+    ) -> Result<bool> {
+        let condition = match swap.from {
+            Some(from) => {
+                let from = number(from.get());
+                Condition::when(format!("{POSITION} = :from"), [(":from", from)])
+            }
+            None => Condition::absent(),
+        };
+        match self.table.put(&checkpoint(subscriber, swap.to), &condition).await? {
+            WriteOutcome::Written => Ok(true),
+            // Without an item there is none to describe.
+            WriteOutcome::Refused(found) if found.is_empty() => Ok(false),
+            WriteOutcome::Refused(found) => Ok(position_of(&found)? == swap.to),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use annals_core::{
     Append, Appended, Capabilities, ExpectedVersion, Filter, LeaseName, LeaseRecord, Position,
     ReadAll, ReadStream, Result, Snapshot, StreamId, StreamInfo, SubscriberId, Version,
-    adapter::{Adapter, Pages, Tail},
+    adapter::{Adapter, CheckpointSwap, Pages, Tail},
 };
 
 use crate::{
@@ -131,12 +131,12 @@ impl Adapter for DynamoDbStore {
         self.shared.save_checkpoint(subscriber, at).await
     }
 
-    async fn reset_checkpoint(
-        &self,
-        subscriber: &SubscriberId,
-        to: Option<Position>,
-    ) -> Result<()> {
-        self.shared.reset_checkpoint(subscriber, to).await
+    async fn swap_checkpoint(&self, id: &SubscriberId, swap: CheckpointSwap) -> Result<bool> {
+        self.shared.swap_checkpoint(id, swap).await
+    }
+
+    async fn reset_checkpoint(&self, id: &SubscriberId, to: Option<Position>) -> Result<()> {
+        self.shared.reset_checkpoint(id, to).await
     }
 
     async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {

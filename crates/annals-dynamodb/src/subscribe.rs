@@ -57,7 +57,7 @@ pub(crate) struct AllTail {
     slots: watch::Receiver<u64>,
     polling: BoxFuture<'static, Infallible>,
     /// The position that the subscriber was told last, and how many events had been looked at by
-    /// then. To tell it each slot that the filter leaves out would be too much.
+    /// then. While it catches up, to tell it each slot that the filter leaves out would be too much.
     told: Position,
     looked_at: u64,
     live: bool,
@@ -103,6 +103,10 @@ impl Pages for AllTail {
         if caught_up || looked_at >= self.looked_at + CHECKPOINT_EVERY {
             self.told = self.told.max(page.considered);
             self.looked_at = looked_at;
+        } else if self.live {
+            // Up to the last event, not to the end of its slot: a subscriber that has got that event
+            // has nothing more to be told.
+            self.told = self.told.max(self.pages.inner().last_looked_at());
         }
         page.considered = self.told;
         Ok(page)

@@ -35,14 +35,28 @@ pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Resu
             // All events were removed between the two reads: look again.
             let Some(first) = first else { continue };
             let (first, last) = (version_of(first.revision), version_of(last.revision));
-            return Ok(StreamInfo::new(StreamState::Live, last, Some(first)));
+            // A stream that begins with its first event was not deleted since. The deletion may only
+            // have been announced, so it counts if the events up to there are gone.
+            let deleted_at = match first {
+                Version::FIRST => Version::NONE,
+                _ => records::deleted_at(server, stream).await?,
+            };
+            let deleted_at = if deleted_at < first { deleted_at } else { Version::NONE };
+            let info = StreamInfo::new(StreamState::Live, last, Some(first));
+            return Ok(info.with_deleted_at(deleted_at));
         }
         let (state, version) = if stream.is_system() {
             (StreamState::Missing, Version::NONE)
         } else {
             state_without_events(server, stream).await?
         };
-        return Ok(StreamInfo::new(state, version, None));
+        // Without events nothing shows whether the stream was deleted before it was truncated.
+        let deleted_at = if state == StreamState::Live {
+            records::deleted_at(server, stream).await?.min(version)
+        } else {
+            version
+        };
+        return Ok(StreamInfo::new(state, version, None).with_deleted_at(deleted_at));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{Direction, ErrorKind, Position, Result};
+use annals_core::{Direction, ErrorKind, Filter, Position, Result};
 use kurrentdb::{
     Position as ServerPosition, ReadAllOptions, ReadStream, ReadStreamOptions,
     RecordedEvent as ServerEvent, StreamPosition,
@@ -13,6 +13,7 @@ use crate::{
     codec::{position, server_event},
     error::Failure,
     filter::ServerFilter,
+    names::Names,
     server::Server,
 };
 
@@ -249,4 +250,14 @@ pub(crate) async fn greatest_position(server: &Arc<Server>) -> Result<Position> 
         Err(error) if error.kind() == ErrorKind::Denied => Ok(Position::new(u64::MAX)),
         last => last,
     }
+}
+
+/// Whether `$all` has an event after a position that is not the server's own and no record of this
+/// crate, in whatever namespace it is.
+pub(crate) async fn has_event_after(server: &Arc<Server>, after: Position) -> Result<bool> {
+    let source = ReadSource::All(ServerFilter::new(&Filter::default(), &Names::default()));
+    let position = after.to_i64().unsigned_abs();
+    let from = ReadFrom::AfterPosition(ServerPosition { commit: position, prepare: position });
+    let mut reader = Reader::new(server.clone(), source, Direction::Forwards, from);
+    Ok(matches!(reader.next(1).await?, ReadItem::Event(_)))
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use annals_core::{
     ContentKind, Error, ErrorKind, LeaseName, LeaseRecord, Payload, Position, Result, Snapshot,
-    StreamId, SubscriberId, Version,
+    StreamId, SubscriberId, Version, adapter::CheckpointSwap,
 };
 use bytes::Bytes;
 use futures::future::try_join;
@@ -257,6 +257,13 @@ async fn forget_snapshot(
     .await
 }
 
+/// The version at which a stream was last deleted: `NONE` if it was not, or if another application
+/// deleted it.
+pub(crate) async fn deleted_at(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
+    let (_, record) = load(server, &server.names.snapshot(stream)).await?;
+    Ok(record.and_then(|record| record.header.deleted_at).map_or(Version::NONE, Version::new))
+}
+
 /// The version at which a stream was tombstoned: `NONE` if another application tombstoned it.
 pub(crate) async fn tombstoned_at(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
     let (_, record) = load(server, &server.names.snapshot(stream)).await?;
@@ -281,6 +288,23 @@ pub(crate) async fn save_checkpoint(
         match record.and_then(|record| record.header.position).map(Position::new) {
             Some(stored) if stored >= position => Change::Keep(stored),
             _ => Change::Replace(Box::new(checkpoint(Some(position))), position),
+        }
+    })
+    .await
+}
+
+pub(crate) async fn swap_checkpoint(
+    server: &Arc<Server>,
+    subscriber: &SubscriberId,
+    swap: CheckpointSwap,
+) -> Result<bool> {
+    let name = server.names.checkpoint(subscriber);
+    change(server, &name, CHECKPOINT, |record| {
+        let stored = record.and_then(|record| record.header.position).map(Position::new);
+        if stored == Some(swap.to) || !swap.holds(stored) {
+            Change::Keep(stored == Some(swap.to))
+        } else {
+            Change::Replace(Box::new(checkpoint(Some(swap.to))), true)
         }
     })
     .await

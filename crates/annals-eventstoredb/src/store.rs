@@ -6,7 +6,7 @@ use annals_core::{
     Append, Appended, Capabilities, Error, ExpectedVersion, Filter, LeaseName, LeaseRecord,
     Position, ReadAll, ReadStream, Result, Snapshot, Start, StreamId, StreamInfo, SubscriberId,
     Version,
-    adapter::{Adapter, Pages, Tail, context},
+    adapter::{Adapter, CheckpointSwap, Pages, Tail, context},
 };
 
 use crate::{
@@ -132,12 +132,12 @@ impl Adapter for EventStoreDbStore {
         records::save_checkpoint(&self.server, subscriber, at).await
     }
 
-    async fn reset_checkpoint(
-        &self,
-        subscriber: &SubscriberId,
-        at: Option<Position>,
-    ) -> Result<()> {
-        records::reset_checkpoint(&self.server, subscriber, at).await
+    async fn swap_checkpoint(&self, id: &SubscriberId, swap: CheckpointSwap) -> Result<bool> {
+        records::swap_checkpoint(&self.server, id, swap).await
+    }
+
+    async fn reset_checkpoint(&self, id: &SubscriberId, to: Option<Position>) -> Result<()> {
+        records::reset_checkpoint(&self.server, id, to).await
     }
 
     async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {

@@ -14,7 +14,7 @@ use crate::{
     doorbell::Doorbell,
     filter::ServerFilter,
     read::{AllPages, StreamPages},
-    reader::{ReadFrom, last_position, read_last, read_one},
+    reader::{ReadFrom, has_event_after, last_position, read_last, read_one},
     server::Server,
     wire::ReadReq,
 };
@@ -23,7 +23,15 @@ pub(crate) fn follow_all(server: &Arc<Server>, filter: Filter, after: Position) 
     let request = ReadReq::all(ServerFilter::new(&filter, &server.names).as_ref());
     let options = ReadAll::default().with_filter(filter).after(after);
     let pages = AllPages::new(server.clone(), options);
-    live(server, AllTail { server: server.clone(), pages, considered: after, live: false }, request)
+    let tail = AllTail {
+        server: server.clone(),
+        pages,
+        considered: after,
+        live: false,
+        caught_up: false,
+        without_events: after,
+    };
+    live(server, tail, request)
 }
 
 pub(crate) fn follow_stream(
@@ -110,6 +118,27 @@ struct AllTail {
     considered: Position,
     /// True if the last page ended at the end of `$all`.
     live: bool,
+    /// True if a page ended at the end of `$all` before.
+    caught_up: bool,
+    /// From `considered` up to here the server has only events of its own, and records.
+    without_events: Position,
+}
+
+impl AllTail {
+    /// How far to say that the subscription has looked, if it has looked up to `end`.
+    ///
+    /// Checkpoints, leases and snapshots are events of the server, too. If a live subscriber were told
+    /// of them, a checkpoint that it saves would lead to the next one, for ever. So nothing is told
+    /// until there is an event of an application.
+    async fn considered_at(&mut self, end: Position) -> Result<Position> {
+        let from = self.considered.max(self.without_events);
+        if !self.caught_up || end <= from {
+            return Ok(if self.caught_up { self.considered } else { end });
+        }
+        let has_events = has_event_after(&self.server, from).await?;
+        self.without_events = end;
+        Ok(if has_events { end } else { self.considered })
+    }
 }
 
 #[async_trait]
@@ -132,7 +161,11 @@ impl Pages for AllTail {
                     self.live = false;
                     return Ok(Page { events, considered: self.considered, more: true });
                 }
-                Some(end) => self.considered = self.considered.max(end),
+                Some(end) => {
+                    let considered = self.considered_at(end).await?;
+                    self.considered = self.considered.max(considered);
+                    self.caught_up = true;
+                }
                 None if events.is_empty() => {
                     self.live = false;
                     continue;

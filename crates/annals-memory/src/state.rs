@@ -8,7 +8,7 @@ use std::{
 use annals_core::{
     Append, Appended, Error, ExpectedVersion, LeaseName, LeaseRecord, Position, RecordedEvent,
     Result, Snapshot, StreamId, StreamInfo, StreamState, SubscriberId, Version,
-    adapter::{self, Plan, StreamHead},
+    adapter::{self, CheckpointSwap, Plan, StreamHead},
 };
 use chrono::{DateTime, SubsecRound, Utc};
 use tokio::sync::watch;
@@ -170,6 +170,18 @@ impl State {
         let kept = self.checkpoints.entry(subscriber.clone()).or_default();
         *kept = position.max(*kept);
         *kept
+    }
+
+    pub(crate) fn swap_checkpoint(
+        &mut self,
+        subscriber: &SubscriberId,
+        swap: CheckpointSwap,
+    ) -> bool {
+        let holds = swap.holds(self.checkpoints.get(subscriber).copied());
+        if holds {
+            self.checkpoints.insert(subscriber.clone(), swap.to);
+        }
+        holds
     }
 
     pub(crate) fn reset_checkpoint(

@@ -4,7 +4,7 @@ use annals_core::{
     Append, Appended, Capabilities, ExpectedVersion, Filter, LeaseName, LeaseRecord, Position,
     ReadAll, ReadStream, Recognition, RecordedEvent, Result, Snapshot, StreamId, StreamInfo,
     StreamState, SubscriberId, Version,
-    adapter::{Adapter, Live, Pages, Tail},
+    adapter::{Adapter, CheckpointSwap, Live, Pages, Tail},
 };
 
 use crate::{
@@ -114,12 +114,12 @@ impl Adapter for MemoryStore {
         Ok(self.state.write().save_checkpoint(subscriber, position))
     }
 
-    async fn reset_checkpoint(
-        &self,
-        subscriber: &SubscriberId,
-        position: Option<Position>,
-    ) -> Result<()> {
-        self.state.write().reset_checkpoint(subscriber, position);
+    async fn swap_checkpoint(&self, id: &SubscriberId, swap: CheckpointSwap) -> Result<bool> {
+        Ok(self.state.write().swap_checkpoint(id, swap))
+    }
+
+    async fn reset_checkpoint(&self, id: &SubscriberId, to: Option<Position>) -> Result<()> {
+        self.state.write().reset_checkpoint(id, to);
         Ok(())
     }
 

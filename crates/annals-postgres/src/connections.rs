@@ -18,6 +18,7 @@ use tokio::{runtime::Handle, sync::Notify, task::AbortHandle};
 
 use crate::{
     error::{has_lost_connection, standby},
+    reach::Reach,
     session,
     sql::Statement,
 };
@@ -31,6 +32,7 @@ pub(crate) struct Connections {
     /// The most connections in `idle`.
     most_idle: usize,
     request_timeout: Duration,
+    reach: Reach,
     /// The task that gives the idle connections back to the pool when the pool is closed.
     closing: AbortHandle,
     runtime: Handle,
@@ -56,7 +58,8 @@ impl Connections {
             };
             let closing = tokio::spawn(give_back).abort_handle();
             let (idle, returned, runtime) = (Mutex::default(), Notify::new(), Handle::current());
-            Self { pool, idle, returned, most_idle, request_timeout, closing, runtime }
+            let reach = Reach::default();
+            Self { pool, idle, returned, most_idle, request_timeout, reach, closing, runtime }
         })
     }
 
@@ -83,14 +86,17 @@ impl Connections {
     }
 
     /// A connection that the pool has tested or made. If all are in use, it may be one that another
-    /// caller gives back meanwhile, and so was alive a moment ago.
+    /// caller gives back meanwhile, and so was alive a moment ago. If the server turns out to refuse
+    /// connections, fails without waiting for the acquire timeout of the pool.
     pub(crate) async fn get_tested(self: &Arc<Self>) -> sqlx::Result<PooledConnection> {
         let mut acquiring = pin!(self.pool.acquire());
+        let mut lost = pin!(self.reach.lost(&self.pool));
         loop {
             tokio::select! {
                 biased;
                 made = &mut acquiring => return self.checked(made?).await,
                 () = self.returned.notified() => {}
+                error = &mut lost => return Err(error),
             }
             let idle = self.idle().pop();
             if let Some(connection) = idle {

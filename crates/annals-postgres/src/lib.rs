@@ -98,6 +98,7 @@ mod migrate;
 mod notify;
 mod page;
 mod queue;
+mod reach;
 mod read;
 mod read_all;
 mod records;

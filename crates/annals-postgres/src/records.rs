@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use annals_core::{
     Error, ErrorKind, LeaseName, LeaseRecord, Position, Result, Snapshot, StreamId, SubscriberId,
-    Version, adapter::content_kinds,
+    Version,
+    adapter::{CheckpointSwap, content_kinds},
 };
 use sqlx::{Row, postgres::PgRow};
 
@@ -67,6 +68,20 @@ pub(crate) async fn save_checkpoint(
     let statement = || query(text).bind(subscriber.as_str()).bind(position.to_i64());
     let row = database.connections.row(statement).await;
     row.and_then(|row| row.try_get(0)).map(Position::from_i64).map_err(driver)
+}
+
+pub(crate) async fn swap_checkpoint(
+    database: &Database,
+    subscriber: &SubscriberId,
+    swap: CheckpointSwap,
+) -> Result<bool> {
+    let (sql, name, to) = (&database.sql, subscriber.as_str(), swap.to.to_i64());
+    let statement = || match swap.from {
+        Some(from) => query(&sql.swap_checkpoint).bind(name).bind(to).bind(from.to_i64()),
+        None => query(&sql.begin_checkpoint).bind(name).bind(to),
+    };
+    let rows = database.connections.rows(statement).await.map_err(driver)?;
+    Ok(!rows.is_empty())
 }
 
 pub(crate) async fn reset_checkpoint(

@@ -237,6 +237,13 @@ statements! {
     save_checkpoint: "INSERT INTO {schema}.checkpoints AS kept (subscriber, position) \
         VALUES ($1, $2) ON CONFLICT (subscriber) \
         DO UPDATE SET position = greatest(kept.position, excluded.position) RETURNING position";
+    /// Writes the first checkpoint of a subscriber; `swap_checkpoint` every later one. Both answer with
+    /// a row, also if the checkpoint was there before.
+    begin_checkpoint: "INSERT INTO {schema}.checkpoints AS kept (subscriber, position) \
+        VALUES ($1, $2) ON CONFLICT (subscriber) DO UPDATE SET position = excluded.position \
+        WHERE kept.position = excluded.position RETURNING position";
+    swap_checkpoint: "UPDATE {schema}.checkpoints SET position = $2 \
+        WHERE subscriber = $1 AND position IN ($2, $3) RETURNING position";
     set_checkpoint: "INSERT INTO {schema}.checkpoints (subscriber, position) VALUES ($1, $2) \
         ON CONFLICT (subscriber) DO UPDATE SET position = excluded.position";
     delete_checkpoint: "DELETE FROM {schema}.checkpoints WHERE subscriber = $1";

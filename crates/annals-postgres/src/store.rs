@@ -6,7 +6,7 @@ use annals_core::{
     Append, Appended, Capabilities, ExpectedVersion, Filter, LeaseName, LeaseRecord, Position,
     ReadAll, ReadStream, Recognition, RecordedEvent, Result, Snapshot, StreamId, StreamInfo,
     StreamState, SubscriberId, Version,
-    adapter::{Adapter, Pages, Tail},
+    adapter::{Adapter, CheckpointSwap, Pages, Tail},
 };
 
 use crate::{
@@ -120,12 +120,12 @@ impl Adapter for PostgresStore {
         records::save_checkpoint(&self.database, subscriber, to).await
     }
 
-    async fn reset_checkpoint(
-        &self,
-        subscriber: &SubscriberId,
-        position: Option<Position>,
-    ) -> Result<()> {
-        records::reset_checkpoint(&self.database, subscriber, position).await
+    async fn swap_checkpoint(&self, id: &SubscriberId, swap: CheckpointSwap) -> Result<bool> {
+        records::swap_checkpoint(&self.database, id, swap).await
+    }
+
+    async fn reset_checkpoint(&self, id: &SubscriberId, to: Option<Position>) -> Result<()> {
+        records::reset_checkpoint(&self.database, id, to).await
     }
 
     async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {

@@ -1,6 +1,6 @@
 //! Opening a store, closing it, and looking into a file without opening a store.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use annals_core::{Capabilities, Result};
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
@@ -15,6 +15,14 @@ use crate::{
     sql::Sql,
     store::SqliteStore,
 };
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("config", &self.engine.database.config)
+            .finish_non_exhaustive()
+    }
+}
 
 impl SqliteStore {
     /// Opens a store. Creates its tables if they do not exist, and migrates them if an older annals

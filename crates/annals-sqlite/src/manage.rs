@@ -43,7 +43,8 @@ impl Reader {
             let (state, version) =
                 state_and_version(&stream, row.get(1)?, row.get(2)?, row.get(4)?)?;
             let first: Option<i64> = row.get(3)?;
-            streams.push((stream, StreamInfo::new(state, version, first.map(Version::from_i64))));
+            let info = StreamInfo::new(state, version, first.map(Version::from_i64));
+            streams.push((stream, info.with_deleted_at(Version::from_i64(row.get(5)?))));
         }
         Ok(streams)
     }

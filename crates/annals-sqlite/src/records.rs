@@ -1,7 +1,8 @@
 //! Snapshots, checkpoints and leases: small records beside the streams.
 
 use annals_core::{
-    LeaseName, LeaseRecord, Position, Snapshot, StreamId, SubscriberId, Version, adapter,
+    LeaseName, LeaseRecord, Position, Snapshot, StreamId, SubscriberId, Version,
+    adapter::{self, CheckpointSwap},
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -85,6 +86,25 @@ impl Session<'_> {
         let mut statement = self.connection.prepare_cached(&self.database.sql.save_checkpoint)?;
         let checkpoint = params![subscriber.as_str(), position.to_i64()];
         Ok(Position::from_i64(statement.query_row(checkpoint, |row| row.get(0))?))
+    }
+
+    /// Moves a checkpoint if it stands where it is expected. Returns whether it did.
+    pub(crate) fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        swap: CheckpointSwap,
+    ) -> Result<bool, Failure> {
+        let (sql, name, to) = (&self.database.sql, subscriber.as_str(), swap.to.to_i64());
+        let rows = match swap.from {
+            Some(from) => self
+                .connection
+                .prepare_cached(&sql.swap_checkpoint)?
+                .execute(params![name, to, from.to_i64()])?,
+            None => {
+                self.connection.prepare_cached(&sql.begin_checkpoint)?.execute(params![name, to])?
+            }
+        };
+        Ok(rows > 0)
     }
 
     pub(crate) fn reset_checkpoint(

@@ -62,7 +62,7 @@ statements! {
     /// Streams, with the versions of the first and the last event that are left.
     list_streams: "SELECT s.name, s.state, s.removed_to, \
         (SELECT min(version) FROM {prefix}_events WHERE stream = s.id), \
-        (SELECT max(version) FROM {prefix}_events WHERE stream = s.id) \
+        (SELECT max(version) FROM {prefix}_events WHERE stream = s.id), s.deleted_at \
         FROM {prefix}_streams s WHERE s.name > ?1 ORDER BY s.name LIMIT ?2";
     ids_after: "SELECT version, position, id FROM {prefix}_events \
         WHERE stream = ?1 AND version > ?2 ORDER BY version LIMIT ?3";
@@ -103,6 +103,11 @@ statements! {
     save_checkpoint: "INSERT INTO {prefix}_checkpoints (subscriber, position) VALUES (?1, ?2) \
         ON CONFLICT (subscriber) DO UPDATE SET position = max(position, excluded.position) \
         RETURNING position";
+    /// The first checkpoint of a subscriber, and every later one. Each is written again if it is there.
+    begin_checkpoint: "INSERT INTO {prefix}_checkpoints (subscriber, position) VALUES (?1, ?2) \
+        ON CONFLICT (subscriber) DO UPDATE SET position = position WHERE position = ?2";
+    swap_checkpoint: "UPDATE {prefix}_checkpoints SET position = ?2 \
+        WHERE subscriber = ?1 AND position IN (?2, ?3)";
     set_checkpoint: "INSERT INTO {prefix}_checkpoints (subscriber, position) VALUES (?1, ?2) \
         ON CONFLICT (subscriber) DO UPDATE SET position = excluded.position";
     delete_checkpoint: "DELETE FROM {prefix}_checkpoints WHERE subscriber = ?1";

@@ -1,12 +1,12 @@
 //! The store: maps each method of an [`Adapter`] to the readers and the writer.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use annals_core::{
     Append, Appended, Capabilities, ExpectedVersion, Filter, LeaseName, LeaseRecord, NewEvent,
     Position, ReadAll, ReadStream, RecordedEvent, Result, Snapshot, StreamId, StreamInfo,
     StreamState, SubscriberId, Version,
-    adapter::{Adapter, Pages, Tail},
+    adapter::{Adapter, CheckpointSwap, Pages, Tail},
 };
 
 use crate::{
@@ -26,14 +26,6 @@ use crate::{
 pub struct SqliteStore {
     pub(crate) engine: Arc<Engine>,
     pub(crate) capabilities: Capabilities,
-}
-
-impl fmt::Debug for SqliteStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore")
-            .field("config", &self.engine.database.config)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Adapter for SqliteStore {
@@ -116,6 +108,11 @@ impl Adapter for SqliteStore {
     async fn save_checkpoint(&self, id: &SubscriberId, position: Position) -> Result<Position> {
         let id = id.clone();
         self.engine.write(move |session| session.save_checkpoint(&id, position)).await
+    }
+
+    async fn swap_checkpoint(&self, id: &SubscriberId, swap: CheckpointSwap) -> Result<bool> {
+        let id = id.clone();
+        self.engine.write(move |session| session.swap_checkpoint(&id, swap)).await
     }
 
     async fn reset_checkpoint(&self, id: &SubscriberId, position: Option<Position>) -> Result<()> {

@@ -19,6 +19,7 @@ chapters! {
     snapshots: "snapshots.md";
     projections: "projections.md";
     leaders: "leaders.md";
+    service: "service.md";
     #[cfg(feature = "personal")]
     personal: "personal.md";
     processes: "processes.md";

@@ -137,7 +137,7 @@ impl StreamHead {
     /// What [`stream_info`](crate::EventStore::stream_info) says of it.
     #[must_use]
     pub fn info(&self, first_version: Option<Version>) -> StreamInfo {
-        StreamInfo::new(self.state, self.version, first_version)
+        StreamInfo::new(self.state, self.version, first_version).with_deleted_at(self.deleted_at)
     }
 }
 

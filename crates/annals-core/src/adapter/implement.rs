@@ -152,6 +152,15 @@ pub trait Adapter: Clone + fmt::Debug + Send + Sync + 'static {
         unsupported("checkpoints")
     }
 
+    /// See [`swap_checkpoint`](crate::CheckpointStore::swap_checkpoint).
+    fn swap_checkpoint(
+        &self,
+        _subscriber: &SubscriberId,
+        _swap: CheckpointSwap,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        unsupported("checkpoints")
+    }
+
     /// See [`reset_checkpoint`](crate::CheckpointStore::reset_checkpoint).
     fn reset_checkpoint(
         &self,
@@ -194,6 +203,29 @@ pub trait Adapter: Clone + fmt::Debug + Send + Sync + 'static {
         Self: Sized,
     {
         import_by_appends(self, events)
+    }
+}
+
+/// What [`Adapter::swap_checkpoint`] is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointSwap {
+    /// Where the checkpoint stands; `None` if there is none.
+    pub from: Option<Position>,
+    /// Where it is moved.
+    pub to: Position,
+}
+
+impl CheckpointSwap {
+    pub(super) fn new(from: Option<Position>, to: Position) -> Self {
+        Self { from, to }
+    }
+
+    /// Whether the checkpoint that is stored allows the swap: it stands at `from`, or has been moved
+    /// before.
+    #[must_use]
+    pub fn holds(&self, stored: Option<Position>) -> bool {
+        stored == self.from || stored == Some(self.to)
     }
 }
 

@@ -32,7 +32,7 @@ pub mod url;
 pub use backoff::Backoff;
 pub use check::{check_append, check_snapshot, check_subscribe, check_writable};
 pub use head::{StreamHead, Verdict, all_or_none, written_after};
-pub use implement::Adapter;
+pub use implement::{Adapter, CheckpointSwap};
 pub use pages::{Page, Pages, failed_read, read};
 pub use plan::{Plan, Streams, plan_append, plan_import};
 pub use shell::context;

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use super::{
-    Adapter, Page, Pages, Tail, check_append, check_import, check_snapshot, check_subscribe,
-    check_writable, failed_read,
+    Adapter, CheckpointSwap, Page, Pages, Tail, check_append, check_import, check_snapshot,
+    check_subscribe, check_writable, failed_read,
     place::{FromPlace, check_position, check_start},
     read, subscribe,
 };
@@ -247,6 +247,18 @@ impl<A: Adapter> CheckpointStore for A {
         let call = Call::new(self, "save_checkpoint");
         call.needs(|c| c.checkpoints, CHECKPOINTS)?;
         call.answer(Adapter::save_checkpoint(self, subscriber, position).await)
+    }
+
+    async fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        expected: Option<Position>,
+        position: Position,
+    ) -> Result<bool> {
+        let call = Call::new(self, "swap_checkpoint");
+        let swap = CheckpointSwap::new(expected, position);
+        call.needs(|c| c.checkpoints, CHECKPOINTS)?;
+        call.answer(Adapter::swap_checkpoint(self, subscriber, swap).await)
     }
 
     async fn reset_checkpoint(

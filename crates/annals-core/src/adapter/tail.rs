@@ -115,7 +115,8 @@ impl<P: Pages, F: FnMut(&Error) -> bool + Send + 'static> Pages for Patient<P, F
     }
 }
 
-/// While a filter leaves events out, a subscriber is told at least every this many positions.
+/// While a subscriber catches up and its filter leaves events out, it is told at least every this many
+/// positions how far the subscription has looked. A live subscriber is told after each page.
 pub const CHECKPOINT_EVERY: u64 = 1_000;
 
 /// Makes a subscription of a tail that begins after the position `from`: it catches up, says so, and
@@ -161,7 +162,7 @@ impl<T: Tail> Tailing<T> {
         self.live = !more;
         let last = if caught_up {
             Message::CaughtUp(considered)
-        } else if considered >= self.told.plus(CHECKPOINT_EVERY) {
+        } else if considered >= self.told.plus(if more { CHECKPOINT_EVERY } else { 1 }) {
             Message::Checkpoint(considered)
         } else {
             return Ok((events, None));

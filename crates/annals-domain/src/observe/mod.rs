@@ -13,7 +13,9 @@
 //!
 //! # Spans
 //!
-//! Each call is a span with the target `annals` and the level INFO. Its fields have the names of
+//! Each call is a span with the target `annals::call` and the level INFO. A filter of
+//! `tracing-subscriber` takes every target that begins with its own: `annals::call=off` turns these spans
+//! off, and `annals=off` also all that the crates `annals_*` log. Its fields have the names of
 //! OpenTelemetry's semantic conventions for
 //! [databases](https://opentelemetry.io/docs/specs/semconv/db/database-spans/) and
 //! [messaging](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/):
@@ -71,7 +73,7 @@
 //! | [`EVENTS_SKIPPED`] | counter: unreadable events that were [skipped](crate::Schema::skip_unreadable) |
 //! | [`PROJECTION_EVENTS`] | counter: events that were handled |
 //! | [`PROJECTION_PARKED`] | counter: events that were [parked](crate::projection::OnPoison::Park) |
-//! | [`PROJECTION_LAG`] | gauge: positions up to the end of the store; up to a thousand of them may be events that the projection's filter leaves out |
+//! | [`PROJECTION_LAG`] | gauge: positions up to the end of the store; the last of them may be events that the projection's filter leaves out |
 
 mod meter;
 mod read;
@@ -177,7 +179,7 @@ macro_rules! span {
     ($reporter:expr, $operation:literal, $target:expr $(, $($field:tt)+)?) => {{
         let target: $crate::observe::Target<'_> = $target;
         tracing::info_span!(
-            target: "annals",
+            target: "annals::call",
             $operation,
             "otel.name" = target.span_name($operation),
             "otel.kind" = "client",

@@ -179,6 +179,16 @@ impl CheckpointStore for Observed {
         self.call(span, self.store().save_checkpoint(subscriber, position)).await
     }
 
+    async fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        expected: Option<Position>,
+        position: Position,
+    ) -> Result<bool> {
+        let span = name_span!(self.reporter, "swap_checkpoint", "annals.subscriber" = subscriber);
+        self.call(span, self.store().swap_checkpoint(subscriber, expected, position)).await
+    }
+
     async fn reset_checkpoint(
         &self,
         subscriber: &SubscriberId,

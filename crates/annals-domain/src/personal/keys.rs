@@ -57,8 +57,17 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::Forgotten`] if the subject was forgotten: it never gets a key again.
     async fn key(&self, subject: &Subject) -> Result<Key>;
 
-    /// The key of a subject, or `None` if the subject was forgotten or never had one.
+    /// The key of a subject, or `None` if the subject was forgotten or never had one, which
+    /// [`is_forgotten`](KeyStore::is_forgotten) tells apart.
     async fn find(&self, subject: &Subject) -> Result<Option<Key>>;
+
+    /// Whether a subject was forgotten. By this a subject that was forgotten is told from one that never
+    /// had a key, whose events cannot be read with this key store: it is that of another installation, or
+    /// was restored from an older copy. A key store that does not implement this cannot tell the two
+    /// apart, and takes every subject without a key for a forgotten one.
+    async fn is_forgotten(&self, subject: &Subject) -> Result<bool> {
+        Ok(self.find(subject).await?.is_none())
+    }
 
     /// Forgets a subject: deletes its key for ever, and refuses to make another. The subject may be
     /// one without a key. Forgetting a subject twice changes nothing.
@@ -122,6 +131,10 @@ impl KeyStore for MemoryKeys {
 
     async fn find(&self, subject: &Subject) -> Result<Option<Key>> {
         Ok(self.lock().get(subject).cloned().flatten())
+    }
+
+    async fn is_forgotten(&self, subject: &Subject) -> Result<bool> {
+        Ok(matches!(self.lock().get(subject), Some(None)))
     }
 
     async fn forget(&self, subject: &Subject) -> Result<()> {

@@ -41,6 +41,7 @@
 //!   [`PersonalData::open`] returns unsealed data as it is.
 
 mod keys;
+mod lost;
 mod random;
 mod sealed;
 mod store_keys;
@@ -48,12 +49,13 @@ mod subject;
 
 use std::sync::Arc;
 
-use annals_core::{Error, ErrorKind, NewEvent, Payload, RecordedEvent, Result, StreamId};
+use annals_core::{Error, ErrorKind, NewEvent, Payload, RecordedEvent, Result, Store, StreamId};
 
 pub use keys::{Key, KeyStore, MemoryKeys};
 pub use store_keys::StoreKeys;
 pub use subject::Subject;
 
+use lost::LostKeys;
 use sealed::{Binding, Sealed, Unsealed};
 
 /// Seals (encrypts) the data of events before they are appended, and opens (decrypts) it after they
@@ -65,6 +67,7 @@ use sealed::{Binding, Sealed, Unsealed};
 #[derive(Clone, Debug)]
 pub struct PersonalData {
     keys: Arc<dyn KeyStore>,
+    lost: LostKeys,
 }
 
 /// The result of [`PersonalData::open`].
@@ -72,7 +75,7 @@ pub struct PersonalData {
 pub enum Opened {
     /// The data, byte for byte as it was before it was sealed.
     Payload(Payload),
-    /// The key store has no key for this subject.
+    /// The subject was forgotten.
     Forgotten(Subject),
 }
 
@@ -80,7 +83,7 @@ impl PersonalData {
     /// Seals and opens with the keys in this key store.
     #[must_use]
     pub fn new(keys: Arc<dyn KeyStore>) -> Self {
-        Self { keys }
+        Self { keys, lost: LostKeys::default() }
     }
 
     /// The number of bytes that sealing adds to the data: 55, and the length of the subject. They
@@ -99,10 +102,24 @@ impl PersonalData {
     ///
     /// # Errors
     /// [`ErrorKind::Forgotten`] for a subject that was forgotten; [`ErrorKind::InvalidInput`] for
-    /// data that is sealed already; [`ErrorKind::LimitExceeded`] for more data than AES-GCM can
-    /// encrypt, 64 GiB; those of the key store.
+    /// data that is sealed already; [`ErrorKind::Incompatible`] if the key of a subject that has sealed
+    /// events is lost, as far as this `PersonalData` has tried to open one; a
+    /// [`CommandHandler`](crate::CommandHandler) notices that for every subject;
+    /// [`ErrorKind::LimitExceeded`] for more data than AES-GCM can encrypt, 64 GiB; those of the key
+    /// store.
     pub async fn seal(
         &self,
+        stream: &StreamId,
+        event: NewEvent,
+        subject: &Subject,
+    ) -> Result<NewEvent> {
+        self.seal_for(None, stream, event, subject).await
+    }
+
+    /// Seals for a store that keeps marks of the subjects that have keys.
+    pub(crate) async fn seal_for(
+        &self,
+        marks: Option<&dyn Store>,
         stream: &StreamId,
         event: NewEvent,
         subject: &Subject,
@@ -115,7 +132,8 @@ impl PersonalData {
             );
             return Err(Error::new(ErrorKind::InvalidInput, message).with_stream(stream));
         }
-        let key = self.keys.key(subject).await?;
+        let key = self.lost.key(&*self.keys, subject, marks).await;
+        let key = key.map_err(|error| error.with_stream(stream))?;
         let binding = Binding { stream, id: event.id(), event_type: event.event_type() };
         let data = sealed::seal(&key, subject, &binding, event.data())
             .map_err(|error| error.with_stream(stream))?;
@@ -134,10 +152,9 @@ impl PersonalData {
     /// The data of an event as it was before it was sealed. Data that was never sealed is returned as
     /// it is.
     ///
-    /// [`Opened::Forgotten`] only means that the key store has no key for the subject. A key store
-    /// that never had one, such as that of another installation, leads to the same result.
-    ///
     /// # Errors
+    /// [`ErrorKind::Incompatible`] if the key store has never held the key of the subject, although the
+    /// subject was not forgotten: it is that of another installation, or an old copy;
     /// [`ErrorKind::Corrupt`], with the stream, version and type, if the data is damaged, or was
     /// sealed with another key or for another event; [`ErrorKind::Incompatible`] if a later version
     /// of annals sealed it; those of the key store.
@@ -148,7 +165,10 @@ impl PersonalData {
             Err(Unsealed::Fault(fault)) => return Err(cannot_open(event, &fault)),
         };
         let Some(key) = self.keys.find(&sealed.subject).await? else {
-            return Ok(Opened::Forgotten(sealed.subject));
+            if self.keys.is_forgotten(&sealed.subject).await? {
+                return Ok(Opened::Forgotten(sealed.subject));
+            }
+            return Err(self.lost.report(&sealed.subject).with_stream(&event.stream));
         };
         let binding =
             Binding { stream: &event.stream, id: event.id, event_type: &event.event_type };

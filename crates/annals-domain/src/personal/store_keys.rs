@@ -203,6 +203,11 @@ impl KeyStore for StoreKeys {
         Ok(key)
     }
 
+    async fn is_forgotten(&self, subject: &Subject) -> Result<bool> {
+        let info = self.store.stream_info(&stream_of(subject)?).await?;
+        Ok(info.state == StreamState::Tombstoned)
+    }
+
     async fn forget(&self, subject: &Subject) -> Result<()> {
         let stream = stream_of(subject)?;
         let outcome = self.store.tombstone(&stream, ExpectedVersion::Any).await;

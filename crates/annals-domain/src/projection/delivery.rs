@@ -5,7 +5,13 @@ use std::{error::Error as StdError, sync::Arc};
 use annals_core::{Error, Position, RecordedEvent, Result, Store, SubscriberId};
 use async_trait::async_trait;
 
-use super::Sink;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Sink,
+    handle::{InSink, InStore, Stored},
+};
+use crate::Schema;
 
 /// The error of a handler: of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -23,6 +29,44 @@ pub struct Batch<'a> {
     /// The fencing token, if the projection [runs under a lease](super::Projection::lead). A database
     /// that stores it with each write can refuse the writes of a process that has lost the lease.
     pub token: Option<u64>,
+}
+
+impl<'a> Batch<'a> {
+    /// The events that a schema reads, each with what it decodes to, in order: an event that upcasters
+    /// turn into several comes several times. Events of types that the schema does not read are left
+    /// out, so a handler of several schemas calls this for each; so are forgotten events.
+    ///
+    /// ```
+    /// use annals_domain::{Schema, projection::{Batch, BoxError, Handler}};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # enum OrderEvent { #[serde(rename = "order-placed")] Placed { cents: u64 } }
+    ///
+    /// struct Turnover { schema: Schema<OrderEvent>, cents: u64 }
+    ///
+    /// #[async_trait::async_trait]
+    /// impl Handler for Turnover {
+    ///     async fn handle(&mut self, batch: &Batch<'_>) -> Result<(), BoxError> {
+    ///         for (_event, OrderEvent::Placed { cents }) in batch.decode(&self.schema).await? {
+    ///             self.cents += cents;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Schema::decode`].
+    pub async fn decode<E: Serialize + DeserializeOwned>(
+        &self,
+        schema: &Schema<E>,
+    ) -> Result<Vec<(&'a RecordedEvent, E)>> {
+        let mut decoded = Vec::with_capacity(self.events.len());
+        for event in self.events.iter().filter(|event| schema.reads(&event.event_type)) {
+            let events = schema.decode(event).await?.into_events();
+            decoded.extend(events.map(|made| (event, made)));
+        }
+        Ok(decoded)
+    }
 }
 
 /// A handler that gets each event at least once.
@@ -122,7 +166,8 @@ pub enum DeliveryError {
     Handler(BoxError),
     /// The store of the checkpoint failed.
     Store(Error),
-    /// Another process that runs the same projection has moved the checkpoint.
+    /// Another process that runs the same projection has moved the checkpoint, or somebody has reset
+    /// it.
     CheckpointMoved,
 }
 
@@ -137,6 +182,10 @@ impl From<Error> for DeliveryError {
 pub trait Delivery: Send {
     /// What this delivery guarantees.
     const GUARANTEE: Guarantee;
+
+    /// Where the checkpoint is stored.
+    #[doc(hidden)]
+    fn stored(&self) -> Arc<dyn Stored>;
 
     #[doc(hidden)]
     async fn position(&mut self, subscriber: &SubscriberId) -> Result<Option<Position>>;
@@ -182,6 +231,10 @@ pub struct AtLeastOnce<H> {
 impl<H: Handler> Delivery for AtLeastOnce<H> {
     const GUARANTEE: Guarantee = Guarantee::AtLeastOnce;
 
+    fn stored(&self) -> Arc<dyn Stored> {
+        Arc::new(InStore(self.store.clone()))
+    }
+
     async fn position(&mut self, subscriber: &SubscriberId) -> Result<Option<Position>> {
         self.store.load_checkpoint(subscriber).await
     }
@@ -198,13 +251,16 @@ impl<H: Handler> Delivery for AtLeastOnce<H> {
     async fn advance(
         &mut self,
         subscriber: &SubscriberId,
-        _: Option<Position>,
+        from: Option<Position>,
         to: Position,
     ) -> Result<(), DeliveryError> {
         // A process that has lost its lease may save a checkpoint late. That skips no event, since it
-        // has handled all events up to there.
-        self.store.save_checkpoint(subscriber, to).await?;
-        Ok(())
+        // has handled all events up to there. A checkpoint that was reset meanwhile stays reset.
+        if self.store.swap_checkpoint(subscriber, from, to).await? {
+            Ok(())
+        } else {
+            Err(DeliveryError::CheckpointMoved)
+        }
     }
 
     async fn switch(
@@ -221,7 +277,7 @@ impl<H: Handler> Delivery for AtLeastOnce<H> {
 /// The checkpoint moves in the transaction in which the handler writes its rows.
 #[derive(Debug)]
 pub struct ExactlyOnce<S, H> {
-    pub(super) sink: S,
+    pub(super) sink: Arc<S>,
     pub(super) handler: H,
 }
 
@@ -245,6 +301,10 @@ async fn begin<S: Sink>(
 impl<S: Sink, H: TransactionalHandler<S::Transaction>> Delivery for ExactlyOnce<S, H> {
     const GUARANTEE: Guarantee = Guarantee::ExactlyOnce;
 
+    fn stored(&self) -> Arc<dyn Stored> {
+        Arc::new(InSink(self.sink.clone()))
+    }
+
     async fn position(&mut self, subscriber: &SubscriberId) -> Result<Option<Position>> {
         self.sink.position(subscriber).await
     }
@@ -255,7 +315,7 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Delivery for ExactlyOnce<
         from: Option<Position>,
         to: Position,
     ) -> Result<(), DeliveryError> {
-        let mut transaction = begin(&self.sink, batch.subscriber, from, to).await?;
+        let mut transaction = begin(&*self.sink, batch.subscriber, from, to).await?;
         self.handler.handle(&mut transaction, batch).await.map_err(DeliveryError::Handler)?;
         Ok(self.sink.commit(transaction).await?)
     }
@@ -266,7 +326,7 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Delivery for ExactlyOnce<
         from: Option<Position>,
         to: Position,
     ) -> Result<(), DeliveryError> {
-        let transaction = begin(&self.sink, subscriber, from, to).await?;
+        let transaction = begin(&*self.sink, subscriber, from, to).await?;
         Ok(self.sink.commit(transaction).await?)
     }
 
@@ -276,7 +336,7 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Delivery for ExactlyOnce<
         from: Option<Position>,
         to: Position,
     ) -> Result<(), DeliveryError> {
-        let mut transaction = begin(&self.sink, live, from, to).await?;
+        let mut transaction = begin(&*self.sink, live, from, to).await?;
         self.handler.switch(&mut transaction).await.map_err(DeliveryError::Handler)?;
         Ok(self.sink.commit(transaction).await?)
     }

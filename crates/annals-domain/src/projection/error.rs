@@ -67,6 +67,22 @@ impl StdError for ProjectionError {
     }
 }
 
+/// The text of an error and of all its causes.
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        // Some errors repeat the text of their cause.
+        let more = next.to_string();
+        if !text.ends_with(&more) {
+            text += ": ";
+            text += &more;
+        }
+        cause = next.source();
+    }
+    text
+}
+
 /// Why a run must start again from the checkpoint, or fail.
 pub(super) enum Interruption {
     Failed(ProjectionError),

@@ -7,8 +7,10 @@ use tokio::time::sleep;
 use tracing::Instrument;
 
 use super::{
-    Batch, Delivery, Guarantee, OnPoison, Poison, ProjectionError, delivery::DeliveryError,
-    error::Interruption, run::Run,
+    Batch, Delivery, Guarantee, OnPoison, Poison, ProjectionError,
+    delivery::DeliveryError,
+    error::{Interruption, chain},
+    run::Run,
 };
 
 impl<D: Delivery> Run<'_, D> {
@@ -26,7 +28,7 @@ impl<D: Delivery> Run<'_, D> {
         tracing::warn!(
             projection = %self.subscriber,
             events = events.len(),
-            %error,
+            error = chain(&*error),
             "the handler failed, and gets these events again, one by one"
         );
         for event in events {
@@ -95,6 +97,7 @@ impl<D: Delivery> Run<'_, D> {
             Guarantee::AtLeastOnce => self.has_unsaved = true,
         }
         self.tracker.count(events.len());
+        self.tell();
         Ok(())
     }
 }

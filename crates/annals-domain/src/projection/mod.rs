@@ -12,18 +12,22 @@
 //!   every try, the projection stops, or [parks](OnPoison) the event and goes on.
 
 mod delivery;
+mod division;
 mod error;
 mod hand_over;
+mod handle;
 mod lead;
 mod poison;
 mod progress;
 mod reader;
 mod run;
+mod workers;
 
 use std::{fmt, hash::Hasher, num::NonZeroU32, sync::Arc, time::Duration};
 
 use annals_core::{Error, ErrorKind, Position, Result, Source, Store, SubscriberId};
 use fnv::FnvHasher;
+use tokio::sync::watch;
 
 /// Where exactly-once projections write: `SqliteSink`, `PostgresSink`, or a sink of your own.
 pub use annals_core::Sink;
@@ -31,9 +35,10 @@ pub use delivery::{
     AtLeastOnce, Batch, BoxError, Delivery, ExactlyOnce, Guarantee, Handler, TransactionalHandler,
 };
 pub use error::{ProjectionError, Stopped};
-pub use lead::Workers;
+pub use handle::{ProjectionHandle, Status};
 pub use poison::{OnPoison, Poison};
 pub use progress::Progress;
+pub use workers::Workers;
 
 use crate::RetryPolicy;
 use progress::Callback;
@@ -75,6 +80,8 @@ pub struct Projection<D> {
     on_progress: Option<Callback>,
     /// The token of the lease under which the projection runs.
     token: Option<u64>,
+    /// What handles tell.
+    status: watch::Sender<Status>,
 }
 
 /// One of the parts into which [`Workers`] divide all streams.
@@ -148,7 +155,7 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Projection<ExactlyOnce<S,
     /// `@`, `#` or control characters; [`ErrorKind::Unsupported`] if the store has no order over all
     /// streams.
     pub fn exactly_once(store: Arc<dyn Store>, name: &str, sink: S, handler: H) -> Result<Self> {
-        Self::new(store, name, ExactlyOnce { sink, handler })
+        Self::new(store, name, ExactlyOnce { sink: Arc::new(sink), handler })
     }
 
     /// The handler.
@@ -163,7 +170,7 @@ const MAX_NAME: usize = 200;
 
 impl<D: Delivery> Projection<D> {
     fn new(store: Arc<dyn Store>, name: &str, delivery: D) -> Result<Self> {
-        SubscriberId::new(name)?;
+        let subscriber = SubscriberId::new(name)?;
         if name.len() > MAX_NAME || name.contains(['@', '#']) {
             let message = format!(
                 "a projection cannot be called {name:?}: use at most {MAX_NAME} bytes, without `@` \
@@ -187,11 +194,15 @@ impl<D: Delivery> Projection<D> {
             on_poison: OnPoison::Stop,
             on_progress: None,
             token: None,
+            status: watch::Sender::new(Status::new(subscriber)),
         })
     }
 
     /// Sets which events the projection reads: one stream, a category, or those that pass a filter,
     /// best a filter [made from a schema](crate::Schema::filter). By default it reads all events.
+    ///
+    /// On DynamoDB and EventStoreDB a projection of one stream stays at the position of the stream's last
+    /// event while others are appended elsewhere. To wait for those, use a filter.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.source = source.into();
@@ -207,8 +218,10 @@ impl<D: Delivery> Projection<D> {
     }
 
     /// Sets how often the projection saves its checkpoint, every second by default. This is for
-    /// at-least-once delivery while catching up, and for stretches in which the filter leaves out all
-    /// events. The projection looks as often whether a later generation has taken over.
+    /// at-least-once delivery while catching up, and for events that the filter leaves out. If there
+    /// were none, nothing is saved. The projection looks as often whether its checkpoint was
+    /// [reset](annals_core::CheckpointStore::reset_checkpoint), after which it goes on from there, and
+    /// whether a later generation has taken over.
     #[must_use]
     pub fn with_save_every(mut self, time: Duration) -> Self {
         self.save_every = time;
@@ -247,12 +260,27 @@ impl<D: Delivery> Projection<D> {
     #[must_use]
     pub fn with_generation(mut self, generation: NonZeroU32) -> Self {
         self.generation = generation;
-        self
+        self.named()
     }
 
     fn with_partition(mut self, partition: Partition) -> Self {
         self.partition = Some(partition);
+        self.named()
+    }
+
+    /// Tells handles the name of the checkpoint.
+    fn named(self) -> Self {
+        if let Ok(subscriber) = self.subscriber() {
+            self.status.send_modify(|status| status.subscriber = subscriber);
+        }
         self
+    }
+
+    /// A handle, by which others can wait for the projection and see how far it is while it
+    /// [runs](Projection::run), and which process leads it.
+    #[must_use]
+    pub fn handle(&self) -> ProjectionHandle {
+        ProjectionHandle { status: self.status.subscribe(), stored: self.delivery.stored() }
     }
 
     /// What the projection guarantees for each event.

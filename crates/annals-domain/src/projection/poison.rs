@@ -1,5 +1,7 @@
 //! Poison: events on which a handler fails at every try.
 
+use std::future::ready;
+
 use annals_core::{
     Append, ExpectedVersion, NewEvent, Position, ReadStream, RecordedEvent, Result, Store,
     StreamId, SubscriberId, TryStreamExt, Version,
@@ -7,7 +9,7 @@ use annals_core::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::BoxError;
+use super::{BoxError, error::chain};
 use crate::{RetryPolicy, observe};
 
 /// What a projection does with an event on which the handler fails at every try.
@@ -35,11 +37,14 @@ pub enum OnPoison {
     /// The projection appends a [`Poison`], which names the event, to this stream of the event store,
     /// and goes on with the next event. It then handles later events of the same stream without
     /// having handled this one.
+    ///
+    /// A projection that parks is not given the parked events of any projection, so that what was
+    /// parked is not parked again. To handle them, use a projection that stops.
     Park(StreamId),
 }
 
 /// The type of the events in a stream of parked events.
-const PARKED: &str = "annals.parked";
+pub(super) const PARKED: &str = "annals.parked";
 
 /// A reference to an event on which a handler failed, without the event's data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +63,7 @@ pub struct Poison {
     pub event_id: Uuid,
     /// The type of the event.
     pub event_type: String,
-    /// The text of the handler's last error.
+    /// The text of the handler's last error and of its causes.
     pub error: String,
 }
 
@@ -71,7 +76,7 @@ impl Poison {
             position: event.position,
             event_id: event.id,
             event_type: event.event_type.to_string(),
-            error: error.to_string(),
+            error: chain(&**error),
         }
     }
 
@@ -97,8 +102,8 @@ impl Poison {
         Ok(event.filter(|event| event.version == self.version))
     }
 
-    /// Appends this to the parking stream. An event that is parked again after a crash has the same
-    /// id, so that the store recognises the retry, as surely as its capabilities declare.
+    /// Appends this to the parking stream, unless it is there already: after a crash, or when its
+    /// checkpoint was reset, the projection comes to the same event again.
     pub(super) async fn park(
         &self,
         store: &dyn Store,
@@ -107,8 +112,15 @@ impl Poison {
     ) -> Result<()> {
         let id = Uuid::new_v5(&self.event_id, self.projection.as_bytes());
         let event = NewEvent::json(PARKED, self)?.with_id(id);
+        let is_parked = || {
+            let parked = store.read_stream(parking, ReadStream::default());
+            parked.try_any(|parked| ready(parked.id == id))
+        };
+        if retry.run(is_parked).await? {
+            return Ok(());
+        }
         let append = Append::new(parking.clone(), ExpectedVersion::Any, [event]);
-        retry.run(|| store.append(append.clone())).await?;
+        retry.write(|| store.append(append.clone())).await?;
         metrics::counter!(observe::PROJECTION_PARKED, "projection" => self.projection.clone())
             .increment(1);
         tracing::error!(

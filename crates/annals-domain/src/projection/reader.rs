@@ -5,18 +5,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use annals_core::{
-    Error, ErrorKind, Message, Position, RecordedEvent, Result, StreamId, Subscription,
-};
+use annals_core::{Error, ErrorKind, Message, Position, RecordedEvent, Result, Subscription};
 use futures::StreamExt;
 
-use super::Partition;
+use super::{Partition, poison::PARKED};
 
 pub(super) struct Reader {
     subscription: Subscription,
     partition: Option<Partition>,
-    /// The stream of parked events, which the projection writes itself and does not read.
-    parking: Option<StreamId>,
+    /// Whether the projection parks events. It then reads no parked event, neither its own nor that of
+    /// another projection: two projections that park would otherwise park each other's for ever.
+    parks: bool,
     max_events: usize,
 }
 
@@ -42,10 +41,10 @@ impl Reader {
     pub(super) fn new(
         subscription: Subscription,
         partition: Option<Partition>,
-        parking: Option<StreamId>,
+        parks: bool,
         max_events: usize,
     ) -> Self {
-        Self { subscription, partition, parking, max_events }
+        Self { subscription, partition, parks, max_events }
     }
 
     /// Reads until the chunk is full. Cancel-safe.
@@ -83,14 +82,14 @@ impl Reader {
     fn add(&self, message: Message, chunk: &mut Chunk) {
         chunk.to = Some(message.position());
         match message {
-            Message::Event(event) if self.wants(&event.stream) => chunk.events.push(event),
+            Message::Event(event) if self.wants(&event) => chunk.events.push(event),
             Message::CaughtUp(_) => chunk.caught_up = true,
             _ => {}
         }
     }
 
-    fn wants(&self, stream: &StreamId) -> bool {
-        self.partition.is_none_or(|partition| partition.has(stream))
-            && self.parking.as_ref() != Some(stream)
+    fn wants(&self, event: &RecordedEvent) -> bool {
+        self.partition.is_none_or(|partition| partition.has(&event.stream))
+            && !(self.parks && event.event_type.as_str() == PARKED)
     }
 }

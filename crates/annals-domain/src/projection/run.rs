@@ -13,7 +13,7 @@ use futures::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Delivery, OnPoison, Projection, ProjectionError, Stopped,
+    Delivery, Guarantee, OnPoison, Projection, ProjectionError, Stopped,
     error::Interruption,
     progress::Tracker,
     reader::{Chunk, Reader},
@@ -70,8 +70,11 @@ impl<D: Delivery> Projection<D> {
                            another name";
             return Err(Error::new(ErrorKind::InvalidInput, message).into());
         }
+        if self.partition.is_none() {
+            self.claim_division().await?;
+        }
         let policy = self.retry.clone();
-        let mut attempts = policy.attempts();
+        let mut attempts = policy.attempts_without_deadline();
         let mut run = Run::new(self)?;
         loop {
             let events_before = run.tracker.events;
@@ -79,13 +82,18 @@ impl<D: Delivery> Projection<D> {
                 Ok(stopped) => return Ok(stopped),
                 Err(Interruption::CheckpointMoved) => {
                     let projection = &run.subscriber;
-                    tracing::warn!(%projection, "another process has moved the checkpoint");
-                    run.handled_to = None;
+                    tracing::warn!(
+                        %projection,
+                        "the checkpoint was reset, or another process has moved it"
+                    );
+                    if D::GUARANTEE == Guarantee::ExactlyOnce {
+                        run.handled_to = None;
+                    }
                 }
                 Err(Interruption::Failed(ProjectionError::Store(error))) => {
                     // The limit is for failures in a row.
                     if run.tracker.events > events_before || run.tracker.is_live {
-                        attempts = policy.attempts();
+                        attempts = policy.attempts_without_deadline();
                     }
                     attempts.pause_after(error).await?;
                 }
@@ -113,6 +121,9 @@ pub(super) struct Run<'a, D> {
 impl<'a, D: Delivery> Run<'a, D> {
     fn new(projection: &'a mut Projection<D>) -> Result<Self> {
         let subscriber = projection.subscriber()?;
+        projection.status.send_modify(|status| {
+            (status.is_running, status.position) = (true, None);
+        });
         Ok(Self {
             tracker: Tracker::new(subscriber.clone()),
             projection,
@@ -131,10 +142,16 @@ impl<'a, D: Delivery> Run<'a, D> {
         mut stop: Pin<&mut F>,
         once: bool,
     ) -> Result<Stopped, Interruption> {
+        let before = self.checkpoint;
         self.checkpoint = self.projection.delivery.position(&self.subscriber).await?;
+        if self.checkpoint < before {
+            // It was reset: the events after it are to be handled again.
+            self.handled_to = None;
+        }
         self.has_unsaved = self.handled_to > self.checkpoint;
         self.handled_to = self.handled_to.max(self.checkpoint);
         self.tracker.is_live = false;
+        self.tell();
         if self.is_superseded().await? {
             return Ok(Stopped::Superseded);
         }
@@ -166,6 +183,7 @@ impl<'a, D: Delivery> Run<'a, D> {
                 filled?;
             }
             self.handled_to = self.handled_to.max(Some(to));
+            self.tell();
             if chunk.caught_up {
                 self.caught_up(to).await?;
                 if once {
@@ -192,12 +210,9 @@ impl<'a, D: Delivery> Run<'a, D> {
         let subscribe = Subscribe::to(self.projection.source.clone()).after(from);
         let subscription = self.projection.store.subscribe(subscribe).await?;
         let projection = &*self.projection;
-        let parking = match &projection.on_poison {
-            OnPoison::Park(stream) => Some(stream.clone()),
-            OnPoison::Stop => None,
-        };
+        let parks = matches!(projection.on_poison, OnPoison::Park(_));
         self.tracker.begin(from);
-        Ok(Reader::new(subscription, projection.partition, parking, projection.batch))
+        Ok(Reader::new(subscription, projection.partition, parks, projection.batch))
     }
 
     /// Waits for the next events, and saves the checkpoint meanwhile.
@@ -220,7 +235,7 @@ impl<'a, D: Delivery> Run<'a, D> {
                     read?;
                     return Ok(None);
                 }
-                () = sleep(self.projection.save_every) => {
+                () = sleep(self.projection.save_every.saturating_sub(self.last_check.elapsed())) => {
                     if let Some(stopped) = self.check().await? {
                         return Ok(Some(stopped));
                     }
@@ -243,10 +258,24 @@ impl<'a, D: Delivery> Run<'a, D> {
         Ok(Stopped::Requested)
     }
 
-    /// Does what is due from time to time: saves the checkpoint, measures the lag, and looks whether
-    /// a later generation has taken over.
+    /// Tells handles how far the run is.
+    pub(super) fn tell(&self) {
+        let (position, is_live) = (self.handled_to.unwrap_or_default(), self.tracker.is_live);
+        self.projection.status.send_if_modified(|status| {
+            let changes = (status.position, status.is_live) != (Some(position), is_live);
+            (status.position, status.is_live) = (Some(position), is_live);
+            changes
+        });
+    }
+
+    /// Does what is due from time to time: saves the checkpoint or looks whether it was reset, measures
+    /// the lag, and looks whether a later generation has taken over.
     async fn check(&mut self) -> Result<Option<Stopped>, Interruption> {
-        self.save_checkpoint().await?;
+        if self.handled_to > self.checkpoint {
+            self.save_checkpoint().await?;
+        } else if self.projection.delivery.position(&self.subscriber).await? != self.checkpoint {
+            return Err(Interruption::CheckpointMoved);
+        }
         self.last_check = Instant::now();
         if self.tracker.is_live {
             let end = self.projection.store.last_position().await?;
@@ -271,7 +300,17 @@ impl<'a, D: Delivery> Run<'a, D> {
             tracing::info!(projection = %self.subscriber, "this generation has taken over");
         }
         self.tracker.is_live = true;
+        self.tell();
         self.tracker.report(at, at, self.projection.on_progress.as_mut());
         Ok(())
+    }
+}
+
+impl<D> Drop for Run<'_, D> {
+    // Also if the future of the run is dropped.
+    fn drop(&mut self) {
+        self.projection.status.send_modify(|status| {
+            (status.is_running, status.is_live) = (false, false);
+        });
     }
 }

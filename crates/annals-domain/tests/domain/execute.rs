@@ -143,6 +143,25 @@ pub(crate) async fn events_say_what_caused_them(kind: Kind) {
     assert_eq!(second.causation_id(), Some(first.id.to_string()));
     assert_eq!(Context::of(&second).traceparent.as_deref(), Some(trace));
 
+    // What the application adds goes on; what belongs to the event itself does not.
+    let context = context.with("user", "ada").with("tenant", 7);
+    let odd = context.clone().with("$odd", 1).with("traceparent", "of the field, if it is set");
+    accounts.execute("c", &open(), &odd).await.unwrap();
+    let third = fresh.store.load_stream(&accounts.stream("c").unwrap()).await.unwrap().remove(0);
+    assert_eq!(Context::of(&third).get("user"), Some("ada"));
+    let caused = Context::caused_by(&third);
+    assert_eq!((&caused.entries, &caused.traceparent), (&context.entries, &context.traceparent));
+    // One odd field hides no other.
+    let metadata = r#"{"$correlationId":7,"$causationId":"c","user":["x"]}"#;
+    let odd = NewEvent::json("opened", &serde_json::json!({ "owner": "Eve" })).unwrap();
+    let stream = accounts.stream("d").unwrap();
+    let odd = odd.with_metadata(metadata);
+    fresh.store.append_to(stream.clone(), ExpectedVersion::Any, [odd]).await.unwrap();
+    let odd = fresh.store.load_stream(&stream).await.unwrap().remove(0);
+    let of = Context::of(&odd);
+    assert_eq!((of.causation_id.as_deref(), of.entries.len()), (Some("c"), 2));
+    assert_eq!(Context::caused_by(&odd).correlation_id, Some(odd.id.to_string()));
+
     accounts.execute("b", &open(), &Context::default()).await.unwrap();
     let plain = fresh.store.load_stream(&accounts.stream("b").unwrap()).await.unwrap().remove(0);
     assert!(plain.metadata.is_empty());

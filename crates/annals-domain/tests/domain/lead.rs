@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use annals_core::Store;
-use annals_domain::projection::{Projection, Stopped, Workers};
+use annals_core::{EventStoreExt, Store};
+use annals_domain::projection::{Projection, Status, Stopped, Workers};
 use annals_test_stores::{Fresh, Kind};
 use tokio::sync::watch;
 
-use crate::projection::{Log, all, fill, quick, until, within};
+use crate::projection::{Log, PATIENCE, all, fill, quick, until, within};
 
 const TTL: Duration = Duration::from_millis(300);
 
@@ -58,6 +58,34 @@ pub(crate) async fn one_leads_and_another_follows(kind: Kind) {
     expected.sort();
     assert_eq!(both, expected);
     runs.swap_remove(second).abort();
+}
+
+pub(crate) async fn handles_tell_who_leads(kind: Kind) {
+    let fresh = Fresh::open(&kind).await;
+    let lead = || {
+        let projection =
+            Projection::at_least_once(fresh.store.clone(), "log", Log::default()).unwrap();
+        let mut projection = projection.with_retry(quick());
+        let handle = projection.handle();
+        (handle, tokio::spawn(async move { projection.lead(TTL, pending()).await.map(drop) }))
+    };
+    let (first, leading) = lead();
+    until("a leader", || first.status().leads()).await;
+    let (second, waiting) = lead();
+    until("the lease", || second.status().lease.is_some()).await;
+    let holder = |status: Status| status.lease.unwrap().holder;
+    assert_eq!(holder(first.status()), holder(second.status()), "both name the leader");
+    assert!(!second.status().leads() && !second.status().is_running);
+    // The one that waits asks for the checkpoint of the one that leads.
+    fill(&*fresh.store, 1, 1).await;
+    let last = fresh.store.last_position().await.unwrap();
+    assert!(second.reached(last, PATIENCE).await.unwrap() >= last);
+
+    leading.abort();
+    until("the next leader", || second.status().leads()).await;
+    until("the end of the first", || !first.status().leads() && !first.status().is_running).await;
+    assert!(second.status().token > first.status().token);
+    waiting.abort();
 }
 
 pub(crate) async fn who_stops_hands_over_at_once(kind: Kind) {

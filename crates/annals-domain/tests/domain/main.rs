@@ -8,6 +8,8 @@ mod execute;
 mod faulty;
 mod killed;
 mod lead;
+mod missing;
+mod progress;
 mod projection;
 mod restored;
 mod snapshot;
@@ -51,8 +53,15 @@ fn main() -> ExitCode {
                 two_at_once_apply_nothing_twice failing_stores_are_tried_again progress_is_told;
             restored: a_checkpoint_beyond_the_end_is_an_error a_sink_ahead_of_its_store_is_an_error
                 a_late_snapshot_brings_nothing_back;
+            progress: left_out_events_are_passed_soon an_idle_store_is_not_written_to
+                a_wait_ends_with_an_error_that_says_where a_reset_is_noticed_by_what_runs
+                what_was_parked_is_not_parked_again the_number_of_workers_stays;
+            missing: what_json_cannot_hold_is_not_written truncated_events_are_missed
+                a_stream_that_was_deleted_begins_anew a_cached_state_begins_anew
+                retries_end_at_the_deadline an_empty_id_is_refused
+                together_says_what_was_decided;
             lead: one_leads_and_another_follows who_stops_hands_over_at_once
-                workers_share_the_streams;
+                workers_share_the_streams handles_tell_who_leads;
         }
         // The processes that are killed must be able to open the store.
         if kind.is_shared() {

@@ -106,7 +106,7 @@ pub(crate) async fn rows(sink: &SqliteSink) -> Vec<(String, u64)> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-async fn sink() -> SqliteSink {
+pub(crate) async fn sink() -> SqliteSink {
     use annals_domain::projection::Sink;
     let sink = SqliteSink::in_memory().unwrap();
     let transaction = sink.begin().await.unwrap();

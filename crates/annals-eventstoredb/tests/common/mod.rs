@@ -182,6 +182,15 @@ impl CheckpointStore for Lossy {
         self.store.save_checkpoint(subscriber, at).await
     }
 
+    async fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        expected: Option<Position>,
+        at: Position,
+    ) -> Result<bool> {
+        self.store.swap_checkpoint(subscriber, expected, at).await
+    }
+
     async fn reset_checkpoint(
         &self,
         subscriber: &SubscriberId,

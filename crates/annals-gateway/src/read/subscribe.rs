@@ -1,6 +1,9 @@
 //! Subscriptions: the events that are there, then those that are appended.
 
-use annals_core::{Message, Source, Start, StreamState, Subscribe, Subscription};
+use annals_core::{
+    EventStoreExt, Message, Source, Start, StreamState, Subscribe, Subscription,
+    adapter::CHECKPOINT_EVERY,
+};
 use async_stream::try_stream;
 use tonic::Status;
 
@@ -75,6 +78,8 @@ impl ReadRequest {
         Box::pin(try_stream! {
             let checkpoint_every = self.filter.as_ref().map(|filter| filter.checkpoint_every);
             let mut last_position = None;
+            // The position of the last event, or checkpoint, that the client got.
+            let mut told = 0;
             // Events that did not match since the client got an event or a checkpoint.
             let mut unmatched = 0;
             loop {
@@ -84,19 +89,25 @@ impl ReadRequest {
                         last_position = Some(position);
                         if let Some(event) = self.matching(&event).await? {
                             unmatched = 0;
+                            told = position;
                             yield ReadItem::Event(event);
                         } else {
                             unmatched += 1;
                             if checkpoint_every.is_some_and(|every| unmatched >= every) {
                                 unmatched = 0;
+                                told = position;
                                 yield ReadItem::Checkpoint(position);
                             }
                         }
                     }
                     Message::Checkpoint(position) => {
                         last_position = Some(position.get());
-                        if checkpoint_every.is_some() {
+                        // A client may keep checkpoints in a stream of this store. One for each
+                        // event that is left out would lead to the next one, for ever.
+                        let due = told.saturating_add(CHECKPOINT_EVERY);
+                        if checkpoint_every.is_some() && position.get() >= due {
                             unmatched = 0;
+                            told = position.get();
                             yield ReadItem::Checkpoint(position.get());
                         }
                     }
@@ -105,6 +116,7 @@ impl ReadRequest {
                             last_position = Some(position.get());
                             if checkpoint_every.is_some() {
                                 unmatched = 0;
+                                told = position.get();
                                 yield ReadItem::Checkpoint(position.get());
                             }
                         }

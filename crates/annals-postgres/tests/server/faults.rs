@@ -33,6 +33,7 @@ use crate::{load::*, lock::*};
 
 tests! { "faults":
     Ours a_server_is_killed_under_load;
+    Ours a_server_that_is_down_is_named_soon;
     Any answers_are_lost_under_load;
     Any connections_are_cut_and_refused_under_load;
     Any answers_of_one_transaction_are_lost_together;
@@ -71,6 +72,26 @@ async fn a_server_is_killed_under_load() -> Tested {
     }
     load.end(&place).await?;
     drop((store, other, place));
+    // Dropping the server blocks until it has ended.
+    Ok(tokio::task::spawn_blocking(move || drop(server)).await?)
+}
+
+/// Long before the acquire timeout, and as what it is.
+async fn a_server_that_is_down_is_named_soon() -> Tested {
+    let server = Arc::new(Source::find()?.start(Options::default()).await?);
+    let place = Place::on(server.clone());
+    let store = PostgresStore::open(place.config().with_acquire_timeout(10 * PATIENCE)).await?;
+    store.append(any("a-1", 1)).await?;
+    server.kill().await?;
+    for _ in 0..3 {
+        let error = within("a read fails", store.load_stream(&id("a-1"))).await?.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        let failed = within("an append fails", store.append(any("a-1", 1))).await?;
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    server.start_again().await?;
+    assert!(!within("a read", store.load_stream(&id("a-1"))).await??.is_empty());
+    drop((store, place));
     // Dropping the server blocks until it has ended.
     Ok(tokio::task::spawn_blocking(move || drop(server)).await?)
 }
