@@ -45,9 +45,34 @@ pub trait Hook: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<StreamInfo>> + Send {
         async move { store.stream_info(stream).await }
     }
+
+    /// Runs around a read of one stream; unless overridden, the call goes straight to the store.
+    fn read_stream(
+        &self,
+        store: &Arc<dyn Store>,
+        stream: &StreamId,
+        options: ReadStream,
+    ) -> EventStream {
+        store.read_stream(stream, options)
+    }
+
+    /// Runs around a read of all; unless overridden, the call goes straight to the store.
+    fn read_all(&self, store: &Arc<dyn Store>, options: ReadAll) -> EventStream {
+        store.read_all(options)
+    }
+
+    /// Runs around a list of streams; unless overridden, the call goes straight to the store.
+    fn list_streams(
+        &self,
+        store: &Arc<dyn Store>,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(StreamId, StreamInfo)>>> + Send {
+        async move { store.list_streams(after, limit).await }
+    }
 }
 
-/// A store with a hook around its writes. All other calls go straight to the store.
+/// A store with a hook around its calls. Those that a hook does not know go straight to the store.
 #[derive(Debug)]
 pub struct Hooked<H> {
     store: Arc<dyn Store>,
@@ -78,11 +103,11 @@ impl<H: Hook> EventStore for Hooked<H> {
     }
 
     fn read_stream(&self, stream: &StreamId, options: ReadStream) -> EventStream {
-        self.store.read_stream(stream, options)
+        self.hook.read_stream(&self.store, stream, options)
     }
 
     fn read_all(&self, options: ReadAll) -> EventStream {
-        self.store.read_all(options)
+        self.hook.read_all(&self.store, options)
     }
 
     async fn subscribe(&self, options: Subscribe) -> Result<Subscription> {
@@ -175,7 +200,7 @@ impl<H: Hook> TransferStore for Hooked<H> {
         after: Option<&StreamId>,
         limit: usize,
     ) -> Result<Vec<(StreamId, StreamInfo)>> {
-        self.store.list_streams(after, limit).await
+        self.hook.list_streams(&self.store, after, limit).await
     }
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {

@@ -1,11 +1,14 @@
 //! The command line.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
+use annals::adapter::url::without_credentials;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    append, bench, check, complete, conformance, copy, failure::Failure, read, streams, verify,
+    append, bench, check, complete, conformance, copy,
+    failure::{Code, Failure},
+    output, read, streams, verify,
 };
 
 /// Reads, writes, copies, verifies, tests and measures event stores.
@@ -23,11 +26,13 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit status: 0 success; 1 a store, a file or the machine failed; 2 the command line, a URL or the \
 input is wrong; 3 a problem was found (verify, conformance, check, copy --dry-run); 4 a stream is not \
-at the expected version (append), or has other events in the target (copy); 130 stopped by Ctrl-C.
+at the expected version (append), or has other events in the target (copy); 130 stopped by Ctrl-C; 141 \
+nobody reads the output of a copy any more.
 
 No command prints the password of a URL. To keep the password out of the process list as well, set \
-the URL in ANNALS_URL instead of giving it as an argument, or use PGPASSWORD, ~/.pgpass or AWS \
-profiles.";
+the URL in ANNALS_URL instead of giving it as an argument, and the two URLs of copy, verify and bench \
+in ANNALS_FROM and ANNALS_TO; or use PGPASSWORD, ~/.pgpass or AWS profiles. A URL on the command line \
+counts more than one in the environment.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -66,5 +71,22 @@ impl Cli {
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
         }
+    }
+}
+
+/// Prints the help that was asked for, or says why the command line cannot be read. `clap` repeats
+/// arguments, and one of them may be a URL.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().ansi().to_string();
+    if error.use_stderr() {
+        let arguments = std::env::args_os().skip(1);
+        let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+        output::say(without_credentials(text.trim_end(), arguments));
+        return Code::Usage.into();
+    }
+    let mut out = output::stdout();
+    match output::written(out.write_all(text.as_bytes()).and_then(|()| out.flush())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
     }
 }

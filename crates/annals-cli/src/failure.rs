@@ -4,6 +4,8 @@ use std::{error::Error as StdError, fmt, process::ExitCode};
 
 use annals::ErrorKind;
 
+use crate::output;
+
 /// The exit status of a command that does not succeed. `clap` exits with 2 as well, for a command
 /// line that it cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub(crate) enum Code {
     Conflict = 4,
     /// Ctrl-C stopped the command before its end. Shells use this status for that signal.
     Interrupted = 130,
+    /// Nobody reads standard output any more. Shells use this status for SIGPIPE.
+    ReaderGone = 141,
 }
 
 impl From<Code> for ExitCode {
@@ -31,23 +35,42 @@ impl From<Code> for ExitCode {
 pub(crate) struct Failure {
     code: Code,
     message: String,
+    may_pass: bool,
 }
 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { code: Code::Failed, message: message.into() }
+        Self::with_code(Code::Failed, message)
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: Code::Usage, message: message.into() }
+        Self::with_code(Code::Usage, message)
     }
 
     pub(crate) fn interrupted() -> Self {
-        Self { code: Code::Interrupted, message: "stopped".to_owned() }
+        Self::with_code(Code::Interrupted, "stopped")
     }
 
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
-        Self { code: Code::Conflict, message: message.into() }
+        Self::with_code(Code::Conflict, message)
+    }
+
+    /// Standard output is a pipe that nobody reads any more. The command ends without a message.
+    pub(crate) fn reader_gone() -> Self {
+        Self::with_code(Code::ReaderGone, "nobody reads standard output any more")
+    }
+
+    fn with_code(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), may_pass: false }
+    }
+
+    /// Whether the same may succeed later: a store cannot be reached, or is too busy.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     /// Puts the place of the failure before its message.
@@ -74,9 +97,11 @@ impl Failure {
     }
 
     pub(crate) fn report(self) -> ExitCode {
-        // Drivers report errors of several lines. A failure is one line.
-        let message = self.message.replace(['\n', '\r'], " ");
-        anstream::eprintln!("annals: {message}");
+        if self.code != Code::ReaderGone {
+            // Drivers report errors of several lines. A failure is one line.
+            let message = self.message.replace(['\n', '\r'], " ");
+            output::say(format_args!("annals: {message}"));
+        }
         self.code.into()
     }
 }
@@ -90,7 +115,8 @@ impl From<annals::Error> for Failure {
             }
             _ => Code::Failed,
         };
-        let mut failure = Self { code, message: error.to_string() };
+        let mut failure = Self::with_code(code, error.to_string());
+        failure.may_pass = error.is_retryable() || error.outcome_unknown();
         if let Some(source) = error.source() {
             failure = failure.because(source);
         }

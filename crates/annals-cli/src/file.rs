@@ -6,13 +6,16 @@ use std::{
     path::PathBuf,
 };
 
-use annals::RecordedEvent;
+use annals::{RecordedEvent, adapter::url::has_credentials};
 
 use crate::{
     cloudevents,
     failure::Failure,
     lines::{self, Entry},
 };
+
+/// The longest line that is read. The largest event that a store takes has less than a tenth of it.
+pub(crate) const LONGEST_LINE: u64 = 256 << 20;
 
 /// How a file represents events. Each format has one event on a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +75,17 @@ impl EventFile {
         self.path.as_os_str() == "-"
     }
 
+    /// The path as messages name it. A path that looks like a URL with a password is not shown.
+    pub(crate) fn shown(&self) -> String {
+        let path = self.path.display().to_string();
+        if has_credentials(&path) { "the file".to_owned() } else { path }
+    }
+
     pub(crate) fn failure(&self, error: &io::Error) -> Failure {
-        Failure::new(format!("{}: {error}", self.path.display()))
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Failure::reader_gone();
+        }
+        Failure::new(format!("{}: {error}", self.shown()))
     }
 
     fn open(&self) -> Result<Box<dyn BufRead + Send>, Failure> {
@@ -85,7 +97,8 @@ impl EventFile {
     }
 
     /// Calls `each` with every line in the first `length` bytes (in the whole file if `None`), and
-    /// the line's number, until `each` returns `false`. Blank lines are skipped.
+    /// the line's number, until `each` returns `false`. Blank lines, a byte order mark and the `\r` of
+    /// Windows are skipped.
     pub(crate) fn for_each_line(
         &self,
         length: Option<u64>,
@@ -95,11 +108,18 @@ impl EventFile {
         let (mut line, mut number) = (Vec::new(), 0);
         loop {
             line.clear();
-            let read = file.read_until(b'\n', &mut line).map_err(|e| self.failure(&e))?;
-            if read == 0 {
+            let read = Read::by_ref(&mut file).take(LONGEST_LINE).read_until(b'\n', &mut line);
+            if read.map_err(|e| self.failure(&e))? == 0 {
                 return Ok(());
             }
             number += 1;
+            if line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
+                let what = format!("the line is longer than {LONGEST_LINE} bytes");
+                return Err(self.bad_line(number, &what));
+            }
+            if number == 1 {
+                line = self.without_mark(line)?;
+            }
             let text = std::str::from_utf8(&line)
                 .map_err(|e| self.bad_line(number, &format!("the line is not UTF-8: {e}")))?;
             let text = text.trim_end_matches(['\n', '\r']);
@@ -109,13 +129,51 @@ impl EventFile {
         }
     }
 
+    /// The first line without the mark that some editors put before UTF-8. Refuses what other
+    /// programs write by its name, since the error of the JSON parser would not help.
+    fn without_mark(&self, mut line: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        if line.starts_with(b"\xef\xbb\xbf") {
+            line.drain(..3);
+        }
+        let what = match line.trim_ascii() {
+            [0x1f, 0x8b, ..] => "the file is compressed by gzip; decompress it first",
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => "the file is compressed by zstd; decompress it first",
+            [b'P', b'K', 3, 4, ..] => "the file is a ZIP archive; unpack it first",
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "the file is UTF-16; convert it to UTF-8",
+            [b'[', ..] => "the file is a JSON array; write each event on a line of its own",
+            _ => return Ok(line),
+        };
+        Err(self.bad_line(1, what))
+    }
+
     pub(crate) fn bad_line(&self, number: u64, error: &str) -> Failure {
-        Failure::usage(format!("{}, line {number}: {error}", self.path.display()))
+        // The parser counts within the line, which it takes for the first one.
+        let error = error.replace(" at line 1 column ", " at column ");
+        Failure::usage(format!("{}, line {number}: {error}", self.shown()))
     }
 
     /// The failure for a last line that does not end, and is not the beginning of an event.
     pub(crate) fn bad_end(&self, error: &str) -> Failure {
-        Failure::usage(format!("{}, at its end: {error}", self.path.display()))
+        Failure::usage(format!("{}, at its end: {error}", self.shown()))
+    }
+
+    /// Fails if a copy could not write to the file. Creates and changes nothing.
+    pub(crate) fn check_writable(&self) -> Result<(), Failure> {
+        if self.is_stdio() {
+            return Ok(());
+        }
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let checked = match std::fs::metadata(&self.path) {
+            Ok(found) if found.is_file() || found.is_dir() => {
+                File::options().append(true).open(&self.path).map(drop)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match parent {
+                Some(parent) => std::fs::read_dir(parent).map(drop),
+                None => Ok(()),
+            },
+            found => found.map(drop),
+        };
+        checked.map_err(|e| self.failure(&e))
     }
 
     /// Calls `each` with every event, until it returns `false`.

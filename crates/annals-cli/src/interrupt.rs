@@ -28,6 +28,12 @@ impl Interrupt {
         Self(receiver)
     }
 
+    /// An interrupt that a test makes.
+    #[cfg(test)]
+    pub(crate) fn of(receiver: watch::Receiver<bool>) -> Self {
+        Self(receiver)
+    }
+
     pub(crate) fn is_set(&self) -> bool {
         *self.0.borrow()
     }

@@ -16,6 +16,7 @@ mod lines;
 mod listing;
 mod namespace;
 mod output;
+mod piece;
 mod read;
 mod removed;
 mod select;
@@ -35,11 +36,16 @@ use crate::{cli::Cli, failure::Failure};
 /// statuses.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::refuse(&error),
+    };
     // The client of EventStoreDB logs every error that it also returns.
     let quiet = |_| EnvFilter::new("warn,kurrentdb=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(quiet);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Else it panics if standard error cannot be written to.
+    log.log_internal_errors(false).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

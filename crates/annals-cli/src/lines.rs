@@ -2,7 +2,9 @@
 //!
 //! A JSON payload stands in the line byte for byte (`data`). One that would change there, because it
 //! has line breaks or surrounding blanks, is written as a JSON string (`data_text`), and a binary
-//! payload in Base64 (`data_base64`). So every payload is read back byte for byte.
+//! payload in Base64 (`data_base64`). Bytes that are stored as JSON but are none, which clients of
+//! EventStoreDB may write, are written in Base64, too (`data_json_base64`). So every payload is read
+//! back byte for byte, and of the same kind.
 
 use std::borrow::Cow;
 
@@ -11,7 +13,7 @@ use annals::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -65,12 +67,16 @@ struct Line<'a> {
     data_text: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_base64: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_json_base64: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "some", skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a RawValue>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     metadata_text: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_base64: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata_json_base64: Option<Cow<'a, str>>,
 }
 
 /// Reads a member that is present as `Some`, even if its value is `null`: `null` is a payload.
@@ -84,34 +90,38 @@ pub(crate) enum EncodedPayload<'a> {
     Raw(&'a RawValue),
     Text(&'a str),
     Base64(String),
+    /// In Base64: the kind is JSON, the bytes are not.
+    NotJson(String),
 }
 
 impl<'a> EncodedPayload<'a> {
-    /// The error says why annals cannot have written this payload.
-    pub(crate) fn of(payload: &'a Payload) -> Result<Self, String> {
+    pub(crate) fn of(payload: &'a Payload) -> Self {
         let bytes = payload.bytes();
-        Ok(match payload.kind() {
-            ContentKind::Json => {
-                let text = std::str::from_utf8(bytes)
-                    .map_err(|e| format!("the payload is not JSON: {e}"))?;
+        let base64 = || BASE64_STANDARD.encode(bytes);
+        match (payload.kind(), std::str::from_utf8(bytes)) {
+            (ContentKind::Json, Ok(text)) if serde_json::from_str::<IgnoredAny>(text).is_ok() => {
                 raw(text).map_or(Self::Text(text), Self::Raw)
             }
-            ContentKind::Binary if bytes.is_empty() => Self::Nothing,
-            ContentKind::Binary => Self::Base64(BASE64_STANDARD.encode(bytes)),
-        })
+            (ContentKind::Json, _) => Self::NotJson(base64()),
+            (ContentKind::Binary, _) if bytes.is_empty() => Self::Nothing,
+            (ContentKind::Binary, _) => Self::Base64(base64()),
+        }
     }
 }
 
-/// A payload as members of a line: `data`, `data_text`, `data_base64`, of which one is set.
-type Members<'a> = (Option<&'a RawValue>, Option<Cow<'a, str>>, Option<Cow<'a, str>>);
+/// A payload as members of a line: `data`, `data_text`, `data_base64`, `data_json_base64`, of which at
+/// most one is set.
+type Members<'a> =
+    (Option<&'a RawValue>, Option<Cow<'a, str>>, Option<Cow<'a, str>>, Option<Cow<'a, str>>);
 
 impl<'a> EncodedPayload<'a> {
     fn members(self) -> Members<'a> {
         match self {
-            Self::Nothing => (None, None, None),
-            Self::Raw(raw) => (Some(raw), None, None),
-            Self::Text(text) => (None, Some(text.into()), None),
-            Self::Base64(text) => (None, None, Some(text.into())),
+            Self::Nothing => (None, None, None, None),
+            Self::Raw(raw) => (Some(raw), None, None, None),
+            Self::Text(text) => (None, Some(text.into()), None, None),
+            Self::Base64(text) => (None, None, Some(text.into()), None),
+            Self::NotJson(text) => (None, None, None, Some(text.into())),
         }
     }
 }
@@ -127,8 +137,10 @@ fn raw(text: &str) -> Option<&RawValue> {
 
 /// Writes an event as a line, with the line break.
 pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), String> {
-    let (data, data_text, data_base64) = EncodedPayload::of(&event.data)?.members();
-    let (metadata, metadata_text, metadata_base64) = EncodedPayload::of(&event.metadata)?.members();
+    let (data, data_text, data_base64, data_json_base64) =
+        EncodedPayload::of(&event.data).members();
+    let (metadata, metadata_text, metadata_base64, metadata_json_base64) =
+        EncodedPayload::of(&event.metadata).members();
     let line = Line {
         stream: Some(event.stream.as_str().into()),
         version: Some(event.version.get()),
@@ -139,9 +151,11 @@ pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), Stri
         data,
         data_text,
         data_base64,
+        data_json_base64,
         metadata,
         metadata_text,
         metadata_base64,
+        metadata_json_base64,
     };
     serde_json::to_writer(&mut *out, &line).map_err(|e| e.to_string())?;
     out.push(b'\n');
@@ -162,8 +176,12 @@ pub(crate) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
 /// Reads a line. The error says why it is no event.
 pub(crate) fn parse(line: &str) -> Result<Entry, String> {
     let line: Line<'_> = serde_json::from_str(line).map_err(|e| e.to_string())?;
-    let data = payload("data", (line.data, line.data_text, line.data_base64))?;
-    let metadata = payload("metadata", (line.metadata, line.metadata_text, line.metadata_base64))?;
+    let data =
+        payload("data", (line.data, line.data_text, line.data_base64, line.data_json_base64))?;
+    let metadata = payload(
+        "metadata",
+        (line.metadata, line.metadata_text, line.metadata_base64, line.metadata_json_base64),
+    )?;
     Ok(Entry {
         stream: line.stream.map(StreamId::new).transpose().map_err(|e| e.to_string())?,
         version: line.version.map(Version::new),
@@ -178,17 +196,23 @@ pub(crate) fn parse(line: &str) -> Result<Entry, String> {
 
 fn payload(name: &str, members: Members<'_>) -> Result<Payload, String> {
     match members {
-        (None, None, None) => Ok(Payload::empty()),
-        (Some(raw), None, None) => {
+        (None, None, None, None) => Ok(Payload::empty()),
+        (Some(raw), None, None, None) => {
             Ok(Payload::from_stored(ContentKind::Json, raw.get().as_bytes().to_vec()))
         }
-        (None, Some(text), None) => {
+        (None, Some(text), None, None) => {
             Payload::json_text(text.into_owned()).map_err(|e| format!("{name}_text: {e}"))
         }
-        (None, None, Some(base64)) => {
+        (None, None, Some(base64), None) => {
             decode(&base64).map(Payload::binary).map_err(|e| format!("{name}_base64: {e}"))
         }
-        _ => Err(format!("the line has more than one of {name}, {name}_text and {name}_base64")),
+        (None, None, None, Some(base64)) => decode(&base64)
+            .map(|bytes| Payload::from_stored(ContentKind::Json, bytes))
+            .map_err(|e| format!("{name}_json_base64: {e}")),
+        _ => Err(format!(
+            "the line has more than one of {name}, {name}_text, {name}_base64 and \
+             {name}_json_base64"
+        )),
     }
 }
 
@@ -202,6 +226,7 @@ pub(crate) mod tests {
 
     pub(crate) fn odd() -> Vec<RecordedEvent> {
         let json = |text: &str| Payload::json_text(text.to_owned()).unwrap();
+        let not_json = |bytes: &[u8]| Payload::from_stored(ContentKind::Json, bytes.to_vec());
         let payloads = [
             json("null"),
             json("{ \"b\" : 1.50e+2, \"a\":\"\\u0000\\ud800 \", \"a\": null }"),
@@ -211,6 +236,11 @@ pub(crate) mod tests {
             Payload::binary("{}"),
             Payload::binary(vec![0, 255, 10]),
             Payload::empty(),
+            not_json(b"not json"),
+            not_json(b"\xff{}"),
+            not_json(b""),
+            not_json(b"\xef\xbb\xbf{}"),
+            not_json(b"{}\n{}"),
         ];
         let at = DateTime::from_timestamp_micros(1_600_000_000_123_456).unwrap();
         let mut events = Vec::new();

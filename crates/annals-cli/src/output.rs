@@ -24,13 +24,36 @@ pub(crate) fn stdout() -> io::BufWriter<anstream::AutoStream<io::Stdout>> {
     io::BufWriter::new(anstream::AutoStream::auto(io::stdout()))
 }
 
+/// Prints a line to standard error. Unlike `eprintln!`, it does not panic if nobody reads standard
+/// error any more: then there is nobody to tell.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
 /// Whether the output is still read. A closed pipe, as of `annals read … | head`, is no failure.
 pub(crate) fn taken(result: io::Result<()>) -> Result<bool, Failure> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Failure::from(error).at("standard output")),
     }
+}
+
+/// Resolves when nobody reads standard output any more, as after `annals tail --follow … | head -1`.
+/// A command that writes rarely would notice that late, or never.
+pub(crate) async fn reader_gone() {
+    #[cfg(unix)]
+    {
+        use tokio::io::{Interest, unix::AsyncFd};
+        // A file cannot be watched: it always takes what is written.
+        #[allow(deprecated, reason = "the other way is unsafe code; standard output stays open")]
+        if let Ok(out) = AsyncFd::with_interest(io::stdout(), Interest::ERROR)
+            && out.ready(Interest::ERROR).await.is_ok()
+        {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// [`taken`], for the last output of a command.

@@ -7,18 +7,18 @@ use annals::{
     Start, Store, Subscribe, TryStreamExt,
 };
 use clap::Args;
-use futures::{StreamExt, stream::TryReadyChunksError};
+use futures::StreamExt;
 
 use crate::{
     failure::{Code, Failure},
     interrupt::Interrupt,
-    output,
+    output, piece,
     select::Select,
     show::{Shape, print},
     source::{Source, open_existing},
 };
 
-/// The most events that are printed at once.
+/// The most messages of a subscription that are printed at once.
 const CHUNK: usize = 500;
 
 /// Prints events: position, time, version, stream, type, data, metadata.
@@ -55,6 +55,7 @@ impl Read {
         let mut interrupt = Interrupt::listen();
         tokio::select! {
             read = self.print() => read,
+            () = output::reader_gone() => Ok(ExitCode::SUCCESS),
             () = interrupt.wait() => Ok(Code::Interrupted.into()),
         }
     }
@@ -68,13 +69,8 @@ impl Read {
             let select = self.select.clone();
             let matches =
                 move |event: &RecordedEvent| futures::future::ready(select.matches(event));
-            let events = self.events(store).await?.try_filter(matches).take(left);
-            let mut chunks = events.try_ready_chunks(CHUNK);
-            while let Some(chunk) = chunks.next().await {
-                let (events, error) = match chunk {
-                    Ok(events) => (events, None),
-                    Err(TryReadyChunksError(events, error)) => (events, Some(error)),
-                };
+            let mut events = self.events(store).await?.try_filter(matches).take(left).fuse();
+            while let Some((events, error)) = piece::next(&mut events).await {
                 if !print(&mut out, shape, &events)? {
                     break;
                 }
@@ -157,6 +153,7 @@ impl Tail {
         let mut interrupt = Interrupt::listen();
         tokio::select! {
             read = self.print() => read,
+            () = output::reader_gone() => Ok(ExitCode::SUCCESS),
             // With --follow, Ctrl-C is the regular end.
             () = interrupt.wait() => {
                 Ok(if self.follow { ExitCode::SUCCESS } else { Code::Interrupted.into() })

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use annals::{EventStream, OpenMode, Position, RecordedEvent, Store, StoreUrl};
-use futures::{StreamExt, TryStreamExt, stream::TryReadyChunksError};
+use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use crate::{
     failure::Failure,
     file::EventFile,
+    piece::{self, Piece},
     removed::NotRemoved,
     select::{Select, SelectStreams},
 };
@@ -23,8 +24,6 @@ pub(crate) enum Source {
 /// Chunks of events that a task of their own reads ahead.
 pub(crate) type Chunks = mpsc::Receiver<Result<Vec<RecordedEvent>, Failure>>;
 
-/// The most events in a chunk.
-const CHUNK: usize = 1_024;
 /// How many chunks are read ahead.
 const AHEAD: usize = 4;
 
@@ -42,7 +41,7 @@ impl Source {
     pub(crate) fn shown(&self) -> String {
         match self {
             Self::Store { url, .. } => url.to_string(),
-            Self::File(file) => file.path.display().to_string(),
+            Self::File(file) => file.shown(),
         }
     }
 
@@ -93,19 +92,14 @@ async fn read_store(
     sender: &mpsc::Sender<Result<Vec<RecordedEvent>, Failure>>,
 ) -> Result<(), Failure> {
     let mut not_removed = NotRemoved::of(&store);
-    let events = in_order(&store, after, select)?;
-    let mut chunks = events.try_ready_chunks(CHUNK);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = match chunk {
-            Ok(chunk) => not_removed.filter(chunk, select).await?,
-            Err(TryReadyChunksError(chunk, error)) => {
-                let kept = not_removed.filter(chunk, select).await?;
-                let _ = sender.send(Ok(kept)).await;
-                return Err(error.into());
-            }
-        };
-        if sender.send(Ok(chunk)).await.is_err() {
+    let mut events = in_order(&store, after, select)?.fuse();
+    while let Some((chunk, error)) = piece::next(&mut events).await {
+        let kept = not_removed.filter(chunk, select).await?;
+        if sender.send(Ok(kept)).await.is_err() {
             return Ok(());
+        }
+        if let Some(error) = error {
+            return Err(error.into());
         }
     }
     Ok(())
@@ -141,15 +135,46 @@ fn read_file(
     select: &Select,
     sender: &mpsc::Sender<Result<Vec<RecordedEvent>, Failure>>,
 ) {
-    let mut chunk = Vec::with_capacity(CHUNK);
+    let mut piece = Piece::default();
     let read = file.for_each_event(|event| {
-        if event.position > after && select.matches(&event) {
-            chunk.push(event);
+        if event.position <= after || !select.matches(&event) {
+            return true;
         }
-        chunk.len() < CHUNK || sender.blocking_send(Ok(std::mem::take(&mut chunk))).is_ok()
+        match piece.push(event) {
+            Some(full) => sender.blocking_send(Ok(full)).is_ok(),
+            None => true,
+        }
     });
-    let _ = sender.blocking_send(Ok(chunk));
+    // If this fails, the receiver was dropped: nobody wants more.
+    let _ = sender.blocking_send(Ok(piece.take()));
     if let Err(error) = read {
         let _ = sender.blocking_send(Err(error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{file::Format, piece::tests::event};
+
+    #[tokio::test]
+    async fn a_file_is_read_in_pieces_that_are_bounded_by_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        let mut lines = Vec::new();
+        (1..=100).for_each(|version| {
+            Format::Lines.write(&event(version, 128 << 10), &mut lines).unwrap()
+        });
+        std::fs::write(&path, lines).unwrap();
+        let source = Source::File(EventFile { format: Format::Lines, path });
+        let mut chunks = source.read(Position::START, &Select::default());
+        let mut count = 0;
+        while let Some(chunk) = chunks.recv().await {
+            let chunk = chunk.unwrap();
+            count += chunk.len();
+            let bytes: usize = chunk.iter().map(RecordedEvent::size).sum();
+            assert!(bytes <= 1 << 20, "{bytes} bytes in one piece");
+        }
+        assert_eq!(count, 100);
     }
 }

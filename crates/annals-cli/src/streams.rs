@@ -37,6 +37,13 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        tokio::select! {
+            listed = self.list() => listed,
+            () = output::reader_gone() => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    async fn list(&self) -> Result<ExitCode, Failure> {
         let source = Source::open(&self.url).await?;
         let mut out = output::stdout();
         match source.store() {
@@ -165,6 +172,9 @@ async fn of_store(url: &str, store: &Arc<dyn Store>) -> Result<Rows, Failure> {
 
 async fn of_stream(store: &Arc<dyn Store>, stream: &StreamId) -> Result<Rows, Failure> {
     let info = store.stream_info(stream).await?;
+    if info.state == annals::StreamState::Missing {
+        return Err(Failure::usage(format!("there is no stream {}", printable(stream.as_str()))));
+    }
     let options = annals::ReadStream::default().backwards().with_limit(1);
     let last = store.read_stream(stream, options).try_next().await?;
     let mut rows = vec![("stream", stream.to_string()), ("state", described(&info))];

@@ -1,7 +1,5 @@
 //! `dynamodb:` URLs.
 
-use std::time::Duration;
-
 use annals_core::{
     Error, ErrorKind, Result,
     adapter::url::{Parameter, Parameters},
@@ -23,8 +21,9 @@ impl DynamoDbConfig {
     /// * `order`: `on` or `off`;
     /// * `create`, `point_in_time_recovery`, `deletion_protection`: `true` or `false`;
     /// * `stripes`, `writers`: numbers;
-    /// * `snapshot_ttl`: in seconds;
-    /// * `poll_interval`, `close_after`, `request_timeout`, `retry_for`: in milliseconds.
+    /// * `snapshot_ttl`: `30d`, `12h`, or a number of seconds;
+    /// * `poll_interval`, `close_after`, `request_timeout`, `retry_for`: `500ms`, `10s`, `2m`, or a
+    ///   number of milliseconds.
     ///
     /// A URL has no credentials: the SDK's default chain finds them.
     ///
@@ -36,6 +35,14 @@ impl DynamoDbConfig {
 }
 
 fn parse(text: &str) -> Result<DynamoDbConfig> {
+    if text.contains('@') {
+        // Do not quote the URL: what stands before the `@` may be a secret.
+        return invalid(
+            "neither the URL nor its `endpoint` has an `@`; use one like \
+             `dynamodb://table?region=eu-west-1`, without user and password. The credentials are \
+             those of the environment, a profile or a role",
+        );
+    }
     let url = Url::parse(text).map_err(|error| {
         // Errors of the crate `url` do not quote the URL, which may have a secret.
         let message = "the URL cannot be parsed; use one like `dynamodb://table?region=eu-west-1`";
@@ -90,8 +97,7 @@ fn set(config: &mut DynamoDbConfig, parameter: &Parameter) -> Result<()> {
         "deletion_protection" => options.deletion_protection = parameter.flag()?,
         "writers" => options.writers = parameter.parsed("a number from 1 to 64")?,
         "snapshot_ttl" => {
-            let seconds = parameter.parsed("a number of seconds")?;
-            options.snapshot_ttl = Some(Duration::from_secs(seconds));
+            options.snapshot_ttl = Some(parameter.seconds()?);
         }
         "poll_interval" => options.poll_interval = parameter.milliseconds()?,
         "close_after" => options.close_after = parameter.milliseconds()?,
@@ -117,6 +123,8 @@ fn invalid<T>(message: &'static str) -> Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::DynamoDbOptions;
 
@@ -125,7 +133,7 @@ mod tests {
         let config = parse(
             "dynamodb://Shop_Events-1.x?region=eu-west-1&endpoint=http%3A%2F%2Flocalhost%3A8000&profile=shop\
              &order=on&stripes=8&create=false&point_in_time_recovery=true&deletion_protection=true\
-             &writers=2&snapshot_ttl=60&poll_interval=50&close_after=60&request_timeout=70&retry_for=0",
+             &writers=2&snapshot_ttl=1m&poll_interval=50&close_after=60ms&request_timeout=70&retry_for=0",
         )
         .unwrap();
         let options = DynamoDbOptions::default()
@@ -158,6 +166,9 @@ mod tests {
             ("dynamodb://ab", "3 to 255"),
             ("dynamodb://a%20b", "3 to 255"),
             ("dynamodb://key:hunter2@events", "credentials are those"),
+            ("dynamodb://events?hunter2@events", "credentials are those"),
+            ("dynamodb://key/hunter2@events", "credentials are those"),
+            ("dynamodb://events?endpoint=http://k%3Ahunter2%40h", "without user"),
             ("dynamodb://events:8000", "more than the name"),
             ("dynamodb://events/hunter2", "more than the name"),
             ("dynamodb://events?regoin=x", "no parameter `regoin`; there are `region`"),

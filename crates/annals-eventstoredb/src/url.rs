@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use annals_core::{
     Error, ErrorKind, Result,
-    adapter::url::{Parameter, Parameters, decode},
+    adapter::url::{Parameter, Parameters, check_authority, decode},
 };
 use kurrentdb::{ClientSettings, Credentials};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -30,6 +30,10 @@ const CLIENT_PARAMETERS: [&str; 12] = [
     "connectionName",
 ];
 
+/// Those of them that are times, in milliseconds.
+const TIMES: [&str; 4] =
+    ["discoveryInterval", "gossipTimeout", "keepAliveInterval", "keepAliveTimeout"];
+
 const STORE_PARAMETERS: &str = "`namespace`, `retry_for`, `deadline`, `poll_interval`";
 
 impl EventStoreDbConfig {
@@ -38,8 +42,8 @@ impl EventStoreDbConfig {
     /// (`esdb+discover://cluster:2113`). `kurrentdb` may stand for `esdb`. Special characters in
     /// user and password are percent-encoded, such as `%40` for `@`. These parameters may follow:
     ///
-    /// * for the store: `namespace`, and, in milliseconds, `retry_for`, `deadline`,
-    ///   `poll_interval`;
+    /// * for the store: `namespace`, and `retry_for`, `deadline`, `poll_interval`: `500ms`, `10s`,
+    ///   `2m`, or a number of milliseconds;
     /// * for the client: `tls`, `tlsVerifyCert`, `tlsCAFile`, `userCertFile`, `userKeyFile`,
     ///   `nodePreference` (`leader`, `follower`, `random`, `readOnlyReplica`),
     ///   `maxDiscoverAttempts`, `discoveryInterval`, `gossipTimeout`, `keepAliveInterval`,
@@ -60,6 +64,8 @@ impl EventStoreDbConfig {
                  `kurrentdb+discover://`",
             );
         }
+        // A `/` in a password is no harm, since there is no path.
+        check_authority(url, &['?', '#'])?;
         let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
         let authority = authority.trim_end_matches('/');
@@ -90,7 +96,16 @@ impl EventStoreDbConfig {
 fn settings(scheme: &str, hosts: &str, parameters: &[Parameter]) -> Result<ClientSettings> {
     let mut url = format!("{scheme}://{hosts}?");
     for parameter in parameters {
-        push(&mut url, parameter.name(), parameter.value());
+        let has_unit = parameter.value().ends_with(|c: char| c.is_ascii_alphabetic());
+        match parameter.milliseconds() {
+            // The client takes no units.
+            Ok(time)
+                if has_unit && TIMES.iter().any(|it| it.eq_ignore_ascii_case(parameter.name())) =>
+            {
+                push(&mut url, parameter.name(), &time.as_millis().to_string());
+            }
+            _ => push(&mut url, parameter.name(), parameter.value()),
+        }
     }
     const DISCOVERY_INTERVAL: &str = "discoveryInterval";
     if !parameters.iter().any(|set| set.name().eq_ignore_ascii_case(DISCOVERY_INTERVAL)) {
@@ -165,7 +180,8 @@ mod tests {
     fn everything_can_be_set() {
         let config = EventStoreDbConfig::from_url(
             "kurrentdb+discover://me:p%40ss%3A@cluster.example:2114/?tls=false&namespace=shop\
-             &retry_for=1&deadline=2&poll_interval=3&nodePreference=follower",
+             &retry_for=1&deadline=2ms&poll_interval=3&nodePreference=follower\
+             &gossipTimeout=3s",
         )
         .unwrap();
         let options = EventStoreDbOptions::default()
@@ -206,6 +222,9 @@ mod tests {
             ("esdb://h?defaultDeadline=1", "no parameter `defaultDeadline`"),
             ("esdb://h?tls=hunter2", "`tls` cannot be read"),
             ("esdb://me:hunter2@", "no host"),
+            ("esdb://me:hunter2?hunter2@h", "its last `@`"),
+            ("esdb://me:hunter2#hunter2@h", "its last `@`"),
+            ("esdb://me:2?tls=hunter2@h", "its last `@`"),
             ("esdb://me:hunter2@h/path", "no host"),
             (
                 "esdb://me:hunter2%@h",

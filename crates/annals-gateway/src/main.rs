@@ -1,7 +1,14 @@
 //! The server `annals-gateway`: serves a store. See `annals-gateway --help`.
 
-use std::{error::Error, ffi::OsString, fs, io::IsTerminal, process::ExitCode};
+use std::{
+    error::Error,
+    ffi::OsString,
+    fs,
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
+use annals::adapter::url::without_credentials;
 use annals_gateway::{Gateway, GatewayOptions, Security};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -41,10 +48,16 @@ fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args_os().skip(1)) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
+            return match std::io::stdout().write_all(HELP.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
         }
         Err(error) => {
+            // The error may repeat an argument, which may be a URL in the wrong place.
+            let arguments = std::env::args_os().skip(1);
+            let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+            let error = without_credentials(&error.to_string(), arguments);
             eprintln!("annals-gateway: {error}\nTry --help.");
             return ExitCode::from(2);
         }

@@ -188,7 +188,6 @@ impl fmt::Debug for PostgresConfig {
             .field("host", &self.connect.get_host())
             .field("port", &self.connect.get_port())
             .field("database", &self.connect.get_database())
-            .field("user", &self.connect.get_username())
             .field("options", &self.options)
             .field("connections", &self.connections)
             .field("acquire_timeout", &self.acquire_timeout)

@@ -2,10 +2,10 @@
 
 use annals_core::{
     Error, ErrorKind, Result,
-    adapter::url::{Parameter, Parameters},
+    adapter::url::{Parameter, Parameters, check_authority},
 };
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
-use url::Url;
+use url::{ParseError, Url};
 
 use crate::config::PostgresConfig;
 
@@ -33,8 +33,9 @@ const OF_STORE: &str = "`schema`, `writers`, `poll_interval`, `request_timeout`,
 impl PostgresConfig {
     /// Reads a URL: `postgres://user:password@host:port/database`, with any of the parameters
     ///
-    /// * of the store: `schema`, `writers`, `migrate` (`true` or `false`), `connections`, and, in
-    ///   milliseconds, `poll_interval`, `request_timeout`, `acquire_timeout`;
+    /// * of the store: `schema`, `writers`, `migrate` (`true` or `false`), `connections`, and
+    ///   `poll_interval`, `request_timeout`, `acquire_timeout`: `500ms`, `10s`, `2m`, or a number of
+    ///   milliseconds;
     /// * of libpq: `sslmode` (`disable`, `prefer`, `require`, `verify-ca`, `verify-full`),
     ///   `sslrootcert`, `sslcert`, `sslkey`, `host` (a directory for a Unix socket), `hostaddr`,
     ///   `port`, `dbname`, `user`, `password`, `application_name`, `options`.
@@ -47,12 +48,9 @@ impl PostgresConfig {
     /// [`ErrorKind::InvalidInput`], which names the part that is wrong and what it could be, and
     /// never shows the password.
     pub fn from_url(url: &str) -> Result<Self> {
-        let mut url = Url::parse(url).map_err(|error| {
-            // The error of `url` does not quote the URL, which may hold a password.
-            let message = "the URL cannot be read; write `postgres://user:password@host/database`, \
-                           with special characters of the password as `%40` and the like";
-            Error::new(ErrorKind::InvalidInput, message).with_source(error)
-        })?;
+        check_authority(url, &['/', '?', '#'])?;
+        // The error of `url` does not quote the URL, which may hold a password.
+        let mut url = Url::parse(url).map_err(|error| unreadable(url, error))?;
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             let message = "the URL does not begin with `postgres:`";
             return Err(Error::new(ErrorKind::InvalidInput, message));
@@ -97,6 +95,18 @@ impl PostgresConfig {
     }
 }
 
+fn unreadable(url: &str, error: ParseError) -> Error {
+    let host = url.split_once("//").map_or(url, |(_, rest)| rest);
+    let host = host.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let message = if host.contains(',') {
+        "the URL names several hosts; name one server, the primary".to_owned()
+    } else {
+        format!("the URL cannot be read: {error}; write `postgres://user:password@host/database`")
+    };
+    Error::new(ErrorKind::InvalidInput, message).with_source(error)
+}
+
 fn of_libpq() -> String {
     OF_LIBPQ.map(|name| format!("`{name}`")).join(", ")
 }
@@ -111,7 +121,7 @@ mod tests {
     fn everything_can_be_set() {
         let config = PostgresConfig::from_url(
             "postgresql://me:p%40ss@db.example:6543/shop?schema=orders&writers=2&connections=5\
-             &poll_interval=50&request_timeout=60&migrate=false&acquire_timeout=70&sslmode=verify-full&host=other",
+             &poll_interval=50&request_timeout=60ms&migrate=false&acquire_timeout=70&sslmode=verify-full&host=other",
         )
         .unwrap();
         let mut options = crate::PostgresOptions::default()
@@ -142,7 +152,12 @@ mod tests {
             ("postgres://h/d?poll_interval=0", "1 millisecond"),
             ("postgres://h/d?migrate=perhaps", "`true` or `false`"),
             ("postgres://h/d?sslmode=perhaps", "`sslmode`"),
-            ("postgres://me:hunter2@h:port/d", "cannot be read"),
+            ("postgres://me:hunter2@h:port/d", "cannot be read: invalid port number"),
+            ("postgres://me:hunter2@h:1,i:2/d", "several hosts"),
+            ("postgres://me:hunter2?hunter2@h/d", "its last `@`"),
+            ("postgres://me:2/hunter2@h/d", "its last `@`"),
+            ("postgres://me:2#hunter2@h/d", "its last `@`"),
+            ("postgres:me:hunter2@h/d", "its last `@`"),
             ("mysql://me:hunter2@h/d", "does not begin with"),
         ] {
             let error = PostgresConfig::from_url(url).unwrap_err();

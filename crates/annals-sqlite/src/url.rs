@@ -2,7 +2,7 @@
 
 use annals_core::{
     Error, ErrorKind, Result,
-    adapter::url::{Parameter, Parameters, decode},
+    adapter::url::{Parameter, Parameters, decode, has_credentials},
 };
 
 use crate::config::{SqliteConfig, Synchronous};
@@ -17,7 +17,7 @@ impl SqliteConfig {
     /// |---|---|
     /// | `prefix` | [`prefix`](Self::prefix) |
     /// | `synchronous` | [`synchronous`](Self::synchronous): `full` or `normal` |
-    /// | `busy_timeout` | [`busy_timeout`](Self::busy_timeout), in milliseconds |
+    /// | `busy_timeout` | [`busy_timeout`](Self::busy_timeout): `10s`, or a number of milliseconds |
     /// | `readers` | [`readers`](Self::readers) |
     /// | `create` | [`create`](Self::create): `true` or `false` |
     ///
@@ -27,13 +27,13 @@ impl SqliteConfig {
         let Some(rest) = url.strip_prefix("sqlite:") else {
             return Err(invalid("the URL does not begin with `sqlite:`"));
         };
-        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        if has_password(path) {
+        if has_credentials(rest) {
             // The message does not repeat the URL: its password is meant for another database.
             let message = "SQLite has no host, user or password; if this is a path, write `%3A` \
-                           for `:`";
+                           for `:`, `%3F` for `?` and `%40` for `@`";
             return Err(invalid(message));
         }
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = path.strip_prefix("//").unwrap_or(path);
         let mut config =
             if path == ":memory:" { Self::in_memory() } else { Self::new(decode_path(path)?) };
@@ -43,13 +43,6 @@ impl SqliteConfig {
         config.check()?;
         Ok(config)
     }
-}
-
-/// Whether the URL begins like `//user:password@host`.
-fn has_password(path: &str) -> bool {
-    let authority = path.strip_prefix("//").and_then(|path| path.split('/').next());
-    let user_info = authority.and_then(|authority| authority.rsplit_once('@'));
-    user_info.is_some_and(|(user_info, _)| user_info.contains(':'))
 }
 
 fn decode_path(path: &str) -> Result<String> {
@@ -128,6 +121,9 @@ mod tests {
             ("postgres://x", "sqlite:"),
             ("sqlite://", "no path"),
             ("sqlite://root:hunter2@host/e.db", "no host, user or password"),
+            ("sqlite://root:hunter2/hunter2@host/e.db", "no host, user or password"),
+            ("sqlite://root:hun?hunter2@host/e.db", "no host, user or password"),
+            ("sqlite:hunter2?hunter2@host", "no host, user or password"),
             ("sqlite:e.db?cache=shared", "`cache`; there are `prefix`, `synchronous`"),
             ("sqlite:e.db?readers=0", "1 to 64"),
             ("sqlite:e.db?readers=x", "`readers` is \"x\""),

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use annals_core::{Error, ErrorKind, Result};
+use annals_core::{Error, ErrorKind, Result, adapter::url::has_credentials};
 
 use crate::backend::Backend;
 
@@ -46,10 +46,11 @@ impl StoreUrl {
         match Backend::ALL.iter().find(is_its) {
             Some(backend) => Ok(Self { backend: *backend, text: format!("{scheme}:{rest}") }),
             None => {
+                // Without `//` this may be `user:password@host`.
+                let is_scheme = rest.starts_with("//") || !rest.contains('@');
+                let scheme = if is_scheme { format!("with `{scheme}:`") } else { "so".to_owned() };
                 let known = known_schemes();
-                Err(invalid(format!(
-                    "annals knows no URLs that begin with `{scheme}:`, only {known}"
-                )))
+                Err(invalid(format!("annals knows no URLs that begin {scheme}, only {known}")))
             }
         }
     }
@@ -111,24 +112,19 @@ impl StoreUrl {
         Ok(Self { backend: self.backend, text: join(&address, &parameters) })
     }
 
-    /// The address and the parameters.
     fn split_query(&self) -> (&str, &str) {
-        // Only in a path of SQLite does `#` stand for itself.
-        let text = match (self.backend, self.text.split_once('#')) {
-            (Backend::Sqlite, _) | (_, None) => &self.text,
-            (_, Some((text, _))) => text,
-        };
-        text.split_once('?').unwrap_or((text, ""))
+        split_query(self.backend, &self.text)
     }
 }
 
 /// Without user, password, and parameters that may hold a secret.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (address, parameters) = self.split_query();
+        let url = without_user(self.backend, &self.text);
+        let (address, parameters) = split_query(self.backend, &url);
         let is_shown = |pair: &&str| SHOWN.contains(&name_of(pair));
         let shown: Vec<_> = parameters.split('&').filter(is_shown).collect();
-        f.write_str(&join(&without_user(self.backend, address), &shown))
+        f.write_str(&join(address, &shown))
     }
 }
 
@@ -138,23 +134,20 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
-fn without_user(backend: Backend, address: &str) -> String {
-    let (scheme, rest) = address.split_once(':').unwrap_or(("", address));
-    let (slashes, rest) = match rest.strip_prefix("//") {
-        Some(rest) => ("//", rest),
-        None => ("", rest),
+/// The URL without what stands before its last `@`: a password may hold anything that should have been
+/// escaped.
+fn without_user(backend: Backend, url: &str) -> String {
+    let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
+    let slashes = if rest.starts_with("//") { "//" } else { "" };
+    let shown = match rest.rsplit_once('@') {
+        // A path of SQLite may hold `@`.
+        Some(_) if backend == Backend::Sqlite && !has_credentials(rest) => None,
+        // The `@` may stand in the password, or in a parameter: then more secrets may follow.
+        Some((before, _)) if before.contains(['?', '#']) => Some("…"),
+        Some((_, shown)) => Some(shown),
+        None => None,
     };
-    let user = if backend == Backend::Sqlite {
-        // A path may hold `@`. Only what looks like `//user:password@host` was meant for another
-        // database, and SQLite refuses it.
-        let authority = rest.split('/').next().filter(|_| !slashes.is_empty());
-        let user = authority.and_then(|authority| authority.rsplit_once('@'));
-        user.filter(|(user, _)| user.contains(':'))
-    } else {
-        // Up to the last `@`, since a password may hold anything that should have been escaped.
-        rest.rsplit_once('@')
-    };
-    let shown = user.and_then(|(user, _)| rest.get(user.len() + 1..)).unwrap_or(rest);
+    let shown = shown.unwrap_or_else(|| rest.strip_prefix(slashes).unwrap_or(rest));
     format!("{scheme}:{slashes}{shown}")
 }
 
@@ -168,6 +161,16 @@ fn file_beside(address: &str, name: &str) -> String {
         }
         None => format!("{address}-{name}"),
     }
+}
+
+/// The address and the parameters.
+fn split_query(backend: Backend, url: &str) -> (&str, &str) {
+    // Only in a path of SQLite does `#` stand for itself.
+    let url = match url.split_once('#') {
+        Some((before, _)) if backend != Backend::Sqlite => before,
+        _ => url,
+    };
+    url.split_once('?').unwrap_or((url, ""))
 }
 
 fn name_of<'a>(pair: &&'a str) -> &'a str {
@@ -225,7 +228,9 @@ mod tests {
         let url = parsed("SQLite://Shop.db");
         assert_eq!((url.backend(), url.as_str()), (Backend::Sqlite, "sqlite://Shop.db"));
         assert_eq!(Backend::of("esdb+Discover://h").unwrap(), Backend::EventStoreDb);
-        for url in ["C:\\shop.db", "c:shop.db", ":memory:", "", "1x:y", "a b:c", "mysql://h/d"] {
+        for url in
+            ["C:\\shop.db", "c:shop.db", ":memory:", "", "1x:y", "a b:c", "mysql://h/d", "u:p@h"]
+        {
             assert!(StoreUrl::parse(url).is_err(), "{url}");
         }
     }
@@ -245,6 +250,13 @@ mod tests {
                 "postgres://db:5433/shop?schema=a",
             ),
             ("postgres://shop:hun/ter2@db/shop", "postgres://db/shop"),
+            ("postgres://hunter2?hunter2@db/shop?schema=a", "postgres://…"),
+            ("postgres://shop:a#b?schema=hunter2@db/shop", "postgres://…"),
+            ("postgres://db/shop?user=a@b&password=hunter2", "postgres://…"),
+            ("sqlite://root:hun/hunter2@db/shop.db", "sqlite://db/shop.db"),
+            ("sqlite:root:hun?hunter2@db/shop.db", "sqlite:…"),
+            ("memory:hunter2/hunter2@db", "memory:db"),
+            ("esdb://u:hun#hunter2?hunter2@a:1", "esdb://…"),
             ("postgres:shop:hunter2@db/shop", "postgres:db/shop"),
             ("dynamodb://k:hunter2@events?region=eu-west-1", "dynamodb://events?region=eu-west-1"),
             ("esdb://u:hunter2@a:1,b:2?tls=false#hunter2", "esdb://a:1,b:2"),

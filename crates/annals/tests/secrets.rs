@@ -102,3 +102,48 @@ async fn no_password_is_shown() {
     let logged = log.0.lock().unwrap();
     assert!(logged.contains("memory:") && !logged.contains(PASSWORD), "{logged}");
 }
+
+/// Every character that a password may have and a URL may not: the rest of the password is then taken
+/// for something else.
+#[test]
+fn nothing_before_the_last_at_sign_is_shown() {
+    const ODD: &str = "/?#:@[]%&=+ \\\"'<>^`{|};,!$*()~\n\tö";
+    const SCHEMES: [&str; 9] = [
+        "sqlite",
+        "postgres",
+        "postgresql",
+        "dynamodb",
+        "esdb",
+        "esdb+discover",
+        "kurrentdb",
+        "memory",
+        "mysql",
+    ];
+    const URLS: [&str; 9] = [
+        "{scheme}://shop:{secret}@db/shop",
+        "{scheme}://shop:{secret}@db:1/shop?schema=a",
+        "{scheme}://{secret}:x@db",
+        "{scheme}://shop:x=y{secret}&z@db/shop#a",
+        "{scheme}:shop:{secret}@db/shop",
+        "{scheme}:///shop:{secret}@db/shop",
+        "{scheme}//shop:{secret}@db/shop",
+        "//shop:{secret}@db/shop",
+        "shop:{secret}@db/shop",
+    ];
+    for odd in ODD.chars() {
+        for cut in [format!("{odd}"), format!("{odd}{odd}x="), format!("1{odd}a=")] {
+            for (scheme, url) in SCHEMES.iter().flat_map(|s| URLS.iter().map(move |url| (s, url))) {
+                let secret = format!("{PASSWORD}{cut}{PASSWORD}");
+                let url = url.replace("{scheme}", scheme).replace("{secret}", &secret);
+                let said = match annals::StoreUrl::parse(&url) {
+                    Err(error) => all_of(&error),
+                    Ok(parsed) => {
+                        let said = parsed.check().err().map(|error| all_of(&error));
+                        format!("{parsed} {parsed:?} {}", said.unwrap_or_default())
+                    }
+                };
+                assert!(!said.contains(PASSWORD), "{url}: {said}");
+            }
+        }
+    }
+}

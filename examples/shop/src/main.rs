@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use annals::Backend;
+use annals::{Backend, adapter::url::without_credentials};
 use chrono::TimeDelta;
 use lexopt::prelude::*;
 use shop::{AnyError, COMMANDS, Options, Summary, execute::Counters};
@@ -56,7 +56,10 @@ fn main() -> ExitCode {
         Ok(Some(summary)) if !summary.bad_lines.is_empty() => ExitCode::from(2),
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("shop: {}", with_causes(&*error));
+            // The error may repeat an argument, which may be a URL in the wrong place.
+            let arguments = std::env::args_os().skip(1);
+            let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+            eprintln!("shop: {}", without_credentials(&with_causes(&*error), arguments));
             ExitCode::FAILURE
         }
     }

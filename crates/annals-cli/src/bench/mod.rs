@@ -22,11 +22,11 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
 pub(crate) struct Bench {
-    /// A store, which need not exist.
-    #[arg(env = "ANNALS_URL", hide_env_values = true)]
-    url: String,
+    /// A store, which need not exist. If neither this nor ANNALS_FROM is set: that in ANNALS_URL.
+    #[arg(env = "ANNALS_FROM", hide_env_values = true)]
+    url: Option<String>,
     /// A second store. The two are measured in turn, a round of each.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "ANNALS_TO", hide_env_values = true)]
     vs: Option<String>,
     /// How many rounds each of the two stores has.
     #[arg(long, value_name = "N", default_value_t = 3, requires = "vs",
@@ -49,6 +49,9 @@ While a store stalls, its writers send no further appends. So the percentiles sa
 see, not what clients would see that send at a steady rate (\"coordinated omission\"). The data of \
 events is random and cannot be compressed.
 
+The ratio of two stores is that of the second to the first. Of rates (/s) more is better, of latencies \
+(ms) less; the column `better` names the better of the two.
+
 Events are written to a temporary namespace next to the store named, which is removed at the end. If a \
 run is killed, the namespace stays; its name contains `annals_tmp_`.
 
@@ -62,13 +65,21 @@ impl Bench {
             // once.
             std::fs::File::create(path).map_err(|error| Failure::from(error).at(path.display()))?;
         }
+        let is_set = |url: &String| !url.is_empty();
+        let url = self.url.filter(is_set).or_else(|| std::env::var("ANNALS_URL").ok());
+        let Some(url) = url.filter(is_set) else {
+            return Err(Failure::usage(
+                "name a store by its URL, or set ANNALS_FROM or ANNALS_URL",
+            ));
+        };
+        let vs = self.vs.filter(is_set);
+        let rounds = if vs.is_some() { self.rounds } else { 1 };
         let mut stores = Vec::new();
-        for url in [Some(&self.url), self.vs.as_ref()].into_iter().flatten() {
+        for url in [Some(&url), vs.as_ref()].into_iter().flatten() {
             let namespaces = Namespaces::at(url)?;
             let figures = Figures::new(namespaces.url().to_string(), &load);
             stores.push((namespaces, figures));
         }
-        let rounds = if self.vs.is_some() { self.rounds } else { 1 };
         let interrupt = Interrupt::listen();
         let progress = progress(&load, u32::from(rounds), stores.len());
         for _ in 0..rounds {
@@ -82,7 +93,7 @@ impl Bench {
         progress.finish_and_clear();
         for (namespaces, _) in &stores {
             if let Some(left) = namespaces.leftovers() {
-                anstream::eprintln!("{left}");
+                output::say(left);
             }
         }
         let is_interrupted = interrupt.is_set();

@@ -24,6 +24,23 @@ fn ratio(first: f64, second: f64) -> Option<f64> {
     (first > 0.0).then(|| second / first)
 }
 
+/// Whether a greater value of this row is better.
+fn is_more_better(row: &str) -> bool {
+    row.ends_with("/s")
+}
+
+/// The better of two stores in a row.
+fn better(row: &str, first: f64, second: f64) -> &'static str {
+    let is_second = if is_more_better(row) { second > first } else { second < first };
+    if first == second {
+        "equal"
+    } else if is_second {
+        "second"
+    } else {
+        "first"
+    }
+}
+
 impl Report {
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let Load { writers, streams, size, batch, duration, warm_up, .. } = &self.load;
@@ -36,7 +53,7 @@ impl Report {
         let mut header: Vec<String> = self.stores.iter().map(|f| f.store.clone()).collect();
         let is_pair = summaries.len() > 1;
         if is_pair {
-            header.push("ratio".to_owned());
+            header.extend(["ratio".to_owned(), "better".to_owned()]);
         }
         let mut rows = vec![(String::new(), header)];
         let names = summaries.first().map(Summary::rows).unwrap_or_default();
@@ -47,6 +64,7 @@ impl Report {
             if let [first, second] = values.as_slice() {
                 let ratio = ratio(*first, *second).map(|ratio| format!("{}x", number(ratio)));
                 cells.push(ratio.unwrap_or_else(|| "-".to_owned()));
+                cells.push(better(name, *first, *second).to_owned());
             }
             rows.push(((*name).to_owned(), cells));
         }
@@ -54,7 +72,8 @@ impl Report {
             let rounds = |s: &Summary| {
                 s.rounds.iter().map(|rate| number(*rate)).collect::<Vec<_>>().join(" ")
             };
-            let cells = summaries.iter().map(rounds).chain([String::new()]).collect();
+            let cells =
+                summaries.iter().map(rounds).chain([String::new(), String::new()]).collect();
             rows.push(("each round".to_owned(), cells));
         }
         table(out, &rows)?;
@@ -94,6 +113,10 @@ impl Report {
             let ratios: serde_json::Map<String, Value> =
                 ratios.map(|((row, a), (_, b))| (name(row), json!(ratio(a, b)))).collect();
             object.insert("second_to_first".to_owned(), Value::Object(ratios));
+            let rows = first.rows().into_iter().zip(second.rows());
+            let better: serde_json::Map<String, Value> =
+                rows.map(|((row, a), (_, b))| (name(row), better(row, a, b).into())).collect();
+            object.insert("better".to_owned(), Value::Object(better));
         }
         writeln!(out, "{report:#}")?;
         out.flush()
@@ -173,6 +196,19 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_better_store_is_named() {
+        for (row, first, second, due) in [
+            ("appends/s", 10.0, 20.0, "second"),
+            ("read events/s", 20.0, 10.0, "first"),
+            ("p99.9 ms", 1.0, 2.0, "first"),
+            ("max ms", 2.0, 1.0, "second"),
+            ("p50 ms", 1.0, 1.0, "equal"),
+        ] {
+            assert_eq!(better(row, first, second), due, "{row}");
+        }
+    }
 
     #[test]
     fn numbers_are_short() {

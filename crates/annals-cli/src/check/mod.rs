@@ -59,6 +59,12 @@ impl Check {
     }
 }
 
+/// Whether there is no store at a URL yet, or an older one, and nothing else is in the way of
+/// creating or migrating it.
+pub(crate) async fn can_be_created(url: &StoreUrl) -> bool {
+    inspect(url).await.is_ok_and(|report| report.lacks_only_schema())
+}
+
 async fn inspect(url: &StoreUrl) -> Result<CheckReport, Failure> {
     match url.backend() {
         #[cfg(feature = "sqlite")]

@@ -40,7 +40,10 @@ pub(super) async fn inspect(url: &str) -> Result<CheckReport, Failure> {
         _ => config.connect.connect().await.ok(),
     };
     let known = match connected {
-        Some(mut connection) => examine(&mut connection, &config.options.schema, &mut report).await,
+        Some(mut connection) => {
+            report.facts.push(("user", config.connect.get_username().to_owned()));
+            examine(&mut connection, &config.options.schema, &mut report).await
+        }
         None => Ok(false),
     };
     match (opened, known) {
@@ -56,9 +59,10 @@ pub(super) async fn inspect(url: &str) -> Result<CheckReport, Failure> {
     Ok(report)
 }
 
+/// The user is only shown once the server has accepted it: in a URL that is written wrongly, part of
+/// the password may stand in its place.
 fn database(config: &PostgresConfig) -> String {
-    let user = config.connect.get_username();
-    format!("{}, as {user}", config.connect.get_database().unwrap_or(user))
+    config.connect.get_database().unwrap_or("that with the name of the user").to_owned()
 }
 
 /// Whether the error may have come after the login, so that another connection may work.

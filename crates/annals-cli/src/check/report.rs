@@ -72,10 +72,19 @@ impl CheckReport {
         false
     }
 
+    /// Whether the only problem is that the schema is missing or older than this build.
+    pub(crate) fn lacks_only_schema(&self) -> bool {
+        let is_behind = |schema: &Schema| schema.found.is_none_or(|found| found < schema.needed);
+        self.schema.as_ref().is_some_and(is_behind) && self.problems.len() == 1
+    }
+
     /// Reports an error of the store.
     pub(crate) fn error(&mut self, error: Error) {
         self.is_unreachable |= matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Busy);
         let fix = match error.kind() {
+            ErrorKind::Unavailable if self.backend == Backend::Sqlite => Some(
+                "see that this user may read the file and its directory, and that the disk is well",
+            ),
             ErrorKind::Unavailable => {
                 Some("see that it runs, and that host, port and TLS in the URL are right")
             }

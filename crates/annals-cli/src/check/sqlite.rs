@@ -1,5 +1,7 @@
 //! Inspects an SQLite file.
 
+use std::path::Path;
+
 use annals::{
     Backend, EventStore,
     sqlite::{Location, SqliteConfig, SqliteStore},
@@ -38,7 +40,7 @@ async fn examine(config: SqliteConfig, report: &mut CheckReport) -> annals::Resu
             format!("the file {}", path.display())
         };
         if let Ok(metadata) = std::fs::metadata(path) {
-            report.facts.push(("file", format!("{} bytes", metadata.len())));
+            report.facts.push(("file", sizes(path, metadata.len())));
         }
         if !found.writable {
             let fix = "let this user write to the file and to its directory";
@@ -53,4 +55,14 @@ async fn examine(config: SqliteConfig, report: &mut CheckReport) -> annals::Resu
     let store = SqliteStore::open(config.with_create(false)).await?;
     report.capabilities = Some(store.capabilities().clone());
     store.close().await
+}
+
+/// The size of the file, and of its log, which holds the latest events until SQLite moves them.
+fn sizes(path: &Path, bytes: u64) -> String {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    match std::fs::metadata(log).map_or(0, |log| log.len()) {
+        0 => format!("{bytes} bytes"),
+        log => format!("{bytes} bytes, and {log} bytes in its write-ahead log"),
+    }
 }

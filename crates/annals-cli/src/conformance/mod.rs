@@ -79,11 +79,11 @@ impl Conformance {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = self.jobs.map_or(cores.min(MOST_JOBS), usize::from);
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        anstream::eprintln!(
+        output::say(format_args!(
             "{} cases on {}, {jobs} at a time, seed {seed}",
             cases.len(),
             namespaces.url()
-        );
+        ));
         let due = cases.len();
         let harness = Arc::new(InNamespaces(namespaces.clone()));
         let results = run(harness, cases, jobs, seed, &interrupt).await;
@@ -95,10 +95,11 @@ impl Conformance {
             )?;
         }
         if let Some(left) = namespaces.leftovers() {
-            anstream::eprintln!("{left}");
+            output::say(left);
         }
         if report.results.len() < due {
-            anstream::eprintln!("stopped: {} cases were not run", due - report.results.len());
+            let left = due - report.results.len();
+            output::say(format_args!("stopped: {left} cases were not run"));
             return Ok(Code::Interrupted.into());
         }
         Ok(if report.has_failures() { Code::Found.into() } else { ExitCode::SUCCESS })

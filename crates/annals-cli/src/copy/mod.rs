@@ -1,18 +1,19 @@
 //! `annals copy`: copies events from any store or file to any other.
 
+mod file_target;
+mod follow;
 mod progress;
 mod resume;
 mod states;
 mod survey;
 mod target;
+#[cfg(all(test, feature = "memory"))]
+mod tests;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use annals::{
-    EventStoreExt, Message, Position, RecordedEvent, Start, Store, Subscribe, SubscriberId,
-};
+use annals::{EventStoreExt, Position, RecordedEvent, Store, SubscriberId, adapter::Backoff};
 use clap::Args;
-use futures::StreamExt;
 use tokio::time::Instant;
 
 use crate::{
@@ -37,15 +38,17 @@ use target::Target;
 #[derive(Args, Debug)]
 pub(crate) struct Copy {
     /// The source. Other programs may write to it meanwhile.
+    #[arg(env = "ANNALS_FROM", hide_env_values = true)]
     from: String,
     /// The target. A store or file that is missing is created.
+    #[arg(env = "ANNALS_TO", hide_env_values = true)]
     to: String,
     #[command(flatten)]
     streams: SelectStreams,
     #[command(flatten)]
     times: SelectTimes,
     /// Then copy new events as they come, until Ctrl-C. Before it ends, the command copies all events
-    /// that the source has at that time.
+    /// that the source has at that time. While a store cannot be reached, the command waits for it.
     #[arg(short, long)]
     follow: bool,
     /// Write nothing; report what would be copied, and what would be lost.
@@ -67,9 +70,6 @@ pub(crate) struct Copy {
 /// How often the progress is saved in the target.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// The most messages of a subscription that are taken at once.
-const CHUNK: usize = 1_000;
-
 /// Why [`Run::copy`] returned.
 #[derive(PartialEq, Eq)]
 enum End {
@@ -88,6 +88,8 @@ struct Run {
     /// All events up to this position are written.
     done: Position,
     saved: Instant,
+    /// With --follow: a store cannot be reached, and these are the pauses between tries.
+    outage: Option<Backoff>,
 }
 
 impl Copy {
@@ -115,13 +117,10 @@ impl Copy {
             progress.say(&format!("continuing after position {done}"));
         }
         let saved = Instant::now();
-        let mut run = Run { source, target, select, name, progress, interrupt, done, saved };
-        let mut end = run.copy().await?;
-        if self.follow && end == End::Reached {
-            run.follow().await?;
-            // Copy what was appended to the source before Ctrl-C.
-            end = run.copy().await?;
-        }
+        let outage = None;
+        let mut run =
+            Run { source, target, select, name, progress, interrupt, done, saved, outage };
+        let end = if self.follow { run.follow().await? } else { run.copy().await? };
         run.finish(&self, end).await
     }
 
@@ -153,7 +152,9 @@ impl Run {
         if let Some(store) = self.source.store()
             && store.capabilities().global_order
         {
-            self.progress.until(self.done, store.last_position().await?);
+            let last =
+                store.last_position().await.map_err(|e| Failure::from(e).at("the source"))?;
+            self.progress.until(self.done, last);
         }
         let mut chunks = self.source.read(self.done, &self.select);
         let mut import = Import::new(self.target.import_limits());
@@ -169,39 +170,9 @@ impl Run {
         }
         self.write(import.take()).await?;
         self.save().await?;
+        self.has_worked();
         let stopped = self.interrupt.is_set() && !self.progress.is_following();
         Ok(if stopped { End::Interrupted } else { End::Reached })
-    }
-
-    /// Copies new events as they come, until Ctrl-C.
-    async fn follow(&mut self) -> Result<(), Failure> {
-        let Some(store) = self.source.store().cloned() else { return Ok(()) };
-        let options = Subscribe::to(self.select.filter()).with_start(Start::After(self.done));
-        // Events that are available at the same time are written together; none waits for more.
-        let mut live = store.subscribe(options).await?.ready_chunks(CHUNK);
-        self.progress.follow();
-        loop {
-            let messages = tokio::select! {
-                biased;
-                () = self.interrupt.wait() => return Ok(()),
-                messages = live.next() => messages.unwrap_or_default(),
-            };
-            let (mut import, mut seen) = (Import::new(self.target.import_limits()), self.done);
-            for message in messages {
-                let message = message.map_err(|e| Failure::from(e).at("the source"))?;
-                seen = seen.max(message.position());
-                if let Message::Event(event) = message
-                    && self.select.matches(&event)
-                    && let Some(full) = import.push(event)
-                {
-                    self.write(full).await?;
-                }
-            }
-            self.write(import.take()).await?;
-            self.done = self.done.max(seen);
-            self.save_if_due().await?;
-            self.progress.in_step();
-        }
     }
 
     async fn write(&mut self, events: Vec<RecordedEvent>) -> Result<(), Failure> {
@@ -209,6 +180,7 @@ impl Run {
         let (count, bytes) = (events.len(), events.iter().map(RecordedEvent::size).sum());
         self.target.write(&self.source, events).await.map_err(|e| e.at("the target"))?;
         self.done = self.done.max(last);
+        self.has_worked();
         self.progress.copied(count, bytes, last);
         self.save_if_due().await
     }

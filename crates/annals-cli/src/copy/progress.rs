@@ -12,6 +12,8 @@ use crate::output;
 
 /// How often a line is printed if standard error is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// The same while a copy follows its source and nothing is to be copied.
+const IDLE_LINE_EVERY: Duration = Duration::from_secs(600);
 
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
@@ -86,17 +88,36 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position(at.get().saturating_sub(self.from));
             bar.set_message(self.figures());
-        } else if !self.following && self.line.elapsed() >= LINE_EVERY {
-            self.line = Instant::now();
-            self.say(&self.figures());
+        } else if let Some(line) = self.due(Instant::now(), at, LINE_EVERY) {
+            self.say(&line);
         }
+    }
+
+    /// Nothing is to be copied.
+    pub(crate) fn idle(&mut self, at: Position) {
+        if self.bar.is_none()
+            && let Some(line) = self.due(Instant::now(), at, IDLE_LINE_EVERY)
+        {
+            self.say(&line);
+        }
+    }
+
+    /// The line to print now, if the last one is long enough ago.
+    fn due(&mut self, now: Instant, at: Position, every: Duration) -> Option<String> {
+        if now.saturating_duration_since(self.line) < every {
+            return None;
+        }
+        self.line = now;
+        let place =
+            if self.following { format!("in step at position {at}: ") } else { String::new() };
+        Some(format!("{place}{}", self.figures()))
     }
 
     pub(crate) fn say(&self, text: &str) {
         match &self.bar {
             _ if self.quiet => {}
-            Some(bar) => bar.suspend(|| anstream::eprintln!("{text}")),
-            None => anstream::eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| output::say(text)),
+            None => output::say(text),
         }
     }
 
@@ -127,4 +148,26 @@ impl Progress {
 
 fn bold(text: &str) -> String {
     output::styled(output::BOLD, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_follows_says_something_now_and_then() {
+        let mut progress = Progress::new(true, "a", "b");
+        progress.bar = None;
+        let (begin, at) = (progress.line, Position::new(7));
+        assert_eq!(progress.due(begin + LINE_EVERY / 2, at, LINE_EVERY), None);
+        let line = progress.due(begin + LINE_EVERY, at, LINE_EVERY).unwrap();
+        assert!(line.starts_with("0 events"), "{line}");
+        progress.follow();
+        assert_eq!(progress.due(begin + LINE_EVERY, at, LINE_EVERY), None);
+        let line = progress.due(begin + 2 * LINE_EVERY, at, LINE_EVERY).unwrap();
+        assert!(line.starts_with("in step at position 7: 0 events"), "{line}");
+        assert_eq!(progress.due(begin + IDLE_LINE_EVERY, at, IDLE_LINE_EVERY), None);
+        let late = begin + 2 * LINE_EVERY + IDLE_LINE_EVERY;
+        assert!(progress.due(late, at, IDLE_LINE_EVERY).is_some());
+    }
 }

@@ -9,17 +9,37 @@ use futures::{StreamExt, TryStreamExt, stream};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::target::Target;
-use crate::{failure::Failure, select::Select, source::Source};
+use crate::{
+    failure::Failure,
+    lines,
+    select::{Select, SelectStreams},
+    source::Source,
+};
 
 /// The checkpoint in the target that holds the progress of a copy. Each source, which `url` names,
 /// has its own for each selection.
 pub(crate) fn name(source: &Source, url: &str, select: &Select) -> Result<SubscriberId, Failure> {
-    let source = match source {
-        Source::Store { url, .. } => url.to_string(),
-        Source::File(_) => url.to_owned(),
-    };
-    let digest = xxh3_64(format!("{source}\n{select:?}").as_bytes());
-    Ok(SubscriberId::new(format!("annals.copy.{digest:016x}"))?)
+    Ok(match source {
+        Source::Store { url, .. } => named(&url.to_string(), select),
+        Source::File(_) => named(url, select),
+    }?)
+}
+
+/// Other builds of annals find the checkpoint again: never change the text that is hashed.
+fn named(source: &str, select: &Select) -> annals::Result<SubscriberId> {
+    let Select { streams: SelectStreams { ids, categories, prefix }, times, types } = select;
+    let mut parts = Vec::new();
+    parts.extend(ids.iter().map(|id| format!("stream {id}")));
+    parts.extend(categories.iter().map(|category| format!("category {category}")));
+    parts.extend(prefix.iter().map(|prefix| format!("prefix {}", prefix.as_str())));
+    parts.extend(types.iter().map(|event_type| format!("type {event_type}")));
+    parts.extend(times.since.iter().map(|since| format!("since {}", lines::time(*since))));
+    parts.extend(times.until.iter().map(|until| format!("until {}", lines::time(*until))));
+    // No name has a line break. The order in which options are given means nothing.
+    parts.sort_unstable();
+    parts.dedup();
+    let text = format!("copy\nfrom {source}\n{}", parts.join("\n"));
+    SubscriberId::new(format!("annals.copy.{:016x}", xxh3_64(text.as_bytes())))
 }
 
 /// Where a copy starts.
@@ -162,4 +182,30 @@ pub(crate) async fn find(
 async fn has(source: &Source, event: &RecordedEvent) -> Result<bool, Failure> {
     let Some(store) = source.store() else { return Ok(true) };
     Ok(find(store, event).await?.is_some_and(|found| found.position == event.position))
+}
+
+#[cfg(test)]
+mod tests {
+    use annals::{Category, EventType, StreamId, StreamPrefix};
+
+    use super::*;
+
+    /// A target that was written by another build is continued only under these very names.
+    #[test]
+    fn the_name_of_a_copy_never_changes() {
+        let name =
+            |select: &Select| named("postgres://db/shop?schema=a", select).unwrap().to_string();
+        assert_eq!(name(&Select::default()), "annals.copy.ec0aa39f0d9f6926");
+        let mut select = Select::default();
+        select.streams.ids = ["b-1", "a-1", "b-1"].map(|id| StreamId::new(id).unwrap()).to_vec();
+        select.streams.categories = vec![Category::new("order").unwrap()];
+        select.streams.prefix = Some(StreamPrefix::new("st").unwrap());
+        select.types = vec![EventType::new("Placed").unwrap()];
+        select.times.since = Some(lines::parse_time("2026-01-31T12:00:00.5+01:00").unwrap());
+        select.times.until = Some(lines::parse_time("2026-02-01T00:00:00Z").unwrap());
+        assert_eq!(name(&select), "annals.copy.c23fe52919ba4739");
+        select.streams.ids.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        select.streams.ids.dedup();
+        assert_eq!(name(&select), "annals.copy.c23fe52919ba4739");
+    }
 }

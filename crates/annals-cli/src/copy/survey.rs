@@ -1,12 +1,13 @@
 //! What a copy cannot keep, and `--dry-run`.
 
-use std::process::ExitCode;
+use std::{fmt, io::Write, process::ExitCode, sync::Arc};
 
-use annals::{Position, StoreUrl};
+use annals::{Position, Store, StoreUrl};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::{Copy, target::Target};
 use crate::{
+    check,
     failure::{Code, Failure},
     file::EventFile,
     output,
@@ -63,30 +64,27 @@ pub(crate) async fn run(
     select: &Select,
     copy: &Copy,
 ) -> Result<ExitCode, Failure> {
-    let (target, shown) = match EventFile::of(to) {
-        Some(_) => (None, to.to_owned()),
-        None => (Some(open_existing(to).await), StoreUrl::parse(to)?.to_string()),
-    };
+    let target = Planned::look(to).await.map_err(|e| e.at("the target"))?;
+    let mut out = output::stdout();
+    // If nobody reads the report, its exit status still counts.
+    let mut print =
+        |text: String| output::written(writeln!(out, "{text}").and_then(|()| out.flush()));
+    print(format!("would copy from {}", source.shown()))?;
+    print(format!("        to   {target}"))?;
     let capabilities = match &target {
-        Some(Ok(store)) => Some(store.capabilities()),
+        Planned::Store(_, store) => Some(store.capabilities()),
         _ => None,
     };
-    anstream::println!("would copy from {}", source.shown());
-    match &target {
-        Some(Err(_)) => anstream::println!("        to   {shown}, which does not exist yet"),
-        _ => anstream::println!("        to   {shown}"),
-    }
-    let known = EventFile::of(to).is_some() || capabilities.is_some();
-    if known {
+    if !matches!(target, Planned::Missing(_)) {
         for loss in of_stores(source, capabilities, copy) {
-            anstream::println!("note: {loss}");
+            print(format!("note: {loss}"))?;
         }
     }
     let most = capabilities.map_or(usize::MAX, |capabilities| capabilities.max_event_bytes);
     let mut chunks = source.read(Position::START, select);
     let (mut events, mut bytes, mut refused) = (0_u64, 0_u64, 0_u64);
     while let Some(chunk) = chunks.recv().await {
-        for event in chunk? {
+        for event in chunk.map_err(|e| e.at("the source"))? {
             (events, bytes) = (events + 1, bytes + event.size() as u64);
             let why = if event.size() > most {
                 "the event is larger than the target takes"
@@ -98,14 +96,49 @@ pub(crate) async fn run(
             refused += 1;
             if refused <= 10 {
                 let text = format!("version {} of {}: {why}", event.version, event.stream);
-                anstream::println!("{}", output::styled(output::BAD, text));
+                print(output::styled(output::BAD, text))?;
             }
         }
     }
-    anstream::println!("{} events, {}", HumanCount(events), HumanBytes(bytes));
+    print(format!("{} events, {}", HumanCount(events), HumanBytes(bytes)))?;
     if refused == 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    anstream::println!("{} events would be refused", HumanCount(refused));
+    print(format!("{} events would be refused", HumanCount(refused)))?;
     Ok(Code::Found.into())
+}
+
+/// A target that is not written to.
+enum Planned {
+    File(String),
+    Store(StoreUrl, Arc<dyn Store>),
+    /// A store that the copy would create, or migrate.
+    Missing(StoreUrl),
+}
+
+impl Planned {
+    /// Looks at the target. Whatever would keep a copy from writing there is an error; that there is
+    /// no store yet would not.
+    async fn look(to: &str) -> Result<Self, Failure> {
+        if let Some(file) = EventFile::of(to) {
+            file.check_writable()?;
+            return Ok(Self::File(file.shown()));
+        }
+        let url = StoreUrl::parse(to)?;
+        match open_existing(to).await {
+            Ok(store) => Ok(Self::Store(url, store)),
+            Err(_) if check::can_be_created(&url).await => Ok(Self::Missing(url)),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.write_str(path),
+            Self::Store(url, _) => url.fmt(f),
+            Self::Missing(url) => write!(f, "{url}, which does not exist yet"),
+        }
+    }
 }

@@ -1,16 +1,12 @@
 //! Where a copy writes events: a store, or a file.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use annals::{Position, RecordedEvent, Store, StoreUrl, StreamId, SubscriberId};
 use futures::future::try_join_all;
 
-use crate::{failure::Failure, file::EventFile, lines::Entry, source::Source};
+use super::file_target::FileTarget;
+use crate::{failure::Failure, file::EventFile, source::Source};
 
 /// The most events, and bytes of payloads, in one import: enough that the cost of a commit does not
 /// matter, and few enough that Ctrl-C loses little work.
@@ -41,19 +37,11 @@ pub(crate) struct StoreTarget {
     most_bytes: usize,
 }
 
-#[derive(Debug)]
-pub(crate) struct FileTarget {
-    file: EventFile,
-    /// The open file, or `None` for standard output.
-    open: Option<File>,
-    lines: Vec<u8>,
-}
-
 impl Target {
     /// Opens a target, and creates a store that is missing.
     pub(crate) async fn open(url: &str, lanes: usize) -> Result<Self, Failure> {
         if let Some(file) = EventFile::of(url) {
-            return Ok(Self::File(FileTarget { file, open: None, lines: Vec::new() }));
+            return Ok(Self::File(FileTarget::new(file)));
         }
         let store = annals::connect(url).await?;
         Ok(Self::Store(StoreTarget::new(StoreUrl::parse(url)?, store, lanes)))
@@ -63,7 +51,7 @@ impl Target {
     pub(crate) fn shown(&self) -> String {
         match self {
             Self::Store(target) => target.url.to_string(),
-            Self::File(target) => target.file.path.display().to_string(),
+            Self::File(target) => target.shown(),
         }
     }
 
@@ -106,7 +94,7 @@ impl Target {
 }
 
 impl StoreTarget {
-    fn new(url: StoreUrl, store: Arc<dyn Store>, lanes: usize) -> Self {
+    pub(super) fn new(url: StoreUrl, store: Arc<dyn Store>, lanes: usize) -> Self {
         let capabilities = store.capabilities();
         let most = if capabilities.exact_import { MOST_EVENTS } else { MOST_APPENDS };
         let most_events = capabilities.max_append_events.min(most);
@@ -192,83 +180,4 @@ fn lane(stream: &StreamId, lanes: usize) -> usize {
     use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(stream);
     usize::try_from(hash % lanes as u64).unwrap_or(0)
-}
-
-impl FileTarget {
-    /// The last event of a file that exists. An incomplete last line, which a killed copy has left, is
-    /// cut off. A file that is no export is refused and not changed.
-    pub(crate) fn resume(&mut self) -> Result<Option<RecordedEvent>> {
-        if self.file.is_stdio() {
-            return Ok(None);
-        }
-        let path = self.file.path.clone();
-        let failure = |e: io::Error| Failure::new(format!("{}: {e}", path.display()));
-        let mut options = OpenOptions::new();
-        let options = options.create(true).truncate(false).read(true).write(true);
-        let mut file = options.open(&path).map_err(failure)?;
-        let (whole, rest) = split_last_line(&mut file).map_err(failure)?;
-        let mut last = None;
-        let format = self.file.format;
-        self.file.for_each_line(Some(whole), |text, number| {
-            match format.parse(text).map(Entry::into_recorded) {
-                Ok(Ok(event)) => last = Some(event),
-                _ => {
-                    return Err(self
-                        .file
-                        .bad_line(number, "this is no event that annals exported"));
-                }
-            }
-            Ok(true)
-        })?;
-        let begin = format.begin().as_bytes();
-        if !rest.starts_with(begin) && !begin.starts_with(&rest) {
-            return Err(self.file.bad_end("this is no event that annals exported"));
-        }
-        file.set_len(whole).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failure)?;
-        self.open = Some(file);
-        Ok(last)
-    }
-
-    fn write(&mut self, events: &[RecordedEvent]) -> Result<()> {
-        self.lines.clear();
-        for event in events {
-            self.file.format.write(event, &mut self.lines)?;
-        }
-        let written = match &mut self.open {
-            Some(file) => file.write_all(&self.lines),
-            None => io::stdout().write_all(&self.lines),
-        };
-        written.map_err(|e| self.file.failure(&e))
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        match &self.open {
-            Some(file) => file.sync_data().map_err(|e| self.file.failure(&e)),
-            None => io::stdout().flush().map_err(|e| self.file.failure(&e)),
-        }
-    }
-}
-
-/// The length of all complete lines, and the beginning of the last line if it is incomplete.
-fn split_last_line(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
-    /// Longer than [`Format::begin`](crate::file::Format::begin) of any format.
-    const REST: u64 = 64;
-    const BLOCK: u64 = 64 * 1024;
-    let mut end = file.seek(SeekFrom::End(0))?;
-    let mut block = Vec::new();
-    let whole = loop {
-        let begin = end.saturating_sub(BLOCK);
-        file.seek(SeekFrom::Start(begin))?;
-        block.clear();
-        Read::by_ref(file).take(end - begin).read_to_end(&mut block)?;
-        match block.iter().rposition(|byte| *byte == b'\n') {
-            Some(at) => break begin + at as u64 + 1,
-            None if begin == 0 => break 0,
-            None => end = begin,
-        }
-    };
-    file.seek(SeekFrom::Start(whole))?;
-    let mut rest = Vec::new();
-    Read::by_ref(file).take(REST).read_to_end(&mut rest)?;
-    Ok((whole, rest))
 }

@@ -29,6 +29,11 @@ impl Findings {
         Self { lists: self.lists.clone(), place: Some(place) }
     }
 
+    /// Whether two stores are compared.
+    pub(crate) fn is_of_two(&self) -> bool {
+        self.place.is_some()
+    }
+
     fn with_place(&self, text: String) -> String {
         match &self.place {
             Some(place) => format!("{place}: {text}"),

@@ -5,6 +5,9 @@ mod census;
 mod findings;
 mod ids;
 mod pair;
+mod stream;
+#[cfg(all(test, feature = "memory"))]
+mod tests;
 
 use std::{
     io::{IsTerminal, Write},
@@ -31,18 +34,23 @@ use crate::{
 
 /// Verifies that one store keeps the contract, or that two stores hold the same events.
 ///
-/// With one URL, verify checks that versions have no gaps, that positions rise, that a read of each
-/// stream returns the same events as a read of all, and that JSON payloads are JSON. It reports ids
-/// that occur twice. With two URLs, verify checks that both stores have the same events in the same
-/// streams, byte for byte and in the same order, and shows the first difference. A URL names a store,
-/// or an export: jsonl:FILE, cloudevents:FILE.
+/// With one URL, verify checks that versions have no gaps, that positions rise, that reads of the
+/// streams and a read of all return the same events, that the list of streams has all of them, and that
+/// JSON payloads are JSON. It reports ids that occur twice. With two URLs, verify checks that both
+/// stores have the same events in the same streams, byte for byte and in the same order, and shows the
+/// first difference. A URL names a store, or an export: jsonl:FILE, cloudevents:FILE.
+///
+/// --since and --until select events by the clocks that recorded them, which may disagree. Then gaps
+/// between versions are no fault, and streams are not read one by one.
 ///
 /// Verify needs memory for each stream, but not for each event.
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
     /// A store or a file.
+    #[arg(env = "ANNALS_FROM", hide_env_values = true)]
     one: String,
     /// A second store or file, to compare with the first.
+    #[arg(env = "ANNALS_TO", hide_env_values = true)]
     other: Option<String>,
     #[command(flatten)]
     streams: SelectStreams,
@@ -62,10 +70,19 @@ pub(crate) struct Verify {
 impl Verify {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let one = Source::open(&self.one).await?;
-        let other = match &self.other {
+        let other = match self.other.as_deref().filter(|url| !url.is_empty()) {
             Some(url) => Some(Source::open(url).await?),
             None => None,
         };
+        if let Some(other) = &other
+            && !self.times.is_everything()
+            && ![&one, other].iter().all(|source| keeps_times(source))
+        {
+            return Err(Failure::usage(
+                "--since and --until select by the times at which events were recorded, and one of \
+                 the two stores does not take over the times of a copy; compare all events",
+            ));
+        }
         let select = Select::of(self.streams.clone(), self.times.clone());
         let (interrupt, findings, began) =
             (Interrupt::listen(), Findings::default(), Instant::now());
@@ -89,9 +106,9 @@ impl Verify {
                 self.compare((&one, &first), (other, second), &findings).await?;
             }
             _ => {
-                if let (Some(store), true) = (one.store(), self.times.is_everything()) {
+                if self.times.is_everything() {
                     let reading = bars.streams(first.events);
-                    alone::compare(store, &first, &interrupt, &findings, |events| {
+                    alone::compare(&one, &first, &select, &interrupt, &findings, |events| {
                         read += events;
                         reading.inc(events);
                     })
@@ -114,13 +131,11 @@ impl Verify {
         findings: &Findings,
     ) -> Result<(), Failure> {
         let sources = [one.0, other.0];
-        let keeps =
-            |source: &&Source| source.store().is_none_or(|store| store.capabilities().exact_import);
         let orders =
             |source: &&Source| source.store().is_none_or(|store| store.capabilities().global_order);
         let strictness = Strictness {
             order: !self.any_order && sources.iter().all(orders),
-            times: sources.iter().all(keeps),
+            times: sources.iter().all(|source| keeps_times(source)),
         };
         pair::compare(one, other, strictness, &self.times, findings).await?;
         let lists = |store: &annals::Capabilities| store.list_streams;
@@ -145,7 +160,18 @@ impl Verify {
         read: u64,
         took: Duration,
     ) -> Result<ExitCode, Failure> {
-        let mut out = output::stdout();
+        output::written(self.write(&mut output::stdout(), sides, found, read, took))?;
+        Ok(if found.broken_count == 0 { ExitCode::SUCCESS } else { Code::Found.into() })
+    }
+
+    fn write(
+        &self,
+        out: &mut impl Write,
+        sides: &[(&Source, &Census)],
+        found: &FindingLists,
+        read: u64,
+        took: Duration,
+    ) -> std::io::Result<()> {
         if self.json {
             let stores = sides.iter().map(|(source, census)| {
                 let digests = self.digests.then(|| {
@@ -186,8 +212,8 @@ impl Verify {
                     HumanBytes(census.bytes)
                 )?;
             }
-            show(&mut out, BAD, &found.broken, found.broken_count)?;
-            show(&mut out, DIM, &found.notes, found.notes_count)?;
+            show(out, BAD, &found.broken, found.broken_count)?;
+            show(out, DIM, &found.notes, found.notes_count)?;
             let verdict = match (found.broken_count, sides) {
                 (0, [_]) => styled(GOOD, "the contract is kept"),
                 (0, _) => styled(GOOD, "both hold the same"),
@@ -196,9 +222,13 @@ impl Verify {
             };
             writeln!(out, "{verdict}  ({} events read in {took:.1?})", HumanCount(read))?;
         }
-        out.flush()?;
-        Ok(if found.broken_count == 0 { ExitCode::SUCCESS } else { Code::Found.into() })
+        out.flush()
     }
+}
+
+/// Whether a copy to this store or file keeps the times at which events were recorded.
+fn keeps_times(source: &Source) -> bool {
+    source.store().is_none_or(|store| store.capabilities().exact_import)
 }
 
 fn show(

@@ -164,3 +164,17 @@ pub(crate) fn files_that_cannot_be_stores() {
     assert!(ran.stderr.contains("did you mean sqlite://shop.db?"), "{}", ran.stderr);
     assert_eq!(dir.path().read_dir().unwrap().count(), 1);
 }
+
+/// The latest events of an open store stand beside the file.
+pub(crate) async fn the_log_counts(kind: Kind) {
+    if kind.name() != "sqlite" {
+        return;
+    }
+    let fresh = Fresh::open(&kind).await;
+    let event = annals::NewEvent::binary("Large", vec![0; 100_000]).unwrap();
+    annals::EventStoreExt::append_to(&fresh.store, "a-1", annals::ExpectedVersion::Any, [event])
+        .await
+        .unwrap();
+    let (ran, _) = check(&fresh.url, 0);
+    assert!(ran.stdout.contains("bytes in its write-ahead log"), "{}", ran.stdout);
+}

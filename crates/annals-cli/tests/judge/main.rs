@@ -51,7 +51,10 @@ impl Ran {
 /// The command, apart from what the environment of the tests would make of it.
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_annals"));
-    command.args(arguments).env_remove("ANNALS_URL").env_remove("RUST_LOG");
+    command.args(arguments);
+    for name in ["ANNALS_URL", "ANNALS_FROM", "ANNALS_TO", "RUST_LOG"] {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         trials.push(trial(kind, &runtime, "check_good", check::good));
         trials.push(trial(kind, &runtime, "check_missing", check::missing));
         trials.push(trial(kind, &runtime, "check_newer", check::newer));
+        trials.push(trial(kind, &runtime, "check_log", check::the_log_counts));
         trials.push(trial(kind, &runtime, "conformance_failure", conformance::a_failure_on));
         if kind.name() == "postgres" {
             trials.push(trial(kind, &runtime, "check_privileges", check::privileges));

@@ -18,7 +18,9 @@ use tokio::{
 pub(crate) fn command<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_annals"));
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    command.env_remove("ANNALS_URL").env_remove("RUST_LOG");
+    for name in ["ANNALS_URL", "ANNALS_FROM", "ANNALS_TO", "RUST_LOG"] {
+        command.env_remove(name);
+    }
     command
 }
 

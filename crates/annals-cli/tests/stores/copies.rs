@@ -252,6 +252,40 @@ pub(crate) async fn another_source_of_the_same_name_is_noticed() {
     assert!(said.contains("the target has other events in"), "{said}");
 }
 
+pub(crate) async fn a_dry_run_reports_what_would_keep_a_copy_from_writing() {
+    let (from, dir) = (Fresh::open(&sqlite()).await, tempfile::tempdir().unwrap());
+    fill(&from.store, 0, 10).await;
+    let path = |name: &str| format!("sqlite://{}", dir.path().join(name).display());
+    let said = ok(&["copy", "--dry-run", &from.url, &path("new.db")]).await;
+    assert!(said.contains("which does not exist yet") && said.contains(" events, "), "{said}");
+    std::fs::write(dir.path().join("text.db"), "no database, but a text that is long enough")
+        .unwrap();
+    let newer = Fresh::open(&sqlite()).await;
+    let connection =
+        rusqlite::Connection::open(newer.url.strip_prefix("sqlite://").unwrap()).unwrap();
+    let set = "UPDATE annals_meta SET value = 1000 WHERE key = 'schema_version'";
+    assert_eq!(connection.execute(set, []).unwrap(), 1);
+    for (target, status, due) in [
+        ("postgres://x:wrong@127.0.0.1:1/db".to_owned(), 1, "the target: "),
+        (
+            "esdb://127.0.0.1:1?tls=false&maxDiscoverAttempts=1&retry_for=0".to_owned(),
+            1,
+            "the target: ",
+        ),
+        ("postgres://h/db?schema=A".to_owned(), 2, "`schema` is \"A\""),
+        ("mysql://h/db".to_owned(), 2, "annals knows no URLs"),
+        (path("no/such/dir.db"), 2, "the target: "),
+        (format!("sqlite://{}", dir.path().display()), 2, "the target: "),
+        (path("text.db"), 1, "not an SQLite database"),
+        (newer.url.clone(), 1, "version 1000"),
+    ] {
+        let said = ends(&["copy", "--dry-run", &from.url, &target], status).await;
+        assert!(said.contains(due) && !said.contains("exist yet"), "{target}: {said}");
+        // A copy fails alike.
+        ends(&["copy", &from.url, &target], status).await;
+    }
+}
+
 fn sqlite() -> Kind {
     annals_test_stores::kinds().into_iter().find(|kind| kind.name() == "sqlite").unwrap()
 }

@@ -113,6 +113,7 @@ pub(crate) async fn what_cannot_work_is_said() {
         (vec!["append", "memory:", "--stream", "a", "--type", "A", "--data", "{"], 2, "--data"),
         (vec!["append", "memory:", "--stream", "$a", "--type", "A"], 2, "`$`"),
         (vec!["copy", "sqlite://a.db", "sqlite://a.db"], 2, "are the same"),
+        (vec!["info", "memory:", "--stream", "nope"], 2, "there is no stream nope"),
         (vec!["copy", "memory:", "memory:", "--lanes", "0"], 2, "--lanes"),
         (vec!["verify", "memory:", "--since", "noon"], 2, "2026-01-31T12:00:00Z"),
     ] {

@@ -7,12 +7,12 @@ use annals_test_stores::{Fresh, Kind, kinds};
 
 use crate::command::{all, ends, fill, kept, ok, ok_with, url_of};
 
-fn sqlite() -> Kind {
+pub(crate) fn sqlite() -> Kind {
     kinds().into_iter().find(|kind| kind.name() == "sqlite").unwrap()
 }
 
 /// An export of a store, as lines.
-async fn export(dir: &tempfile::TempDir) -> (Fresh, Vec<String>) {
+pub(crate) async fn export(dir: &tempfile::TempDir) -> (Fresh, Vec<String>) {
     let fresh = Fresh::open(&sqlite()).await;
     fill(&fresh.store, 0, 30).await;
     ok(&["copy", &fresh.url, &url_of("jsonl", dir, "export")]).await;

@@ -6,7 +6,9 @@ mod command;
 mod copies;
 mod events;
 mod files;
+mod inputs;
 mod kills;
+mod surroundings;
 mod verify;
 
 use std::{process::ExitCode, sync::Arc};
@@ -31,12 +33,19 @@ fn main() -> ExitCode {
     }
     alone! {
         events: what_cannot_work_is_said no_secret_is_shown;
+        surroundings: no_secret_is_repeated output_that_cannot_be_written_is_an_error
+            a_reader_that_goes_ends_a_tail urls_are_taken_from_the_environment;
         files: what_breaks_the_contract_is_found ids_seen_twice_are_reported
             the_first_difference_is_shown a_torn_export_is_completed
             a_file_of_others_is_no_source cloudevents_of_others_can_be_appended
             standard_input_and_output_are_files;
+        inputs: an_append_that_is_killed_can_be_run_again
+            what_editors_and_other_programs_write_is_read_or_named
+            data_called_json_that_is_none_is_exported_and_restored
+            an_export_goes_on_after_a_line_without_an_end_and_into_a_pipe;
         copies: what_a_copy_loses_is_said_before a_part_can_be_copied
-            another_source_of_the_same_name_is_noticed;
+            another_source_of_the_same_name_is_noticed
+            a_dry_run_reports_what_would_keep_a_copy_from_writing;
     }
     for kind in kinds().into_iter().filter(Kind::is_shared) {
         macro_rules! trials {
@@ -56,6 +65,7 @@ fn main() -> ExitCode {
                 a_subscriber_is_carried_over a_target_with_other_events_is_left_alone
                 an_export_is_a_source;
             verify: a_store_is_verified_alone;
+            inputs: a_file_that_is_appended_again_gives_each_event_once;
         }
         // Each goes to every kind, so that all pairs are gone through.
         trials! { kills: copies_are_killed_and_end_complete; }

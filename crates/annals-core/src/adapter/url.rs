@@ -1,9 +1,12 @@
 //! The options of a store in its URL.
 
+mod credentials;
+
 use std::{fmt, str::FromStr, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
+pub use self::credentials::{check_authority, has_credentials, without_credentials};
 use crate::{Error, ErrorKind, Result};
 
 /// The parameters of a URL, decoded: what stands after its `?`, as in `a=1&b=2`. A name is given at
@@ -86,12 +89,22 @@ impl Parameter {
         self.value.parse().map_err(|_| self.invalid(expected))
     }
 
-    /// The value as a number of milliseconds.
+    /// The value as a time: `500ms`, `10s`, `2m`, `1h` or `1d`, or a number of milliseconds.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`].
     pub fn milliseconds(&self) -> Result<Duration> {
-        self.parsed("a number of milliseconds").map(Duration::from_millis)
+        let expected = "a number of milliseconds, or a time such as `500ms`, `10s` or `2m`";
+        time(&self.value, "ms").ok_or_else(|| self.invalid(expected))
+    }
+
+    /// The value as a time: `500ms`, `10s`, `2m`, `1h` or `1d`, or a number of seconds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`].
+    pub fn seconds(&self) -> Result<Duration> {
+        let expected = "a number of seconds, or a time such as `90s`, `10m` or `30d`";
+        time(&self.value, "s").ok_or_else(|| self.invalid(expected))
     }
 
     /// The value as `true` or `false`.
@@ -134,6 +147,21 @@ pub fn decode(what: &str, text: &str) -> Result<String> {
         .map_err(|e| invalid(format!("{what} is not UTF-8 once decoded")).with_source(e))
 }
 
+/// A whole number and its unit; without a unit, the `default` one.
+fn time(text: &str, default: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match if unit.is_empty() { default } else { unit } {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
+}
+
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidInput, message)
 }
@@ -173,7 +201,20 @@ mod tests {
         assert!(of("a=x").milliseconds().unwrap_err().to_string().contains("milliseconds"));
         assert!(of("a=1").flag().unwrap_err().to_string().contains("`true` or `false`"));
         assert!(of("a=1").unknown("`b`").to_string().contains("no parameter `a`; there are `b`"));
-        assert_eq!(of("a=20").milliseconds().unwrap(), Duration::from_millis(20));
+        for (query, milliseconds, seconds) in [
+            ("a=20", 20, 20_000),
+            ("a=500ms", 500, 500),
+            ("a=10s", 10_000, 10_000),
+            ("a=2m", 120_000, 120_000),
+            ("a=1h", 3_600_000, 3_600_000),
+            ("a=30d", 2_592_000_000, 2_592_000_000),
+        ] {
+            assert_eq!(of(query).milliseconds().unwrap().as_millis(), milliseconds, "{query}");
+            assert_eq!(of(query).seconds().unwrap().as_millis(), seconds, "{query}");
+        }
+        for query in ["a", "a=s", "a=-1s", "a=1.5s", "a=1 s", "a=10S", "a=99999999999999999999d"] {
+            assert!(of(query).milliseconds().is_err() && of(query).seconds().is_err(), "{query}");
+        }
         assert!(!of("a=false").flag().unwrap());
     }
 }

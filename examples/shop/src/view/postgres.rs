@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl View {
     pub(super) async fn open_postgres(store: Arc<dyn Store>, url: &str) -> Result<Self, AnyError> {
+        annals::adapter::url::check_authority(url, &['/', '?', '#'])?;
         let (table, first) = (SubscriberId::new(TABLE)?, Position::new(1));
         let pool = PgPoolOptions::new().acquire_timeout(PATIENCE).connect(url).await?;
         let sink = PostgresSink::open(pool).await?;

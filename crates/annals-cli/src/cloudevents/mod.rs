@@ -3,17 +3,25 @@
 //! `id`, `type`, `time`, `subject` (the stream), `data` and `data_base64` are attributes of the
 //! [specification](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md).
 //! Extensions hold the rest: `annalsversion`, `annalsposition`, and the metadata, as a JSON text in
-//! `annalsmeta` or in Base64 in `annalsmetab64`. A JSON payload that would change inside a line is
-//! written to `data_base64`; the content type says that it is JSON.
+//! `annalsmeta`, or in Base64 in `annalsmetab64` (binary) or `annalsmetajson64` (called JSON, but
+//! none). A JSON payload that would change inside a line is written to `data_base64`; the content type
+//! says that it is JSON.
+//!
+//! Attributes of other programs, for which an event has no place, are kept in the metadata: see
+//! [`attributes`].
+
+mod attributes;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 
-use annals::{EventType, Payload, Position, RecordedEvent, StreamId, Version};
+use annals::{ContentKind, EventType, Payload, Position, RecordedEvent, StreamId, Version};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use uuid::Uuid;
+use serde_json::{Map, Value, value::RawValue};
 
+use self::attributes::{id_of, is_json, kept_in, source_of, with_kept};
 use crate::lines::{self, EncodedPayload, Entry};
 
 const JSON: &str = "application/json";
@@ -42,6 +50,8 @@ struct CloudEvent<'a> {
     annalsmeta: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     annalsmetab64: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annalsmetajson64: Option<Cow<'a, str>>,
     #[serde(
         borrow,
         default,
@@ -51,30 +61,44 @@ struct CloudEvent<'a> {
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_base64: Option<Cow<'a, str>>,
+    /// All other attributes.
+    #[serde(flatten)]
+    extensions: Map<String, Value>,
 }
 
 /// Writes an event as a line, with the line break.
 pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), String> {
-    let (mut data, mut data_base64, mut content) = (None, None, Some(JSON.into()));
-    match EncodedPayload::of(&event.data)? {
+    let (mut data, mut data_base64) = (None, None);
+    match EncodedPayload::of(&event.data) {
         EncodedPayload::Raw(raw) => data = Some(raw),
         EncodedPayload::Text(text) => data_base64 = Some(BASE64_STANDARD.encode(text).into()),
-        EncodedPayload::Base64(base64) => {
-            (data_base64, content) = (Some(base64.into()), Some(BYTES.into()))
+        EncodedPayload::Base64(base64) | EncodedPayload::NotJson(base64) => {
+            data_base64 = Some(base64.into());
         }
-        EncodedPayload::Nothing => content = None,
+        EncodedPayload::Nothing => {}
     }
-    let (mut meta, mut meta_base64) = (None, None);
-    match EncodedPayload::of(&event.metadata)? {
+    let (mut meta, mut meta_base64, mut meta_json_base64) = (None, None, None);
+    match EncodedPayload::of(&event.metadata) {
         EncodedPayload::Raw(raw) => meta = Some(raw.get().into()),
         EncodedPayload::Text(text) => meta = Some(text.into()),
         EncodedPayload::Base64(base64) => meta_base64 = Some(base64.into()),
+        EncodedPayload::NotJson(base64) => meta_json_base64 = Some(base64.into()),
         EncodedPayload::Nothing => {}
     }
+    let mut kept = kept_in(&event.metadata);
+    let mut take = |name: &str| match kept.remove(name) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+    let source = take("source").unwrap_or_else(|| source_of(&event.stream));
+    let id = take("id").filter(|id| id_of(id, &source) == event.id);
+    let content = take("datacontenttype")
+        .filter(|media| is_json(media) == (event.data.kind() == ContentKind::Json));
+    let content = content.map(Cow::from).or_else(|| content_of(&event.data).map(Cow::from));
     let line = CloudEvent {
         specversion: "1.0".into(),
-        id: event.id.to_string().into(),
-        source: source(&event.stream).into(),
+        id: id.unwrap_or_else(|| event.id.to_string()).into(),
+        source: source.into(),
         event_type: event.event_type.as_str().into(),
         subject: Some(event.stream.as_str().into()),
         time: Some(lines::time(event.recorded_at).into()),
@@ -83,26 +107,22 @@ pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), Stri
         annalsposition: Some(event.position.to_string().into()),
         annalsmeta: meta,
         annalsmetab64: meta_base64,
+        annalsmetajson64: meta_json_base64,
         data,
         data_base64,
+        extensions: kept,
     };
     serde_json::to_writer(&mut *out, &line).map_err(|e| e.to_string())?;
     out.push(b'\n');
     Ok(())
 }
 
-/// A `source` for each stream: CloudEvents requires an id to be unique within its source.
-fn source(stream: &StreamId) -> String {
-    let mut source = "/streams/".to_owned();
-    for byte in stream.as_str().bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                source.push(char::from(byte));
-            }
-            _ => source.push_str(&format!("%{byte:02X}")),
-        }
+/// The content type of a payload, if no other program has given it another one.
+fn content_of(data: &Payload) -> Option<&'static str> {
+    match data.kind() {
+        ContentKind::Json => Some(JSON),
+        ContentKind::Binary => (!data.is_empty()).then_some(BYTES),
     }
-    source
 }
 
 /// Reads a line. The error says why it is no event. For an event of another program, the subject is
@@ -118,18 +138,38 @@ pub(crate) fn parse(line: &str) -> Result<Entry, String> {
     let number = |name: &str, text: Option<Cow<'_, str>>| {
         text.map(|text| text.parse::<u64>().map_err(|e| format!("{name}: {e}"))).transpose()
     };
-    let id = Uuid::parse_str(&event.id).unwrap_or_else(|_| {
-        Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("{} {}", event.source, event.id).as_bytes())
-    });
+    let id = id_of(&event.id, &event.source);
     let stream = event.subject.map(StreamId::new).transpose().map_err(|e| e.to_string())?;
-    let metadata = match (event.annalsmeta, event.annalsmetab64) {
-        (None, None) => Payload::empty(),
-        (Some(text), None) => {
+    let is_ours = event.annalsversion.is_some();
+    let content = event.datacontenttype.as_deref();
+    let data = data(content, event.data, event.data_base64, is_ours)?;
+    let metadata = match (event.annalsmeta, event.annalsmetab64, event.annalsmetajson64) {
+        (None, None, None) => Payload::empty(),
+        (Some(text), None, None) => {
             Payload::json_text(text.into_owned()).map_err(|e| format!("annalsmeta: {e}"))?
         }
-        (None, Some(base64)) => Payload::binary(lines::decode(&base64)?),
-        _ => return Err("the line has both annalsmeta and annalsmetab64".to_owned()),
+        (None, Some(base64), None) => Payload::binary(lines::decode(&base64)?),
+        (None, None, Some(base64)) => {
+            Payload::from_stored(ContentKind::Json, lines::decode(&base64)?)
+        }
+        _ => {
+            return Err("the line has more than one of annalsmeta, annalsmetab64 and \
+                        annalsmetajson64"
+                .to_owned());
+        }
     };
+    let mut others = event.extensions;
+    let mut keep = |name: &str, text: &str| others.insert(name.to_owned(), text.into());
+    if stream.as_ref().is_none_or(|stream| source_of(stream) != event.source) {
+        keep("source", &event.source);
+    }
+    if event.id != id.to_string() {
+        keep("id", &event.id);
+    }
+    if let Some(content) = content.filter(|content| content_of(&data) != Some(*content)) {
+        keep("datacontenttype", content);
+    }
+    let metadata = with_kept(metadata, others)?;
     Ok(Entry {
         stream,
         version: number("annalsversion", event.annalsversion)?.map(Version::new),
@@ -137,7 +177,7 @@ pub(crate) fn parse(line: &str) -> Result<Entry, String> {
         recorded_at: event.time.map(|time| lines::parse_time(&time)).transpose()?,
         id: Some(id),
         event_type: EventType::new(event.event_type).map_err(|e| e.to_string())?,
-        data: data(event.datacontenttype.as_deref(), event.data, event.data_base64)?,
+        data,
         metadata,
     })
 }
@@ -146,12 +186,12 @@ fn data(
     content: Option<&str>,
     data: Option<&RawValue>,
     base64: Option<Cow<'_, str>>,
+    is_ours: bool,
 ) -> Result<Payload, String> {
-    let media = content.unwrap_or(JSON).split(';').next().unwrap_or_default().trim();
-    let is_json = media == JSON || media.ends_with("+json");
+    let media = content.unwrap_or(JSON);
     match (data, base64) {
         (None, None) => Ok(Payload::empty()),
-        (Some(raw), None) if is_json => {
+        (Some(raw), None) if is_json(media) => {
             Payload::json_text(raw.get().to_owned()).map_err(|e| e.to_string())
         }
         // By the specification, the data of another media type is the content of a JSON string.
@@ -160,40 +200,15 @@ fn data(
             .map_err(|e| format!("data of type {media} must be a string: {e}")),
         (None, Some(base64)) => {
             let bytes = lines::decode(&base64).map_err(|e| format!("data_base64: {e}"))?;
-            if is_json {
-                Payload::json_text(bytes).map_err(|e| format!("data_base64: {e}"))
-            } else {
+            if !is_json(media) {
                 Ok(Payload::binary(bytes))
+            } else if is_ours {
+                // A store may hold bytes that are called JSON and are none.
+                Ok(Payload::from_stored(ContentKind::Json, bytes))
+            } else {
+                Payload::json_text(bytes).map_err(|e| format!("data_base64: {e}"))
             }
         }
         _ => Err("the line has both data and data_base64".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_written_is_read() {
-        for event in crate::lines::tests::odd() {
-            let mut line = Vec::new();
-            write(&event, &mut line).unwrap();
-            let line = String::from_utf8(line).unwrap();
-            let read = parse(line.trim_end()).unwrap().into_recorded().unwrap();
-            assert_eq!(read, event, "{line}");
-        }
-    }
-
-    #[test]
-    fn takes_events_of_others() {
-        let line = r#"{"specversion":"1.0","id":"A234-1234","source":"/mycontext","type":"x.y",
-            "subject":"order-1","datacontenttype":"text/xml","data":"<much/>","comexample":"v"}"#;
-        let event = parse(line).unwrap();
-        assert_eq!(event.stream.as_ref().unwrap().as_str(), "order-1");
-        assert_eq!(event.data, Payload::binary("<much/>"));
-        assert_eq!(event.id, parse(line).unwrap().id);
-        assert_eq!(event.into_recorded().unwrap_err(), "version");
-        assert!(parse(&line.replace("1.0", "2.0")).unwrap_err().contains("only 1.0"));
     }
 }
