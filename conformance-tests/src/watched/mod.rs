@@ -142,6 +142,15 @@ impl CheckpointStore for Watched {
         Ok(kept)
     }
 
+    async fn swap_checkpoint(
+        &self,
+        subscriber: &SubscriberId,
+        from: Option<Position>,
+        to: Position,
+    ) -> Result<bool> {
+        self.store.swap_checkpoint(subscriber, from, to).await
+    }
+
     async fn reset_checkpoint(
         &self,
         subscriber: &SubscriberId,

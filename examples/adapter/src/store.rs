@@ -6,7 +6,7 @@ use annals_core::{
     Append, Appended, Capabilities, Direction, Error, ErrorKind, ExpectedVersion, Filter,
     LeaseName, LeaseRecord, Position, ReadAll, ReadStream, Recognition, RecordedEvent, Result,
     Snapshot, StreamId, StreamInfo, StreamState, SubscriberId, Version,
-    adapter::{Adapter, Live, Pages, Tail, content_kinds, context, payloads},
+    adapter::{Adapter, CheckpointSwap, Live, Pages, Tail, content_kinds, context, payloads},
 };
 use redb::ReadableTable;
 use uuid::Uuid;
@@ -188,6 +188,17 @@ impl Adapter for RedbStore {
             Ok(to.get().max(before).into())
         });
         save.await
+    }
+
+    async fn swap_checkpoint(&self, subscriber: &SubscriberId, to: CheckpointSwap) -> Result<bool> {
+        let swap = self.file.change(CHECKPOINTS, subscriber.as_str(), move |kept, subscriber| {
+            let holds = to.holds(kept.get(subscriber)?.map(|kept| kept.value().into()));
+            if holds {
+                kept.insert(subscriber, to.to.get())?;
+            }
+            Ok(holds)
+        });
+        swap.await
     }
 
     async fn reset_checkpoint(

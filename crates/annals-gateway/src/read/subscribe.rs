@@ -1,8 +1,7 @@
 //! Subscriptions: the events that are there, then those that are appended.
 
 use annals_core::{
-    EventStoreExt, Message, Source, Start, StreamState, Subscribe, Subscription,
-    adapter::CHECKPOINT_EVERY,
+    Message, Source, Start, StreamState, Subscribe, Subscription, adapter::CHECKPOINT_EVERY,
 };
 use async_stream::try_stream;
 use tonic::Status;
