@@ -6,12 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use annals_core::StreamId;
+use annals_core::{EventStoreExt, NewEvent, StreamId, Version};
+use tokio::runtime::Runtime;
 
-use crate::{
-    BoxError, Harness,
-    tools::{extend, id},
-};
+use crate::{BoxError, Harness};
 
 /// The environment variable that makes this program a child: the name of the harness, the namespace,
 /// the stream, and after how many appends the child dies by itself (0: never).
@@ -30,7 +28,7 @@ pub(crate) enum Death {
 const APPENDS: u64 = 20;
 
 /// If this process is a child, appends until the process dies. Returns `None` in every other process.
-pub(crate) fn run(harnesses: &[Arc<dyn Harness>]) -> Option<ExitCode> {
+pub(crate) fn run(runtime: &Runtime, harnesses: &[Arc<dyn Harness>]) -> Option<ExitCode> {
     let task = std::env::var(CHILD).ok()?;
     let died = (|| {
         let [harness, namespace, stream, count] = task.split(' ').collect::<Vec<_>>()[..] else {
@@ -38,7 +36,7 @@ pub(crate) fn run(harnesses: &[Arc<dyn Harness>]) -> Option<ExitCode> {
         };
         let harness = harnesses.iter().find(|known| known.name() == harness);
         let harness = harness.ok_or_else(|| format!("{CHILD} names {task:?}"))?;
-        crate::run::runtime()?.block_on(append(&**harness, namespace, stream, count.parse()?))
+        runtime.block_on(append(&**harness, namespace, stream, count.parse()?))
     })();
     match died {
         Ok(()) => std::process::abort(),
@@ -56,11 +54,10 @@ async fn append(
     stream: &str,
     count: u64,
 ) -> Result<(), BoxError> {
-    let (store, stream) = (harness.open(namespace).await?, id(stream));
-    let mut version = 0;
-    loop {
-        let appended = extend(&store, &stream, version, 1).await?;
-        version += 1;
+    let (store, stream) = (harness.open(namespace).await?, StreamId::new(stream)?);
+    for version in 1.. {
+        let event = NewEvent::json("Numbered", &version)?;
+        let appended = store.append_to(&stream, Version::new(version - 1), [event]).await?;
         let mut out = std::io::stdout().lock();
         writeln!(out, "appended {} {}", appended.last_version, appended.position)?;
         out.flush()?;
@@ -69,6 +66,7 @@ async fn append(
             std::process::abort();
         }
     }
+    Ok(())
 }
 
 /// Runs a child that appends to a stream until it dies. Returns the versions and positions that it

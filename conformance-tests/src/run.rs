@@ -44,9 +44,6 @@ pub fn main(harness: impl Harness) -> ExitCode {
 
 /// Does what [`main`] does, for several harnesses and with a parsed command line.
 pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
-    if let Some(code) = child::run(&harnesses) {
-        return code;
-    }
     let runtime = match runtime() {
         Ok(runtime) => Arc::new(runtime),
         Err(e) => {
@@ -54,6 +51,9 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
             return ExitCode::FAILURE;
         }
     };
+    if let Some(code) = child::run(&runtime, &harnesses) {
+        return code;
+    }
     let seed = seed();
     let table = Arc::new(Mutex::new(Table::default()));
     let mut trials = Vec::new();
@@ -92,7 +92,7 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
     conclusion.exit_code()
 }
 
-pub(crate) fn runtime() -> std::io::Result<Runtime> {
+fn runtime() -> std::io::Result<Runtime> {
     // At least two threads, so that concurrent cases run in parallel on every machine.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
