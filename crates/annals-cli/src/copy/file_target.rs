@@ -58,11 +58,9 @@ impl FileTarget {
             let line = std::str::from_utf8(line).ok().map(|line| self.file.format.parse(line));
             line.is_some_and(|line| line.is_ok_and(|entry| entry.into_recorded().is_ok()))
         };
-        if let Some(line) =
-            last_line(&mut file, whole).map_err(failure)?.filter(|line| is_event(line))
-        {
-            file.write_all(b"\n").map_err(failure)?;
-            (whole, rest) = (whole + line.len() as u64 + 1, Vec::new());
+        let unended = last_line(&mut file, whole).map_err(failure)?.filter(|line| is_event(line));
+        if let Some(line) = &unended {
+            (whole, rest) = (whole + line.len() as u64, Vec::new());
         }
         let mut last = None;
         let format = self.file.format;
@@ -82,6 +80,9 @@ impl FileTarget {
             return Err(self.file.bad_end("this is no event that annals exported"));
         }
         file.set_len(whole).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failure)?;
+        if unended.is_some() {
+            file.write_all(b"\n").map_err(failure)?;
+        }
         self.open = Some(file);
         Ok(last)
     }

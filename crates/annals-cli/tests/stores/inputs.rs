@@ -158,6 +158,11 @@ pub(crate) async fn an_export_goes_on_after_a_line_without_an_end_and_into_a_pip
     assert!(said.contains("events of another source"), "{said}");
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains(&last.id.to_string()) && text.ends_with('\n'), "an event was cut off");
+    // A file that is refused stays as it is.
+    let refused = format!("something else\n{}", text.trim_end());
+    fs::write(&file, &refused).unwrap();
+    ends(&["copy", &fresh.url, &url], 2).await;
+    assert_eq!(fs::read_to_string(&file).unwrap(), refused);
     let shell = format!(
         "'{}' copy -q '{}' jsonl:/dev/stdout | cat",
         env!("CARGO_BIN_EXE_annals"),
