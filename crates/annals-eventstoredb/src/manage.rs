@@ -60,10 +60,6 @@ pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Resu
     }
 }
 
-pub(crate) async fn is_tombstoned(server: &Arc<Server>, stream: &StreamId) -> Result<bool> {
-    Ok(stream_info(server, stream).await?.state == StreamState::Tombstoned)
-}
-
 /// The greatest version that a stream has had. If the server does not tell it, the greatest number:
 /// then no version counts as beyond the end.
 pub(crate) async fn greatest_version(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {

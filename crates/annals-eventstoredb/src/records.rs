@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use annals_core::{
     ContentKind, Error, ErrorKind, LeaseName, LeaseRecord, Payload, Position, Result, Snapshot,
-    StreamId, SubscriberId, Version, adapter::CheckpointSwap,
+    StreamId, StreamState, SubscriberId, Version, adapter::CheckpointSwap,
 };
 use bytes::Bytes;
 use futures::future::try_join;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    error::corrupt, manage::is_tombstoned, metadata::StreamMetadata, reader::read_last,
+    error::corrupt, manage::stream_info, metadata::StreamMetadata, reader::read_last,
     server::Server,
 };
 
@@ -177,10 +177,18 @@ pub(crate) async fn load_snapshot(
 ) -> Result<Option<Snapshot>> {
     let name = server.names.snapshot(stream);
     let (record, is_deleted) = try_join(load(server, &name), is_deleted(server, stream)).await?;
-    Ok(record.1.filter(|_| !is_deleted).and_then(Record::snapshot))
+    let snapshot = record.1.and_then(Record::snapshot);
+    match snapshot {
+        // Another application that deletes a stream leaves no mark in the record.
+        Some(snapshot) if is_deleted => {
+            let deleted_at = stream_info(server, stream).await?.version;
+            Ok(Some(snapshot).filter(|snapshot| snapshot.version > deleted_at))
+        }
+        snapshot => Ok(snapshot),
+    }
 }
 
-/// Whether another application has deleted the stream: it leaves no mark in the record.
+/// Whether the metadata of a stream say that it was deleted.
 async fn is_deleted(server: &Arc<Server>, stream: &StreamId) -> Result<bool> {
     match StreamMetadata::load(server, stream).await {
         Ok(metadata) => Ok(metadata.is_deleted()),
@@ -211,7 +219,7 @@ pub(crate) async fn save_snapshot(
                 Change::Replace(Box::new(Record::of_snapshot(snapshot, before)), true)
             }
         });
-        if saved.await? || is_tombstoned(server, stream).await? {
+        if saved.await? || stream_info(server, stream).await?.state == StreamState::Tombstoned {
             return Ok(());
         }
         is_open = true;
