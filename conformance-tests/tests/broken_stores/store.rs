@@ -506,7 +506,10 @@ impl EventStore for Handle {
         }
         let version = self.version(&inner).await;
         self.store().delete(&inner, expected).await?;
-        self.forget_snapshot(stream, version);
+        // To delete a stream that does not exist does nothing.
+        if version > Version::NONE {
+            self.forget_snapshot(stream, version);
+        }
         match (self.bug, snapshot) {
             (Some(Bug::NumberingRestarts), _) => {
                 *self.server.generations.lock().unwrap().entry(stream.clone()).or_default() += 1;
