@@ -212,6 +212,10 @@ pub(crate) async fn remove(
         let deleted_at = if state == StreamState::Deleted { version } else { Version::NONE };
         StreamHead { state, version, deleted_at }.check(stream, expecting)?;
         if kind == RemovalKind::Deletion && kind.is_done(state) {
+            // A snapshot may have been saved since the stream was deleted.
+            if state == StreamState::Deleted {
+                records::announce_removal(server, stream, version, false).await?;
+            }
             return Ok(());
         }
         // Delete the snapshot before the stream: if this process died in between, a snapshot that
