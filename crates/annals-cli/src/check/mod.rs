@@ -16,7 +16,7 @@ mod sqlite;
 
 use std::process::ExitCode;
 
-use annals::StoreUrl;
+use annals::{Backend, ErrorKind, OpenMode, StoreUrl};
 use clap::Args;
 
 use crate::{check::report::CheckReport, failure::Failure, output};
@@ -62,23 +62,33 @@ impl Check {
 /// Whether there is no store at a URL yet, or an older one, and nothing else is in the way of
 /// creating or migrating it.
 pub(crate) async fn can_be_created(url: &StoreUrl) -> bool {
+    if let Backend::Registered(registered) = url.backend() {
+        // Its check has passed, so `InvalidInput` says that there is no store.
+        let opened = registered.opener().open(url.as_str(), OpenMode::Existing).await;
+        let is_missing = opened.is_err_and(|error| error.kind() == ErrorKind::InvalidInput);
+        return url.check().is_ok() && is_missing;
+    }
     inspect(url).await.is_ok_and(|report| report.lacks_only_schema())
 }
 
 async fn inspect(url: &StoreUrl) -> Result<CheckReport, Failure> {
     match url.backend() {
         #[cfg(feature = "sqlite")]
-        annals::Backend::Sqlite => sqlite::inspect(url.as_str()).await,
+        Backend::Sqlite => sqlite::inspect(url.as_str()).await,
         #[cfg(feature = "postgres")]
-        annals::Backend::Postgres => postgres::inspect(url.as_str()).await,
+        Backend::Postgres => postgres::inspect(url.as_str()).await,
         #[cfg(feature = "dynamodb")]
-        annals::Backend::DynamoDb => dynamodb::inspect(url.as_str()).await,
+        Backend::DynamoDb => dynamodb::inspect(url.as_str()).await,
         #[cfg(feature = "eventstoredb")]
-        annals::Backend::EventStoreDb => eventstoredb::inspect(url.as_str()).await,
+        Backend::EventStoreDb => eventstoredb::inspect(url.as_str()).await,
         // A store in memory has nothing to inspect. For a backend that this build lacks, the error
         // of `connect` names the feature.
         backend => {
-            let store = annals::connect(url.as_str()).await?;
+            let mode = match backend {
+                Backend::Registered(_) => OpenMode::Existing,
+                _ => OpenMode::Create,
+            };
+            let store = annals::connect_with(url.as_str(), mode).await?;
             let mut report = CheckReport::new(backend);
             report.capabilities = Some(store.capabilities().clone());
             Ok(report)
