@@ -69,6 +69,7 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
             // told when the case runs, with the reason.
             let list_as_ignored = arguments.list && matches!(known, Some(Outcome::Ignored(_)));
             let name = format!("{}::{}", harness.name(), case.full_name());
+            let full_name = name.clone();
             let trial = Trial::ignorable_test(name, move || {
                 let began = Instant::now();
                 let outcome = match known {
@@ -81,8 +82,9 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
                     Outcome::Passed | Outcome::Declared => Ok(Completion::Completed),
                     Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
                     Outcome::Failed(reason) => Err(Failed::from(format!(
-                        "{reason}\n{}\nreplay with {SEED}={seed}",
-                        case.rules_in_words()
+                        "{reason}\n{}\nreplay with {SEED}={seed} {}",
+                        case.rules_in_words(),
+                        command(&full_name)
                     ))),
                 }
             });
@@ -94,6 +96,20 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
     table.forget_single_cases();
     print!("{table}");
     conclusion.exit_code()
+}
+
+/// The command that runs one test of this program again.
+fn command(test: &str) -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    // Cargo sets this variable, and gives the program of the target `conformance` a name such as
+    // `conformance-6a0274e10b95452d`.
+    match (std::env::var("CARGO_PKG_NAME"), program.file_stem().and_then(|stem| stem.to_str())) {
+        (Ok(package), Some(stem)) => {
+            let target = stem.rsplit_once('-').map_or(stem, |(target, _)| target);
+            format!("cargo test -p {package} --test {target} -- --exact {test}")
+        }
+        _ => format!("{} --exact {test}", program.display()),
+    }
 }
 
 fn runtime() -> std::io::Result<Runtime> {
