@@ -7,9 +7,9 @@ use tokio::{task::yield_now, time::timeout};
 
 use super::{
     ids::STOP,
-    play::Run,
     program::{Follower, From},
     record::{Followed, Start, Told},
+    run::Run,
 };
 
 pub(super) async fn follow(run: Arc<Run>, store: Arc<dyn Store>, follower: Follower) -> Followed {

@@ -1,7 +1,7 @@
 //! Histories: random concurrent programs, run on the store, recorded and judged.
 //!
 //! A program ([`program`]) is a handful of tasks that append, append again, remove and read, on one to
-//! three streams, and of subscribers. A seed determines it. Running it ([`play`], [`follow`]) gives a
+//! three streams, and of subscribers. A seed determines it. Running it ([`play`], [`task`], [`follow`]) gives a
 //! history ([`record`]): each call with its answer, and the times of both by one clock. How the
 //! calls of the tasks interleave is up to the threads and the store, so a program has many histories.
 //!
@@ -24,8 +24,10 @@ mod play;
 mod program;
 mod record;
 mod report;
+mod run;
 mod search;
 mod shrink;
+mod task;
 #[cfg(test)]
 mod tests;
 mod trial;

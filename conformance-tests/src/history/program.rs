@@ -27,6 +27,8 @@ const CALLS: RangeInclusive<usize> = 3..=8;
 const STREAMS: RangeInclusive<usize> = 1..=3;
 /// Versions that a stream of a history has.
 const VERSIONS: RangeInclusive<u64> = 0..=9;
+/// A truncation keeps fewer of the events that its task knows of.
+const KEPT: u64 = 4;
 /// How often an append is polled at most before it is dropped.
 const POLLS: u8 = 4;
 
@@ -50,6 +52,8 @@ pub(super) enum Step {
     Drop(Vec<Put>, u8),
     /// Sends an append of any task once more: the nth of those that were sent so far.
     Again(usize),
+    /// Truncates before the version behind the last one that the task was told, less this number. A
+    /// truncation beyond the end is not atomic on every store: it removes what is there when it begins.
     Truncate(usize, u64),
     Delete(usize, Expect),
     Tombstone(usize, Expect),
@@ -223,7 +227,7 @@ impl Maker<'_> {
         match self.rng.u8(..8) {
             0 if self.can.tombstone => Step::Tombstone(stream, expect),
             1..4 if self.can.delete => Step::Delete(stream, expect),
-            _ if self.can.truncate => Step::Truncate(stream, self.rng.u64(VERSIONS)),
+            _ if self.can.truncate => Step::Truncate(stream, self.rng.u64(..KEPT)),
             _ => Step::Info(stream),
         }
     }

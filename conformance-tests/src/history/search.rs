@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The most states to look at. A history of 40 calls needs some dozens.
-const MOST_STATES: usize = 100_000;
+const MOST_STATES: usize = 20_000;
 /// The calls of a set are the bits of a number.
 const MOST_CALLS: usize = 128;
 
