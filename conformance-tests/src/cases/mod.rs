@@ -6,6 +6,7 @@ mod concurrency;
 mod expect;
 mod faults;
 mod filter;
+mod history;
 mod lease;
 mod lifecycle;
 mod live;
@@ -53,6 +54,7 @@ pub fn cases() -> Vec<Case> {
         lifecycle::CASES,
         faults::CASES,
         random::CASES,
+        history::CASES,
     ]
     .concat()
 }
