@@ -247,8 +247,8 @@ async fn versions_of_removed_streams_at_the_ends(cx: Context) -> CaseResult {
 async fn checkpoints_at_the_ends(cx: Context) -> CaseResult {
     let (store, other) = (cx.open().await, cx.open().await);
     for (n, place) in GREAT.into_iter().chain([0, 1]).map(Position::new).enumerate() {
-        let [saved, swapped, reset] =
-            ["saved", "swapped", "reset"].map(|how| SubscriberId::new(format!("{how}-{n}")).unwrap());
+        let [saved, swapped, reset] = ["saved", "swapped", "reset"]
+            .map(|how| SubscriberId::new(format!("{how}-{n}")).unwrap());
         let answers = [
             (&saved, store.save_checkpoint(&saved, place).await.map(|kept| kept == place)),
             (&swapped, store.swap_checkpoint(&swapped, None, place).await),

@@ -9,9 +9,7 @@ use chrono::DateTime;
 
 use crate::{
     case::{CaseResult, Context, cases},
-    tools::{
-        assert_conflict, assert_holds, event, events, exact, extend, id, ids, show,
-    },
+    tools::{assert_conflict, assert_holds, event, events, exact, extend, id, ids, show},
 };
 
 cases! { "ids":
@@ -111,9 +109,11 @@ async fn ids_of_a_stream_that_differs_in_case_are_new(cx: Context) -> CaseResult
     let names = ["order-1", "Order-1", "order-1 ", "order_1", "órder-1", "o\u{301}rder-1"];
     for name in names {
         for expected in [ExpectedVersion::NoStream, ExpectedVersion::Any] {
-            let stream = id(format!("{name}{}", if expected == ExpectedVersion::Any { "a" } else { "" }));
+            let stream =
+                id(format!("{name}{}", if expected == ExpectedVersion::Any { "a" } else { "" }));
             let appended = store.append_to(&stream, expected, sent.clone()).await?;
-            let what = format!("events whose ids a stream with a similar name has, under {expected}");
+            let what =
+                format!("events whose ids a stream with a similar name has, under {expected}");
             assert_new(&what, &appended, 0, 2);
             assert_ends(&what, &store, &stream, &sent).await?;
         }

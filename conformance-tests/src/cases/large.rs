@@ -138,7 +138,13 @@ async fn look_at_all(
 }
 
 #[track_caller]
-fn assert_info(after: &str, info: StreamInfo, state: StreamState, first: Option<u64>, deleted: u64) {
+fn assert_info(
+    after: &str,
+    info: StreamInfo,
+    state: StreamState,
+    first: Option<u64>,
+    deleted: u64,
+) {
     let due = StreamInfo::new(state, MANY.into(), first.map(Version::new));
     let due = due.with_deleted_at(deleted.into());
     assert!(info == due, "{after}, the stream should be {due:?}; it is {info:?}");
@@ -267,7 +273,9 @@ async fn a_long_truncated_stream_is_followed_from_every_page(cx: Context) -> Cas
     let whole = store.load_stream(&stream).await?;
     store.truncate(&stream, 701.into()).await?;
     let left = &whole[700..];
-    for version in [0, 1, 2, 255, 256, 511, 512, 699, 700, 701, 1_211, 1_212, 1_724, 2_048, MANY - 1] {
+    for version in
+        [0, 1, 2, 255, 256, 511, 512, 699, 700, 701, 1_211, 1_212, 1_724, 2_048, MANY - 1]
+    {
         let due: Vec<_> = left.iter().filter(|e| e.version.get() > version).cloned().collect();
         let start = Start::AfterVersion(version.into());
         let mut starts = vec![start];

@@ -136,7 +136,8 @@ impl Model {
 
     fn info(&self) -> StreamInfo {
         let first = (self.exists() && self.first <= self.version).then(|| self.first.into());
-        StreamInfo::new(self.state, self.version.into(), first).with_deleted_at(self.deleted_at.into())
+        StreamInfo::new(self.state, self.version.into(), first)
+            .with_deleted_at(self.deleted_at.into())
     }
 
     fn left(&self) -> std::ops::RangeInclusive<u64> {
@@ -247,7 +248,8 @@ impl Subject {
                 self.model.snapshot = None;
             }
             Call::Import => {
-                let (next, time) = (version + 1, DateTime::from_timestamp(1_600_000_000, 0).unwrap());
+                let (next, time) =
+                    (version + 1, DateTime::from_timestamp(1_600_000_000, 0).unwrap());
                 let event = event(next).recorded(stream, next.into(), Position::new(next), time);
                 let answer = store.import(vec![event]).await;
                 if self.compare(answer, ExpectedVersion::Any) {
@@ -262,7 +264,11 @@ impl Subject {
     async fn check(&self, store: &Arc<dyn Store>) -> Result<()> {
         let Self { stream, model, told } = self;
         let info = store.stream_info(stream).await?;
-        assert!(info == model.info(), "{told} the stream should be {:?}; it is {info:?}", model.info());
+        assert!(
+            info == model.info(),
+            "{told} the stream should be {:?}; it is {info:?}",
+            model.info()
+        );
         let got = store.load_stream(stream).await?;
         assert_versions(format!("{told} reading the stream"), &got, model.left());
         let got = read(store, stream, ReadStream::default().backwards()).await?;
@@ -308,7 +314,8 @@ impl Subject {
 /// Makes these calls on a stream each, each by another handle. Checks everything in between.
 async fn run(cx: Context, programs: Vec<Vec<Call>>) -> CaseResult {
     let handles = cx.open_many(2).await;
-    let possible = |program: &&Vec<Call>| program.iter().all(|call| is_possible(&handles[0], *call));
+    let possible =
+        |program: &&Vec<Call>| program.iter().all(|call| is_possible(&handles[0], *call));
     let programs: Vec<_> = programs.iter().filter(possible).cloned().collect();
     let running = programs.into_iter().enumerate().map(|(n, program)| {
         let handles = handles.clone();
@@ -381,7 +388,8 @@ async fn each_call_after_a_tombstone(cx: Context) -> CaseResult {
 }
 
 async fn each_call_after_an_import(cx: Context) -> CaseResult {
-    let programs = [after(&[Call::Import, Call::Import]), after(&[Call::Append, Call::Delete, Call::Import])];
+    let programs =
+        [after(&[Call::Import, Call::Import]), after(&[Call::Append, Call::Delete, Call::Import])];
     run(cx, programs.concat()).await
 }
 
@@ -395,7 +403,8 @@ async fn each_call_after_a_snapshot(cx: Context) -> CaseResult {
 
 /// Three calls that change the stream, in each order, after an append.
 async fn three_calls_in_any_order(cx: Context) -> CaseResult {
-    let calls = [Call::Append, Call::TruncateToLast, Call::TruncateBeyond, Call::Delete, Call::SaveOlder];
+    let calls =
+        [Call::Append, Call::TruncateToLast, Call::TruncateBeyond, Call::Delete, Call::SaveOlder];
     let mut programs = Vec::new();
     for one in calls {
         for two in calls {

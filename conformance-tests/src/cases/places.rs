@@ -7,8 +7,8 @@ use std::{
 };
 
 use annals_core::{
-    Category, EventStoreExt, ExpectedVersion, Filter, Position, ReadAll, ReadStream, RecordedEvent,
-    Result, Source, Start, Store, StreamId, Subscribe, Version,
+    Category, ExpectedVersion, Filter, Position, ReadAll, ReadStream, RecordedEvent, Result,
+    Source, Start, Store, StreamId, Subscribe, Version,
 };
 
 use crate::{
@@ -103,7 +103,11 @@ impl Story {
     }
 
     /// The events of a source that are left, after a place.
-    fn due(&self, source: &Source, is_after: impl Fn(&RecordedEvent) -> bool) -> Vec<RecordedEvent> {
+    fn due(
+        &self,
+        source: &Source,
+        is_after: impl Fn(&RecordedEvent) -> bool,
+    ) -> Vec<RecordedEvent> {
         let wanted = |e: &&RecordedEvent| self.is_left(e) && source.matches(e) && is_after(e);
         self.all.iter().filter(wanted).cloned().collect()
     }

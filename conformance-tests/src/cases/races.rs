@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -59,7 +59,8 @@ where
     let writing = Arc::new(AtomicU64::new(WRITERS as u64));
     let removers: Vec<_> = (0..2)
         .map(|n| {
-            let (store, writing, remove) = (handles[n + 1].clone(), writing.clone(), remove.clone());
+            let (store, writing, remove) =
+                (handles[n + 1].clone(), writing.clone(), remove.clone());
             spawn(async move {
                 for round in 0.. {
                     remove(store.clone(), round).await?;
@@ -74,7 +75,8 @@ where
         })
         .collect();
     let writers = (0..WRITERS).map(|n| {
-        let (write, writing) = (write(handles[n % handles.len()].clone(), n as u64), writing.clone());
+        let (write, writing) =
+            (write(handles[n % handles.len()].clone(), n as u64), writing.clone());
         spawn(async move {
             let written = write.await;
             writing.fetch_sub(1, Ordering::SeqCst);
@@ -187,7 +189,10 @@ async fn removals_disturb_no_writer_that_expects_a_version(cx: Context) -> CaseR
     };
     for n in beside(&handles, write, remove).await? {
         let version = handles[1].stream_info(&id(format!("order-{n}"))).await?.version;
-        assert!(version.get() == ROUNDS, "order-{n} took {ROUNDS} events, its version is {version}");
+        assert!(
+            version.get() == ROUNDS,
+            "order-{n} took {ROUNDS} events, its version is {version}"
+        );
     }
     Ok(())
 }
@@ -235,11 +240,16 @@ async fn removals_beside_multi_stream_appends_lose_no_version(cx: Context) -> Ca
 async fn a_tombstone_ends_the_appends_beside_it(cx: Context) -> CaseResult {
     let (handles, stream) = (cx.open_many(3).await, id("order-1"));
     let answered = Arc::new(AtomicU64::new(0));
+    let closed = Arc::new(AtomicBool::new(false));
     let writers = (0..WRITERS).map(|n| {
-        let (store, answered) = (handles[n % 2].clone(), answered.clone());
+        let (store, answered, closed) = (handles[n % 2].clone(), answered.clone(), closed.clone());
         spawn(async move {
-            for round in 0..10_000 {
-                match store.append_to("order-1", ExpectedVersion::Any, [event(round)]).await {
+            loop {
+                let was_closed = closed.load(Ordering::SeqCst);
+                match store.append_to("order-1", ExpectedVersion::Any, [event(0)]).await {
+                    Ok(appended) if was_closed => {
+                        panic!("after the tombstone had returned, an append got {appended:?}")
+                    }
                     Ok(_) => answered.fetch_add(1, Ordering::SeqCst),
                     Err(error) => {
                         assert_kind(Err::<(), _>(error), ErrorKind::StreamClosed);
@@ -248,7 +258,6 @@ async fn a_tombstone_ends_the_appends_beside_it(cx: Context) -> CaseResult {
                 };
                 yield_now().await;
             }
-            panic!("10,000 appends succeeded beside a tombstone");
         })
     });
     let writers: Vec<_> = writers.collect();
@@ -256,13 +265,16 @@ async fn a_tombstone_ends_the_appends_beside_it(cx: Context) -> CaseResult {
         while answered.load(Ordering::SeqCst) < 20 {
             yield_now().await;
         }
-        handles[2].tombstone(&stream, ExpectedVersion::Any).await
+        handles[2].tombstone(&stream, ExpectedVersion::Any).await?;
+        closed.store(true, Ordering::SeqCst);
+        done()
     };
     cx.within("20 appends and a tombstone", closing).await?;
     for writer in writers {
         cx.within("a writer to be told of the tombstone", writer).await.unwrap()?;
     }
-    let (info, answered) = (handles[1].stream_info(&stream).await?, answered.load(Ordering::SeqCst));
+    let (info, answered) =
+        (handles[1].stream_info(&stream).await?, answered.load(Ordering::SeqCst));
     assert!(
         info.state == StreamState::Tombstoned && info.version.get() == answered,
         "{answered} events were answered as appended before the tombstone; the stream is {info:?}"

@@ -1,19 +1,16 @@
 //! What a store must not forget when its last handle is dropped and it is opened again.
 
-use std::sync::Arc;
-
 use annals_core::{
     Append, Appended, ErrorKind, EventStoreExt, ExpectedVersion, NewEvent, Payload, Position,
-    ReadAll, Recognition, Result, Snapshot, Source, Store, StreamId, StreamState, Subscribe,
-    SubscriberId,
+    ReadAll, Recognition, Result, Snapshot, Source, StreamState, Subscribe, SubscriberId,
 };
 
 use super::resume::first;
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_conflict, assert_events, assert_holds, assert_kind, assert_versions, catch_up, event,
-        events, everything, exact, extend, id, ids, read_all, take,
+        assert_conflict, assert_events, assert_holds, assert_kind, assert_versions, catch_up,
+        event, events, everything, exact, extend, id, ids, read_all, take,
     },
 };
 
@@ -31,12 +28,17 @@ cases! { "reopen":
     a_stored_checkpoint_misses_nothing [15, 22, 23] GlobalOrder Checkpoints Durable;
 }
 
-/// Fills a store whose last positions belong to a stream, and lets `remove` take that stream away.
-/// Each step has handles of its own, and nothing is open between them.
-async fn after_removal(
-    cx: &Context,
-    remove: impl AsyncFn(Arc<dyn Store>, StreamId) -> Result<()>,
-) -> Result<()> {
+/// How the end of a store is removed.
+#[derive(Clone, Copy, Debug)]
+enum Removal {
+    Delete,
+    Truncate,
+    Tombstone,
+}
+
+/// Fills a store whose last positions belong to a stream, and takes that stream away. Each step has
+/// handles of its own, and nothing is open between them.
+async fn after_removal(cx: &Context, removal: Removal) -> Result<()> {
     let (mut used, mut base) = (Position::START, 0);
     for round in 0..3 {
         let end = id(format!("end-{round}"));
@@ -47,7 +49,14 @@ async fn after_removal(
         }
         let before = { cx.open().await.last_position().await? };
         assert!(before == used, "the last event has position {before}; {used} was answered");
-        remove(cx.open().await, end.clone()).await?;
+        {
+            let store = cx.open().await;
+            match removal {
+                Removal::Delete => store.delete(&end, ExpectedVersion::Any).await?,
+                Removal::Truncate => store.truncate(&end, u64::MAX.into()).await?,
+                Removal::Tombstone => store.tombstone(&end, ExpectedVersion::Any).await?,
+            }
+        }
         let appended = {
             let store = cx.open().await;
             extend(&store, &id("order-1"), base + 2, 1).await?
@@ -74,24 +83,15 @@ async fn after_removal(
 }
 
 async fn positions_of_a_deleted_end_are_not_given_again(cx: Context) -> CaseResult {
-    let remove = async |store: Arc<dyn Store>, stream: StreamId| {
-        store.delete(&stream, ExpectedVersion::Any).await
-    };
-    Ok(after_removal(&cx, remove).await?)
+    Ok(after_removal(&cx, Removal::Delete).await?)
 }
 
 async fn positions_of_a_truncated_end_are_not_given_again(cx: Context) -> CaseResult {
-    let remove = async |store: Arc<dyn Store>, stream: StreamId| {
-        store.truncate(&stream, u64::MAX.into()).await
-    };
-    Ok(after_removal(&cx, remove).await?)
+    Ok(after_removal(&cx, Removal::Truncate).await?)
 }
 
 async fn positions_of_a_tombstoned_end_are_not_given_again(cx: Context) -> CaseResult {
-    let remove = async |store: Arc<dyn Store>, stream: StreamId| {
-        store.tombstone(&stream, ExpectedVersion::Any).await
-    };
-    Ok(after_removal(&cx, remove).await?)
+    Ok(after_removal(&cx, Removal::Tombstone).await?)
 }
 
 async fn an_emptied_store_goes_on_behind_its_end(cx: Context) -> CaseResult {
@@ -236,8 +236,7 @@ fn assert_same_answer(expected: ExpectedVersion, first: &Appended, again: &Appen
 }
 
 async fn retries_are_recognised(cx: Context) -> CaseResult {
-    let guaranteed =
-        cx.open().await.capabilities().retry_recognition == Recognition::Guaranteed;
+    let guaranteed = cx.open().await.capabilities().retry_recognition == Recognition::Guaranteed;
     let mut expectations = vec![ExpectedVersion::NoStream, exact(0), exact(2)];
     if guaranteed {
         expectations.extend([ExpectedVersion::Any, ExpectedVersion::StreamExists]);

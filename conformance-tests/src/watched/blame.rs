@@ -1,8 +1,6 @@
 //! Checks of what errors say.
 
-use annals_core::{
-    Append, Error, ErrorKind, EventStream, ExpectedVersion, Result, StreamId,
-};
+use annals_core::{Append, Error, ErrorKind, EventStream, ExpectedVersion, Result, StreamId};
 use futures::StreamExt;
 
 /// A call, whose errors have to name it.
