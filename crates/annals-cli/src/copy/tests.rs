@@ -12,7 +12,7 @@ use std::{
 
 use annals::{
     Error, ErrorKind, EventStore, EventStoreExt, EventStream, ExpectedVersion, NewEvent, Position,
-    ReadAll, Result, Store, StoreUrl, SubscriberId, TryStreamExt,
+    ReadAll, Result, Store, StoreUrl, StreamId, SubscriberId, TryStreamExt,
 };
 use annals_test_stores::{Hook, Hooked};
 use futures::StreamExt;
@@ -80,27 +80,57 @@ async fn until_alike(one: &Arc<dyn Store>, other: &Arc<dyn Store>) {
     }
 }
 
-#[tokio::test]
-async fn a_copy_goes_on_after_an_outage_of_either_side() {
-    let (from, to) =
-        (annals::connect("memory:").await.unwrap(), annals::connect("memory:").await.unwrap());
-    let (of_source, of_target) = (Outage::default(), Outage::default());
+/// A copy, and what tells it to stop.
+fn run(from: Arc<dyn Store>, to: Arc<dyn Store>) -> (Run, watch::Sender<bool>) {
     let url = || StoreUrl::parse("memory:").unwrap();
-    let source = Source::Store { url: url(), store: Hooked::new(&from, of_source.clone()) };
-    let target = Hooked::new(&to, of_target.clone());
-    let target = Target::Store(StoreTarget::new(url(), target, 1));
+    let mut target = StoreTarget::new(url(), to, 1);
+    target.may_remove = true;
     let (stop, stopped) = watch::channel(false);
-    let mut run = Run {
-        source,
-        target,
+    let run = Run {
+        source: Source::Store { url: url(), store: from },
+        target: Target::Store(target),
         select: Select::default(),
         name: SubscriberId::new("copy").unwrap(),
         progress: Progress::new(true, "a", "b"),
         interrupt: Interrupt::of(stopped),
         done: Position::START,
+        deletions: Vec::new(),
         saved: Instant::now(),
         outage: None,
     };
+    (run, stop)
+}
+
+/// Also if the copy had seen the stream before.
+#[tokio::test]
+async fn a_copy_that_follows_deletes_what_is_deleted() {
+    let (from, to) =
+        (annals::connect("memory:").await.unwrap(), annals::connect("memory:").await.unwrap());
+    let (mut run, stop) = run(from.clone(), to.clone());
+    let copy = tokio::spawn(async move { run.follow().await.map(|end| end == End::Reached) });
+    let stream = StreamId::new("a-1").unwrap();
+    for _ in 0..3 {
+        fill(&from, 2).await;
+        until_alike(&from, &to).await;
+        from.delete(&stream, ExpectedVersion::Any).await.unwrap();
+        fill(&from, 1).await;
+        until_alike(&from, &to).await;
+        let infos = [&from, &to].map(|store| store.stream_info(&stream));
+        let infos = futures::future::join_all(infos).await;
+        assert_eq!(infos[0].as_ref().unwrap(), infos[1].as_ref().unwrap());
+    }
+    stop.send(true).unwrap();
+    assert!(copy.await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn a_copy_goes_on_after_an_outage_of_either_side() {
+    let (from, to) =
+        (annals::connect("memory:").await.unwrap(), annals::connect("memory:").await.unwrap());
+    let (of_source, of_target) = (Outage::default(), Outage::default());
+    let (source, target) =
+        (Hooked::new(&from, of_source.clone()), Hooked::new(&to, of_target.clone()));
+    let (mut run, stop) = run(source, target);
     fill(&from, 10).await;
     // More failures than an import alone tries again.
     of_source.begin(7);

@@ -234,6 +234,53 @@ pub(crate) async fn a_part_can_be_copied() {
     }
 }
 
+/// What was recorded before `--since` need not be readable.
+pub(crate) async fn a_part_begins_without_reading_the_rest() {
+    let from = Fresh::open(&sqlite()).await;
+    // More than a page.
+    let many = (0..5_000).map(crate::command::event);
+    from.store.append_to("order-1", ExpectedVersion::Any, many).await.unwrap();
+    fill(&from.store, 0, 150).await;
+    let events = all(&from.store).await;
+    let middle = events[events.len() - 100].recorded_at;
+    // An hour passes before these.
+    let path = from.url.strip_prefix("sqlite://").unwrap();
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let earlier = "UPDATE annals_events SET recorded_at = recorded_at - 3600000000 \
+                   WHERE recorded_at < ?1";
+    let middle_micros = middle.timestamp_micros();
+    assert!(connection.execute(earlier, [middle_micros]).unwrap() > 50);
+    // The kinds of content of the first event are none that annals knows.
+    let broken = "UPDATE annals_events SET kinds = 99 WHERE position = 1";
+    assert_eq!(connection.execute(broken, []).unwrap(), 1);
+    let time = middle.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let since = ["--since", &time];
+    let dir = tempfile::tempdir().unwrap();
+    let to = Fresh::open(&sqlite()).await;
+    let due = events.iter().filter(|event| event.recorded_at >= middle).count();
+    assert!(due > 50);
+    for target in [to.url.clone(), url_of("jsonl", &dir, "part")] {
+        ends(&["copy", &from.url, &target], 1).await;
+        for _ in 0..2 {
+            ok(&[&["copy", &from.url, &target], &since[..]].concat()).await;
+        }
+        ends(&["copy", "--dry-run", &from.url, &target], 1).await;
+        ok(&[&["copy", "--dry-run", &from.url, &target], &since[..]].concat()).await;
+        let told = ok(&[&["verify", "--json", &target], &since[..]].concat()).await;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told["stores"][0]["events"], due);
+    }
+    ends(&["verify", &from.url], 1).await;
+    ok(&[&["verify", &from.url], &since[..]].concat()).await;
+    let read = ok(&[&["read", "--json", &from.url], &since[..]].concat()).await;
+    assert_eq!(read.lines().count(), due);
+    let read = ok(&[&["read", "--json", "--backwards", &from.url], &since[..]].concat()).await;
+    assert_eq!(read.lines().count(), due);
+    let lines = ["tail", "--json", "-n", "100000", &from.url];
+    assert_eq!(ok(&[&lines[..], &since[..]].concat()).await.lines().count(), due);
+    ends(&lines, 1).await;
+}
+
 pub(crate) async fn another_source_of_the_same_name_is_noticed() {
     let (from, other) = (Fresh::open(&sqlite()).await, Fresh::open(&sqlite()).await);
     let to = Fresh::open(&sqlite()).await;

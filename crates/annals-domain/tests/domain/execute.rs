@@ -186,6 +186,8 @@ pub(crate) async fn several_change_together(kind: Kind) {
     let faulty = Faulty::on(&fresh.store, Fault::InTurn);
     let quick = Duration::from_millis(1);
     let policy = RetryPolicy::default().with_max_conflicts(1_000).with_pauses(quick, 5 * quick);
+    // A busy machine is no failure.
+    let policy = policy.with_deadline(PATIENCE);
     let together = Arc::new(Together::new(faulty).unwrap().with_retry(policy));
     let tasks = (0..6).map(|task| {
         let (accounts, together) = (accounts.clone(), together.clone());
