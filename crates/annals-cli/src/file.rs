@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use annals::{RecordedEvent, Version, adapter::url::has_credentials};
@@ -174,10 +174,10 @@ impl EventFile {
             Ok(found) if found.is_file() || found.is_dir() => {
                 File::options().append(true).open(&self.path).map(drop)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match parent {
-                Some(parent) => std::fs::read_dir(parent).map(drop),
-                None => Ok(()),
-            },
+            // Nobody sees this file: it has no name, and is gone when it is closed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tempfile::tempfile_in(parent.unwrap_or(Path::new("."))).map(drop)
+            }
             found => found.map(drop),
         };
         checked.map_err(|e| self.failure(&e))

@@ -61,8 +61,25 @@ impl Check {
 
 /// Whether there is no store at a URL yet, or an older one, and nothing else is in the way of
 /// creating or migrating it.
-pub(crate) async fn can_be_created(url: &StoreUrl) -> bool {
-    inspect(url).await.is_ok_and(|report| report.lacks_only_schema())
+///
+/// # Errors
+/// Why the store could not be written to.
+pub(crate) async fn can_be_created(url: &StoreUrl) -> Result<bool, Failure> {
+    let Ok(report) = inspect(url).await else { return Ok(false) };
+    let can_be = report.lacks_only_schema();
+    report.unwritable.map_or(Ok(can_be), |why| Err(Failure::new(why)))
+}
+
+/// Fails if a store that is there can be read, but not written to. Only a file can be so.
+pub(crate) async fn check_writable(url: &StoreUrl) -> Result<(), Failure> {
+    match url.backend() {
+        #[cfg(feature = "sqlite")]
+        annals::Backend::Sqlite => match inspect(url).await?.unwritable {
+            Some(why) => Err(Failure::new(why)),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 async fn inspect(url: &StoreUrl) -> Result<CheckReport, Failure> {

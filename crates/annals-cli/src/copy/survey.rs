@@ -126,9 +126,14 @@ impl Planned {
         }
         let url = StoreUrl::parse(to)?;
         match open_existing(to).await {
-            Ok(store) => Ok(Self::Store(url, store)),
-            Err(_) if check::can_be_created(&url).await => Ok(Self::Missing(url)),
-            Err(failure) => Err(failure),
+            Ok(store) => {
+                check::check_writable(&url).await?;
+                Ok(Self::Store(url, store))
+            }
+            Err(failure) => match check::can_be_created(&url).await? {
+                true => Ok(Self::Missing(url)),
+                false => Err(failure),
+            },
         }
     }
 }

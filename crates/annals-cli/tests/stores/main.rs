@@ -48,6 +48,8 @@ fn main() -> ExitCode {
             another_source_of_the_same_name_is_noticed a_part_begins_without_reading_the_rest
             a_dry_run_reports_what_would_keep_a_copy_from_writing;
     }
+    #[cfg(target_os = "linux")]
+    alone! { copies: a_dry_run_reports_a_file_that_cannot_be_written; }
     for kind in kinds().into_iter().filter(Kind::is_shared) {
         macro_rules! trials {
             ($($theme:ident: $($test:ident)*;)*) => {

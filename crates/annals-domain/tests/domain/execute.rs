@@ -12,6 +12,7 @@ use futures::future::try_join_all;
 use crate::{
     account::{Account, Command, Event, Rejection},
     faulty::{Fault, Faulty},
+    projection::PATIENCE,
 };
 
 pub(crate) fn accounts(store: &Arc<dyn Store>) -> CommandHandler<Account> {
