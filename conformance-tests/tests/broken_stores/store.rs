@@ -499,7 +499,7 @@ impl EventStore for Handle {
 
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
         let info = self.store().stream_info(&self.inner_id(stream)).await?;
-        let forgets = self.has(Bug::ForgetsDeletions);
+        let forgets = self.has(Bug::ForgetsDeletions) || self.is_imported(stream).await?;
         Ok(if forgets { info.with_deleted_at(Version::NONE) } else { info })
     }
 
