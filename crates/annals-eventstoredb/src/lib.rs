@@ -69,20 +69,25 @@ mod codec;
 mod config;
 mod connect;
 mod connection;
-mod doorbell;
+mod dial;
 mod error;
 mod filter;
+mod follow_all;
+mod follow_stream;
 mod manage;
 mod metadata;
 mod names;
 mod read;
 mod reader;
 mod records;
+mod rpc;
 mod server;
+mod settings;
 mod store;
 mod subscribe;
+mod subscription;
+mod tls;
 mod url;
-mod wire;
 
 pub use config::{EventStoreDbConfig, EventStoreDbOptions};
 /// The client crate, in the version whose types this crate's API uses.

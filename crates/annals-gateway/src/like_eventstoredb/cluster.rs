@@ -7,7 +7,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, service::Routes, transport::Server};
 use uuid::Uuid;
@@ -84,6 +87,8 @@ struct State {
     nodes: Vec<NodeState>,
     /// The calls that were received.
     calls: u64,
+    /// Told when an append was written whose answer is not to be sent.
+    losing: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
@@ -108,7 +113,7 @@ impl Cluster {
             held_at: None,
         };
         let nodes = (0..nodes).map(node).collect();
-        let state = State { log: Log::default(), leader: Some(0), nodes, calls: 0 };
+        let state = State { log: Log::default(), leader: Some(0), nodes, calls: 0, losing: None };
         Self(Arc::new(Shared { state: Mutex::new(state), changed: watch::Sender::new(0) }))
     }
 
@@ -154,6 +159,15 @@ impl Cluster {
         }
         drop(state);
         self.notify();
+    }
+
+    /// Writes the next append and sends no answer. The receiver is told when it is written, so that the
+    /// test can cut the connection.
+    #[must_use]
+    pub fn lose_next_answer(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.state().losing = Some(sender);
+        receiver
     }
 
     /// How many calls the nodes received.
@@ -240,6 +254,16 @@ impl Node {
         let written = write(&mut self.cluster.state().log);
         self.cluster.notify();
         written
+    }
+
+    /// Waits for ever if the answer to this append is to be lost.
+    pub(super) async fn answer_append(&self) {
+        let losing = self.cluster.state().losing.take();
+        if let Some(losing) = losing {
+            // The test may have stopped waiting.
+            let _ = losing.send(());
+            std::future::pending::<()>().await;
+        }
     }
 
     pub(super) fn fault(&self) -> Fault {

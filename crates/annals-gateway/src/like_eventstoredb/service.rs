@@ -223,7 +223,9 @@ impl Streams for Node {
         }
         state.check_whole()?;
         let (stream, expected) = target(&options)?;
-        let result = match write(self, &stream, expected, events)? {
+        let written = write(self, &stream, expected, events)?;
+        self.answer_append().await;
+        let result = match written {
             Ok(written) => Answer::Success(success(written)),
             Err(Refused::WrongVersion(actual)) => {
                 Answer::WrongExpectedVersion(in_band(options.expected, actual))
