@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use annals_core::{
-    Error, ErrorKind, Filter, Position, RecordedEvent, Result,
+    ErrorKind, Filter, Position, RecordedEvent, Result,
     adapter::{Page, Pages, Tail},
 };
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ use crate::{
     error::Failure,
     filter::ServerFilter,
     read::{PAGE_BYTES, PAGE_EVENTS, warn_of_unnamable},
-    reader::{Place, ReadItem, Reader, has_event_after, no_position},
+    reader::{Place, ReadItem, Reader, has_event_after, neighbours},
     rpc::{ReadFrom, ReadMessage, ReadRequest, ReadSource},
     server::Server,
     subscription::{Incoming, Source},
@@ -30,6 +30,10 @@ use crate::{
 /// After how many events that a filter leaves out the server says how far it has looked: while a
 /// subscription catches up, and when it has.
 const WINDOWS: (u32, u32) = (1_000, 1);
+
+/// A page ends after so many messages that say how far the server has looked, so that the subscriber
+/// learns of it.
+const PAGE_CHECKPOINTS: usize = 64;
 
 /// While others write what a filter leaves out, the store asks at most so often whether it was events
 /// of an application.
@@ -45,6 +49,7 @@ pub(crate) fn follow_all(server: &Arc<Server>, filter: Filter, after: Position) 
         end: None,
         live: false,
         without_events: after,
+        is_settled: false,
         next_question: Instant::now(),
     }
 }
@@ -64,6 +69,8 @@ struct AllTail {
     live: bool,
     /// From `considered` up to here the server has only events of its own, and records.
     without_events: Position,
+    /// True if the server was asked for a place where it can begin.
+    is_settled: bool,
     /// When the store may ask again what it was that the filter left out.
     next_question: Instant,
 }
@@ -74,6 +81,16 @@ struct Filled {
     page: Vec<RecordedEvent>,
     bytes: usize,
     unnamable: u64,
+    /// How often the server said how far it has looked.
+    checkpoints: usize,
+}
+
+impl Filled {
+    fn has_room(&self) -> bool {
+        self.page.len() < PAGE_EVENTS
+            && self.bytes < PAGE_BYTES
+            && self.checkpoints < PAGE_CHECKPOINTS
+    }
 }
 
 impl AllTail {
@@ -118,7 +135,7 @@ impl AllTail {
                     return;
                 }
                 self.at = event.position;
-                self.considered = self.at;
+                self.considered = self.considered.max(self.at);
                 if event.is_tombstone() {
                     return;
                 }
@@ -132,9 +149,10 @@ impl AllTail {
                 }
             }
             ReadMessage::Checkpoint(at) => {
+                filled.checkpoints += 1;
                 self.at = self.at.max(at);
                 if !self.live {
-                    self.considered = self.at;
+                    self.considered = self.considered.max(self.at);
                 }
             }
             ReadMessage::CaughtUp => self.caught_up(),
@@ -205,12 +223,18 @@ impl AllTail {
         Ok(())
     }
 
-    fn error(&self, failure: Failure) -> Error {
-        if failure.is_unforeseen() && self.at > Position::START {
-            no_position(self.at, failure)
-        } else {
-            failure.into_error()
+    /// Begins again at the event before a number at which no event stands, where the server cannot
+    /// begin.
+    async fn settle(&mut self, failure: Failure) -> Result<()> {
+        if !failure.is_unforeseen() || self.at == Position::START || self.is_settled {
+            return Err(failure.into_error());
         }
+        let server = self.source.server.clone();
+        let (before, _) = neighbours(&server, Target::Events, self.at).await?;
+        self.at = before.unwrap_or(Position::START);
+        self.is_settled = true;
+        self.source.close();
+        Ok(())
     }
 
     /// Subscribes if there is no subscription. False if it has to be tried again.
@@ -218,7 +242,10 @@ impl AllTail {
         if self.source.is_open() {
             return Ok(true);
         }
-        self.subscribe().await.map_err(|failure| self.error(failure))
+        match self.subscribe().await {
+            Ok(open) => Ok(open),
+            Err(failure) => self.settle(failure).await.map(|()| false),
+        }
     }
 }
 
@@ -233,15 +260,22 @@ impl Pages for AllTail {
         } else if !self.live {
             let patience = self.source.server.options.poll_interval;
             let next = self.source.next(Some(patience)).await;
-            match next.map_err(|failure| self.error(failure))? {
-                Incoming::Message(message) => self.take(message, &mut filled),
-                Incoming::Silence => self.ask_whether_caught_up().await?,
-                Incoming::Lost => {}
+            match next {
+                Ok(Incoming::Message(message)) => self.take(message, &mut filled),
+                Ok(Incoming::Silence) => self.ask_whether_caught_up().await?,
+                Ok(Incoming::Lost) => {}
+                Err(failure) => self.settle(failure).await?,
             }
         }
-        while filled.page.len() < PAGE_EVENTS && filled.bytes < PAGE_BYTES {
+        while filled.has_room() {
             let was_open = self.source.is_open();
-            let message = self.source.at_hand().await.map_err(|failure| self.error(failure))?;
+            let message = match self.source.at_hand().await {
+                Ok(message) => message,
+                Err(failure) => {
+                    self.settle(failure).await?;
+                    None
+                }
+            };
             let Some(message) = message else {
                 // A subscription that is lost has to catch up again.
                 self.live &= self.source.is_open() == was_open;
@@ -271,7 +305,9 @@ impl Tail for AllTail {
                 waited = self.source.wait() => waited,
                 () = sleep_until(self.next_question), if has_question => return Ok(()),
             };
-            waited.map_err(|failure| self.error(failure))?;
+            if let Err(failure) = waited {
+                self.settle(failure).await?;
+            }
             self.live = self.source.is_open();
             break;
         }

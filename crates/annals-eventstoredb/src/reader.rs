@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{Error, ErrorKind, Filter, Position, Result};
+use annals_core::{ErrorKind, Filter, Position, Result};
 use futures::FutureExt;
 
 use crate::{
@@ -97,12 +97,23 @@ impl Reader {
                 return Ok(ReadItem::End);
             }
             if let (Place::AfterPosition(at), true) = (self.place, failure.is_unforeseen()) {
-                return Err(no_position(at, failure));
+                self.place = self.boundary(at, failure).await?;
+                continue;
             }
             if !(failure.is_transient() && retries.pause_after(&failure).await) {
                 return Err(failure.into_error());
             }
         }
+    }
+
+    /// The place to begin at for a number at which no event stands, where the server cannot begin.
+    async fn boundary(&mut self, at: Position, failure: Failure) -> Result<Place> {
+        let (before, after) = Box::pin(neighbours(&self.server, self.target, at)).await?;
+        let found = if self.backwards { after } else { before };
+        if found == Some(at) {
+            return Err(failure.into_error());
+        }
+        Ok(found.map_or(Place::First, Place::AfterPosition))
     }
 
     /// The next event, if it is there already. `None` if it has to be waited for.
@@ -200,13 +211,35 @@ impl Reader {
     }
 }
 
-/// The error for a place in `$all` where no event stands. The server cannot begin there.
-pub(crate) fn no_position(at: Position, failure: Failure) -> Error {
-    let message = format!(
-        "{at} is no position that this server has given; begin at a position of an event, of a \
-         message of a subscription, or of a checkpoint"
-    );
-    Error::new(ErrorKind::InvalidInput, message).with_source(failure)
+/// The last position before a number, or at it, and the first one at it or behind it. `None` if there is
+/// none.
+///
+/// The server cannot tell them, so this reads `$all` backwards from its end. A number at which no event
+/// stands was made up, or comes from elsewhere: this store gives out none.
+pub(crate) async fn neighbours(
+    server: &Arc<Server>,
+    target: Target,
+    at: Position,
+) -> Result<(Option<Position>, Option<Position>)> {
+    tracing::debug!(%at, "a position of no event; the log is searched for its neighbours");
+    let source = ReadSource::All(None);
+    let mut reader = Reader::new(server.clone(), source, target, true, Place::First);
+    let mut after = None;
+    loop {
+        match reader.next(GREATEST).await? {
+            ReadItem::Event(event) if event.position < at => {
+                return Ok((Some(event.position), after));
+            }
+            ReadItem::Event(event) => {
+                after = Some(event.position);
+                if event.position == at {
+                    return Ok((after, after));
+                }
+            }
+            ReadItem::CountReached => {}
+            ReadItem::End => return Ok((None, after)),
+        }
+    }
 }
 
 /// What a look at an end of a stream shows.

@@ -153,10 +153,10 @@ mod tests {
     #[test]
     fn the_settings_of_a_url_are_kept() {
         let of = |url: &str| Settings::new(&url.parse().unwrap(), None).unwrap();
-        let one = of("esdb://[::1]:1111?tls=false&keepAliveInterval=7&keepAliveTimeout=-1");
+        let one = of("esdb://[::1]:1111?tls=false&keepAliveInterval=20000&keepAliveTimeout=-1");
         assert_eq!(one.seeds, [Address::new("::1", 1111)]);
         assert_eq!(one.seeds[0].to_string(), "[::1]:1111");
-        assert_eq!(one.keep_alive.unwrap().0, Duration::from_millis(7));
+        assert_eq!(one.keep_alive.unwrap().0, Duration::from_secs(20));
         assert!(one.tls.is_none() && !one.is_cluster() && one.reads_from_leader());
         let several = of("esdb://a:1,b:2?tls=false&nodePreference=follower&connectionName=me\
                           &keepAliveInterval=-1");

@@ -3,6 +3,7 @@
 //! gateway, or a scripted server, of its own in this process.
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::result_large_err, clippy::unwrap_used)]
 
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod cuts;
@@ -11,6 +12,7 @@ mod metadata;
 mod namespaces;
 mod nodes;
 mod outage;
+mod real;
 mod secrets;
 mod tls;
 mod tools;

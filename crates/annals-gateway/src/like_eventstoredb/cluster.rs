@@ -54,6 +54,8 @@ pub enum Fault {
     NotReady,
     /// It answers every call with "Server Is Too Busy".
     TooBusy,
+    /// Its users may not write.
+    ReadOnly,
     /// It ends appends with a timeout, and has not written them.
     TimeoutUnwritten,
     /// It ends appends with a timeout, and has written them.
@@ -168,6 +170,14 @@ impl Cluster {
         let (sender, receiver) = oneshot::channel();
         self.state().losing = Some(sender);
         receiver
+    }
+
+    /// Writes so many small events to a stream, without a client.
+    pub fn fill(&self, stream: &str, events: usize) {
+        for _ in 0..events {
+            self.state().log.fill(stream);
+        }
+        self.notify();
     }
 
     /// How many calls the nodes received.
@@ -288,6 +298,11 @@ impl Node {
         match self.fault() {
             Fault::NotReady => return Err(Status::unavailable("Server Is Not Ready")),
             Fault::TooBusy => return Err(Status::unavailable("Server Is Too Busy")),
+            Fault::ReadOnly if write => {
+                let mut status = Status::permission_denied("Access Denied");
+                insert_trailer(status.metadata_mut(), "exception", "access-denied");
+                return Err(status);
+            }
             _ => {}
         }
         let for_leader = request
@@ -319,7 +334,9 @@ impl Node {
 impl Gossip for Node {
     async fn read(&self, _: Request<Empty>) -> Result<Response<ClusterInfo>, Status> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let state = self.cluster.state();
+        let mut state = self.cluster.state();
+        state.calls += 1;
+        let state = &*state;
         let member = |(index, node): (usize, &NodeState)| {
             let is_leader = state.leader == Some(index);
             MemberInfo {

@@ -162,6 +162,18 @@ impl Log {
         Ok(position)
     }
 
+    /// Writes a small event.
+    pub(super) fn fill(&mut self, stream: &str) {
+        let event = Proposed {
+            id: Uuid::now_v7(),
+            event_type: "Filling".to_owned(),
+            is_json: false,
+            data: Bytes::new(),
+            metadata: Bytes::new(),
+        };
+        self.push(stream, event);
+    }
+
     fn push_metadata(&mut self, stream: &str, properties: &Value) -> u64 {
         let event = Proposed {
             id: Uuid::now_v7(),
