@@ -7,6 +7,7 @@ mod ends;
 mod expect;
 mod faults;
 mod filter;
+mod history;
 mod ids;
 mod large;
 mod lease;
@@ -73,6 +74,7 @@ pub fn cases() -> Vec<Case> {
         reopen::CASES,
         faults::CASES,
         random::CASES,
+        history::CASES,
     ]
     .concat()
 }

@@ -14,6 +14,7 @@ mod lease;
 mod multi;
 mod names;
 mod place;
+mod racing;
 mod removal;
 mod server;
 mod snapshot;

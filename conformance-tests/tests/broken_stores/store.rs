@@ -579,6 +579,8 @@ impl EventStore for Handle {
 
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
         let info = self.store().stream_info(&self.inner_id(stream)).await?;
+        let imported = self.is_imported(stream).await?;
+        let info = if imported { info.with_deleted_at(Version::NONE) } else { info };
         Ok(self.shape_info(stream, info))
     }
 
