@@ -9,10 +9,13 @@
 
 mod bug;
 mod coverage;
+mod filter;
 mod lease;
+mod multi;
 mod names;
 mod place;
 mod racing;
+mod removal;
 mod server;
 mod snapshot;
 mod store;
@@ -26,9 +29,13 @@ use bug::{BUGS, Broken, Bug};
 use libtest_mimic::{Failed, Trial};
 use server::Simulated;
 
-/// Cases that may be ignored here: the log of the first is not a part of the repository, and `dying.rs`
-/// tests the second, since the simulated server lives in one process.
-const ELSEWHERE: [&str; 2] = ["a_real_event_log_is_kept", "what_a_dying_process_appended_stays"];
+/// Cases that may be ignored here: the log of the first is not a part of the repository. `dying.rs` tests
+/// the second, and `greedy.rs` the third, since the simulated server lives in one process.
+const ELSEWHERE: [&str; 3] = [
+    "a_real_event_log_is_kept",
+    "what_a_dying_process_appended_stays",
+    "long_reads_take_bounded_memory",
+];
 
 /// How long a case on a broken store waits for something that may never happen.
 const SHORT: Duration = Duration::from_secs(2);
