@@ -27,36 +27,53 @@ const UNREACHABLE: u64 = i64::MAX.unsigned_abs() - 1;
 /// The type of an event that is sent but never written.
 const PROBE: &str = "annals-probe";
 
+/// The state of a stream. It takes several requests, and appends and removals may come between them: so
+/// this asks again until nothing has changed meanwhile.
 pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Result<StreamInfo> {
-    let name = || server.names.stream(stream);
     loop {
-        if let Some(last) = read_last(server, name()).await? {
-            let first = read_one(server, name(), Direction::Forwards, ReadFrom::First).await?;
-            // All events were removed between the two reads: look again.
-            let Some(first) = first else { continue };
-            let (first, last) = (version_of(first.revision), version_of(last.revision));
-            // A stream that begins with its first event was not deleted since. The deletion may only
-            // have been announced, so it counts if the events up to there are gone.
+        if let Some((first, last)) = ends(server, stream).await? {
+            // A stream that begins with its first event was never deleted.
             let deleted_at = match first {
                 Version::FIRST => Version::NONE,
-                _ => records::deleted_at(server, stream).await?,
+                _ => records::deleted_at(server, stream, first).await?,
             };
-            let deleted_at = if deleted_at < first { deleted_at } else { Version::NONE };
             let info = StreamInfo::new(StreamState::Live, last, Some(first));
             return Ok(info.with_deleted_at(deleted_at));
         }
         let (state, version) = if stream.is_system() {
             (StreamState::Missing, Version::NONE)
         } else {
-            state_without_events(server, stream).await?
+            match state_without_events(server, stream).await? {
+                Some(state) => state,
+                None => continue,
+            }
         };
         // Without events nothing shows whether the stream was deleted before it was truncated.
         let deleted_at = if state == StreamState::Live {
-            records::deleted_at(server, stream).await?.min(version)
+            records::deleted_at(server, stream, version.plus(1)).await?
         } else {
             version
         };
         return Ok(StreamInfo::new(state, version, None).with_deleted_at(deleted_at));
+    }
+}
+
+/// The first and the last version of a stream that can be read, as they were at one moment. `None` if
+/// the stream has no readable events.
+async fn ends(server: &Arc<Server>, stream: &StreamId) -> Result<Option<(Version, Version)>> {
+    let name = || server.names.stream(stream);
+    let mut before = None;
+    loop {
+        let Some(last) = read_last(server, name()).await? else { return Ok(None) };
+        let first = read_one(server, name(), Direction::Forwards, ReadFrom::First).await?;
+        let Some(first) = first else { return Ok(None) };
+        // The first version only rises. So it was the same when the last event was read if it is the
+        // lowest, or if it is the one that was read before.
+        let first = version_of(first.revision);
+        if first == Version::FIRST || before == Some(first) {
+            return Ok(Some((first, version_of(last.revision))));
+        }
+        before = Some(first);
     }
 }
 
@@ -70,29 +87,39 @@ pub(crate) async fn greatest_version(server: &Arc<Server>, stream: &StreamId) ->
     if stream.is_system() {
         return Ok(UNKNOWN);
     }
-    match state_without_events(server, stream).await? {
-        (StreamState::Tombstoned, Version::NONE) => Ok(UNKNOWN),
-        (_, version) => Ok(version),
+    match probe(server, stream).await? {
+        ProbeAnswer::At(version) => Ok(version),
+        ProbeAnswer::Tombstoned => match records::tombstoned_at(server, stream).await? {
+            Version::NONE => Ok(UNKNOWN),
+            version => Ok(version),
+        },
     }
 }
 
-/// The state and the version of a stream that has no readable events.
+/// The state and the version of a stream that has no readable events; `None` if it has changed
+/// meanwhile.
 async fn state_without_events(
     server: &Arc<Server>,
     stream: &StreamId,
-) -> Result<(StreamState, Version)> {
-    match probe(server, stream).await? {
+) -> Result<Option<(StreamState, Version)>> {
+    let version = match probe(server, stream).await? {
         // The server does not tell the version of a tombstoned stream. A record of this store does.
         ProbeAnswer::Tombstoned => {
             let version = records::tombstoned_at(server, stream).await?;
-            Ok((StreamState::Tombstoned, version))
+            return Ok(Some((StreamState::Tombstoned, version)));
         }
-        ProbeAnswer::At(Version::NONE) => Ok((StreamState::Missing, Version::NONE)),
-        ProbeAnswer::At(version) => {
-            let deleted = StreamMetadata::load(server, stream).await?.is_deleted();
-            Ok((if deleted { StreamState::Deleted } else { StreamState::Live }, version))
-        }
+        ProbeAnswer::At(Version::NONE) => return Ok(Some((StreamState::Missing, Version::NONE))),
+        ProbeAnswer::At(version) => version,
+    };
+    // Events may have been appended since the caller found none.
+    if read_last(server, server.names.stream(stream)).await?.is_some() {
+        return Ok(None);
     }
+    let deleted = StreamMetadata::load(server, stream).await?.is_deleted();
+    let state = if deleted { StreamState::Deleted } else { StreamState::Live };
+    // Nothing was appended while the metadata were read if the version is still the same.
+    let is_same = matches!(probe(server, stream).await?, ProbeAnswer::At(now) if now == version);
+    Ok(is_same.then_some((state, version)))
 }
 
 enum ProbeAnswer {
@@ -192,6 +219,8 @@ pub(crate) async fn remove(
     let mut retries = server.connection.retries();
     // The stream's version before a try whose answer was lost.
     let mut tried: Option<Version> = None;
+    // The version at which the removal was announced.
+    let mut announced: Option<Version> = None;
     let mark = |error: Error, tried: Option<Version>| match tried {
         Some(_) => error.with_outcome_unknown(),
         None => error,
@@ -208,6 +237,13 @@ pub(crate) async fn remove(
             let message = "an answer was lost, and the stream has changed since";
             return Err(mark(Error::new(ErrorKind::Unavailable, message), tried));
         }
+        if let Some(at) = announced.take()
+            && info.version > at
+            && info.first_version.is_some_and(|first| first <= at)
+        {
+            // Another writer came first, so nothing is removed at this version any more.
+            records::withdraw_removal(server, stream, at).await.map_err(|e| mark(e, tried))?;
+        }
         let (state, version) = (info.state, info.version);
         let deleted_at = if state == StreamState::Deleted { version } else { Version::NONE };
         StreamHead { state, version, deleted_at }.check(stream, expecting)?;
@@ -222,6 +258,7 @@ pub(crate) async fn remove(
         // is left would be loaded for the next events of the stream.
         let is_tombstone = kind == RemovalKind::Tombstone;
         records::announce_removal(server, stream, version, is_tombstone).await?;
+        announced = Some(version);
         let failure = match request_removal(server, stream, version, kind).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
