@@ -75,6 +75,11 @@ async fn begin(store: &Arc<dyn Store>) {
         delete(store, "twice").await;
     }
     append(store, "twice", 1).await;
+    // No event is left to tell of the deletion.
+    append(store, "emptied", 2).await;
+    delete(store, "emptied").await;
+    append(store, "emptied", 1).await;
+    store.truncate(&stream("emptied"), annals::Version::new(4)).await.unwrap();
 }
 
 /// What happens between two copies.
@@ -119,6 +124,9 @@ pub(crate) async fn what_was_deleted_is_not_missing_in_a_copy(kind: Kind) {
     for _ in 0..2 {
         ok(&["copy", &from.url, &to.url]).await;
         assert_alike(&from, &to).await;
+    }
+    if from.store.capabilities().list_streams {
+        assert_eq!(versions(&to.store, "emptied").await, (3, None, 2));
     }
     ok(&["verify", &from.url, &to.url]).await;
     // Beside other events, and into a store that cannot begin a stream late without placeholders.
