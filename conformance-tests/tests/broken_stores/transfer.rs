@@ -27,7 +27,10 @@ impl TransferStore for Handle {
             _ => {}
         }
         let begin = after.map_or(0, |after| {
-            let known = all.iter().position(|(id, _)| id == after).map_or(0, |n| n + 1);
+            let known = match all.iter().position(|(id, _)| id == after) {
+                Some(known) => known + 1,
+                None => all.iter().filter(|(id, _)| id < after).count(),
+            };
             if self.has(Bug::ListsSkip) { known + 1 } else { known }
         });
         Ok(all.into_iter().skip(begin).take(limit).collect())
