@@ -85,6 +85,7 @@
 //!   server, events that were read from one stream have the position 0.
 
 mod append;
+mod batch;
 mod codec;
 mod config;
 mod connect;
