@@ -49,6 +49,12 @@ pub trait Harness: Send + Sync + 'static {
         Err(format!("{fault:?} cannot be injected").into())
     }
 
+    /// Cases that are not run, by their full names, each with the reason: what is known and not mended
+    /// yet. They are reported as ignored with this reason. A name that no case has is a failure.
+    fn skips(&self) -> &[(&str, &str)] {
+        &[]
+    }
+
     /// The environment variables with which this test program opens the same namespaces when it is
     /// started once more, in another process. `None` if another process cannot reach the stores: then
     /// the case in which a process dies is ignored. The program has to call [`run`](crate::run) or
@@ -62,6 +68,13 @@ pub trait Harness: Send + Sync + 'static {
     /// in a few milliseconds; a harness of a slower store says less.
     fn random_programs(&self) -> u32 {
         1_000
+    }
+
+    /// How many histories to record and judge in a run, over all cases of the theme `history`. Each
+    /// has some 30 calls of several tasks, and 500 share a namespace. A store in memory runs 10,000 in
+    /// ten seconds.
+    fn histories(&self) -> u32 {
+        300
     }
 
     /// How long a case waits for something that has to happen soon, before the case fails.

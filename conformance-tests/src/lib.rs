@@ -6,11 +6,16 @@ mod case;
 mod cases;
 mod child;
 mod harness;
+mod history;
 mod refuse;
 mod run;
 mod table;
 mod tools;
 mod watched;
+
+/// The version of the suite: that of this crate. A case that is removed or gets another name makes
+/// another major version, a new case another minor one.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use case::Case;
 pub use cases::cases;

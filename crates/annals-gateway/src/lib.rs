@@ -47,6 +47,7 @@ mod append;
 mod auth;
 mod call_layer;
 mod cluster;
+mod command;
 mod delete;
 mod filter;
 #[cfg(feature = "like-eventstoredb-23-10")]
@@ -66,5 +67,6 @@ mod status;
 mod streams;
 mod wire;
 
+pub use command::{main, main_with};
 pub use options::{GatewayOptions, Security};
 pub use server::Gateway;

@@ -6,11 +6,10 @@ use std::{
 };
 
 use annals_core::{
-    Append, Appended, Error, ExpectedVersion, LeaseName, LeaseRecord, Position, RecordedEvent,
-    Result, Snapshot, StreamId, StreamInfo, StreamState, SubscriberId, Version,
-    adapter::{self, CheckpointSwap, Plan, StreamHead},
+    Error, Position, RecordedEvent, Result, StreamId, StreamInfo, Version,
+    adapter::{RecordChange, RecordKey, StreamHead, Streams, StreamsMut},
 };
-use chrono::{DateTime, SubsecRound, Utc};
+use bytes::Bytes;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -35,9 +34,8 @@ pub(crate) struct State {
     /// The event at each position, beginning with position 1. A removed event leaves `None`.
     log: Vec<Option<RecordedEvent>>,
     streams: HashMap<StreamId, Stream>,
-    pub(crate) snapshots: HashMap<StreamId, Snapshot>,
-    pub(crate) checkpoints: HashMap<SubscriberId, Position>,
-    pub(crate) leases: HashMap<LeaseName, LeaseRecord>,
+    /// Snapshots, checkpoints and leases.
+    records: HashMap<RecordKey, Bytes>,
     /// The last position. A new one wakes the subscribers.
     appended: watch::Sender<Position>,
 }
@@ -70,79 +68,28 @@ impl Stream {
     }
 }
 
-/// Changes to streams.
-impl State {
-    /// Writes all the appends, or none.
-    pub(crate) fn append(&mut self, appends: Vec<Append>) -> Result<Vec<Appended>> {
-        if let Plan::Replayed(answers) = adapter::plan_append(self, &appends)? {
-            return Ok(answers);
-        }
-        let now = Utc::now().trunc_subsecs(6);
-        let written = appends.into_iter().map(|append| self.write(append, now)).collect();
-        self.appended.send_replace(self.last_position());
-        written
+impl StreamsMut for State {
+    fn last_position(&self) -> Result<Position> {
+        Ok(State::last_position(self))
     }
 
-    fn write(&mut self, append: Append, now: DateTime<Utc>) -> Result<Appended> {
-        let (base, count) = (self.head(&append.stream).version, append.count());
-        for (n, event) in (1..).zip(append.events) {
-            self.record(event.recorded(append.stream.clone(), base.plus(n), Position::START, now));
-        }
-        Appended::after(base, count, self.last_position(), false)
-    }
-
-    /// Adds an event at the next position.
-    fn record(&mut self, mut event: RecordedEvent) {
-        event.position = self.last_position().plus(1);
+    fn insert(&mut self, event: RecordedEvent) -> Result<()> {
         let stream = self.streams.entry(event.stream.clone()).or_default();
         stream.positions.push_back(event.position);
         stream.versions.insert(event.id, event.version);
-        stream.head.version = event.version;
-        stream.head.state = StreamState::Live;
         self.log.push(Some(event));
-    }
-
-    /// Writes events of another store, or none.
-    pub(crate) fn import(&mut self, events: Vec<RecordedEvent>) -> Result<()> {
-        let new = adapter::plan_import(self, events)?;
-        new.into_iter().for_each(|event| self.record(event));
-        self.appended.send_replace(self.last_position());
         Ok(())
     }
 
-    pub(crate) fn truncate(&mut self, id: &StreamId, before: Version) -> Result<()> {
-        self.head(id).check(id, ExpectedVersion::Any)?;
-        self.remove_before(id, before);
+    fn set_head(&mut self, id: &StreamId, head: StreamHead) -> Result<()> {
+        self.streams.entry(id.clone()).or_default().head = head;
         Ok(())
     }
 
-    /// Removes all events of a stream, and its snapshot, and leaves the stream deleted or
-    /// tombstoned.
-    pub(crate) fn delete(
-        &mut self,
-        id: &StreamId,
-        expected: ExpectedVersion,
-        state: StreamState,
-    ) -> Result<()> {
-        let head = self.head(id);
-        head.check(id, expected)?;
-        if head.state == StreamState::Missing && state == StreamState::Deleted {
-            return Ok(());
-        }
-        self.remove_before(id, Version::new(u64::MAX));
-        let stream = self.streams.entry(id.clone()).or_default();
-        stream.head.state = state;
-        stream.head.deleted_at = head.version;
-        self.snapshots.remove(id);
-        Ok(())
-    }
-
-    /// Removes the events of a stream before a version; all of them if the version is beyond the
-    /// last.
-    fn remove_before(&mut self, id: &StreamId, before: Version) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
+    fn remove_before(&mut self, id: &StreamId, before: Version) -> Result<()> {
+        let Some(stream) = self.streams.get_mut(id) else { return Ok(()) };
         while stream.first_version() < before {
-            let Some(position) = stream.positions.pop_front() else { return };
+            let Some(position) = stream.positions.pop_front() else { break };
             let index = usize::try_from(position.get() - 1).unwrap_or(usize::MAX);
             let Some(removed) = self.log.get_mut(index).and_then(Option::take) else { continue };
             // A later event may have the same id.
@@ -150,62 +97,48 @@ impl State {
                 stream.versions.remove(&removed.id);
             }
         }
+        Ok(())
+    }
+
+    fn remove_snapshot(&mut self, id: &StreamId) -> Result<()> {
+        self.records.remove(&RecordKey::Snapshot(id.clone()));
+        Ok(())
     }
 }
 
-/// Changes to what is kept beside streams.
 impl State {
-    pub(crate) fn save_snapshot(&mut self, id: &StreamId, snapshot: Snapshot) {
-        let is_past = self.head(id).was_deleted_since(snapshot.version);
-        if !is_past && self.snapshots.get(id).is_none_or(|kept| kept.version <= snapshot.version) {
-            self.snapshots.insert(id.clone(), snapshot);
-        }
-    }
-
-    pub(crate) fn save_checkpoint(
-        &mut self,
-        subscriber: &SubscriberId,
-        position: Position,
-    ) -> Position {
-        let kept = self.checkpoints.entry(subscriber.clone()).or_default();
-        *kept = position.max(*kept);
-        *kept
-    }
-
-    pub(crate) fn swap_checkpoint(
-        &mut self,
-        subscriber: &SubscriberId,
-        swap: CheckpointSwap,
-    ) -> bool {
-        let holds = swap.holds(self.checkpoints.get(subscriber).copied());
-        if holds {
-            self.checkpoints.insert(subscriber.clone(), swap.to);
-        }
-        holds
-    }
-
-    pub(crate) fn reset_checkpoint(
-        &mut self,
-        subscriber: &SubscriberId,
-        position: Option<Position>,
-    ) {
-        match position {
-            Some(position) => self.checkpoints.insert(subscriber.clone(), position),
-            None => self.checkpoints.remove(subscriber),
-        };
-    }
-
-    pub(crate) fn swap_lease(&mut self, name: &LeaseName, record: &LeaseRecord) -> bool {
-        let kept = self.leases.get(name).map_or(0, |kept| kept.revision);
-        let is_next = kept.checked_add(1) == Some(record.revision);
-        if is_next {
-            self.leases.insert(name.clone(), record.clone());
-        }
-        is_next
+    /// Wakes the subscribers, after events were added.
+    pub(crate) fn wake(&self) {
+        self.appended.send_replace(self.last_position());
     }
 }
 
-impl adapter::Streams for State {
+/// What is kept beside streams.
+impl State {
+    pub(crate) fn record(&self, key: &RecordKey) -> Option<Bytes> {
+        self.records.get(key).cloned()
+    }
+
+    pub(crate) fn change_record<T>(
+        &mut self,
+        key: RecordKey,
+        change: impl Fn(Option<Bytes>, StreamHead) -> Result<(RecordChange, T)>,
+    ) -> Result<T> {
+        let head = match &key {
+            RecordKey::Snapshot(stream) => self.head(stream),
+            _ => StreamHead::MISSING,
+        };
+        let (change, answer) = change(self.record(&key), head)?;
+        match change {
+            RecordChange::Keep => None,
+            RecordChange::Put(bytes) => self.records.insert(key, bytes),
+            RecordChange::Remove => self.records.remove(&key),
+        };
+        Ok(answer)
+    }
+}
+
+impl Streams for State {
     type Error = Error;
 
     fn head(&self, id: &StreamId) -> Result<StreamHead> {
@@ -244,13 +177,6 @@ impl State {
     /// The last position that any event ever had.
     pub(crate) fn last_position(&self) -> Position {
         Position::new(self.log.len() as u64)
-    }
-
-    /// The version of the last event of a stream at or before a position.
-    pub(crate) fn version_at(&self, id: &StreamId, position: Position) -> Version {
-        let Some(stream) = self.streams.get(id) else { return Version::NONE };
-        let before = stream.positions.partition_point(|&p| p <= position) as u64;
-        stream.first_version().plus(before).minus(1)
     }
 
     /// The event at a position, unless it was removed.

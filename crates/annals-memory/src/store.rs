@@ -1,11 +1,13 @@
 //! The store: maps each method of an [`Adapter`] to the state behind its lock.
 
 use annals_core::{
-    Append, Appended, Capabilities, ExpectedVersion, Filter, LeaseName, LeaseRecord, Position,
-    ReadAll, ReadStream, Recognition, RecordedEvent, Result, Snapshot, StreamId, StreamInfo,
-    StreamState, SubscriberId, Version,
-    adapter::{Adapter, CheckpointSwap, Live, Pages, Tail},
+    Append, Appended, Capabilities, ExpectedVersion, Filter, Position, ReadAll, ReadStream,
+    Recognition, RecordedEvent, Result, StreamId, StreamInfo, StreamState, Version,
+    adapter::{
+        Adapter, Cursor, Live, Pages, RecordChange, RecordKey, StreamHead, StreamsMut, Tail,
+    },
 };
+use bytes::Bytes;
 
 use crate::{
     pages::{AllPages, StreamPages},
@@ -43,15 +45,20 @@ impl Adapter for MemoryStore {
     }
 
     async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
-        self.state.write().append(appends)
+        let mut state = self.state.write();
+        let appended = state.append(appends);
+        state.wake();
+        appended
     }
 
     fn stream_pages(&self, stream: StreamId, options: ReadStream) -> impl Pages {
-        StreamPages { state: self.state.clone(), stream, options }
+        let cursor = Cursor::of_stream(&options);
+        StreamPages { state: self.state.clone(), stream, cursor }
     }
 
     fn all_pages(&self, options: ReadAll) -> impl Pages {
-        AllPages { state: self.state.clone(), options }
+        let cursor = Cursor::of_all(&options);
+        AllPages { state: self.state.clone(), filter: options.filter, cursor }
     }
 
     fn follow_stream(&self, stream: StreamId, after: Version, _at: Position) -> impl Tail {
@@ -68,10 +75,6 @@ impl Adapter for MemoryStore {
         Ok(self.state.read().last_position())
     }
 
-    async fn version_at(&self, stream: &StreamId, position: Position) -> Result<Version> {
-        Ok(self.state.read().version_at(stream, position))
-    }
-
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
         Ok(self.state.read().info(stream))
     }
@@ -81,54 +84,23 @@ impl Adapter for MemoryStore {
     }
 
     async fn delete(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
-        self.state.write().delete(stream, expected, StreamState::Deleted)
+        self.state.write().close(stream, expected, StreamState::Deleted)
     }
 
     async fn tombstone(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
-        self.state.write().delete(stream, expected, StreamState::Tombstoned)
+        self.state.write().close(stream, expected, StreamState::Tombstoned)
     }
 
-    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>> {
-        Ok(self.state.read().snapshots.get(stream).cloned())
+    async fn load_record(&self, key: RecordKey) -> Result<Option<Bytes>> {
+        Ok(self.state.read().record(&key))
     }
 
-    async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<()> {
-        self.state.write().save_snapshot(stream, snapshot);
-        Ok(())
-    }
-
-    async fn delete_snapshot(&self, stream: &StreamId) -> Result<()> {
-        self.state.write().snapshots.remove(stream);
-        Ok(())
-    }
-
-    async fn load_checkpoint(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {
-        Ok(self.state.read().checkpoints.get(subscriber).copied())
-    }
-
-    async fn save_checkpoint(
+    async fn change_record<T: Send + 'static>(
         &self,
-        subscriber: &SubscriberId,
-        position: Position,
-    ) -> Result<Position> {
-        Ok(self.state.write().save_checkpoint(subscriber, position))
-    }
-
-    async fn swap_checkpoint(&self, id: &SubscriberId, swap: CheckpointSwap) -> Result<bool> {
-        Ok(self.state.write().swap_checkpoint(id, swap))
-    }
-
-    async fn reset_checkpoint(&self, id: &SubscriberId, to: Option<Position>) -> Result<()> {
-        self.state.write().reset_checkpoint(id, to);
-        Ok(())
-    }
-
-    async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
-        Ok(self.state.read().leases.get(name).cloned())
-    }
-
-    async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
-        Ok(self.state.write().swap_lease(name, record))
+        key: RecordKey,
+        change: impl Fn(Option<Bytes>, StreamHead) -> Result<(RecordChange, T)> + Send + 'static,
+    ) -> Result<T> {
+        self.state.write().change_record(key, change)
     }
 
     async fn list_streams(
@@ -140,6 +112,9 @@ impl Adapter for MemoryStore {
     }
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
-        self.state.write().import(events)
+        let mut state = self.state.write();
+        let imported = state.import(events);
+        state.wake();
+        imported
     }
 }

@@ -3,7 +3,7 @@
 use annals_core::{
     ExpectedVersion, Position, StreamId, StreamInfo, StreamState, Version, adapter::state_code,
 };
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use crate::{
     error::{Failure, corrupt},
@@ -47,35 +47,6 @@ impl Reader {
             streams.push((stream, info.with_deleted_at(Version::from_i64(row.get(5)?))));
         }
         Ok(streams)
-    }
-
-    /// The version of the last event of a stream at or before a position, removed or not.
-    pub(crate) fn version_at(
-        &self,
-        stream: &StreamId,
-        position: Position,
-    ) -> Result<Version, Failure> {
-        let (connection, sql) = (&self.connection, &self.database.sql);
-        let StoredStream { row, head, .. } = StoredStream::load(connection, sql, stream)?;
-        let Some(row) = row else { return Ok(Version::NONE) };
-        let Some(first) = first_version(connection, sql, row)? else { return Ok(head.version) };
-        // A binary search: the order of versions is the order of positions, without gaps.
-        let mut statement = connection.prepare_cached(&sql.position_of)?;
-        let (mut low, mut high) = (first.minus(1).get(), head.version.get());
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            let place = params![row, Version::new(middle).to_i64()];
-            let found: Option<i64> = statement.query_row(place, |row| row.get(0)).optional()?;
-            let found = found.ok_or_else(|| {
-                corrupt(format!("version {middle} is missing")).with_stream(stream)
-            })?;
-            if Position::from_i64(found) <= position {
-                low = middle;
-            } else {
-                high = middle - 1;
-            }
-        }
-        Ok(Version::new(low))
     }
 }
 

@@ -57,7 +57,6 @@ statements! {
     stream_row: "SELECT id FROM {prefix}_streams WHERE name = ?1";
     stream_name: "SELECT name FROM {prefix}_streams WHERE id = ?1";
     first_version: "SELECT min(version) FROM {prefix}_events WHERE stream = ?1";
-    position_of: "SELECT position FROM {prefix}_events WHERE stream = ?1 AND version = ?2";
     id_at: "SELECT id FROM {prefix}_events WHERE stream = ?1 AND version = ?2";
     /// Streams, with the versions of the first and the last event that are left.
     list_streams: "SELECT s.name, s.state, s.removed_to, \

@@ -59,11 +59,6 @@ impl Adapter for SqliteStore {
         self.engine.read(|reader| reader.last_position()).await
     }
 
-    async fn version_at(&self, stream: &StreamId, position: Position) -> Result<Version> {
-        let stream = stream.clone();
-        self.engine.read(move |reader| reader.version_at(&stream, position)).await
-    }
-
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
         let stream = stream.clone();
         self.engine.read(move |reader| reader.stream_info(&stream)).await

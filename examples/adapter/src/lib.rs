@@ -1,17 +1,8 @@
 //! An event store in a [`redb`] file: a complete adapter, to read and to copy from.
 //!
 //! [`RedbStore`] implements [`annals_core::adapter::Adapter`], and so has every trait of a store. Each
-//! method runs one transaction of `redb`, on a thread where it may block. `redb` runs one write
-//! transaction at a time and writes it whole or not at all, so the contract's rules on appends follow
-//! from the order of steps inside a transaction: judge, then write.
-//!
-//! | file | what is in it |
-//! |---|---|
-//! | `store.rs` | the trait: each method names a transaction |
-//! | `tables.rs` | the tables, and the transactions around them |
-//! | `write.rs` | appends, imports, removals |
-//! | `read.rs` | pages of events |
-//! | `tests/conformance.rs` | the suite |
+//! method runs one transaction of `redb`, on a thread where it may block. Write transactions run one
+//! after the other, so it is enough that each judges before it writes.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -134,6 +134,12 @@ impl StreamHead {
         }
     }
 
+    /// The head once a version was written: the stream is live.
+    #[must_use]
+    pub fn live_at(self, version: Version) -> Self {
+        Self { state: StreamState::Live, version, ..self }
+    }
+
     /// What [`stream_info`](crate::EventStore::stream_info) says of it.
     #[must_use]
     pub fn info(&self, first_version: Option<Version>) -> StreamInfo {

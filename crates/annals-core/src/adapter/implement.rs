@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{Pages, Tail, import_by_appends};
+use bytes::Bytes;
+
+use super::{Pages, RecordChange, RecordKey, StreamHead, Tail, import_by_appends, place, record};
 use crate::{
     Append, Appended, Capabilities, Error, ExpectedVersion, Filter, LeaseName, LeaseRecord,
     Position, ReadAll, ReadStream, RecordedEvent, Result, Snapshot, Start, StreamId, StreamInfo,
@@ -56,12 +58,14 @@ pub trait Adapter: Clone + fmt::Debug + Send + Sync + 'static {
     }
 
     /// The version of the last event of a stream that stands at or before a position, removed or
-    /// not.
+    /// not. By default a search by halves, of which each step reads one event.
     fn version_at(
         &self,
         stream: &StreamId,
         position: Position,
-    ) -> impl Future<Output = Result<Version>> + Send;
+    ) -> impl Future<Output = Result<Version>> + Send {
+        place::version_at(self, stream, position)
+    }
 
     /// After which version a subscription to one stream begins, and after which position: no
     /// message of the subscription says less than that position.
@@ -113,78 +117,98 @@ pub trait Adapter: Clone + fmt::Debug + Send + Sync + 'static {
         unsupported("tombstones")
     }
 
+    /// Reads a record. The default methods for snapshots, checkpoints and leases are made of this and
+    /// of [`change_record`](Adapter::change_record), for a database that can change a record in a
+    /// transaction; an adapter implements these two, or the methods below.
+    fn load_record(&self, _key: RecordKey) -> impl Future<Output = Result<Option<Bytes>>> + Send {
+        unsupported("records")
+    }
+
+    /// Changes a record in one transaction: calls `change` with the record and, for a snapshot, with
+    /// the head of its stream, does what it answers, and passes the rest of the answer on. `change` may
+    /// be called again if another transaction comes in between.
+    ///
+    /// Deleting or tombstoning a stream removes the snapshot of the stream; this is left to the adapter.
+    fn change_record<T: Send + 'static>(
+        &self,
+        _key: RecordKey,
+        _change: impl Fn(Option<Bytes>, StreamHead) -> Result<(RecordChange, T)> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send {
+        unsupported("records")
+    }
+
     /// See [`load_snapshot`](crate::SnapshotStore::load_snapshot).
     fn load_snapshot(
         &self,
-        _stream: &StreamId,
+        stream: &StreamId,
     ) -> impl Future<Output = Result<Option<Snapshot>>> + Send {
-        unsupported("snapshots")
+        record::load_snapshot(self, stream)
     }
 
     /// See [`save_snapshot`](crate::SnapshotStore::save_snapshot).
     fn save_snapshot(
         &self,
-        _stream: &StreamId,
-        _snapshot: Snapshot,
+        stream: &StreamId,
+        snapshot: Snapshot,
     ) -> impl Future<Output = Result<()>> + Send {
-        unsupported("snapshots")
+        record::save_snapshot(self, stream, snapshot)
     }
 
     /// See [`delete_snapshot`](crate::SnapshotStore::delete_snapshot).
-    fn delete_snapshot(&self, _stream: &StreamId) -> impl Future<Output = Result<()>> + Send {
-        unsupported("snapshots")
+    fn delete_snapshot(&self, stream: &StreamId) -> impl Future<Output = Result<()>> + Send {
+        record::delete_snapshot(self, stream)
     }
 
     /// See [`load_checkpoint`](crate::CheckpointStore::load_checkpoint).
     fn load_checkpoint(
         &self,
-        _subscriber: &SubscriberId,
+        subscriber: &SubscriberId,
     ) -> impl Future<Output = Result<Option<Position>>> + Send {
-        unsupported("checkpoints")
+        record::load_checkpoint(self, subscriber)
     }
 
     /// See [`save_checkpoint`](crate::CheckpointStore::save_checkpoint).
     fn save_checkpoint(
         &self,
-        _subscriber: &SubscriberId,
-        _position: Position,
+        subscriber: &SubscriberId,
+        position: Position,
     ) -> impl Future<Output = Result<Position>> + Send {
-        unsupported("checkpoints")
+        record::save_checkpoint(self, subscriber, position)
     }
 
     /// See [`swap_checkpoint`](crate::CheckpointStore::swap_checkpoint).
     fn swap_checkpoint(
         &self,
-        _subscriber: &SubscriberId,
-        _swap: CheckpointSwap,
+        subscriber: &SubscriberId,
+        swap: CheckpointSwap,
     ) -> impl Future<Output = Result<bool>> + Send {
-        unsupported("checkpoints")
+        record::swap_checkpoint(self, subscriber, swap)
     }
 
     /// See [`reset_checkpoint`](crate::CheckpointStore::reset_checkpoint).
     fn reset_checkpoint(
         &self,
-        _subscriber: &SubscriberId,
-        _position: Option<Position>,
+        subscriber: &SubscriberId,
+        position: Option<Position>,
     ) -> impl Future<Output = Result<()>> + Send {
-        unsupported("checkpoints")
+        record::reset_checkpoint(self, subscriber, position)
     }
 
     /// See [`load_lease`](crate::LeaseStore::load_lease).
     fn load_lease(
         &self,
-        _name: &LeaseName,
+        name: &LeaseName,
     ) -> impl Future<Output = Result<Option<LeaseRecord>>> + Send {
-        unsupported("leases")
+        record::load_lease(self, name)
     }
 
     /// See [`swap_lease`](crate::LeaseStore::swap_lease).
     fn swap_lease(
         &self,
-        _name: &LeaseName,
-        _record: &LeaseRecord,
+        name: &LeaseName,
+        record: &LeaseRecord,
     ) -> impl Future<Output = Result<bool>> + Send {
-        unsupported("leases")
+        record::swap_lease(self, name, record)
     }
 
     /// See [`list_streams`](crate::TransferStore::list_streams).

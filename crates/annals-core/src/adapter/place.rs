@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 
 use super::{Adapter, Page, Pages};
-use crate::{Direction, Error, ErrorKind, Position, Result, Start, StreamId};
+use crate::{Direction, Error, ErrorKind, Position, ReadStream, Result, Start, StreamId, Version};
 
 /// Refuses a position that is greater than every one that the store has given.
 pub(super) async fn check_position(store: &impl Adapter, asked: Position) -> Result<()> {
@@ -35,6 +35,31 @@ pub(super) async fn check_start(
         }
         Start::AfterVersion(_) | Start::At(_) | Start::Beginning | Start::End => Ok(()),
     }
+}
+
+/// The version of the last event of a stream at or before a position: a search by halves, of which each
+/// step reads one event.
+pub(super) async fn version_at(
+    store: &impl Adapter,
+    stream: &StreamId,
+    position: Position,
+) -> Result<Version> {
+    let info = store.stream_info(stream).await?;
+    // Each event up to `low` stands at or before the position, or was removed; each event from `high`
+    // on stands after it.
+    let mut low = info.first_version.map_or(info.version, |first| first.minus(1));
+    let mut high = info.version.plus(1);
+    while high > low.plus(1) {
+        let middle = Version::new(low.get() + (high.get() - low.get()) / 2);
+        let options = ReadStream::default().with_from(middle).with_limit(1);
+        let page = store.stream_pages(stream.clone(), options).next_page().await?;
+        match page.events.first() {
+            // If the event at `middle` was removed meanwhile, this is the first event behind it.
+            Some(event) if event.position <= position => low = event.version,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
 }
 
 /// The pages of a read of all that begins at a position.

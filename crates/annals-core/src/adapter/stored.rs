@@ -1,10 +1,15 @@
-//! How states, content kinds and names are stored.
+//! How states, content kinds, names and whole events are stored.
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use chrono::DateTime;
+use uuid::Uuid;
 
-use crate::{ContentKind, EventType, Payload, StreamState};
+use crate::{
+    ContentKind, Error, ErrorKind, EventType, NewEvent, Payload, Position, RecordedEvent, Result,
+    StreamId, StreamState,
+};
 
 /// The code of a stream's state: 0 is live, 1 deleted, 2 tombstoned. A stream that was never
 /// written to has no code, since it has no record.
@@ -49,6 +54,55 @@ pub fn payloads(kinds: i64, data: Bytes, metadata: Bytes) -> Option<(Payload, Pa
         Payload::from_stored(kind, bytes)
     };
     Some((payload(DATA_IS_JSON, data), payload(METADATA_IS_JSON, metadata)))
+}
+
+/// An event as bytes, without its position, for a database that keeps bytes. Numbers are big-endian.
+#[must_use]
+pub fn encode_event(event: &RecordedEvent) -> Bytes {
+    let RecordedEvent { stream, event_type, data, metadata, .. } = event;
+    let (names, data, metadata) = ([stream.as_str(), event_type.as_str()], data, metadata);
+    let names_length: usize = names.iter().map(|name| 1 + name.len()).sum();
+    let mut bytes =
+        BytesMut::with_capacity(41 + names_length + data.bytes().len() + metadata.bytes().len());
+    bytes.put_u64(event.version.get());
+    bytes.put_u128(event.id.as_u128());
+    bytes.put_i64(event.recorded_at.timestamp_micros());
+    bytes.put_u8(content_kinds(data, metadata));
+    for name in names {
+        // A name has at most 255 bytes.
+        bytes.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        bytes.put_slice(name.as_bytes());
+    }
+    bytes.put_u64(data.bytes().len() as u64);
+    bytes.put_slice(data.bytes());
+    bytes.put_slice(metadata.bytes());
+    bytes.freeze()
+}
+
+/// The event that [`encode_event`] wrote. Its payloads share the memory of `bytes`.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] for other bytes.
+pub fn decode_event(mut bytes: Bytes, position: Position) -> Result<RecordedEvent> {
+    let mut read = || {
+        let version = bytes.try_get_u64().ok()?;
+        let id = Uuid::from_u128(bytes.try_get_u128().ok()?);
+        let time = DateTime::from_timestamp_micros(bytes.try_get_i64().ok()?)?;
+        let kinds = bytes.try_get_u8().ok()?;
+        let mut name = || {
+            let length = usize::from(bytes.try_get_u8().ok()?);
+            let name = (length <= bytes.len()).then(|| bytes.split_to(length))?;
+            String::from_utf8(name.into()).ok()
+        };
+        let (stream, event_type) = (StreamId::new(name()?).ok()?, EventType::new(name()?).ok()?);
+        let length = usize::try_from(bytes.try_get_u64().ok()?).ok()?;
+        let data = (length <= bytes.len()).then(|| bytes.split_to(length))?;
+        let (data, metadata) = payloads(kinds.into(), data, bytes.clone())?;
+        let event = NewEvent::from_stored(id, event_type, data, metadata);
+        Some(event.recorded(stream, version.into(), position, time))
+    };
+    let message = "a stored event cannot be decoded";
+    read().ok_or_else(|| Error::new(ErrorKind::Corrupt, message))
 }
 
 /// How many event types a [`TypeCache`] remembers: more than most stores have, and at most a few
@@ -110,6 +164,26 @@ mod tests {
         }
         assert_eq!(payloads(4, Bytes::new(), Bytes::new()), None);
         assert_eq!(payloads(-1, Bytes::new(), Bytes::new()), None);
+    }
+
+    #[test]
+    fn an_event_is_read_as_it_was_written_and_no_part_of_it_is() {
+        let json = Payload::json_text(&b"{ }"[..]).unwrap();
+        let event = NewEvent::from_stored(
+            Uuid::from_u128(7),
+            EventType::new("Grüße").unwrap(),
+            json,
+            Payload::binary(vec![0, 255]),
+        );
+        let time = DateTime::from_timestamp_micros(-1).unwrap();
+        let stream = StreamId::new("x".repeat(255)).unwrap();
+        let event = event.recorded(stream, u64::MAX.into(), 5.into(), time);
+        let bytes = encode_event(&event);
+        assert_eq!(decode_event(bytes.clone(), 5.into()).unwrap(), event);
+        for length in 0..bytes.len() - 2 {
+            let error = decode_event(bytes.slice(..length), 5.into()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+        }
     }
 
     #[test]
