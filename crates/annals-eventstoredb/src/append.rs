@@ -42,15 +42,19 @@ pub(crate) async fn append(server: &Arc<Server>, append: Append) -> Result<Appen
                     let base = version.minus(append.count());
                     return Appended::after(base, append.count(), at, false);
                 }
-                sent = written_anew(server, &append).await?;
-                unknown = false;
+                match anew(server, &append).await? {
+                    Next::Done(appended) => return Ok(appended),
+                    Next::Send(expected) => (sent, unknown) = (expected, false),
+                }
                 continue;
             }
             // The server has recognised the ids, and the events are hidden: nothing can be read of
             // them, and nothing was written.
             Ok(AppendAnswer::Written { position: None, .. }) => {
-                sent = written_anew(server, &append).await?;
-                unknown = false;
+                match anew(server, &append).await? {
+                    Next::Done(appended) => return Ok(appended),
+                    Next::Send(expected) => (sent, unknown) = (expected, false),
+                }
                 continue;
             }
             Ok(AppendAnswer::WrongVersion(actual)) => {
@@ -114,22 +118,29 @@ async fn is_readable(server: &Arc<Server>, append: &Append, last: Version) -> Re
     Ok(true)
 }
 
-/// What to expect of the stream so that events are written whose ids the server knows: its version, if
-/// the append's expectation holds. Then the server does not look at the ids.
-async fn written_anew(server: &Arc<Server>, append: &Append) -> Result<ExpectedVersion> {
-    let info = manage::stream_info(server, &append.stream).await?;
-    let (state, version) = (info.state, info.version);
-    let deleted_at = if state == StreamState::Deleted { version } else { Version::NONE };
-    StreamHead { state, version, deleted_at }.check(&append.stream, append.expected)?;
-    Ok(ExpectedVersion::Exact(version))
-}
-
 /// What follows if an expectation does not hold.
 enum Next {
     /// The append had been written before.
     Done(Appended),
     /// It is sent again with this expectation.
     Send(ExpectedVersion),
+}
+
+/// What follows for events whose ids the server knows, and that are not to be read where it knows them.
+///
+/// If the append's expectation holds, they are sent with the stream's version: then the server does not
+/// look at ids.
+async fn anew(server: &Arc<Server>, append: &Append) -> Result<Next> {
+    let info = manage::stream_info(server, &append.stream).await?;
+    let (state, version) = (info.state, info.version);
+    let deleted_at = if state == StreamState::Deleted { version } else { Version::NONE };
+    let head = StreamHead { state, version, deleted_at };
+    match head.check(&append.stream, append.expected) {
+        Ok(()) => Ok(Next::Send(ExpectedVersion::Exact(version))),
+        // They may have been written anew after a deletion.
+        Err(conflict) if conflict.conflict().is_some() => at_start(server, append, conflict).await,
+        Err(error) => Err(error),
+    }
 }
 
 async fn after_wrong_version(
@@ -143,22 +154,28 @@ async fn after_wrong_version(
         // The server knows the first id, but not all.
         ExpectedVersion::Any => Ok(Next::Send(ExpectedVersion::Exact(actual))),
         ExpectedVersion::StreamExists if actual == Version::NONE => Err(conflict()),
-        ExpectedVersion::StreamExists => written_anew(server, append).await.map(Next::Send),
+        ExpectedVersion::StreamExists => anew(server, append).await,
         // Another writer came first since this version was found to be expected.
-        expected if expected != sent => written_anew(server, append).await.map(Next::Send),
+        expected if expected != sent => anew(server, append).await,
+        _ => at_start(server, append, conflict()).await,
+    }
+}
+
+/// The answer to an append that expects no stream, if the stream begins with its events: the server looks
+/// for the events of a retry at the first revision, but they are elsewhere if the stream was deleted and
+/// written anew. Else the conflict.
+async fn at_start(server: &Arc<Server>, append: &Append, conflict: Error) -> Result<Next> {
+    let actual = conflict.conflict().map_or(Version::NONE, |conflict| conflict.actual);
+    let begins = matches!(
+        append.expected,
         ExpectedVersion::NoStream | ExpectedVersion::Exact(Version::NONE)
-            if actual >= Version::new(append.count()) =>
-        {
-            // The server looks for the events of a retry at the first revision. If the stream was
-            // deleted and written anew, they are the first that can be read.
-            match find_at_start(server, append).await? {
-                Some((base, at)) => {
-                    Appended::after(base, append.count(), at, false).map(Next::Done)
-                }
-                None => Err(conflict()),
-            }
-        }
-        _ => Err(conflict()),
+    );
+    if !begins || actual < Version::new(append.count()) {
+        return Err(conflict);
+    }
+    match find_at_start(server, append).await? {
+        Some((base, at)) => Appended::after(base, append.count(), at, false).map(Next::Done),
+        None => Err(conflict),
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,7 @@ use annals_eventstoredb_proto::{
 };
 
 use crate::{
+    batch::Batch,
     dial::{self, ConnectError},
     error::{Failure, Refusal},
     settings::{Address, Settings},
@@ -82,6 +86,10 @@ pub(crate) struct Node {
     at: Option<SocketAddr>,
     /// For requests that end soon.
     short: Channel,
+    /// For appends that share a call.
+    pub(crate) batch: Batch,
+    /// True if the node does not know the call that appends share.
+    no_batches: AtomicBool,
     /// For reads and subscriptions.
     long: Mutex<Vec<(Channel, Arc<Semaphore>)>>,
 }
@@ -93,7 +101,17 @@ impl Node {
         at: Option<SocketAddr>,
     ) -> Result<Self, ConnectError> {
         let short = dial::channel(settings, &address, at)?;
-        Ok(Self { address, at, short, long: Mutex::default() })
+        let (batch, no_batches, long) =
+            (Batch::default(), AtomicBool::new(false), Mutex::default());
+        Ok(Self { address, at, short, batch, no_batches, long })
+    }
+
+    pub(crate) fn takes_batches(&self) -> bool {
+        !self.no_batches.load(Relaxed)
+    }
+
+    pub(crate) fn has_no_batches(&self) {
+        self.no_batches.store(true, Relaxed);
     }
 
     pub(crate) fn short(&self) -> Channel {

@@ -83,8 +83,11 @@ async fn tcp(address: &Address, at: Option<SocketAddr>) -> Result<TcpStream, Cau
         None => resolve(address).await?,
     };
     let mut cause = Cause::Name("the name has no address".to_owned());
+    // An address that does not answer leaves time for the others.
+    let each = CONNECT_TIMEOUT / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for at in addresses {
-        match TcpStream::connect(at).await {
+        let connected = timeout(each, TcpStream::connect(at)).await;
+        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 stream.set_nodelay(true).map_err(|e| Cause::Other(e.to_string()))?;
                 return Ok(stream);

@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     Connect(ConnectError),
     /// The nodes that answer know of no leader. Nothing was sent.
     NoLeader,
+    /// The call that appends share ended before this one was sent.
+    Unsent,
     /// The connection was lost before the answer was complete.
     Lost(Box<Status>),
     /// There was no answer within the deadline.
@@ -56,7 +58,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    fn of(status: &Status) -> Self {
+    pub(crate) fn of(status: &Status) -> Self {
         let trailer = |name| status.metadata().get(name).and_then(|value| value.to_str().ok());
         match trailer("exception") {
             Some("stream-deleted") => return Self::Deleted,
@@ -133,6 +135,7 @@ impl fmt::Display for Failure {
                 write!(f, "{:?}: {}", status.code(), status.message())
             }
             Self::Timeout => f.write_str("no answer within the deadline"),
+            Self::Unsent => f.write_str("the call ended before the append was sent"),
             Self::Malformed(what) => f.write_str(what),
         }
     }
@@ -160,7 +163,7 @@ impl Failure {
     pub(crate) fn may_have_written(&self) -> bool {
         match self {
             Self::Lost(_) | Self::Timeout | Self::Malformed(_) => true,
-            Self::Connect(_) | Self::NoLeader => false,
+            Self::Connect(_) | Self::NoLeader | Self::Unsent => false,
             Self::Refused(refusal, _) => {
                 matches!(refusal, Refusal::Aborted | Refusal::NoStatus | Refusal::Other)
             }
@@ -170,7 +173,9 @@ impl Failure {
     /// True if the same request may succeed soon.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::NoLeader | Self::Lost(_) | Self::Timeout => true,
+            Self::Connect(_) | Self::NoLeader | Self::Unsent | Self::Lost(_) | Self::Timeout => {
+                true
+            }
             Self::Malformed(_) => false,
             Self::Refused(refusal, _) => matches!(
                 refusal,
@@ -187,7 +192,7 @@ impl Failure {
     pub(crate) fn leaves_node(&self) -> bool {
         match self {
             Self::Connect(_) | Self::NoLeader | Self::Lost(_) | Self::Timeout => true,
-            Self::Malformed(_) => false,
+            Self::Malformed(_) | Self::Unsent => false,
             Self::Refused(refusal, _) => matches!(
                 refusal,
                 Refusal::NotLeader(_) | Refusal::NoLeader | Refusal::NotReady | Refusal::Aborted
@@ -215,7 +220,9 @@ impl Failure {
         let error = match &self {
             Self::Connect(error) => Error::new(ErrorKind::Unavailable, error.to_string()),
             Self::NoLeader => Error::new(ErrorKind::Unavailable, NO_LEADER),
-            Self::Lost(_) => Error::new(ErrorKind::Unavailable, "the connection was lost"),
+            Self::Lost(_) | Self::Unsent => {
+                Error::new(ErrorKind::Unavailable, "the connection was lost")
+            }
             Self::Timeout => {
                 let message = "the server did not answer within the deadline";
                 Error::new(ErrorKind::Unavailable, message)

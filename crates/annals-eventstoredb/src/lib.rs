@@ -42,6 +42,7 @@
 //! * The server also recognises events that were deleted or truncated since, and writes nothing. The
 //!   store sends them again where the expectation holds, in a way in which the server does not look at
 //!   ids; elsewhere the append is a conflict.
+//! * Appends that expect a version, or no stream, share one call to the server.
 //! * If the answer to an append is lost, the append is sent again if its expected version makes
 //!   that safe; otherwise it fails with an unknown outcome. An append that cannot have been
 //!   written, since there was no connection or the node was not the leader, is always sent again.
@@ -85,6 +86,7 @@
 //!   server, events that were read from one stream have the position 0.
 
 mod append;
+mod batch;
 mod codec;
 mod config;
 mod connect;

@@ -22,7 +22,7 @@ use annals_eventstoredb_proto::{
         },
         read_resp::Content,
         streams_client::StreamsClient,
-        success, write_options,
+        write_options,
     },
 };
 use bytes::Bytes;
@@ -31,9 +31,10 @@ use tonic::{Request, Streaming, metadata::AsciiMetadataValue};
 use uuid::Uuid;
 
 use crate::{
+    batch::{may_share, written},
     codec::version_of,
     connection::{Connection, Node, Target},
-    error::Failure,
+    error::{Failure, Refusal},
     filter::ServerFilter,
 };
 
@@ -68,7 +69,7 @@ impl EventData {
         }
     }
 
-    fn proposed(self) -> ProposedMessage {
+    pub(crate) fn proposed(self) -> ProposedMessage {
         let content_type = if self.is_json { JSON } else { BINARY };
         let headers = [("type", self.event_type.as_str()), ("content-type", content_type)];
         ProposedMessage {
@@ -130,7 +131,7 @@ impl ServerEvent {
     }
 }
 
-fn structured(id: Uuid) -> WireUuid {
+pub(crate) fn structured(id: Uuid) -> WireUuid {
     let (most, least) = id.as_u64_pair();
     WireUuid {
         value: Some(wire_uuid::Value::Structured(wire_uuid::Structured {
@@ -140,7 +141,7 @@ fn structured(id: Uuid) -> WireUuid {
     }
 }
 
-fn uuid(id: Option<WireUuid>) -> Option<Uuid> {
+pub(crate) fn uuid(id: Option<WireUuid>) -> Option<Uuid> {
     match id?.value? {
         wire_uuid::Value::Structured(id) => Some(Uuid::from_u64_pair(
             id.most_significant_bits.cast_unsigned(),
@@ -319,7 +320,7 @@ fn write_options(name: &str, expected: ExpectedVersion) -> WriteOptions {
 
 impl Connection {
     /// A request that only the leader may answer.
-    fn for_leader<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn for_leader<T>(&self, message: T) -> Request<T> {
         let mut request = self.request(message);
         let required = AsciiMetadataValue::from_static("true");
         request.metadata_mut().insert("requires-leader", required);
@@ -331,34 +332,42 @@ impl Connection {
         &self,
         name: &str,
         expected: ExpectedVersion,
-        events: impl IntoIterator<Item = EventData>,
+        events: Vec<EventData>,
     ) -> Result<AppendAnswer, Failure> {
-        let options = AppendContent::Options(write_options(name, expected));
+        let options = write_options(name, expected);
+        let node = self.node(Target::Leader).await?;
+        if may_share(expected, &events) && node.takes_batches() {
+            let sent = node.batch.append(self, &node, options.clone(), events.clone());
+            let sent = self.within_deadline(sent).await;
+            match sent.inspect_err(|failure| self.note(&node, failure)) {
+                // The call was refused for good, so the append was not written.
+                Err(failure) if failure.refusal() == Some(&Refusal::Unsupported) => {}
+                sent => return sent,
+            }
+        }
+        self.append_alone(&node, options, events).await
+    }
+
+    /// Sends one append by a call of its own.
+    async fn append_alone(
+        &self,
+        node: &Arc<Node>,
+        options: WriteOptions,
+        events: Vec<EventData>,
+    ) -> Result<AppendAnswer, Failure> {
+        let options = AppendContent::Options(options);
         let events = events.into_iter().map(|e| AppendContent::ProposedMessage(e.proposed()));
         let messages: Vec<_> = std::iter::once(options)
             .chain(events)
             .map(|content| AppendReq { content: Some(content) })
             .collect();
-        let node = self.node(Target::Leader).await?;
         let mut client = StreamsClient::new(node.short());
         let mut request = self.for_leader(futures::stream::iter(messages));
         request.set_timeout(self.deadline());
         let sent = self.within_deadline(async { Ok(client.append(request).await?) }).await;
-        let answer = sent.inspect_err(|failure| self.note(&node, failure))?.into_inner();
+        let answer = sent.inspect_err(|failure| self.note(node, failure))?.into_inner();
         match answer.result {
-            Some(append_resp::Result::Success(success)) => {
-                let version = match success.current_revision_option {
-                    Some(success::CurrentRevisionOption::CurrentRevision(at)) => version_of(at),
-                    _ => Version::NONE,
-                };
-                let position = match success.position_option {
-                    Some(success::PositionOption::Position(at)) => {
-                        Some(Position::new(at.commit_position))
-                    }
-                    _ => None,
-                };
-                Ok(AppendAnswer::Written { version, position })
-            }
+            Some(append_resp::Result::Success(success)) => Ok(written(success)),
             Some(append_resp::Result::WrongExpectedVersion(wrong)) => {
                 let version = match wrong.current_revision_option {
                     Some(CurrentRevisionOption::CurrentRevision(at)) => version_of(at),

@@ -92,7 +92,7 @@ impl Server {
         expected: ExpectedVersion,
         event: EventData,
     ) -> Result<bool, Failure> {
-        match self.connection.append(name, expected, [event]).await? {
+        match self.connection.append(name, expected, vec![event]).await? {
             AppendAnswer::Written { .. } => Ok(true),
             AppendAnswer::WrongVersion(_) => Ok(false),
         }

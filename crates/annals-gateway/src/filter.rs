@@ -21,6 +21,8 @@ pub(crate) struct EventFilter {
     on_stream: bool,
     prefixes: Vec<String>,
     regex: Option<Regex>,
+    /// The text with which all names begin that the expression matches, if it says nothing else.
+    literal: Option<String>,
     /// A subscriber gets a checkpoint after this many events in a row that do not match.
     pub(crate) checkpoint_every: u64,
 }
@@ -36,6 +38,7 @@ impl EventFilter {
                 ));
             }
         };
+        let literal = literal_prefix(&regex);
         let regex = (!regex.is_empty()).then(|| compile(&regex)).transpose()?;
         let window = match options.window {
             Some(Window::Max(0)) => {
@@ -48,7 +51,7 @@ impl EventFilter {
         };
         let multiplier = options.checkpoint_interval_multiplier.max(1);
         let checkpoint_every = u64::from(window) * u64::from(multiplier);
-        Ok(Self { on_stream, prefixes: prefix, regex, checkpoint_every })
+        Ok(Self { on_stream, prefixes: prefix, regex, literal, checkpoint_every })
     }
 
     /// True if the filter matches. Both names are those on the wire.
@@ -64,16 +67,33 @@ impl EventFilter {
         }
     }
 
-    /// The part of the filter that the store can apply: one prefix of stream names.
+    /// The part of the filter that the store can apply: one prefix of stream names, also as an
+    /// expression. Clients send those since a real server compares prefixes by culture.
     pub(crate) fn store_filter(&self) -> Filter {
-        let prefix = match self.prefixes.as_slice() {
-            [prefix] if self.on_stream && self.regex.is_none() && !prefix.starts_with('$') => {
-                StreamPrefix::new(prefix).ok()
-            }
+        let prefix = match (self.prefixes.as_slice(), &self.literal) {
+            // An expression goes before prefixes.
+            (_, Some(literal)) => Some(literal),
+            ([prefix], None) if self.regex.is_none() => Some(prefix),
             _ => None,
         };
+        let prefix = prefix.filter(|prefix| self.on_stream && !prefix.starts_with('$'));
+        let prefix = prefix.and_then(|prefix| StreamPrefix::new(prefix).ok());
         prefix.map_or_else(Filter::default, |prefix| Filter::default().with_prefix(prefix))
     }
+}
+
+/// The text of an expression like `^order-`, in which all signs are escaped that mean something else.
+fn literal_prefix(regex: &str) -> Option<String> {
+    let (mut text, mut chars) = (String::new(), regex.strip_prefix('^')?.chars());
+    while let Some(c) = chars.next() {
+        let literal = match c {
+            '\\' => chars.next().filter(char::is_ascii_punctuation)?,
+            _ if r".+*?()|[]{}^$".contains(c) => return None,
+            _ => c,
+        };
+        text.push(literal);
+    }
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// Compiles with look-ahead, as .NET does: clients exclude names with `^(?!…)`.
@@ -117,8 +137,14 @@ mod tests {
     fn the_store_applies_one_prefix() {
         let one = filter(WireFilter::StreamIdentifier, "", &["order-"]).store_filter();
         assert_eq!(one.prefix.unwrap().as_str(), "order-");
+        let expression = filter(WireFilter::StreamIdentifier, r"^a\.b-", &[]).store_filter();
+        assert_eq!(expression.prefix.unwrap().as_str(), "a.b-");
         for other in [
-            filter(WireFilter::StreamIdentifier, "^order-", &[]),
+            filter(WireFilter::StreamIdentifier, "^order-.", &[]),
+            filter(WireFilter::StreamIdentifier, r"^\$ce-", &[]),
+            filter(WireFilter::StreamIdentifier, r"^\d", &[]),
+            filter(WireFilter::EventType, "^order-", &[]),
+            filter(WireFilter::StreamIdentifier, "order-", &[]),
             filter(WireFilter::StreamIdentifier, "", &["a", "b"]),
             filter(WireFilter::StreamIdentifier, "", &["$"]),
             filter(WireFilter::StreamIdentifier, "", &["e"]),

@@ -123,6 +123,23 @@ async fn a_retry_of_hidden_events_is_never_done_with_nothing_written() {
     }
 }
 
+/// The first retry after a deletion is a new append. Another one is a retry of that.
+#[tokio::test]
+async fn events_that_were_written_anew_are_recognised_where_they_are() {
+    let (_server, store) = start().await;
+    for expected in [ExpectedVersion::NoStream, ExpectedVersion::Exact(0.into())] {
+        let (stream, events) = (id(&format!("order-{expected:?}")), two());
+        for (round, last) in [(0, 2), (1, 4), (2, 4)] {
+            let appended = store.append_to(&stream, expected, events.clone()).await.unwrap();
+            assert_eq!(appended.last_version.get(), last, "round {round}");
+            if round == 0 {
+                store.delete(&stream, ExpectedVersion::Any).await.unwrap();
+            }
+        }
+        assert_eq!(store.load_stream(&stream).await.unwrap().len(), 2);
+    }
+}
+
 /// Part of a retry's events may be hidden, or may stand elsewhere.
 #[tokio::test]
 async fn a_retry_of_which_a_part_is_hidden_is_no_retry() {

@@ -56,10 +56,13 @@ pub(super) fn batch_append(
                 continue;
             }
             let Incomplete { correlation_id, options, events } = append;
+            // Another node may have become the leader since the call began.
+            node.admit_append()?;
             let result = match refused {
                 Some(status) => Answer::Error(bad_request(&status)),
                 None => answer(&node, &options, events),
             };
+            node.answer_append().await;
             yield BatchAppendResp {
                 correlation_id,
                 stream_identifier: options.stream_identifier,

@@ -12,7 +12,9 @@ use tokio::{
     sync::{oneshot, watch},
 };
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, service::Routes, transport::Server};
+use tonic::{
+    Request, Response, Status, metadata::MetadataValue, service::Routes, transport::Server,
+};
 use uuid::Uuid;
 
 use super::{
@@ -290,6 +292,14 @@ impl Node {
     pub fn role(&self) -> Role {
         let is_leader = self.with(|_, leader, _| leader == Some(self.index));
         if is_leader { Role::Leader } else { Role::Follower }
+    }
+
+    /// Refuses an append of a batch that this node cannot serve.
+    pub(super) fn admit_append(&self) -> Result<(), Status> {
+        let mut request = Request::new(());
+        let required = MetadataValue::from_static("true");
+        request.metadata_mut().insert("requires-leader", required);
+        self.admit(&request, true)
     }
 
     /// Refuses a call that this node cannot serve. `write` is true for calls that change something.
