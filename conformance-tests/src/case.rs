@@ -152,6 +152,16 @@ impl Context {
         futures::future::join_all((0..count).map(|_| self.open())).await
     }
 
+    /// Opens the store `count` times. Nothing checks the answers: histories have a judge of their own,
+    /// which sees all of them together.
+    pub(crate) async fn open_unwatched(&self, count: usize) -> Vec<Arc<dyn Store>> {
+        let opened = (0..count).map(|_| self.harness.open(&self.namespace));
+        match futures::future::try_join_all(opened).await {
+            Ok(stores) => stores,
+            Err(e) => panic!("the harness cannot open {}: {e}", self.namespace),
+        }
+    }
+
     pub(crate) async fn prepare(&self, faults: &[Fault]) -> Result<(), crate::BoxError> {
         self.harness.prepare(&self.namespace, faults).await
     }
@@ -187,6 +197,24 @@ impl Context {
     /// How many random programs to run that are the same in every run.
     pub(crate) fn random_programs(&self) -> u32 {
         self.harness.random_programs()
+    }
+
+    /// How many histories to run, over all cases about them.
+    pub(crate) fn histories(&self) -> u32 {
+        self.harness.histories()
+    }
+
+    pub(crate) fn harness_name(&self) -> &str {
+        self.harness.name()
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// How long to wait for something that has to happen soon.
+    pub(crate) fn patience(&self) -> Duration {
+        self.harness.patience()
     }
 
     /// Random numbers that the seed determines. Each `part` of a case has a sequence of its own.

@@ -6,6 +6,7 @@ mod case;
 mod cases;
 mod child;
 mod harness;
+mod history;
 mod refuse;
 mod run;
 mod table;

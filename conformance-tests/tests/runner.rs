@@ -121,7 +121,10 @@ fn a_required_store_must_be_there() -> Result<(), Failed> {
 fn a_seed_is_replayed() -> Result<(), Failed> {
     let (_, output) = suite("unreachable", "unreachable", &["expect"]);
     check(output.contains("replay with ANNALS_SEED=7 "), &output)?;
-    check(output.contains(" --exact unreachable::expect::exact_holds_only_at_that_version"), &output)
+    check(
+        output.contains(" --exact unreachable::expect::exact_holds_only_at_that_version"),
+        &output,
+    )
 }
 
 fn a_case_is_skipped_with_its_reason() -> Result<(), Failed> {

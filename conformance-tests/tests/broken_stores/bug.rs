@@ -242,6 +242,8 @@ bugs! {
     ImportsCompareNothing [25] "transfer::an_import_replaces_nothing";
     /// An import that would leave a gap appends its events without one.
     ImportsCloseGaps [25] "transfer::an_import_leaves_no_gap";
+    /// A stream that is imported after it was deleted counts as one that was never deleted.
+    ImportsForgetDeletions [25] "transfer::a_deletion_is_kept_by_an_import";
     /// An imported stream begins at version 1, whatever version it began at elsewhere.
     ImportsRenumber [25] "transfer::a_stream_may_begin_at_any_version";
     /// An import writes its events stream by stream, not in the order given.
@@ -329,4 +331,30 @@ bugs! {
     CategoryOrPrefix [12] "filter::a_filter_that_matches_nothing_reaches_the_end";
     /// A stream is read in the order of its times.
     SortsByTime [25] "transfer::times_may_go_back";
+
+    // Races: see `racing.rs`.
+    /// An append is answered before readers see it.
+    ShowsTooLate [4] "history::appends_of_each_expectation_are_linearizable";
+    /// A handle sees its own appends at once, and those of others a little later.
+    HandlesLagBehind [11] "history::appends_of_each_expectation_are_linearizable";
+    /// Of two concurrent appends that expect the same version, both are answered as written.
+    AnswersBothOfARace [2] "history::appends_of_each_expectation_are_linearizable";
+    /// A conflict says the version that the stream had before the race was lost.
+    ConflictSaysThePast [2] "history::appends_of_each_expectation_are_linearizable";
+    /// Whether an append is a retry is asked first, and it is written later, without a lock.
+    RetriesRaceThemselves [5] "history::retries_beside_other_appends_write_once";
+    /// An append that is dropped after it was written is written again.
+    DroppedAppendsWriteTwice [8] "history::dropped_appends_are_whole_or_not_at_all";
+    /// Readers see the first stream of a multi-stream append earlier than the others.
+    MultiIsSeenByHalves [9] "history::appends_to_several_streams_are_one";
+    /// A deletion checks the version first, and removes whatever is there later.
+    DeletesCheckTooEarly [21] "history::removals_beside_appends_are_linearizable";
+    /// The versions that a stream is said to have were read at two moments.
+    InfosAreTorn [21] "history::removals_beside_appends_are_linearizable";
+    /// Readers of all see some events only after later ones.
+    ShowsOutOfOrder [12] "history::readers_beside_writers_see_one_order";
+    /// A reader of all does not see what a reader on another handle has seen before.
+    ReadersGoBack [12] "history::readers_beside_writers_see_one_order";
+    /// A subscription skips the events of appends that were not answered when it came by.
+    SkipsInFlight [15] "history::everything_together_is_linearizable";
 }

@@ -12,6 +12,7 @@ mod coverage;
 mod lease;
 mod names;
 mod place;
+mod racing;
 mod server;
 mod snapshot;
 mod store;

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{
     bug::Bug,
+    racing::{Races, Racing, is_race},
     store::{Handle, capabilities},
 };
 
@@ -50,6 +51,7 @@ pub(crate) struct Server {
     /// The number of appends, and the number of the handle that made the last one.
     pub(crate) waiters: watch::Sender<(u64, u64)>,
     pub(crate) turn: Notify,
+    races: Arc<Races>,
 }
 
 impl Server {
@@ -73,6 +75,7 @@ impl Server {
             leases: Mutex::default(),
             waiters: watch::Sender::new((0, 0)),
             turn: Notify::new(),
+            races: Arc::default(),
         }
     }
 }
@@ -121,6 +124,10 @@ impl Harness for Simulated {
             .into());
         }
         let number = self.handles.fetch_add(1, Ordering::SeqCst);
+        if let Some(bug) = self.bug.filter(|bug| is_race(*bug)) {
+            let (store, races) = (server.store.clone(), server.races.clone());
+            return Ok(Arc::new(Racing { store, races, bug, number, own: Arc::default() }));
+        }
         let capabilities = capabilities(self.bug);
         let own_end = Arc::default();
         Ok(Arc::new(Handle { server, bug: self.bug, number, capabilities, own_end }))
@@ -152,6 +159,10 @@ impl Harness for Simulated {
     /// Few for a broken store: the whole suite runs on each of a hundred.
     fn random_programs(&self) -> u32 {
         if self.bug.is_some() { 16 } else { 1_000 }
+    }
+
+    fn histories(&self) -> u32 {
+        2_000
     }
 
     fn patience(&self) -> Duration {

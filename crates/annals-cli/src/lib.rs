@@ -9,6 +9,7 @@ mod cloudevents;
 mod complete;
 mod conformance;
 mod copy;
+mod deletions;
 mod failure;
 mod file;
 mod interrupt;

@@ -3,60 +3,58 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Direction, Error, ErrorKind, ExpectedVersion, Result, StreamId, StreamInfo, StreamState,
-    Version, adapter::StreamHead,
+    Error, ErrorKind, ExpectedVersion, Result, StreamId, StreamInfo, StreamState, Version,
+    adapter::StreamHead,
 };
 use bytes::Bytes;
-use kurrentdb::{
-    DeleteStreamOptions, Error as ClientError, EventData, StreamState as ExpectedState,
-    TombstoneStreamOptions,
-};
 
 use crate::{
-    codec::{current_version, expected_state, version_of},
-    error::Failure,
+    codec::version_of,
+    connection::Target,
+    error::Refusal,
     metadata::StreamMetadata,
     names,
-    reader::{ReadFrom, read_last, read_one},
+    reader::{Place, Seen, look, look_at_last},
     records,
+    rpc::{AppendAnswer, EventData, RemovalKind},
     server::Server,
 };
 
-/// A revision that no stream reaches. The server itself uses the next one, for tombstones.
-const UNREACHABLE: u64 = i64::MAX.unsigned_abs() - 1;
+/// A version that no stream reaches. The server itself uses the next revision, for tombstones.
+const UNREACHABLE: Version = Version::new(i64::MAX.unsigned_abs());
 /// The type of an event that is sent but never written.
 const PROBE: &str = "annals-probe";
 
 pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Result<StreamInfo> {
     let name = || server.names.stream(stream);
     loop {
-        if let Some(last) = read_last(server, name()).await? {
-            let first = read_one(server, name(), Direction::Forwards, ReadFrom::First).await?;
-            // All events were removed between the two reads: look again.
-            let Some(first) = first else { continue };
-            let (first, last) = (version_of(first.revision), version_of(last.revision));
-            // A stream that begins with its first event was not deleted since. The deletion may only
-            // have been announced, so it counts if the events up to there are gone.
-            let deleted_at = match first {
-                Version::FIRST => Version::NONE,
-                _ => records::deleted_at(server, stream).await?,
-            };
-            let deleted_at = if deleted_at < first { deleted_at } else { Version::NONE };
-            let info = StreamInfo::new(StreamState::Live, last, Some(first));
-            return Ok(info.with_deleted_at(deleted_at));
-        }
-        let (state, version) = if stream.is_system() {
-            (StreamState::Missing, Version::NONE)
-        } else {
-            state_without_events(server, stream).await?
+        let last = match look_at_last(server, name()).await? {
+            Seen::Event(last) => last,
+            without => {
+                let (state, version) = state_without_events(server, stream, &without).await?;
+                // Without events nothing shows whether the stream was deleted before it was
+                // truncated.
+                let deleted_at = if state == StreamState::Live {
+                    records::deleted_at(server, stream).await?.min(version)
+                } else {
+                    version
+                };
+                return Ok(StreamInfo::new(state, version, None).with_deleted_at(deleted_at));
+            }
         };
-        // Without events nothing shows whether the stream was deleted before it was truncated.
-        let deleted_at = if state == StreamState::Live {
-            records::deleted_at(server, stream).await?.min(version)
-        } else {
-            version
+        let first = look(server, Target::Leader, name(), false, Place::First).await?.event();
+        // All events were removed between the two reads: look again.
+        let Some(first) = first else { continue };
+        let (first, last) = (version_of(first.revision), version_of(last.revision));
+        // A stream that begins with its first event was not deleted since. The deletion may only
+        // have been announced, so it counts if the events up to there are gone.
+        let deleted_at = match first {
+            Version::FIRST => Version::NONE,
+            _ => records::deleted_at(server, stream).await?,
         };
-        return Ok(StreamInfo::new(state, version, None).with_deleted_at(deleted_at));
+        let deleted_at = if deleted_at < first { deleted_at } else { Version::NONE };
+        let info = StreamInfo::new(StreamState::Live, last, Some(first));
+        return Ok(info.with_deleted_at(deleted_at));
     }
 }
 
@@ -64,34 +62,60 @@ pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Resu
 /// then no version counts as beyond the end.
 pub(crate) async fn greatest_version(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
     const UNKNOWN: Version = Version::new(u64::MAX);
-    if let Some(last) = read_last(server, server.names.stream(stream)).await? {
-        return Ok(version_of(last.revision));
-    }
-    if stream.is_system() {
-        return Ok(UNKNOWN);
-    }
-    match state_without_events(server, stream).await? {
+    let without = match look_at_last(server, server.names.stream(stream)).await? {
+        Seen::Event(last) => return Ok(version_of(last.revision)),
+        _ if stream.is_system() => return Ok(UNKNOWN),
+        without => without,
+    };
+    match state_without_events(server, stream, &without).await? {
         (StreamState::Tombstoned, Version::NONE) => Ok(UNKNOWN),
         (_, version) => Ok(version),
     }
 }
 
-/// The state and the version of a stream that has no readable events.
+/// The state and the version of a stream of which no event can be read.
 async fn state_without_events(
     server: &Arc<Server>,
     stream: &StreamId,
+    seen: &Seen,
 ) -> Result<(StreamState, Version)> {
-    match probe(server, stream).await? {
+    if stream.is_system() {
+        return Ok((StreamState::Missing, Version::NONE));
+    }
+    let (state, probed) = match seen {
         // The server does not tell the version of a tombstoned stream. A record of this store does.
-        ProbeAnswer::Tombstoned => {
+        Seen::Tombstoned => {
+            let version = records::tombstoned_at(server, stream).await?;
+            return Ok((StreamState::Tombstoned, version));
+        }
+        Seen::Event(_) | Seen::Nothing => (StreamState::Live, probe(server, stream).await),
+        Seen::Missing => {
+            // Only a stream that was deleted has a version. So nothing has to be sent to find it out,
+            // and a user that may only read gets an answer.
+            if !StreamMetadata::load(server, stream).await?.is_deleted() {
+                return Ok((StreamState::Missing, Version::NONE));
+            }
+            (StreamState::Deleted, probe(server, stream).await)
+        }
+    };
+    match probed {
+        Ok(ProbeAnswer::At(version)) => Ok((state, version)),
+        Ok(ProbeAnswer::Tombstoned) => {
             let version = records::tombstoned_at(server, stream).await?;
             Ok((StreamState::Tombstoned, version))
         }
-        ProbeAnswer::At(Version::NONE) => Ok((StreamState::Missing, Version::NONE)),
-        ProbeAnswer::At(version) => {
-            let deleted = StreamMetadata::load(server, stream).await?.is_deleted();
-            Ok((if deleted { StreamState::Deleted } else { StreamState::Live }, version))
+        // This user may not write. A record tells at which version this store deleted the stream, the
+        // metadata how far it was truncated.
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            let version = if state == StreamState::Deleted {
+                records::deleted_at(server, stream).await?
+            } else {
+                let metadata = StreamMetadata::load(server, stream).await?;
+                Version::new(metadata.truncated_before().unwrap_or(0))
+            };
+            if version == Version::NONE { Err(error) } else { Ok((state, version)) }
         }
+        Err(error) => Err(error),
     }
 }
 
@@ -104,18 +128,16 @@ enum ProbeAnswer {
 /// tells it, so this sends an append whose expectation cannot hold.
 async fn probe(server: &Arc<Server>, stream: &StreamId) -> Result<ProbeAnswer> {
     let name = server.names.stream(stream);
-    let expected = ExpectedState::StreamRevision(UNREACHABLE);
+    let expected = ExpectedVersion::Exact(UNREACHABLE);
     let mut retries = server.connection.retries();
     loop {
         let event = EventData::binary(PROBE, Bytes::new());
-        match server.append(&name, expected, vec![event]).await {
-            Err(Failure::Client(ClientError::WrongExpectedVersion { current, .. })) => {
-                return Ok(ProbeAnswer::At(current_version(&current)));
-            }
-            Err(failure) if failure.is_deleted() => return Ok(ProbeAnswer::Tombstoned),
+        match server.connection.append(&name, expected, [event]).await {
+            Ok(AppendAnswer::WrongVersion(version)) => return Ok(ProbeAnswer::At(version)),
+            Err(failure) if failure.is_deleted(&name) => return Ok(ProbeAnswer::Tombstoned),
             Err(failure) if failure.is_transient() && retries.pause_after(&failure).await => {}
             Err(failure) => return Err(failure.into_error()),
-            Ok(_) => {
+            Ok(AppendAnswer::Written { .. }) => {
                 let message = "the server accepted an append that expected a version which no \
                                stream can have";
                 return Err(Error::new(ErrorKind::Internal, message));
@@ -150,27 +172,21 @@ pub(crate) async fn truncate(
             return Ok(());
         }
         let (name, expected) = (server.names.metadata(stream), metadata.expected());
-        let failure = match server.append(&name, expected, vec![metadata.truncating(before)?]).await
-        {
-            Ok(_) => return Ok(()),
+        let failure = match server.replace(&name, expected, metadata.truncating(before)?).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                retries.pause_after_lost_race().await;
+                continue;
+            }
             Err(failure) => failure,
         };
         // A truncation that is carried out twice changes nothing the second time, so try again.
-        if failure.is_failed_precondition() {
-            retries.pause_after_lost_race().await;
-        } else if failure.is_deleted() {
+        if failure.is_deleted(&name) {
             return Err(Error::stream_closed(stream));
         } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
             return Err(failure.into_write_error());
         }
     }
-}
-
-/// The two ways to remove a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RemovalKind {
-    Deletion,
-    Tombstone,
 }
 
 impl RemovalKind {
@@ -222,52 +238,33 @@ pub(crate) async fn remove(
         // is left would be loaded for the next events of the stream.
         let is_tombstone = kind == RemovalKind::Tombstone;
         records::announce_removal(server, stream, version, is_tombstone).await?;
-        let failure = match request_removal(server, stream, version, kind).await {
+        let name = server.names.stream(stream);
+        let at = ExpectedVersion::Exact(version);
+        let failure = match server.connection.remove(kind, &name, at).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
         if failure.may_have_written() {
             tried = Some(version);
         }
-        if failure.is_failed_precondition() {
-            retries.pause_after_lost_race().await;
-        } else if failure.is_deleted() {
+        // If the stream has changed, the expectation is compared again. Where the server sends no
+        // status, the next look at the stream tells which of the two it was.
+        let again = match failure.refusal() {
+            Some(Refusal::WrongVersion(_)) => {
+                retries.pause_after_lost_race().await;
+                continue;
+            }
+            Some(Refusal::NoStatus) => true,
+            _ => failure.is_transient(),
+        };
+        if failure.refusal() == Some(&Refusal::Deleted) {
             return match (kind, tried) {
                 (RemovalKind::Tombstone, Some(_)) => Ok(()),
                 _ => Err(Error::stream_closed(stream)),
             };
-        } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
+        }
+        if !(again && retries.pause_after(&failure).await) {
             return Err(mark(failure.into_error(), tried));
-        }
-    }
-}
-
-/// Removes the stream if it is still at `version`. If not, the caller compares the expectation
-/// again.
-async fn request_removal(
-    server: &Arc<Server>,
-    stream: &StreamId,
-    version: Version,
-    kind: RemovalKind,
-) -> Result<(), Failure> {
-    let expected = expected_state(ExpectedVersion::Exact(version));
-    let (name, connection) = (server.names.stream(stream), &server.connection);
-    match kind {
-        RemovalKind::Deletion => {
-            let options = DeleteStreamOptions::default().stream_state(expected);
-            let options = connection.authenticated_with_deadline(options);
-            let sent = connection
-                .send(|client| async move { client.delete_stream(name, &options).await })
-                .await;
-            sent.map(drop)
-        }
-        RemovalKind::Tombstone => {
-            let options = TombstoneStreamOptions::default().stream_state(expected);
-            let options = connection.authenticated_with_deadline(options);
-            let sent = connection
-                .send(|client| async move { client.tombstone_stream(name, &options).await })
-                .await;
-            sent.map(drop)
         }
     }
 }

@@ -50,13 +50,16 @@ mod cluster;
 mod command;
 mod delete;
 mod filter;
+#[cfg(feature = "like-eventstoredb-23-10")]
+#[doc(hidden)]
+pub mod like_eventstoredb;
 mod metadata;
 mod names;
 mod open_calls;
 mod options;
 mod persistent;
 #[doc(hidden)]
-pub mod proto;
+pub use annals_eventstoredb_proto as proto;
 mod read;
 mod server;
 mod socket;

@@ -30,6 +30,10 @@ impl Harness for Memory {
         self.0.lock().unwrap().remove(namespace);
         Ok(())
     }
+
+    fn histories(&self) -> u32 {
+        10_000
+    }
 }
 
 fn main() -> ExitCode {

@@ -46,6 +46,10 @@ impl Harness for File {
         250
     }
 
+    fn histories(&self) -> u32 {
+        10_000
+    }
+
     async fn another_process(&self) -> Option<Vec<(String, String)>> {
         Some(vec![(DIR.to_owned(), self.0.to_str()?.to_owned())])
     }
@@ -97,6 +101,11 @@ impl Harness for Memory {
     async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
         self.0.lock().unwrap().remove(namespace);
         Ok(())
+    }
+
+    /// The files have more: they are written by the same code.
+    fn histories(&self) -> u32 {
+        1_000
     }
 }
 

@@ -61,14 +61,31 @@ impl Check {
 
 /// Whether there is no store at a URL yet, or an older one, and nothing else is in the way of
 /// creating or migrating it.
-pub(crate) async fn can_be_created(url: &StoreUrl) -> bool {
+///
+/// # Errors
+/// Why the store could not be written to.
+pub(crate) async fn can_be_created(url: &StoreUrl) -> Result<bool, Failure> {
     if let Backend::Registered(registered) = url.backend() {
-        // Its check has passed, so `InvalidInput` says that there is no store.
+        // Where the URL itself can be read, `InvalidInput` says that there is no store.
         let opened = registered.opener().open(url.as_str(), OpenMode::Existing).await;
         let is_missing = opened.is_err_and(|error| error.kind() == ErrorKind::InvalidInput);
-        return url.check().is_ok() && is_missing;
+        return Ok(url.check().is_ok() && is_missing);
     }
-    inspect(url).await.is_ok_and(|report| report.lacks_only_schema())
+    let Ok(report) = inspect(url).await else { return Ok(false) };
+    let can_be = report.lacks_only_schema();
+    report.unwritable.map_or(Ok(can_be), |why| Err(Failure::new(why)))
+}
+
+/// Fails if a store that is there can be read, but not written to. Only a file can be so.
+pub(crate) async fn check_writable(url: &StoreUrl) -> Result<(), Failure> {
+    match url.backend() {
+        #[cfg(feature = "sqlite")]
+        Backend::Sqlite => match inspect(url).await?.unwritable {
+            Some(why) => Err(Failure::new(why)),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 async fn inspect(url: &StoreUrl) -> Result<CheckReport, Failure> {
