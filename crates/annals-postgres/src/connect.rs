@@ -126,8 +126,8 @@ impl PostgresStore {
             }
             Ok(usize::try_from(most / 2).unwrap_or(usize::MAX))
         };
+        let most_idle = check().map_err(context("open"))?;
         let opening = async {
-            let most_idle = check()?;
             let (to, timeout) = (pool.connect_options(), pool.options().get_acquire_timeout());
             let probe = connect(&to, timeout).await?;
             let connection = pool.acquire().await.map_err(driver)?;

@@ -49,9 +49,16 @@ pub(crate) struct Connections {
 struct State {
     idle: Vec<Session>,
     /// The callers that wait for a connection, the one that has waited longest first.
-    waiting: VecDeque<oneshot::Sender<sqlx::Result<PooledConnection>>>,
+    waiting: VecDeque<Waiting>,
     /// How many tasks wait for a connection of the pool.
     acquiring: usize,
+}
+
+/// A caller that waits.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    answer: oneshot::Sender<sqlx::Result<PooledConnection>>,
 }
 
 impl Drop for Connections {
@@ -126,8 +133,8 @@ impl Connections {
         let (sender, receiver) = oneshot::channel();
         let begins = {
             let mut state = self.state();
-            state.waiting.retain(|waiting| !waiting.is_closed());
-            state.waiting.push_back(sender);
+            state.waiting.retain(|waiting| !waiting.answer.is_closed());
+            state.waiting.push_back(Waiting { since: Instant::now(), answer: sender });
             let begins = state.acquiring < state.waiting.len().min(self.most());
             state.acquiring += usize::from(begins);
             begins
@@ -171,7 +178,7 @@ impl Connections {
     fn hand_over(&self, mut connection: PooledConnection) {
         let mut state = self.state();
         while let Some(waiting) = state.waiting.pop_front() {
-            match waiting.send(Ok(connection)) {
+            match waiting.answer.send(Ok(connection)) {
                 Ok(()) => return,
                 // That caller has gone.
                 Err(Ok(again)) => connection = again,
@@ -187,12 +194,17 @@ impl Connections {
         }
     }
 
-    /// Gives an error to the caller that has waited longest.
-    fn fail_one(&self, error: sqlx::Error) {
+    /// Gives an error to the caller that has waited longest, if it has waited since before the attempt
+    /// that failed: for a later one, a new attempt may succeed.
+    fn fail_one(&self, error: sqlx::Error, begun: Instant) {
         let mut state = self.state();
         let mut error = Err(error);
         while let Some(waiting) = state.waiting.pop_front() {
-            match waiting.send(error) {
+            if waiting.since > begun && !self.pool.is_closed() {
+                state.waiting.push_front(waiting);
+                return;
+            }
+            match waiting.answer.send(error) {
                 Ok(()) => return,
                 Err(again) => error = again,
             }
@@ -203,7 +215,7 @@ impl Connections {
     /// wait. Then this one no longer counts.
     fn may_end(&self) -> bool {
         let mut state = self.state();
-        state.waiting.retain(|waiting| !waiting.is_closed());
+        state.waiting.retain(|waiting| !waiting.answer.is_closed());
         let ends = state.waiting.len() < state.acquiring;
         state.acquiring = state.acquiring.saturating_sub(usize::from(ends));
         ends
@@ -252,6 +264,7 @@ impl Connections {
 /// such task.
 async fn acquire(connections: Weak<Connections>, pool: PgPool) {
     loop {
+        let begun = Instant::now();
         let made = pool.acquire().await;
         let Some(home) = connections.upgrade() else { return };
         let made = match made {
@@ -262,7 +275,7 @@ async fn acquire(connections: Weak<Connections>, pool: PgPool) {
             Ok(connection) => home.hand_over(connection),
             // Each caller has a timeout of its own, and may have begun to wait later.
             Err(sqlx::Error::PoolTimedOut) => {}
-            Err(error) => home.fail_one(error),
+            Err(error) => home.fail_one(error, begun),
         }
         if home.may_end() {
             return;

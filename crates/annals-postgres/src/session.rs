@@ -28,7 +28,7 @@ impl Pooling {
         let timeout = statement_timeout(request_timeout);
         // The last setting ends a transaction whose client is gone, and with it its locks.
         let begin = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; \
+            "BEGIN; SET LOCAL transaction_isolation = 'read committed'; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; \
              SET LOCAL statement_timeout = {timeout}; \
              SET LOCAL idle_in_transaction_session_timeout = {timeout}"
         );

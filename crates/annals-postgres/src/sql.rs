@@ -15,7 +15,7 @@ pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// A statement of [`Sql`], without values. It names PostgreSQL's functions with their schema if they
 /// take arrays or unknown literals: somebody may have created a function of that name which fits
-/// better, in a schema that the session searches. A connection prepares it when it first runs it.
+/// better, in a schema that the session searches. `unnest` of several arrays is syntax. A connection prepares it when it first runs it.
 pub(crate) fn query<'q>(text: &Arc<str>) -> Statement<'q> {
     // Safe: the only part of the text that is not constant is the schema, a plain name.
     sqlx::query(AssertSqlSafe(text.clone()))
@@ -152,7 +152,7 @@ statements! {
         FROM {schema}.import($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     /// The ids of several streams' events, each stream between two versions.
     ids_between: "SELECT a.number, f.version, f.id \
-        FROM pg_catalog.unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY \
+        FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY \
             AS a (name, first, last, number) \
         CROSS JOIN LATERAL (SELECT e.version, e.id FROM {schema}.events AS e \
             JOIN {schema}.streams AS s ON s.id = e.stream \

@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use annals_core::{
-    Append, CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, Subscribe,
-    SubscriberId,
+    Append, CheckpointStore, ErrorKind, EventStore, ExpectedVersion, Subscribe, SubscriberId,
 };
 use annals_postgres::{
     PostgresConfig, PostgresStore,

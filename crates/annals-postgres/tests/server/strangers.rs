@@ -12,7 +12,7 @@ use annals_test_servers::{
     until,
 };
 
-use crate::common::{PATIENCE, Place, Tested, event, everything, id, tests};
+use crate::common::{PATIENCE, Place, Tested, everything, id, tests};
 use crate::{beside::Listener, beside::Raw, load::within, lock::*};
 
 tests! { "strangers":
