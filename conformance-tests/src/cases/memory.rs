@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use annals_core::{
-    EventStoreExt, EventStream, NewEvent, Payload, ReadAll, ReadStream, Result, Store, StreamId,
-    Subscribe, Subscription,
+    EventStoreExt, EventStream, Filter, NewEvent, Payload, ReadAll, ReadStream, Result, Store,
+    StreamId, Subscribe, Subscription,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -48,7 +48,9 @@ async fn long_reads_take_bounded_memory(cx: Context) -> CaseResult {
         measure(&what, store.read_stream(&stream, options), BOUND).await?;
     }
     if store.capabilities().global_order {
-        for options in [ReadAll::default(), ReadAll::default().backwards()] {
+        let category = Filter::default().with_category("order".try_into()?);
+        let filtered = ReadAll::default().with_filter(category);
+        for options in [ReadAll::default(), ReadAll::default().backwards(), filtered] {
             let what = format!("a read of all with {options:?}");
             measure(&what, store.read_all(options), BOUND).await?;
         }

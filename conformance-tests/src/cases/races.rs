@@ -261,8 +261,10 @@ async fn a_tombstone_ends_the_appends_beside_it(cx: Context) -> CaseResult {
     let (handles, stream) = (cx.open_many(3).await, id("order-1"));
     let answered = watch::Sender::new(0_u64);
     let closed = Arc::new(AtomicBool::new(false));
+    let lost = Arc::new(AtomicU64::new(0));
     let writers = (0..WRITERS).map(|n| {
         let (store, answered, closed) = (handles[n % 2].clone(), answered.clone(), closed.clone());
+        let unknown = lost.clone();
         spawn(async move {
             loop {
                 let was_closed = closed.load(Ordering::SeqCst);
@@ -271,6 +273,10 @@ async fn a_tombstone_ends_the_appends_beside_it(cx: Context) -> CaseResult {
                         panic!("after the tombstone had returned, an append got {appended:?}")
                     }
                     Ok(_) => next(&answered).await,
+                    // A lost connection: the append may have been carried out.
+                    Err(error) if error.is_retryable() => {
+                        unknown.fetch_add(1, Ordering::SeqCst);
+                    }
                     Err(error) => {
                         assert_kind(Err::<(), _>(error), ErrorKind::StreamClosed);
                         return done();
@@ -293,8 +299,9 @@ async fn a_tombstone_ends_the_appends_beside_it(cx: Context) -> CaseResult {
         cx.within("a writer to be told of the tombstone", writer).await.unwrap()?;
     }
     let (info, answered) = (handles[1].stream_info(&stream).await?, *answered.borrow());
+    let due = answered..=answered + lost.load(Ordering::SeqCst);
     assert!(
-        info.state == StreamState::Tombstoned && info.version.get() == answered,
+        info.state == StreamState::Tombstoned && due.contains(&info.version.get()),
         "{answered} events were answered as appended before the tombstone; the stream is {info:?}"
     );
     assert_holds("after the tombstone", &handles[0], &stream, []).await?;
@@ -313,7 +320,12 @@ async fn one_of_many_deletions_succeeds(cx: Context) -> CaseResult {
         });
         let answers = try_join_all(deleting).await.unwrap();
         let done = answers.iter().filter(|answer| answer.is_ok()).count();
-        assert!(done == 1, "{done} of 9 deletions of one live stream succeeded: {answers:?}");
+        // A server that removes events later only marks the stream, and may mark it twice.
+        let marks = handles[0].capabilities().removal != Removal::AtOnce;
+        assert!(
+            done == 1 || (marks && done > 1),
+            "{done} of 9 deletions of one live stream succeeded: {answers:?}"
+        );
         for refused in answers.into_iter().filter(Result::is_err) {
             assert_conflict(refused, &stream, exists, 3);
         }

@@ -33,6 +33,7 @@ cases! { "retry":
     concurrent_retries_write_once [2, 5];
     a_retry_wakes_no_subscriber [5, 15];
     removed_events_are_no_proof_of_a_retry [5, 21] Delete Truncate;
+    a_part_that_was_removed_is_no_proof_of_a_retry [5, 21] Truncate;
 }
 
 #[track_caller]
@@ -327,5 +328,38 @@ async fn removed_events_are_no_proof_of_a_retry(cx: Context) -> CaseResult {
     store.append(append.clone()).await?;
     store.truncate(&stream, 4.into()).await?;
     assert_conflict(store.append(append).await, &stream, exact(2), 3);
+    Ok(())
+}
+
+/// Some of the events of an append are left. Whatever the answer to its retry is, it must not say that
+/// all of them are there.
+async fn a_part_that_was_removed_is_no_proof_of_a_retry(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    for (n, expected) in [ExpectedVersion::NoStream, exact(0), exact(2), ExpectedVersion::Any]
+        .into_iter()
+        .enumerate()
+    {
+        for before in [4, 6] {
+            let stream = id(format!("order-{n}-{before}"));
+            let base = if expected == exact(2) { 2 } else { 0 };
+            if base > 0 {
+                extend(&store, &stream, 0, base).await?;
+            }
+            let append = Append::new(stream.clone(), expected, events(1..=6));
+            store.append(append.clone()).await?;
+            store.truncate(&stream, before.into()).await?;
+            let again = store.append(append.clone()).await;
+            let what = format!("under {expected}, truncated before {before}, and sent again");
+            if expected != ExpectedVersion::Any {
+                assert_conflict(again, &stream, expected, base + 6);
+                assert_holds(what, &store, &stream, before..=base + 6).await?;
+                continue;
+            }
+            let again = again?;
+            let found = (again.replayed, again.first_version.get());
+            assert!(found == (false, 7), "{what}: a new append was due, the answer is {again:?}");
+            assert_holds(what, &store, &stream, before..=12).await?;
+        }
+    }
     Ok(())
 }

@@ -19,6 +19,7 @@ cases! { "stretch":
     reads_cross_thousands_of_misses [12, 14] GlobalOrder;
     a_stream_is_read_across_thousands_of_other_events [11, 14, 15];
     subscriptions_cross_thousands_of_misses [15, 16] GlobalOrder;
+    hits_lie_right_behind_pages_of_misses [12, 15, 16] GlobalOrder;
     live_subscriptions_cross_thousands_of_misses [15, 16, 17] GlobalOrder;
     waiting_subscribers_cross_thousands_of_misses [15, 17] GlobalOrder;
     thousands_of_removed_events_are_crossed [12, 14, 15, 21] Delete GlobalOrder;
@@ -184,6 +185,32 @@ async fn subscriptions_cross_thousands_of_misses(cx: Context) -> CaseResult {
         let (got, end) = catch_up(&cx, &mut live).await;
         assert_events(format!("a subscription with {filter:?}"), &got, &[]);
         assert!(end >= last, "{filter:?} has caught up at {end}, and the end is {last}");
+    }
+    Ok(())
+}
+
+/// From each of these places, a hit is the first event that a page of some size does not look at.
+async fn hits_lie_right_behind_pages_of_misses(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    let (all, hits) = filled(&store).await?;
+    let place = |hit: &RecordedEvent| all.iter().position(|event| event.id == hit.id).unwrap();
+    let (first, second) = (place(&hits[0]), place(&hits[1]));
+    for page in [
+        100, 128, 250, 256, 500, 512, 1_000, 1_024, 2_000, 2_048, 4_000, 4_096, 5_000, 8_000, 8_192,
+    ] {
+        let (after, before) = (all[second - page - 1].position, all[first + page + 1].position);
+        for filter in filters() {
+            let what = |how: &str| format!("{how} {page} misses before a hit, with {filter:?}");
+            let options = ReadAll::default().with_filter(filter.clone());
+            let got = read_all(&store, options.clone().after(after)).await?;
+            assert_versions(what("a read from"), &got, 2..=3);
+            let got = read_all(&store, options.before(before)).await?;
+            assert_versions(what("a backward read from"), &got, [1]);
+            // Each message is checked against the events that follow it.
+            let mut live = store.subscribe(Subscribe::to(filter.clone()).after(after)).await?;
+            let got = catch_up(&cx, &mut live).await.0;
+            assert_versions(what("a subscription from"), &got, 2..=3);
+        }
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Category, EventStoreExt, Position, ReadAll, RecordedEvent, Source, Start, Store, Subscribe,
+    Category, EventStoreExt, ExpectedVersion, Position, ReadAll, RecordedEvent, Removal, Source,
+    Start, Store, Subscribe,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -16,6 +17,7 @@ cases! { "time":
     all_begins_at_a_time [12, 15] GlobalOrder;
     a_stream_begins_at_a_time [15];
     a_time_before_the_first_and_after_the_last [12, 15] GlobalOrder;
+    a_time_of_removed_events_is_a_place [12, 15, 21] Truncate Delete GlobalOrder;
     clocks_that_disagree_hide_nothing [12, 15] GlobalOrder ExactImport;
     clocks_that_disagree_hide_nothing_of_a_stream [15] ExactImport;
 }
@@ -112,6 +114,30 @@ async fn a_time_before_the_first_and_after_the_last(cx: Context) -> CaseResult {
     extend(&store, &id("a-1"), 10, 1).await?;
     let live = crate::tools::take(&cx, &mut live, 1).await;
     assert_same_events(&live, &everything(&store).await?[all.len()..]);
+    Ok(())
+}
+
+/// The events that were recorded at these times are gone. What is left later is still due.
+async fn a_time_of_removed_events_is_a_place(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    fill(&store).await?;
+    let all = everything(&store).await?;
+    store.truncate(&id("a-1"), 7.into()).await?;
+    store.delete(&id("b-1"), ExpectedVersion::Any).await?;
+    store.truncate(&id("a-2"), 3.into()).await?;
+    extend(&store, &id("b-1"), 10, 2).await?;
+    if store.capabilities().removal == Removal::AtOnce {
+        let left = everything(&store).await?;
+        for event in all.iter().step_by(7) {
+            assert_begins(&cx, &store, Source::default(), &left, event.recorded_at).await?;
+        }
+    }
+    for stream in ["a-1", "a-2", "b-1"].map(id) {
+        let left = store.load_stream(&stream).await?;
+        for event in all.iter().filter(|event| event.stream == stream).step_by(3) {
+            assert_begins(&cx, &store, stream.clone().into(), &left, event.recorded_at).await?;
+        }
+    }
     Ok(())
 }
 

@@ -26,6 +26,7 @@ use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 use annals_conformance::{Arguments, Case, Outcome, cases, run_case};
 use bug::{BUGS, Broken, Bug};
+use futures::{StreamExt, stream};
 use libtest_mimic::{Failed, Trial};
 use server::Simulated;
 
@@ -57,6 +58,9 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+/// How many cases run at once: few enough that those which never wait leave time for the others.
+const AT_ONCE: usize = 16;
+
 /// Runs cases concurrently, since many of them do nothing but wait.
 fn run_cases(
     cases: impl IntoIterator<Item = Case>,
@@ -69,14 +73,14 @@ fn run_cases(
     let seed = seed.unwrap_or(20_240_607);
     let runtime = runtime.map_err(|e| Failed::from(e.to_string()))?;
     let harness = Arc::new(Simulated::new(bug, patience));
-    let runs: Vec<_> = cases
-        .into_iter()
-        .map(|case| {
-            let run = runtime.spawn(run_case(harness.clone(), case, seed));
-            async move { (case, run.await.unwrap_or_else(|e| Outcome::Failed(e.to_string()))) }
-        })
-        .collect();
-    let outcomes = runtime.block_on(futures::future::join_all(runs));
+    let runs = cases.into_iter().map(|case| {
+        let harness = harness.clone();
+        async move {
+            let run = tokio::spawn(run_case(harness, case, seed)).await;
+            (case, run.unwrap_or_else(|e| Outcome::Failed(e.to_string())))
+        }
+    });
+    let outcomes = runtime.block_on(stream::iter(runs).buffered(AT_ONCE).collect());
     runtime.shutdown_background();
     Ok(outcomes)
 }
