@@ -313,7 +313,10 @@ async fn a_nil_id_is_refused_before_it_is_sent() {
 /// The server answers 100 calls of a connection at the same time, and lets others wait.
 #[tokio::test]
 async fn more_subscriptions_than_a_connection_carries_all_get_their_events() {
-    let (_server, store) = start().await;
+    let server = LikeServer::start().await.unwrap();
+    // A call that waits must not be ended, and sent again over another connection.
+    let options = EventStoreDbOptions::default().with_deadline(Duration::from_secs(3600));
+    let store = open(&server, options).await;
     let mut lives = Vec::new();
     for number in 0..120 {
         let to = match number % 2 {
