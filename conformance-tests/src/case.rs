@@ -13,7 +13,7 @@ use annals_core::{Capabilities, Error, Recognition, Store, StreamId, contract};
 use futures::future::BoxFuture;
 
 use crate::{
-    Fault, Harness,
+    Fault, Harness, alone,
     child::{self, Death},
     watched::{Ledger, Watched},
 };
@@ -192,6 +192,20 @@ impl Context {
         });
         let answers = died.await.map_err(|e| Stop::Failed(e.to_string()))?;
         answers.map_err(|e| Stop::Failed(format!("{death:?} of a child: {e}")))
+    }
+
+    /// Runs one case in a process of its own: the suite's program, which runs itself once more with
+    /// this case alone. It fails as the case fails there.
+    pub(crate) async fn run_alone(&self, case: &str) -> CaseResult {
+        let Some(environment) = self.harness.another_process().await else {
+            return Err(Stop::Ignored("another process cannot reach the stores".to_owned()));
+        };
+        let name = format!("{}::{case}", self.harness.name());
+        let ran = tokio::task::spawn_blocking(move || alone::run(&environment, &name));
+        match ran.await.map_err(|e| Stop::Failed(e.to_string()))? {
+            Ok(outcome) => outcome,
+            Err(e) => Err(Stop::Failed(format!("the suite's program cannot run itself: {e}"))),
+        }
     }
 
     /// How many random programs to run that are the same in every run.

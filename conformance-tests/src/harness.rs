@@ -71,10 +71,10 @@ pub trait Harness: Send + Sync + 'static {
     }
 
     /// How many histories to record and judge in a run, over all cases of the theme `history`. Each
-    /// has some 30 calls of several tasks, and 500 share a namespace. A store in memory runs 10,000 in
+    /// has some 30 calls of several tasks, and 100 share a namespace. A store in memory runs 10,000 in
     /// ten seconds.
     fn histories(&self) -> u32 {
-        300
+        200
     }
 
     /// How long a case waits for something that has to happen soon, before the case fails.

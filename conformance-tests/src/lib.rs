@@ -2,6 +2,7 @@
 // A case fails by panicking, as every test does.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod alone;
 mod case;
 mod cases;
 mod child;

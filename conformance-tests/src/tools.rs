@@ -388,3 +388,17 @@ pub(crate) async fn assert_holds(
 pub(crate) fn assert_same_events(got: &[RecordedEvent], due: &[RecordedEvent]) {
     assert_events("the read or the subscription", got, due);
 }
+
+/// Checks a value. The text names it: "the version of `order-1` after its deletion".
+macro_rules! assert_due {
+    ($got:expr, $due:expr, $($what:tt)+) => {
+        match (&$got, &$due) {
+            (got, due) => assert!(
+                *got == *due,
+                "{} should be {due:?}; it is {got:?}",
+                format_args!($($what)+)
+            ),
+        }
+    };
+}
+pub(crate) use assert_due;

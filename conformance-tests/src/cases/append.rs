@@ -6,7 +6,7 @@ use annals_core::{
 
 use crate::{
     case::{CaseResult, Context, cases},
-    tools::{assert_kind, assert_same, event, events, everything, exact, extend, id},
+    tools::{assert_due, assert_kind, assert_same, event, events, everything, exact, extend, id},
 };
 
 cases! { "append":
@@ -30,10 +30,14 @@ async fn writes_events_in_the_order_given(cx: Context) -> CaseResult {
     let written = events(1..=40);
     store.append(Append::new(stream.clone(), ExpectedVersion::NoStream, written.clone())).await?;
     let read = store.load_stream(&stream).await?;
-    assert_eq!(read.len(), written.len());
+    assert_due!(read.len(), written.len(), "the number of events read, of 40 appended");
     for (place, (written, read)) in (1..).zip(written.iter().zip(&read)) {
         assert_same(written, read);
-        assert_eq!(read.version, Version::new(place));
+        assert_due!(
+            read.version,
+            Version::new(place),
+            "the version of the event that was appended as number {place}"
+        );
     }
     Ok(())
 }
@@ -44,9 +48,13 @@ async fn answers_what_readers_see(cx: Context) -> CaseResult {
         let appended = extend(&store, &id(stream), base, count).await?;
         let all = everything(&store).await?;
         let read = all.iter().rfind(|e| e.stream == id(stream)).unwrap();
-        assert_eq!(appended.last_version, read.version);
+        assert_due!(appended.last_version, read.version, "the last version in the answer");
         assert_eq!(appended.position, read.position, "not the position that a reader sees");
-        assert_eq!(all.last().unwrap().position, read.position);
+        assert_due!(
+            all.last().unwrap().position,
+            read.position,
+            "the position of the last event of all"
+        );
     }
     Ok(())
 }
@@ -56,13 +64,29 @@ async fn answers_versions(cx: Context) -> CaseResult {
     let mut base = 0;
     for count in [1, 2, 7, 1] {
         let appended = extend(&store, &stream, base, count).await?;
-        assert_eq!(appended.first_version.get(), base + 1);
-        assert_eq!(appended.last_version.get(), base + count);
+        assert_due!(
+            appended.first_version.get(),
+            base + 1,
+            "the first version in the answer to {count} events after version {base}"
+        );
+        assert_due!(
+            appended.last_version.get(),
+            base + count,
+            "the last version in the answer to {count} events after version {base}"
+        );
         assert!(!appended.replayed, "the answer says that a first append was a retry");
         base += count;
         let info = store.stream_info(&stream).await?;
-        assert_eq!((info.state, info.version.get()), (StreamState::Live, base));
-        assert_eq!(info.first_version, Some(Version::FIRST));
+        assert_due!(
+            (info.state, info.version.get()),
+            (StreamState::Live, base),
+            "the state and the version of the stream after the append"
+        );
+        assert_due!(
+            info.first_version,
+            Some(Version::FIRST),
+            "the first version of the stream after the append"
+        );
     }
     Ok(())
 }
@@ -71,9 +95,17 @@ async fn any_creates_a_stream(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     for base in 0..3 {
         let appended = store.append_to(&stream, ExpectedVersion::Any, [event(base)]).await?;
-        assert_eq!(appended.last_version.get(), base + 1);
+        assert_due!(
+            appended.last_version.get(),
+            base + 1,
+            "the version of the event appended with `Any` after {base} others"
+        );
     }
-    assert_eq!(store.load_stream(&stream).await?.len(), 3);
+    assert_due!(
+        store.load_stream(&stream).await?.len(),
+        3,
+        "the number of events after three appends with `Any`"
+    );
     Ok(())
 }
 
@@ -83,7 +115,11 @@ async fn refuses_an_empty_append(cx: Context) -> CaseResult {
         let empty = Append::new(stream.clone(), expected, []);
         assert_kind(store.append(empty).await, ErrorKind::InvalidInput);
     }
-    assert_eq!(store.stream_info(&stream).await?.state, StreamState::Missing);
+    assert_due!(
+        store.stream_info(&stream).await?.state,
+        StreamState::Missing,
+        "the state of the stream after refused appends"
+    );
     Ok(())
 }
 
@@ -159,8 +195,16 @@ async fn accepts_as_many_events_as_declared(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     let most = store.capabilities().max_append_events as u64;
     let appended = extend(&store, &stream, 0, most).await?;
-    assert_eq!(appended.last_version.get(), most);
-    assert_eq!(crate::tools::assert_gapless(&store, &stream).await?, most);
+    assert_due!(
+        appended.last_version.get(),
+        most,
+        "the last version in the answer to the largest append"
+    );
+    assert_due!(
+        crate::tools::assert_gapless(&store, &stream).await?,
+        most,
+        "the number of events of the largest append"
+    );
     Ok(())
 }
 
@@ -188,9 +232,13 @@ async fn says_where_an_error_came_from(cx: Context) -> CaseResult {
     let refused = assert_kind(store.append(empty).await, ErrorKind::InvalidInput);
     let conflict = assert_kind(extend(&store, &stream, 4, 1).await, ErrorKind::Conflict);
     for error in [refused, conflict] {
-        assert_eq!(error.backend(), Some(store.capabilities().backend));
+        assert_due!(
+            error.backend(),
+            Some(store.capabilities().backend),
+            "the backend that the error names"
+        );
         assert_eq!(error.operation(), Some("append"));
-        assert_eq!(error.stream(), Some(&stream));
+        assert_due!(error.stream(), Some(&stream), "the stream that the error names");
         assert!(!error.is_retryable(), "the same call cannot succeed later: {error:?}");
     }
     Ok(())

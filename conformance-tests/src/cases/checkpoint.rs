@@ -5,7 +5,7 @@ use futures::future::try_join_all;
 
 use crate::{
     case::{CaseResult, Context, cases},
-    tools::done,
+    tools::{assert_due, done},
 };
 
 cases! { "checkpoint":
@@ -23,7 +23,11 @@ fn subscriber(name: &str) -> SubscriberId {
 
 async fn a_checkpoint_never_moves_back(cx: Context) -> CaseResult {
     let (store, other, report) = (cx.open().await, cx.open().await, subscriber("report"));
-    assert_eq!(store.load_checkpoint(&report).await?, None);
+    assert_due!(
+        store.load_checkpoint(&report).await?,
+        None,
+        "the checkpoint of a subscriber that saved none"
+    );
     let mut greatest = Position::START;
     for position in [0, 5, 3, 5, 0, 1 << 40, 6, i64::MAX as u64] {
         let position = Position::new(position);
@@ -33,7 +37,11 @@ async fn a_checkpoint_never_moves_back(cx: Context) -> CaseResult {
             greatest,
             "not the position that is kept"
         );
-        assert_eq!(other.load_checkpoint(&report).await?, Some(greatest));
+        assert_due!(
+            other.load_checkpoint(&report).await?,
+            Some(greatest),
+            "the checkpoint that another handle loads after {position} was saved"
+        );
     }
     Ok(())
 }
@@ -42,13 +50,25 @@ async fn a_checkpoint_moves_back_when_asked_to(cx: Context) -> CaseResult {
     let (store, report) = (cx.open().await, subscriber("report"));
     store.save_checkpoint(&report, 9.into()).await?;
     store.reset_checkpoint(&report, Some(4.into())).await?;
-    assert_eq!(store.load_checkpoint(&report).await?, Some(4.into()));
-    assert_eq!(store.save_checkpoint(&report, 5.into()).await?, 5.into());
+    assert_due!(
+        store.load_checkpoint(&report).await?,
+        Some(4.into()),
+        "the checkpoint after 9 was saved and 4 was set"
+    );
+    assert_due!(
+        store.save_checkpoint(&report, 5.into()).await?,
+        5.into(),
+        "the checkpoint that is kept after 4 was set and 5 was saved"
+    );
     store.reset_checkpoint(&report, None).await?;
-    assert_eq!(store.load_checkpoint(&report).await?, None);
+    assert_due!(store.load_checkpoint(&report).await?, None, "the checkpoint after it was removed");
     store.reset_checkpoint(&report, None).await?;
     store.reset_checkpoint(&report, Some(7.into())).await?;
-    assert_eq!(store.load_checkpoint(&report).await?, Some(7.into()));
+    assert_due!(
+        store.load_checkpoint(&report).await?,
+        Some(7.into()),
+        "the checkpoint after it was removed and 7 was set"
+    );
     Ok(())
 }
 
@@ -131,7 +151,7 @@ async fn one_of_many_swaps_moves_a_checkpoint(cx: Context) -> CaseResult {
         }
         assert_eq!(winners.len(), 1, "the checkpoint was moved to {winners:?}");
         let kept = handles[1].load_checkpoint(&subscriber("report")).await?;
-        assert_eq!(kept, Some(winners[0]));
+        assert_due!(kept, Some(winners[0]), "the checkpoint after the race");
     }
     Ok(())
 }

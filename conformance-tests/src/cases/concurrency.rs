@@ -19,8 +19,8 @@ use futures::{TryStreamExt, future::try_join_all, poll};
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_conflict, assert_gapless, assert_same_events, event, events, everything, exact,
-        extend, id, number, take_until,
+        assert_conflict, assert_due, assert_gapless, assert_same_events, event, events, everything,
+        exact, extend, id, number, take_until,
     },
 };
 
@@ -191,7 +191,11 @@ async fn readers_see_whole_appends(cx: Context) -> CaseResult {
     })
     .await?;
     done.store(true, Ordering::SeqCst);
-    assert_eq!(reading.await.unwrap()?, 6 * 8 * BATCH);
+    assert_due!(
+        reading.await.unwrap()?,
+        6 * 8 * BATCH,
+        "the number of events that the reader saw at the end"
+    );
     Ok(())
 }
 
@@ -237,7 +241,11 @@ async fn answers_agree_with_readers(cx: Context) -> CaseResult {
     .await?
     .concat();
     let all = everything(&handles[0]).await?;
-    assert_eq!(all.len(), answers.len() * 2);
+    assert_due!(
+        all.len(),
+        answers.len() * 2,
+        "the number of events of all, of 64 appends with 2 events each"
+    );
     for (id, appended) in answers {
         let read = all.iter().find(|event| event.id == id).unwrap();
         assert_eq!(read.position, appended.position, "not the position that was answered");
@@ -361,7 +369,11 @@ async fn a_dropped_append_is_whole_or_not_at_all(cx: Context) -> CaseResult {
                 Err(e) => assert_eq!(e.kind(), ErrorKind::Conflict, "{e:?}"),
             }
         };
-        assert_eq!(assert_gapless(&other, &stream).await?, base.get() + 1);
+        assert_due!(
+            assert_gapless(&other, &stream).await?,
+            base.get() + 1,
+            "the number of events after a dropped append and one more"
+        );
     }
     Ok(())
 }
@@ -393,8 +405,15 @@ async fn aborted_writers_leave_the_store_working(cx: Context) -> CaseResult {
         let appended = cx
             .within("an append after aborted ones", extend(&store, &id("after-1"), round, 1))
             .await?;
-        assert_eq!(appended.last_version, Version::new(round + 1));
-        assert!(appended.position > Position::START || !store.capabilities().global_order);
+        assert_due!(
+            appended.last_version,
+            Version::new(round + 1),
+            "the version of an append after aborted ones"
+        );
+        assert!(
+            appended.position > Position::START || !store.capabilities().global_order,
+            "{appended:?} has no position"
+        );
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use annals_core::{
 
 use crate::{
     case::{CaseResult, Context, cases},
-    tools::{assert_same_events, catch_up, everything, read_all, take, typed},
+    tools::{assert_events, assert_same_events, catch_up, everything, read_all, take, typed},
 };
 
 cases! { "filter":
@@ -252,8 +252,16 @@ async fn a_filter_that_matches_nothing_reaches_the_end(cx: Context) -> CaseResul
     ] {
         for from in [all[0].position, all[all.len() / 2].position, last] {
             let options = ReadAll::default().with_filter(filter.clone());
-            assert!(read_all(&store, options.clone().after(from)).await?.is_empty());
-            assert!(read_all(&store, options.before(from)).await?.is_empty());
+            assert_events(
+                format!("a read after {from} with {filter:?}"),
+                &read_all(&store, options.clone().after(from)).await?,
+                &[],
+            );
+            assert_events(
+                format!("a read before {from} with {filter:?}"),
+                &read_all(&store, options.before(from)).await?,
+                &[],
+            );
             let mut live = store.subscribe(Subscribe::to(filter.clone()).after(from)).await?;
             let (events, caught_up) = catch_up(&cx, &mut live).await;
             assert!(events.is_empty(), "{filter:?} gave {events:?}");

@@ -16,27 +16,27 @@ cases! { "history":
 }
 
 async fn appends_of_each_expectation_are_linearizable(cx: Context) -> CaseResult {
-    check(cx, "appends_of_each_expectation_are_linearizable", Mix::default(), 10).await
+    check(cx, "appends_of_each_expectation_are_linearizable", Mix::default(), 12).await
 }
 
 async fn retries_beside_other_appends_write_once(cx: Context) -> CaseResult {
     let mix = Mix { again: 5, ..Mix::default() };
-    check(cx, "retries_beside_other_appends_write_once", mix, 10).await
+    check(cx, "retries_beside_other_appends_write_once", mix, 12).await
 }
 
 async fn dropped_appends_are_whole_or_not_at_all(cx: Context) -> CaseResult {
     let mix = Mix { dropped: 4, again: 3, ..Mix::default() };
-    check(cx, "dropped_appends_are_whole_or_not_at_all", mix, 10).await
+    check(cx, "dropped_appends_are_whole_or_not_at_all", mix, 12).await
 }
 
 async fn appends_to_several_streams_are_one(cx: Context) -> CaseResult {
     let mix = Mix { several: 6, again: 2, ..Mix::default() };
-    check(cx, "appends_to_several_streams_are_one", mix, 10).await
+    check(cx, "appends_to_several_streams_are_one", mix, 12).await
 }
 
 async fn removals_beside_appends_are_linearizable(cx: Context) -> CaseResult {
     let mix = Mix { removals: 4, ..Mix::default() };
-    check(cx, "removals_beside_appends_are_linearizable", mix, 10).await
+    check(cx, "removals_beside_appends_are_linearizable", mix, 12).await
 }
 
 async fn readers_beside_writers_see_one_order(cx: Context) -> CaseResult {
@@ -46,5 +46,5 @@ async fn readers_beside_writers_see_one_order(cx: Context) -> CaseResult {
 
 async fn everything_together_is_linearizable(cx: Context) -> CaseResult {
     let mix = Mix { several: 2, again: 2, dropped: 1, removals: 2, reads_of_all: 2, followers: 2 };
-    check(cx, "everything_together_is_linearizable", mix, 35).await
+    check(cx, "everything_together_is_linearizable", mix, 25).await
 }

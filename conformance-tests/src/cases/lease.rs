@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     Fault,
     case::{CaseResult, Context, cases},
-    tools::done,
+    tools::{assert_due, done},
 };
 
 cases! { "lease":
@@ -104,11 +104,15 @@ async fn a_record_is_kept_as_it_is_written(cx: Context) -> CaseResult {
     ];
     for name in ["totals", "日本 'totals' \\ $1 ?", &"x".repeat(255)] {
         let name = lease(name);
-        assert_eq!(store.load_lease(&name).await?, None);
+        assert_due!(store.load_lease(&name).await?, None, "the record of a lease that nobody took");
         for record in &records {
             assert!(store.swap_lease(&name, record).await?, "{record:?}");
             for store in [&store, &other] {
-                assert_eq!(store.load_lease(&name).await?.as_ref(), Some(record));
+                assert_due!(
+                    store.load_lease(&name).await?.as_ref(),
+                    Some(record),
+                    "the record that is kept"
+                );
             }
         }
     }
@@ -129,7 +133,11 @@ async fn a_record_replaces_only_the_one_before(cx: Context) -> CaseResult {
         assert!(store.swap_lease(&name, &written).await?, "revision {next}");
         // The same record again is refused as well: this call is not the one that wrote it.
         assert!(!store.swap_lease(&name, &written).await?, "revision {next} was written twice");
-        assert_eq!(other.load_lease(&name).await?.as_ref(), Some(&written));
+        assert_due!(
+            other.load_lease(&name).await?.as_ref(),
+            Some(&written),
+            "the record that another handle loads"
+        );
         kept = Some(written);
     }
     Ok(())
@@ -155,7 +163,11 @@ async fn one_of_many_swaps_succeeds(cx: Context) -> CaseResult {
         }
         assert_eq!(done.len(), 1, "several wrote revision {revision}: {done:?}");
         for store in &handles {
-            assert_eq!(store.load_lease(&name).await?.as_ref(), done.first());
+            assert_due!(
+                store.load_lease(&name).await?.as_ref(),
+                done.first(),
+                "the record after a race for revision {revision}"
+            );
         }
     }
     Ok(())
@@ -181,7 +193,11 @@ async fn leases_are_kept_apart(cx: Context) -> CaseResult {
     // A lease and a checkpoint of the same name are kept apart, too.
     if store.capabilities().checkpoints {
         let subscriber = annals_core::SubscriberId::new("totals")?;
-        assert_eq!(store.load_checkpoint(&subscriber).await?, None);
+        assert_due!(
+            store.load_checkpoint(&subscriber).await?,
+            None,
+            "the checkpoint with the name of a lease"
+        );
         store.save_checkpoint(&subscriber, 7.into()).await?;
         assert_eq!(store.load_lease(&lease("totals")).await?.map(|kept| kept.revision), Some(1));
     }
@@ -193,9 +209,16 @@ async fn records_outlive_every_handle(cx: Context) -> CaseResult {
     let mut kept = None;
     for revision in 1..=3 {
         let store = cx.open().await;
-        assert_eq!(store.load_lease(&name).await?, kept);
+        assert_due!(
+            store.load_lease(&name).await?,
+            kept,
+            "the record that is there before revision {revision} is written"
+        );
         let next = record(revision);
-        assert!(store.swap_lease(&name, &next).await?);
+        assert!(
+            store.swap_lease(&name, &next).await?,
+            "the next revision must be written: {next:?}"
+        );
         kept = Some(next);
     }
     Ok(())
@@ -258,7 +281,7 @@ async fn a_released_lease_is_taken_at_once(cx: Context) -> CaseResult {
         last = token;
         assert!(!acquire(&mut other).await?, "two candidates hold the lease");
         release(&cx, &mut one).await?;
-        assert_eq!(one.token(), None);
+        assert_due!(one.token(), None, "the token of a candidate that has released");
         std::mem::swap(&mut one, &mut other);
     }
     Ok(())
@@ -284,7 +307,10 @@ async fn a_holder_that_renews_is_not_replaced(cx: Context) -> CaseResult {
                 acquire(&mut holder).await?;
                 if acquire(&mut other).await? {
                     assert_eq!(holder.token(), None, "replaced before its time");
-                    assert!(token(&handles[0]).await? > taken);
+                    assert!(
+                        token(&handles[0]).await? > taken,
+                        "the new holder must have a greater token than {taken}"
+                    );
                     release(&cx, &mut other).await?;
                     ttl *= 2;
                     continue 'again;
@@ -334,7 +360,7 @@ async fn the_record_tells_a_lost_answer(cx: Context) -> CaseResult {
             // The store has looked at the record itself, and answers from it.
             Ok(swapped) => assert!(swapped, "the record was written, but the answer denies it"),
         }
-        assert_eq!(store.load_lease(&name).await?, Some(record));
+        assert_due!(store.load_lease(&name).await?, Some(record), "the record after a lost answer");
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use std::pin::pin;
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_same_events, catch_up, done, event, events, everything, exact, extend, id, number,
-        take, take_until, typed,
+        assert_due, assert_same_events, catch_up, done, event, events, everything, exact, extend,
+        id, number, take, take_until, typed,
     },
 };
 
@@ -43,7 +43,11 @@ async fn a_waiting_subscriber_is_woken(cx: Context) -> CaseResult {
         assert!(poll!(&mut waiting).is_pending(), "an event before its append");
         extend(&store, &id("order-1"), base, 1).await?;
         let event = cx.within("a waiting subscriber to be woken", waiting).await?;
-        assert_eq!(event.version.get(), base + 1);
+        assert_due!(
+            event.version.get(),
+            base + 1,
+            "the version of the event that woke the subscriber"
+        );
     }
     Ok(())
 }
@@ -58,7 +62,11 @@ async fn a_waiting_subscriber_of_a_stream_is_woken(cx: Context) -> CaseResult {
         assert!(poll!(&mut waiting).is_pending(), "the subscriber got an event of another stream");
         extend(&store, &stream, base, 1).await?;
         let event = cx.within("a waiting subscriber to be woken", waiting).await?;
-        assert_eq!(event.version.get(), base + 1);
+        assert_due!(
+            event.version.get(),
+            base + 1,
+            "the version of the event that woke the subscriber"
+        );
     }
     Ok(())
 }
@@ -72,7 +80,11 @@ async fn another_handle_wakes_a_subscriber(cx: Context) -> CaseResult {
         assert!(poll!(&mut waiting).is_pending(), "an event before its append");
         extend(&writer, &id("order-1"), base, 1).await?;
         let event = cx.within("another handle to wake a subscriber", waiting).await?;
-        assert_eq!(event.version.get(), base + 1);
+        assert_due!(
+            event.version.get(),
+            base + 1,
+            "the version of the event that another handle woke the subscriber with"
+        );
     }
     Ok(())
 }
@@ -158,7 +170,11 @@ async fn every_waiting_subscriber_is_woken(cx: Context) -> CaseResult {
     extend(&store, &id("order-1"), 0, 1).await?;
     for waiting in waiting {
         let event = cx.within("every subscriber to be woken", waiting).await.unwrap()?;
-        assert_eq!(event.version, Version::FIRST);
+        assert_due!(
+            event.version,
+            Version::FIRST,
+            "the version of the event that woke every subscriber"
+        );
     }
     Ok(())
 }
@@ -230,7 +246,7 @@ async fn a_consumer_that_falls_behind_catches_up_again(cx: Context) -> CaseResul
         extend(&store, &id("order-2"), 0, 1).await?;
         (take(&cx, &mut live, 1).await, store.last_position().await?)
     };
-    assert_eq!(rest[0].position, position);
+    assert_due!(rest[0].position, position, "the position of the last event");
     Ok(())
 }
 
@@ -271,10 +287,10 @@ async fn a_cancelled_wait_loses_nothing(cx: Context) -> CaseResult {
     for base in 0..20 {
         for _ in 0..3 {
             let mut waiting = Box::pin(live.next());
-            assert!(poll!(&mut waiting).is_pending());
+            assert!(poll!(&mut waiting).is_pending(), "a wait that has no event yet");
         }
         let mut waiting = Box::pin(live.next());
-        assert!(poll!(&mut waiting).is_pending());
+        assert!(poll!(&mut waiting).is_pending(), "a wait that has no event yet");
         extend(&store, &stream, base, 1).await?;
         // The waiting future is woken, and perhaps ready, but is dropped without another poll.
         tokio::task::yield_now().await;
@@ -305,7 +321,11 @@ async fn every_way_to_wait_gives_the_same_events(cx: Context) -> CaseResult {
                 break event;
             }
         };
-        assert_eq!([&one, &other, &third].map(crate::tools::number), [number; 3]);
+        assert_due!(
+            [&one, &other, &third].map(crate::tools::number),
+            [number; 3],
+            "the numbers of the events that `next`, `next_event` and the stream gave"
+        );
     }
     Ok(())
 }
@@ -320,7 +340,7 @@ async fn a_subscription_outlives_its_handle(cx: Context) -> CaseResult {
         extend(&writer, &id("order-1"), base, 1).await?;
         drop(writer);
         let event = cx.within("an event of a short-lived handle", live.next_event()).await?;
-        assert_eq!(number(&event), base + 1);
+        assert_due!(number(&event), base + 1, "the number of the event of a short-lived handle");
     }
     Ok(())
 }
@@ -330,7 +350,7 @@ async fn a_deletion_does_not_disturb_a_subscription(cx: Context) -> CaseResult {
     let mut live = store.subscribe(Subscribe::default().with_start(Start::End)).await?;
     extend(&store, &id("a-1"), 0, 2).await?;
     extend(&store, &id("gone-1"), 0, 2).await?;
-    assert_eq!(take(&cx, &mut live, 4).await.len(), 4);
+    assert_due!(take(&cx, &mut live, 4).await.len(), 4, "the number of events before the deletion");
     store.delete(&id("gone-1"), ExpectedVersion::Any).await?;
     let last = event(3);
     store.append_to("a-1", Version::new(2), [last.clone()]).await?;
@@ -347,7 +367,11 @@ async fn a_revived_stream_goes_on(cx: Context) -> CaseResult {
         extend(&store, &stream, version, 2).await?;
         let seen = take(&cx, &mut live, 2).await;
         version += 2;
-        assert_eq!(seen[1].version.get(), version);
+        assert_due!(
+            seen[1].version.get(),
+            version,
+            "the version of the last event before the deletion"
+        );
         store.delete(&stream, ExpectedVersion::Any).await?;
     }
     Ok(())
@@ -360,8 +384,16 @@ async fn a_truncation_does_not_disturb_a_subscription(cx: Context) -> CaseResult
     catch_up(&cx, &mut live).await;
     store.truncate(&stream, Version::new(8)).await?;
     extend(&store, &stream, 10, 2).await?;
-    assert_eq!(take(&cx, &mut live, 2).await[0].version.get(), 11);
+    assert_due!(
+        take(&cx, &mut live, 2).await[0].version.get(),
+        11,
+        "the version of the first event after the truncation"
+    );
     let mut late = store.subscribe(Subscribe::to(stream)).await?;
-    assert_eq!(take(&cx, &mut late, 5).await[0].version.get(), 8);
+    assert_due!(
+        take(&cx, &mut late, 5).await[0].version.get(),
+        8,
+        "the first version that a late subscriber gets after a truncation before 8"
+    );
     Ok(())
 }

@@ -10,7 +10,8 @@ use annals_core::{
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_conflict, assert_kind, event, events, everything, exact, extend, id, number, read,
+        assert_conflict, assert_due, assert_events, assert_kind, event, events, everything, exact,
+        extend, id, number, read,
     },
 };
 
@@ -48,10 +49,22 @@ async fn truncated_events_are_gone(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     extend(&store, &stream, 0, 10).await?;
     store.truncate(&stream, Version::new(7)).await?;
-    assert_eq!(versions(&store, &stream).await?, [7, 8, 9, 10]);
+    assert_due!(
+        versions(&store, &stream).await?,
+        [7, 8, 9, 10],
+        "the versions left of 10, after a truncation before 7"
+    );
     let info = store.stream_info(&stream).await?;
-    assert_eq!((info.state, info.version.get()), (StreamState::Live, 10));
-    assert_eq!(info.first_version, Some(Version::new(7)));
+    assert_due!(
+        (info.state, info.version.get()),
+        (StreamState::Live, 10),
+        "the state and the version after a truncation"
+    );
+    assert_due!(
+        info.first_version,
+        Some(Version::new(7)),
+        "the first version after a truncation before 7"
+    );
     for (options, due) in [
         (ReadStream::default().with_from(3).with_limit(2), vec![7, 8]),
         (ReadStream::default().with_from(8).backwards(), vec![8, 7]),
@@ -72,8 +85,16 @@ async fn truncation_keeps_the_version(cx: Context) -> CaseResult {
     assert_conflict(wrong, &stream, exact(2), 5);
     let wrong = store.append_to(&stream, ExpectedVersion::NoStream, [event(1)]).await;
     assert_conflict(wrong, &stream, ExpectedVersion::NoStream, 5);
-    assert_eq!(extend(&store, &stream, 5, 1).await?.last_version.get(), 6);
-    assert_eq!(versions(&store, &stream).await?, [4, 5, 6]);
+    assert_due!(
+        extend(&store, &stream, 5, 1).await?.last_version.get(),
+        6,
+        "the version of an append after the truncation of a stream at version 5"
+    );
+    assert_due!(
+        versions(&store, &stream).await?,
+        [4, 5, 6],
+        "the versions left of 6, after a truncation before 4"
+    );
     Ok(())
 }
 
@@ -82,7 +103,11 @@ async fn truncation_never_goes_back(cx: Context) -> CaseResult {
     extend(&store, &stream, 0, 5).await?;
     for (before, first) in [(3, 3), (3, 3), (1, 3), (0, 3), (4, 4)] {
         store.truncate(&stream, Version::new(before)).await?;
-        assert_eq!(versions(&store, &stream).await?[0], first);
+        assert_due!(
+            versions(&store, &stream).await?[0],
+            first,
+            "the first version left after a truncation before {before}"
+        );
     }
     store.truncate(&id("missing-1"), Version::new(3)).await?;
     assert_eq!(store.stream_info(&id("missing-1")).await?.state, StreamState::Missing);
@@ -95,14 +120,26 @@ async fn a_stream_can_be_truncated_whole(cx: Context) -> CaseResult {
         let stream = id(format!("order-{n}"));
         extend(&store, &stream, 0, 5).await?;
         store.truncate(&stream, Version::new(before)).await?;
-        assert!(versions(&store, &stream).await?.is_empty());
+        assert_due!(
+            versions(&store, &stream).await?,
+            [0; 0],
+            "the versions left after a truncation before {before}"
+        );
         let info = store.stream_info(&stream).await?;
-        assert_eq!((info.state, info.version.get()), (StreamState::Live, 5));
-        assert_eq!(info.first_version, None);
+        assert_due!(
+            (info.state, info.version.get()),
+            (StreamState::Live, 5),
+            "the state and the version after a truncation of all events before {before}"
+        );
+        assert_due!(info.first_version, None, "the first version after a truncation of all events");
         let wrong = store.append_to(&stream, ExpectedVersion::NoStream, [event(1)]).await;
         assert_conflict(wrong, &stream, ExpectedVersion::NoStream, 5);
         store.append_to(&stream, ExpectedVersion::StreamExists, [event(6)]).await?;
-        assert_eq!(versions(&store, &stream).await?, [6]);
+        assert_due!(
+            versions(&store, &stream).await?,
+            [6],
+            "the versions after a truncation of all events and an append"
+        );
     }
     Ok(())
 }
@@ -112,13 +149,21 @@ async fn a_deleted_stream_is_gone(cx: Context) -> CaseResult {
     extend(&store, &stream, 0, 5).await?;
     store.delete(&stream, ExpectedVersion::Any).await?;
     for store in [&store, &other] {
-        assert!(versions(store, &stream).await?.is_empty());
+        assert_due!(versions(store, &stream).await?, [0; 0], "the versions of a deleted stream");
         let backwards = ReadStream::default().backwards();
-        assert!(read(store, &stream, backwards).await?.is_empty());
+        assert_events(
+            "a backward read of a deleted stream",
+            &read(store, &stream, backwards).await?,
+            &[],
+        );
         let info = store.stream_info(&stream).await?;
-        assert_eq!((info.state, info.version.get()), (StreamState::Deleted, 5));
-        assert_eq!(info.first_version, None);
-        assert!(!info.exists());
+        assert_due!(
+            (info.state, info.version.get()),
+            (StreamState::Deleted, 5),
+            "the state and the version after a deletion"
+        );
+        assert_due!(info.first_version, None, "the first version after a deletion");
+        assert!(!info.exists(), "a deleted stream must not be said to exist: {info:?}");
     }
     Ok(())
 }
@@ -135,7 +180,7 @@ async fn a_deleted_stream_is_expected_in_two_ways(cx: Context) -> CaseResult {
             assert_conflict(refused, &stream, wrong, 3);
         }
         let appended = store.append_to(&stream, expected, events(4..=5)).await?;
-        assert!(!appended.replayed);
+        assert!(!appended.replayed, "a new append under {expected} is no retry: {appended:?}");
         assert_eq!(appended.first_version.get(), 4, "{expected} did not continue the numbering");
     }
     Ok(())
@@ -147,10 +192,22 @@ async fn a_revived_stream_continues_its_numbering(cx: Context) -> CaseResult {
     for _ in 0..3 {
         extend(&store, &stream, version, 2).await?;
         version += 2;
-        assert_eq!(versions(&store, &stream).await?, [version - 1, version]);
+        assert_due!(
+            versions(&store, &stream).await?,
+            [version - 1, version],
+            "the versions of the revived stream"
+        );
         let info = store.stream_info(&stream).await?;
-        assert_eq!((info.state, info.version.get()), (StreamState::Live, version));
-        assert_eq!(info.first_version, Some(Version::new(version - 1)));
+        assert_due!(
+            (info.state, info.version.get()),
+            (StreamState::Live, version),
+            "the state and the version of the revived stream"
+        );
+        assert_due!(
+            info.first_version,
+            Some(Version::new(version - 1)),
+            "the first version of the revived stream"
+        );
         let again = store.append_to(&stream, ExpectedVersion::NoStream, [event(1)]).await;
         assert_conflict(again, &stream, ExpectedVersion::NoStream, version);
         store.delete(&stream, ExpectedVersion::Exact(version.into())).await?;
@@ -173,7 +230,11 @@ async fn a_stream_says_where_it_was_deleted(cx: Context) -> CaseResult {
     assert_eq!(deleted_at().await?, 3, "after the next append");
     store.truncate(&stream, Version::new(6)).await?;
     let info = store.stream_info(&stream).await?;
-    assert_eq!((info.deleted_at.get(), info.first_version), (3, Some(Version::new(6))));
+    assert_due!(
+        (info.deleted_at.get(), info.first_version),
+        (3, Some(Version::new(6))),
+        "where the stream was deleted, and its first version after a truncation before 6"
+    );
     store.truncate(&stream, Version::new(8)).await?;
     assert_eq!(deleted_at().await?, 3, "after all events were truncated");
     Ok(())
@@ -187,19 +248,31 @@ async fn deletion_checks_the_version(cx: Context) -> CaseResult {
     }
     assert_eq!(versions(&store, &stream).await?.len(), 3, "a refused call has deleted");
     store.delete(&stream, exact(3)).await?;
-    assert!(versions(&store, &stream).await?.is_empty());
+    assert_due!(
+        versions(&store, &stream).await?,
+        [0; 0],
+        "the versions of the stream after its deletion"
+    );
     Ok(())
 }
 
 async fn a_deleted_stream_can_be_deleted_again(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     store.delete(&stream, ExpectedVersion::Any).await?;
-    assert_eq!(store.stream_info(&stream).await?.state, StreamState::Missing);
+    assert_due!(
+        store.stream_info(&stream).await?.state,
+        StreamState::Missing,
+        "the state of a stream that was deleted before it was"
+    );
     extend(&store, &stream, 0, 3).await?;
     for _ in 0..3 {
         store.delete(&stream, ExpectedVersion::Any).await?;
         let info = store.stream_info(&stream).await?;
-        assert_eq!((info.state, info.version.get()), (StreamState::Deleted, 3));
+        assert_due!(
+            (info.state, info.version.get()),
+            (StreamState::Deleted, 3),
+            "the state and the version after another deletion"
+        );
     }
     let gone = store.delete(&stream, ExpectedVersion::StreamExists).await;
     assert_conflict(gone, &stream, ExpectedVersion::StreamExists, 3);
@@ -226,14 +299,14 @@ async fn a_tombstoned_stream_is_closed(cx: Context) -> CaseResult {
     extend(&store, &stream, 0, 3).await?;
     store.tombstone(&stream, ExpectedVersion::Any).await?;
     for store in [&store, &other] {
-        assert!(versions(store, &stream).await?.is_empty());
+        assert_due!(versions(store, &stream).await?, [0; 0], "the versions of a tombstoned stream");
         let info = store.stream_info(&stream).await?;
-        assert_eq!(info.state, StreamState::Tombstoned);
-        assert_eq!(info.first_version, None);
+        assert_due!(info.state, StreamState::Tombstoned, "the state of a tombstoned stream");
+        assert_due!(info.first_version, None, "the first version of a tombstoned stream");
         for expected in [ExpectedVersion::Any, ExpectedVersion::NoStream, exact(3), exact(1)] {
             let refused = store.append_to(&stream, expected, [event(4)]).await;
             let error = assert_kind(refused, ErrorKind::StreamClosed);
-            assert_eq!(error.stream(), Some(&stream));
+            assert_due!(error.stream(), Some(&stream), "the stream that the error names");
             assert_kind(store.tombstone(&stream, expected).await, ErrorKind::StreamClosed);
             if store.capabilities().delete {
                 assert_kind(store.delete(&stream, expected).await, ErrorKind::StreamClosed);
@@ -249,7 +322,11 @@ async fn a_missing_stream_can_be_tombstoned(cx: Context) -> CaseResult {
     store.tombstone(&stream, ExpectedVersion::NoStream).await?;
     let refused = store.append_to(&stream, ExpectedVersion::Any, [event(1)]).await;
     assert_kind(refused, ErrorKind::StreamClosed);
-    assert_eq!(store.stream_info(&stream).await?.state, StreamState::Tombstoned);
+    assert_due!(
+        store.stream_info(&stream).await?.state,
+        StreamState::Tombstoned,
+        "the state of a missing stream that was tombstoned"
+    );
     Ok(())
 }
 
@@ -383,7 +460,11 @@ async fn a_deleted_stream_has_no_snapshot(cx: Context) -> CaseResult {
     extend(&store, &stream, 0, 3).await?;
     store.save_snapshot(&stream, Snapshot::new(3, Payload::json(&3)?)).await?;
     store.delete(&stream, ExpectedVersion::Any).await?;
-    assert_eq!(store.load_snapshot(&stream).await?, None);
+    assert_due!(
+        store.load_snapshot(&stream).await?,
+        None,
+        "the snapshot of a stream that was deleted"
+    );
     Ok(())
 }
 
@@ -416,7 +497,11 @@ async fn deletions_and_appends_race_cleanly(cx: Context) -> CaseResult {
             (Ok(_), Err(e)) if e.kind() == ErrorKind::Conflict => &[1, 2, 3, 4],
             other => panic!("the race must not end with {other:?}"),
         };
-        assert_eq!(versions(&handles[1], &stream).await?, due);
+        assert_due!(
+            versions(&handles[1], &stream).await?,
+            due,
+            "the versions left after the race of a deletion and an append"
+        );
     }
     Ok(())
 }

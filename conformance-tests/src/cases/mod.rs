@@ -14,6 +14,7 @@ mod lease;
 mod lifecycle;
 mod live;
 mod manage;
+mod memory;
 mod multi;
 mod pairs;
 mod payload;
@@ -68,6 +69,7 @@ pub fn cases() -> Vec<Case> {
         lease::CASES,
         transfer::CASES,
         size::CASES,
+        memory::CASES,
         lifecycle::CASES,
         reopen::CASES,
         faults::CASES,

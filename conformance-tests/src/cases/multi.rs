@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_conflict, assert_gapless, assert_holds, assert_kind, done, event, events,
-        everything, exact, extend, fill, id,
+        assert_conflict, assert_due, assert_gapless, assert_holds, assert_kind, done, event,
+        events, everything, exact, extend, fill, id,
     },
 };
 
@@ -60,7 +60,11 @@ async fn writes_all_streams(cx: Context) -> CaseResult {
     assert_eq!(versions, [(4, 5), (1, 3), (1, 1)], "answers have the order of the appends");
     for (stream, appended) in [(&b, appended[0]), (&a, appended[1]), (&id("c-1"), appended[2])] {
         let last = store.load_stream(stream).await?.pop().unwrap();
-        assert_eq!((last.version, last.position), (appended.last_version, appended.position));
+        assert_due!(
+            (last.version, last.position),
+            (appended.last_version, appended.position),
+            "version and position of the last event"
+        );
         assert_gapless(&store, stream).await?;
     }
     Ok(())
@@ -74,7 +78,11 @@ async fn one_conflict_writes_nothing(cx: Context) -> CaseResult {
         assert_conflict(written, &b, ExpectedVersion::NoStream, 2);
     }
     assert_eq!(store.stream_info(&a).await?.state, StreamState::Missing, "a part was written");
-    assert_eq!(store.load_stream(&b).await?.len(), 2);
+    assert_due!(
+        store.load_stream(&b).await?.len(),
+        2,
+        "the number of events in the stream of the conflict"
+    );
     Ok(())
 }
 
@@ -119,7 +127,11 @@ async fn a_retry_is_recognised_as_a_whole(cx: Context) -> CaseResult {
     let told = store.capabilities().tells_retries;
     assert!(again.iter().all(|appended| appended.replayed == told), "a retry was not recognised");
     for (first, again) in first.iter().zip(&again) {
-        assert_eq!((first.last_version, first.position), (again.last_version, again.position));
+        assert_due!(
+            (first.last_version, first.position),
+            (again.last_version, again.position),
+            "version and position in the first answer, and in that to the retry"
+        );
     }
     // One half was written before and the other was not: this is no retry.
     let mut half = appends;
@@ -162,7 +174,11 @@ async fn crossed_writers_only_conflict(cx: Context) -> CaseResult {
         writer?;
     }
     for stream in [&a, &b] {
-        assert_eq!(assert_gapless(&handles[0], stream).await?, 8 * 6);
+        assert_due!(
+            assert_gapless(&handles[0], stream).await?,
+            8 * 6,
+            "the number of events after 48 appends to two streams"
+        );
     }
     Ok(())
 }
@@ -187,7 +203,7 @@ async fn any_writers_never_conflict(cx: Context) -> CaseResult {
     for stream in &streams {
         total += assert_gapless(&handles[0], stream).await?;
     }
-    assert_eq!(total, 9 * 5 * 3);
+    assert_due!(total, 9 * 5 * 3, "the number of events of 45 appends with 3 events each");
     Ok(())
 }
 
@@ -207,7 +223,7 @@ async fn readers_see_all_streams_or_none(cx: Context) -> CaseResult {
         let count = everything(&reader).await?.len();
         assert_eq!(count % 3, 0, "a reader saw part of an append");
         if done {
-            assert_eq!(count, 40 * 3);
+            assert_due!(count, 40 * 3, "the number of events at the end");
             break;
         }
     }
@@ -229,8 +245,16 @@ async fn new_and_revived_streams_are_written_together(cx: Context) -> CaseResult
             Append::new(old.clone(), wrong, events(3..=3)),
         ];
         assert_conflict(store.append_multi(appends).await, &old, wrong, 2);
-        assert_eq!(store.stream_info(&revived).await?.state, StreamState::Deleted);
-        assert_eq!(store.stream_info(&new).await?.state, StreamState::Missing);
+        assert_due!(
+            store.stream_info(&revived).await?.state,
+            StreamState::Deleted,
+            "the state of the deleted stream after a refused append"
+        );
+        assert_due!(
+            store.stream_info(&new).await?.state,
+            StreamState::Missing,
+            "the state of the missing stream after a refused append"
+        );
     }
     let appends = vec![
         Append::new(revived.clone(), none, events(4..=5)),
@@ -239,13 +263,21 @@ async fn new_and_revived_streams_are_written_together(cx: Context) -> CaseResult
     ];
     let answers = store.append_multi(appends.clone()).await?;
     let first: Vec<_> = answers.iter().map(|answer| answer.first_version.get()).collect();
-    assert_eq!(first, [4, 1, 3]);
+    assert_due!(
+        first,
+        [4, 1, 3],
+        "the first versions in the answers for a revived, a new and an old stream"
+    );
     for append in appends {
         let read = store.load_stream(&append.stream).await?;
         let sent: Vec<_> = append.events.iter().map(annals_core::NewEvent::id).collect();
         assert!(crate::tools::ids(&read).ends_with(&sent), "{:?}", append.stream);
     }
-    assert_eq!(store.load_stream(&revived).await?.len(), 2);
+    assert_due!(
+        store.load_stream(&revived).await?.len(),
+        2,
+        "the number of events of the revived stream"
+    );
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     case::{CaseResult, Context, Stop, cases},
-    tools::{assert_same, event, everything, id, read_all},
+    tools::{assert_due, assert_same, event, everything, id, read_all},
 };
 
 cases! { "payload":
@@ -44,7 +44,7 @@ async fn assert_kept(cx: &Context, written: Vec<NewEvent>) -> CaseResult {
     let stream = id("order-1");
     store.append(Append::new(stream.clone(), ExpectedVersion::NoStream, written.clone())).await?;
     let read = other.load_stream(&stream).await?;
-    assert_eq!(read.len(), written.len());
+    assert_due!(read.len(), written.len(), "the number of events read");
     written.iter().zip(&read).for_each(|(written, read)| assert_same(written, read));
     if store.capabilities().global_order {
         assert_eq!(everything(&other).await?, read, "reads of all and of the stream differ");
@@ -75,8 +75,16 @@ async fn metadata_is_kept_byte_for_byte(cx: Context) -> CaseResult {
     let json = JSON.iter().map(|text| event(1).with_metadata(text.to_string()));
     let binary = [&b""[..], b"\0", b"\xff\xfe", b"{not json"].map(|b| event(1).with_metadata(b));
     let written: Vec<_> = json.chain(binary).collect();
-    assert_eq!(written[0].metadata().kind(), ContentKind::Json);
-    assert_eq!(written.last().unwrap().metadata().kind(), ContentKind::Binary);
+    assert_due!(
+        written[0].metadata().kind(),
+        ContentKind::Json,
+        "the content kind of the metadata"
+    );
+    assert_due!(
+        written.last().unwrap().metadata().kind(),
+        ContentKind::Binary,
+        "the content kind of the metadata"
+    );
     assert_kept(&cx, written).await
 }
 
@@ -90,7 +98,7 @@ async fn correlation_and_causation_are_kept(cx: Context) -> CaseResult {
     let read = store.load_stream(&stream).await?.remove(0);
     assert_same(&written, &read);
     assert_eq!(read.correlation_id().as_deref(), Some("checkout-7"));
-    assert_eq!(read.causation_id(), Some(Uuid::nil().to_string()));
+    assert_due!(read.causation_id(), Some(Uuid::nil().to_string()), "the causation id");
     Ok(())
 }
 
@@ -184,13 +192,17 @@ async fn stream_ids_are_kept_apart(cx: Context) -> CaseResult {
     for (number, name) in (0..).zip(&names) {
         let read = other.load_stream(&id(name)).await?;
         assert_eq!(read.len(), 1, "{name:?} holds events of other streams");
-        assert_eq!(read[0].stream.as_str(), name);
+        assert_due!(read[0].stream.as_str(), name, "the stream of the event");
         assert_eq!(crate::tools::number(&read[0]), number, "{name:?} holds another's event");
     }
     if store.capabilities().global_order {
         let read = everything(&other).await?;
         let read: Vec<_> = read.iter().map(|event| event.stream.as_str()).collect();
-        assert_eq!(read, names.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_due!(
+            read,
+            names.iter().map(String::as_str).collect::<Vec<_>>(),
+            "the streams of a read of all"
+        );
     }
     Ok(())
 }
@@ -278,14 +290,14 @@ async fn a_real_event_log_is_kept(cx: Context) -> CaseResult {
     let all = read_all(&store, ReadAll::default()).await?;
     let written =
         streams.iter().flat_map(|(stream, events)| events.iter().map(move |e| (stream, e)));
-    assert_eq!(all.len(), log.lines().count());
+    assert_due!(all.len(), log.lines().count(), "the number of events of all");
     for ((stream, written), read) in written.zip(&all) {
-        assert_eq!(*stream, read.stream.as_str());
+        assert_due!(*stream, read.stream.as_str(), "the stream of the event");
         assert_same(written, read);
     }
     for (stream, events) in &streams {
         let read = store.load_stream(&id(stream)).await?;
-        assert_eq!(read.len(), events.len());
+        assert_due!(read.len(), events.len(), "the number of events of {stream}");
         events.iter().zip(&read).for_each(|(written, read)| assert_same(written, read));
     }
     if store.capabilities().snapshots {
@@ -293,7 +305,11 @@ async fn a_real_event_log_is_kept(cx: Context) -> CaseResult {
         if state.len() <= store.capabilities().max_event_bytes {
             let stream = id(&streams[0].0);
             store.save_snapshot(&stream, Snapshot::new(1, state.clone())).await?;
-            assert_eq!(store.load_snapshot(&stream).await?.unwrap().data, state);
+            assert_due!(
+                store.load_snapshot(&stream).await?.unwrap().data,
+                state,
+                "the state of the snapshot"
+            );
         }
     }
     Ok(())

@@ -14,7 +14,10 @@ use annals_core::{
     Removal, Result, Source, Store, StreamId, StreamState, Subscribe, Version,
 };
 use futures::{TryStreamExt, future::try_join_all, poll};
-use tokio::task::{spawn, yield_now};
+use tokio::{
+    sync::watch,
+    task::{spawn, yield_now},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -45,10 +48,13 @@ cases! { "races":
 const WRITERS: usize = 4;
 const ROUNDS: u64 = 30;
 
-/// Runs writers, and beside them two tasks that remove again and again until the writers are done.
+/// Where a writer says that it has appended.
+type Appends = watch::Sender<u64>;
+
+/// Runs writers, and beside them two tasks that remove after each append until the writers are done.
 async fn beside<W, R, T>(
     handles: &[Arc<dyn Store>],
-    write: impl Fn(Arc<dyn Store>, u64) -> W,
+    write: impl Fn(Arc<dyn Store>, u64, Appends) -> W,
     remove: impl Fn(Arc<dyn Store>, u64) -> R + Clone + Send + 'static,
 ) -> Result<Vec<T>>
 where
@@ -56,34 +62,29 @@ where
     R: Future<Output = Result<()>> + Send + 'static,
     T: Send + 'static,
 {
-    let writing = Arc::new(AtomicU64::new(WRITERS as u64));
+    // The number of appends that have ended. A removal begins after each, or at the last.
+    let appended = watch::Sender::new(0_u64);
     let removers: Vec<_> = (0..2)
         .map(|n| {
-            let (store, writing, remove) =
-                (handles[n + 1].clone(), writing.clone(), remove.clone());
+            let (store, remove) = (handles[n + 1].clone(), remove.clone());
+            let mut appends = appended.subscribe();
             spawn(async move {
-                for round in 0.. {
+                let mut round = 0;
+                // It ends when the writers have dropped their ends.
+                while appends.changed().await.is_ok() {
                     remove(store.clone(), round).await?;
-                    // A store in memory never waits, so that this loop would not let the writers run.
-                    yield_now().await;
-                    if writing.load(Ordering::SeqCst) == 0 {
-                        break;
-                    }
+                    round += 1;
                 }
                 done()
             })
         })
         .collect();
-    let writers = (0..WRITERS).map(|n| {
-        let (write, writing) =
-            (write(handles[n % handles.len()].clone(), n as u64), writing.clone());
-        spawn(async move {
-            let written = write.await;
-            writing.fetch_sub(1, Ordering::SeqCst);
-            written
-        })
-    });
-    let written: Result<Vec<T>> = try_join_all(writers).await.unwrap().into_iter().collect();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|n| spawn(write(handles[n % handles.len()].clone(), n as u64, appended.clone())))
+        .collect();
+    drop(appended);
+    let writers = try_join_all(writers);
+    let written: Result<Vec<T>> = writers.await.unwrap().into_iter().collect();
     for remover in removers {
         remover.await.unwrap()?;
     }
@@ -95,6 +96,7 @@ async fn append_rounds(
     store: Arc<dyn Store>,
     stream: StreamId,
     writer: u64,
+    appends: Appends,
 ) -> Result<Vec<(u64, Uuid)>> {
     let mut written = Vec::new();
     for round in 0..ROUNDS {
@@ -102,9 +104,15 @@ async fn append_rounds(
         let sent: Vec<_> = batch.iter().map(annals_core::NewEvent::id).collect();
         let appended = store.append_to(&stream, ExpectedVersion::Any, batch).await?;
         written.extend((appended.first_version.get()..).zip(sent));
-        yield_now().await;
+        next(&appends).await;
     }
     Ok(written)
+}
+
+/// Says that an append has ended, and lets the others run: a store in memory never waits.
+async fn next(appends: &Appends) {
+    appends.send_modify(|count| *count += 1);
+    yield_now().await;
 }
 
 /// Checks that each version was answered once, that the stream has counted each, and that what is
@@ -144,19 +152,31 @@ async fn assert_counted(
 
 async fn truncations_beside_appends_lose_nothing(cx: Context) -> CaseResult {
     let (handles, stream) = (cx.open_many(4).await, id("order-1"));
-    let write = |store, n| append_rounds(store, id("order-1"), n);
-    let remove = |store: Arc<dyn Store>, _| async move {
-        let version = store.stream_info(&id("order-1")).await?.version;
-        store.truncate(&id("order-1"), version.minus(3)).await
+    let write = |store, n, appends| append_rounds(store, id("order-1"), n, appends);
+    let greatest = Arc::new(AtomicU64::new(1));
+    let befores = greatest.clone();
+    let remove = move |store: Arc<dyn Store>, _| {
+        let befores = befores.clone();
+        async move {
+            let before = store.stream_info(&id("order-1")).await?.version.minus(3);
+            befores.fetch_max(before.get(), Ordering::SeqCst);
+            store.truncate(&id("order-1"), before).await
+        }
     };
     let written = beside(&handles, write, remove).await?.concat();
     assert_counted(&handles[0], &stream, written).await?;
+    let first = handles[1].stream_info(&stream).await?.first_version.map_or(0, Version::get);
+    let greatest = greatest.load(Ordering::SeqCst);
+    assert!(
+        first == greatest,
+        "the greatest truncation was that before {greatest}, and the first version left is {first}"
+    );
     Ok(())
 }
 
 async fn deletions_beside_appends_lose_no_version(cx: Context) -> CaseResult {
     let (handles, stream) = (cx.open_many(4).await, id("order-1"));
-    let write = |store, n| append_rounds(store, id("order-1"), n);
+    let write = |store, n, appends| append_rounds(store, id("order-1"), n, appends);
     let remove = |store: Arc<dyn Store>, round| async move {
         if round % 4 == 3 {
             store.delete(&id("order-1"), ExpectedVersion::Any).await?;
@@ -171,12 +191,12 @@ async fn deletions_beside_appends_lose_no_version(cx: Context) -> CaseResult {
 /// A removal changes no version, and so it takes no expectation from a writer.
 async fn removals_disturb_no_writer_that_expects_a_version(cx: Context) -> CaseResult {
     let handles = cx.open_many(4).await;
-    let write = |store: Arc<dyn Store>, n| async move {
+    let write = |store: Arc<dyn Store>, n, appends: Appends| async move {
         let stream = id(format!("order-{n}"));
         for base in 0..ROUNDS {
             let appended = extend(&store, &stream, base, 1).await;
             assert!(appended.is_ok(), "only removals ran beside the append: {appended:?}");
-            yield_now().await;
+            next(&appends).await;
         }
         Ok(n)
     };
@@ -199,7 +219,7 @@ async fn removals_disturb_no_writer_that_expects_a_version(cx: Context) -> CaseR
 
 async fn removals_beside_multi_stream_appends_lose_no_version(cx: Context) -> CaseResult {
     let handles = cx.open_many(4).await;
-    let write = |store: Arc<dyn Store>, n| async move {
+    let write = |store: Arc<dyn Store>, n, progress: Appends| async move {
         let mut written = [Vec::new(), Vec::new()];
         for round in 0..ROUNDS {
             let mut order = [(0, "a-1", 2), (1, "b-1", 1)];
@@ -215,7 +235,7 @@ async fn removals_beside_multi_stream_appends_lose_no_version(cx: Context) -> Ca
                 let ids = append.events.iter().map(annals_core::NewEvent::id);
                 written[*to].extend((answer.first_version.get()..).zip(ids));
             }
-            yield_now().await;
+            next(&progress).await;
         }
         Ok(written)
     };
@@ -239,7 +259,7 @@ async fn removals_beside_multi_stream_appends_lose_no_version(cx: Context) -> Ca
 
 async fn a_tombstone_ends_the_appends_beside_it(cx: Context) -> CaseResult {
     let (handles, stream) = (cx.open_many(3).await, id("order-1"));
-    let answered = Arc::new(AtomicU64::new(0));
+    let answered = watch::Sender::new(0_u64);
     let closed = Arc::new(AtomicBool::new(false));
     let writers = (0..WRITERS).map(|n| {
         let (store, answered, closed) = (handles[n % 2].clone(), answered.clone(), closed.clone());
@@ -250,21 +270,20 @@ async fn a_tombstone_ends_the_appends_beside_it(cx: Context) -> CaseResult {
                     Ok(appended) if was_closed => {
                         panic!("after the tombstone had returned, an append got {appended:?}")
                     }
-                    Ok(_) => answered.fetch_add(1, Ordering::SeqCst),
+                    Ok(_) => next(&answered).await,
                     Err(error) => {
                         assert_kind(Err::<(), _>(error), ErrorKind::StreamClosed);
                         return done();
                     }
-                };
-                yield_now().await;
+                }
             }
         })
     });
     let writers: Vec<_> = writers.collect();
+    let mut appends = answered.subscribe();
     let closing = async {
-        while answered.load(Ordering::SeqCst) < 20 {
-            yield_now().await;
-        }
+        // The sender is still here, so that this waits for the count alone.
+        let _ = appends.wait_for(|count| *count >= 20).await;
         handles[2].tombstone(&stream, ExpectedVersion::Any).await?;
         closed.store(true, Ordering::SeqCst);
         done()
@@ -273,8 +292,7 @@ async fn a_tombstone_ends_the_appends_beside_it(cx: Context) -> CaseResult {
     for writer in writers {
         cx.within("a writer to be told of the tombstone", writer).await.unwrap()?;
     }
-    let (info, answered) =
-        (handles[1].stream_info(&stream).await?, answered.load(Ordering::SeqCst));
+    let (info, answered) = (handles[1].stream_info(&stream).await?, *answered.borrow());
     assert!(
         info.state == StreamState::Tombstoned && info.version.get() == answered,
         "{answered} events were answered as appended before the tombstone; the stream is {info:?}"

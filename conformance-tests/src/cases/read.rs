@@ -11,8 +11,8 @@ use futures::TryStreamExt;
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_gapless, assert_same_events, event, events, everything, extend, id, ids, read,
-        read_all,
+        assert_due, assert_events, assert_gapless, assert_same_events, assert_versions, event,
+        events, everything, extend, id, ids, read, read_all,
     },
 };
 
@@ -65,7 +65,7 @@ async fn a_stream_from_every_version(cx: Context) -> CaseResult {
     extend(&store, &stream, 0, 12).await?;
     extend(&store, &id("order-2"), 0, 3).await?;
     let all = store.load_stream(&stream).await?;
-    assert_eq!(all.iter().map(|e| e.version.get()).collect::<Vec<_>>(), Vec::from_iter(1..=12));
+    assert_versions("the whole stream", &all, 1..=12);
     let froms = (0..=14).chain([1_000, i64::MAX as u64, u64::MAX]).map(Some).chain([None]);
     for from in froms {
         for direction in DIRECTIONS {
@@ -77,7 +77,7 @@ async fn a_stream_from_every_version(cx: Context) -> CaseResult {
                 let got = read(&store, &stream, options.clone()).await?;
                 let version = |e: &RecordedEvent| e.version.get();
                 let due = expected(&all, version, from, true, direction, limit);
-                assert_eq!(got, due, "{options:?}");
+                assert_events(format_args!("a read with {options:?}"), &got, &due);
             }
         }
     }
@@ -88,12 +88,16 @@ async fn a_stream_that_does_not_exist_is_empty(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     extend(&store, &id("order-10"), 0, 1).await?;
     for options in [ReadStream::default(), ReadStream::default().backwards().with_from(7)] {
-        assert!(read(&store, &stream, options).await?.is_empty());
+        assert_events("a read of a missing stream", &read(&store, &stream, options).await?, &[]);
     }
     let info = store.stream_info(&stream).await?;
-    assert_eq!((info.state, info.version.get()), (StreamState::Missing, 0));
-    assert_eq!(info.first_version, None);
-    assert!(!info.exists());
+    assert_due!(
+        (info.state, info.version.get()),
+        (StreamState::Missing, 0),
+        "the state and the version of a missing stream"
+    );
+    assert_due!(info.first_version, None, "the first version of a missing stream");
+    assert!(!info.exists(), "a missing stream must not be said to exist: {info:?}");
     Ok(())
 }
 
@@ -121,11 +125,15 @@ async fn a_long_stream_is_not_cut(cx: Context) -> CaseResult {
     assert_eq!(assert_gapless(&store, &stream).await?, count, "the read of the stream ended early");
     let mut backwards = read(&store, &stream, ReadStream::default().backwards()).await?;
     backwards.reverse();
-    assert_eq!(ids(&backwards), ids(&store.load_stream(&stream).await?));
+    assert_due!(
+        ids(&backwards),
+        ids(&store.load_stream(&stream).await?),
+        "the ids of a backward read, reversed"
+    );
     let late = ReadStream::default().with_from(count - 1_500).with_limit(1_400);
     let late = read(&store, &stream, late).await?;
-    assert_eq!(late.len(), 1_400);
-    assert_eq!(late[0].version.get(), count - 1_500);
+    assert_due!(late.len(), 1_400, "the number of events of a read with the limit 1,400");
+    assert_due!(late[0].version.get(), count - 1_500, "the first version of a read from there");
     Ok(())
 }
 
@@ -136,9 +144,9 @@ async fn all_of_a_long_store_is_not_cut(cx: Context) -> CaseResult {
     assert_eq!(all.len() as u64, count, "the read of all ended early");
     let mut backwards = read_all(&store, ReadAll::default().backwards()).await?;
     backwards.reverse();
-    assert_eq!(ids(&backwards), ids(&all));
+    assert_due!(ids(&backwards), ids(&all), "the ids of a backward read of all, reversed");
     let limited = read_all(&store, ReadAll::default().with_limit(count - 10)).await?;
-    assert_eq!(limited.len() as u64, count - 10);
+    assert_due!(limited.len() as u64, count - 10, "the number of events of a read with this limit");
     Ok(())
 }
 
@@ -150,7 +158,7 @@ async fn all_from_every_position(cx: Context) -> CaseResult {
         }
     }
     let all = everything(&store).await?;
-    assert_eq!(all.len(), 18);
+    assert_due!(all.len(), 18, "the number of events of all");
     // Beyond the last position there is no place: see the theme `resume`.
     let last = all.last().unwrap().position.get();
     let places = all.iter().flat_map(|e| [e.position.get(), e.position.get() + 1]);
@@ -165,7 +173,7 @@ async fn all_from_every_position(cx: Context) -> CaseResult {
                 let got = read_all(&store, options.clone()).await?;
                 let position = |e: &RecordedEvent| e.position.get();
                 let due = expected(&all, position, from, false, direction, limit);
-                assert_eq!(got, due, "{options:?}");
+                assert_events(format_args!("a read with {options:?}"), &got, &due);
             }
         }
     }
@@ -196,8 +204,16 @@ async fn every_handle_sees_what_was_answered(cx: Context) -> CaseResult {
     for base in 0..30 {
         let [writer, reader] = [0, 1].map(|n| &handles[(base as usize + n) % 3]);
         extend(writer, &stream, base, 1).await?;
-        assert_eq!(reader.load_stream(&stream).await?.len() as u64, base + 1);
-        assert_eq!(reader.stream_info(&stream).await?.version.get(), base + 1);
+        assert_due!(
+            reader.load_stream(&stream).await?.len() as u64,
+            base + 1,
+            "the number of events that another handle reads after {base} and one appends"
+        );
+        assert_due!(
+            reader.stream_info(&stream).await?.version.get(),
+            base + 1,
+            "the version that another handle is told after {base} and one appends"
+        );
     }
     Ok(())
 }
@@ -214,7 +230,7 @@ async fn append_beside(cx: Context, read: fn(&Arc<dyn Store>) -> EventStream) ->
     let count = fill(&cx).await?;
     let (store, stream) = (cx.open().await, id("order-1"));
     let mut open = read(&store);
-    assert!(open.try_next().await?.is_some());
+    assert!(open.try_next().await?.is_some(), "the first event of the open read");
     for (writer, base) in [(cx.open().await, count), (store.clone(), count + 1)] {
         let append = extend(&writer, &stream, base, 1);
         cx.within("an append beside an open read", append).await?;
@@ -230,12 +246,16 @@ async fn a_dropped_read_leaves_the_store_working(cx: Context) -> CaseResult {
     // More reads than a pool has connections: a dropped read has to give its connection back.
     for _ in 0..40 {
         let mut open = store.read_stream(&stream, ReadStream::default());
-        assert!(open.try_next().await?.is_some());
+        assert!(open.try_next().await?.is_some(), "the first event of the open read");
     }
     let append = extend(&store, &stream, count, 1);
     cx.within("an append after dropped reads", append).await?;
     let read = cx.within("a read after dropped reads", store.load_stream(&stream)).await?;
-    assert_eq!(read.len() as u64, count + 1);
+    assert_due!(
+        read.len() as u64,
+        count + 1,
+        "the number of events after 40 dropped reads and an append"
+    );
     Ok(())
 }
 
@@ -252,19 +272,30 @@ async fn reads_do_not_disturb_each_other(cx: Context) -> CaseResult {
                 let next = cx.within("one of many open reads", events.try_next()).await?;
                 let Some(event) = next else { break };
                 *n += 1;
-                assert_eq!(event.version.get(), *n as u64);
+                assert_due!(
+                    event.version.get(),
+                    *n as u64,
+                    "the version of the next event of one of many open reads"
+                );
             }
         }
     }
-    assert!(counts.iter().all(|&n| n == count));
+    assert!(
+        counts.iter().all(|&n| n == count),
+        "each of the open reads should give {count} events: {counts:?}"
+    );
     Ok(())
 }
 
 async fn conveniences_agree_with_reads(cx: Context) -> CaseResult {
     let store = cx.open().await;
-    assert_eq!(store.last_position().await?, Position::START);
+    assert_due!(
+        store.last_position().await?,
+        Position::START,
+        "the last position of an empty store"
+    );
     let appended = store.append_to("order-1", ExpectedVersion::Any, [event(1), event(2)]).await?;
-    assert_eq!(store.last_position().await?, appended.position);
+    assert_due!(store.last_position().await?, appended.position, "the last position of the store");
     assert_same_events(&store.load_stream(&id("order-1")).await?, &everything(&store).await?);
     Ok(())
 }

@@ -11,7 +11,8 @@ use super::resume::{fill, first};
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_kind, assert_same_events, catch_up, everything, extend, id, ids, read_all, take,
+        assert_due, assert_events, assert_kind, assert_same_events, catch_up, everything, extend,
+        id, ids, read_all, take,
     },
 };
 
@@ -40,8 +41,6 @@ async fn assert_places(
     left: &[RecordedEvent],
 ) -> Result<()> {
     let store = cx.open().await;
-    let place_of = |event: &RecordedEvent| (event.stream.clone(), event.version);
-    let places_of = |events: &[RecordedEvent]| events.iter().map(place_of).collect::<Vec<_>>();
     // A store that removes events after a clean-up may still give removed ones.
     let is_left = |event: &RecordedEvent| left.iter().any(|kept| kept.id == event.id);
     let kept =
@@ -50,11 +49,11 @@ async fn assert_places(
         let (before, after): (Vec<_>, Vec<_>) =
             left.iter().cloned().partition(|event| event.position <= place);
         let got = kept(read_all(&store, ReadAll::default().after(place)).await?);
-        assert_eq!(places_of(&got), places_of(&after), "after {place}");
+        assert_events(format_args!("a read after {place}"), &got, &after);
         let mut got = kept(read_all(&store, ReadAll::default().before(place)).await?);
         got.reverse();
         let before: Vec<_> = before.into_iter().filter(|event| event.position < place).collect();
-        assert_eq!(places_of(&got), places_of(&before), "before {place}");
+        assert_events(format_args!("a read before {place}"), &got, &before);
         for source in sources() {
             let mut live = store.subscribe(Subscribe::to(source.clone()).after(place)).await?;
             let got = kept(catch_up(cx, &mut live).await.0);
@@ -125,7 +124,11 @@ async fn an_emptied_store_keeps_its_end(cx: Context) -> CaseResult {
     let mut live = store.subscribe(Subscribe::default().after(last)).await?;
     catch_up(&cx, &mut live).await;
     extend(&store, &id("a-1"), 4, 1).await?;
-    assert_eq!(take(&cx, &mut live, 1).await[0].version, Version::new(5));
+    assert_due!(
+        take(&cx, &mut live, 1).await[0].version,
+        Version::new(5),
+        "the version of the first event after the store was emptied"
+    );
     Ok(())
 }
 
@@ -153,7 +156,11 @@ async fn places_between_positions_lie_between(cx: Context) -> CaseResult {
                 }
             }
             let mut live = store.subscribe(Subscribe::default().after(place)).await?;
-            assert_eq!(ids(&catch_up(&cx, &mut live).await.0), ids(&after(low).await?));
+            assert_due!(
+                ids(&catch_up(&cx, &mut live).await.0),
+                ids(&after(low).await?),
+                "the ids after the place {place}"
+            );
         }
     }
     Ok(())
@@ -170,7 +177,7 @@ async fn assert_versions(cx: &Context, stream: &StreamId, left: &[u64]) -> Resul
         let got = catch_up(cx, &mut live).await.0;
         let got: Vec<_> = got.iter().map(|event| event.version.get()).collect();
         let due: Vec<_> = left.iter().copied().filter(|left| *left > version).collect();
-        assert_eq!(got, due, "after version {version}");
+        assert_due!(got, due, "the versions of {stream} after its version {version}");
     }
     for version in [4, 5, 1_000, u64::MAX] {
         assert_kind(first(cx, &store, after(version)).await, ErrorKind::BeyondEnd);
@@ -187,7 +194,11 @@ async fn a_deleted_stream_keeps_its_versions(cx: Context) -> CaseResult {
     let mut live = store.subscribe(Subscribe::to(stream.clone()).with_start(start)).await?;
     extend(&store, &stream, 3, 2).await?;
     let events = take(&cx, &mut live, 2).await;
-    assert_eq!(events[0].version, Version::new(4));
+    assert_due!(
+        events[0].version,
+        Version::new(4),
+        "the version of the first event after the deletion"
+    );
     Ok(())
 }
 
@@ -217,7 +228,7 @@ async fn a_revived_stream_resumes_from_its_old_places(cx: Context) -> CaseResult
     store.delete(&stream, ExpectedVersion::Any).await?;
     extend(&store, &stream, 4, 2).await?;
     let new = store.load_stream(&stream).await?;
-    assert_eq!(new.len(), 2);
+    assert_due!(new.len(), 2, "the number of events after the revival");
     for event in &old {
         let starts = [Start::After(event.position), Start::AfterVersion(event.version)];
         for start in starts {

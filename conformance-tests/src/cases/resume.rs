@@ -10,7 +10,8 @@ use annals_core::{
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_kind, assert_same_events, catch_up, event, everything, extend, id, read_all, take,
+        assert_due, assert_events, assert_kind, assert_same_events, catch_up, event, everything,
+        extend, id, read_all, take,
     },
 };
 
@@ -184,11 +185,11 @@ async fn a_version_beyond_the_end_is_refused(cx: Context) -> CaseResult {
 async fn nothing_is_beyond_the_start_of_an_empty_store(cx: Context) -> CaseResult {
     let store = cx.open().await;
     for options in [ReadAll::default().after(0), ReadAll::default().before(0)] {
-        assert!(read_all(&store, options).await?.is_empty());
+        assert_events("a read of an empty store", &read_all(&store, options).await?, &[]);
     }
     for source in [Source::default(), of_category().into(), id("a-1").into()] {
         let mut live = store.subscribe(Subscribe::to(source).after(0)).await?;
-        assert!(catch_up(&cx, &mut live).await.0.is_empty());
+        assert_events("a subscription to an empty store", &catch_up(&cx, &mut live).await.0, &[]);
     }
     for place in beyond(end(&cx, &store).await?) {
         let answer = read_all(&store, ReadAll::default().after(place)).await;
@@ -209,19 +210,31 @@ async fn the_last_position_is_a_place(cx: Context) -> CaseResult {
     let ours = |events: Vec<RecordedEvent>| -> Vec<_> {
         events.into_iter().filter(|event| !event.stream.is_system()).collect()
     };
-    assert!(ours(read_all(&store, ReadAll::default().after(last)).await?).is_empty());
+    assert_events(
+        "a read after the last position",
+        &ours(read_all(&store, ReadAll::default().after(last)).await?),
+        &[],
+    );
     let mut before = read_all(&store, ReadAll::default().before(last)).await?;
     before.reverse();
     assert_same_events(&before, &all[..all.len() - 1]);
     let mut lives = Vec::new();
     for source in [Source::default(), of_category().into(), id("a-1").into()] {
         let mut live = store.subscribe(Subscribe::to(source).after(last)).await?;
-        assert!(catch_up(&cx, &mut live).await.0.is_empty());
+        assert_events(
+            "a subscription after the last position",
+            &catch_up(&cx, &mut live).await.0,
+            &[],
+        );
         lives.push(live);
     }
     extend(&store, &id("a-1"), 4, 1).await?;
     for mut live in lives {
-        assert_eq!(take(&cx, &mut live, 1).await[0].version.get(), 5);
+        assert_due!(
+            take(&cx, &mut live, 1).await[0].version.get(),
+            5,
+            "the version of the next event after the last position"
+        );
     }
     Ok(())
 }
@@ -231,9 +244,17 @@ async fn the_last_version_is_a_place(cx: Context) -> CaseResult {
     extend(&store, &id("a-1"), 0, 3).await?;
     for (stream, last) in [("a-1", 3), ("missing-1", 0)] {
         let mut live = store.subscribe(after_version(&id(stream), last)).await?;
-        assert!(catch_up(&cx, &mut live).await.0.is_empty());
+        assert_events(
+            "a subscription after the last version",
+            &catch_up(&cx, &mut live).await.0,
+            &[],
+        );
         extend(&store, &id(stream), last, 2).await?;
-        assert_eq!(take(&cx, &mut live, 2).await[0].version.get(), last + 1);
+        assert_due!(
+            take(&cx, &mut live, 2).await[0].version.get(),
+            last + 1,
+            "the version of the next event after the last version"
+        );
     }
     Ok(())
 }
@@ -245,16 +266,32 @@ async fn other_handles_know_the_end(cx: Context) -> CaseResult {
     let stream = id("a-1");
     for base in 0..6 {
         let [writer, reader] = [0, 1].map(|n| &handles[(base as usize + n) % 2]);
-        assert_eq!(everything(reader).await?.len() as u64, base);
+        assert_due!(
+            everything(reader).await?.len() as u64,
+            base,
+            "the number of events that the other handle reads"
+        );
         let given = extend(writer, &stream, base, 1).await?.position;
-        assert!(read_all(reader, ReadAll::default().after(given)).await?.is_empty());
+        assert_events(
+            "a read after the last position, by another handle",
+            &read_all(reader, ReadAll::default().after(given)).await?,
+            &[],
+        );
         read_all(reader, ReadAll::default().before(given)).await?;
         for source in [Source::default(), stream.clone().into()] {
             let mut live = reader.subscribe(Subscribe::to(source).after(given)).await?;
-            assert!(catch_up(&cx, &mut live).await.0.is_empty());
+            assert_events(
+                "a subscription after the last position, by another handle",
+                &catch_up(&cx, &mut live).await.0,
+                &[],
+            );
         }
         let mut live = reader.subscribe(after_version(&stream, base + 1)).await?;
-        assert!(catch_up(&cx, &mut live).await.0.is_empty());
+        assert_events(
+            "a subscription after the last version, by another handle",
+            &catch_up(&cx, &mut live).await.0,
+            &[],
+        );
     }
     Ok(())
 }
@@ -332,9 +369,17 @@ async fn a_refused_place_harms_nothing(cx: Context) -> CaseResult {
     }
     assert_same_events(&everything(&store).await?, &all);
     extend(&store, &id("a-1"), 4, 1).await?;
-    assert_eq!(take(&cx, &mut before, 1).await[0].version, Version::new(5));
+    assert_due!(
+        take(&cx, &mut before, 1).await[0].version,
+        Version::new(5),
+        "the version of the next event for the subscription that was there before"
+    );
     let mut after = store.subscribe(Subscribe::default().after(last)).await?;
-    assert_eq!(take(&cx, &mut after, 1).await[0].version, Version::new(5));
+    assert_due!(
+        take(&cx, &mut after, 1).await[0].version,
+        Version::new(5),
+        "the version of the next event for a subscription after the refusals"
+    );
     Ok(())
 }
 
@@ -356,7 +401,11 @@ async fn a_checkpoint_of_another_store_is_refused(cx: Context) -> CaseResult {
     store.reset_checkpoint(&subscriber, Some(last)).await?;
     let mut live = store.subscribe(Subscribe::default().after(last)).await?;
     extend(&store, &id("a-1"), 6, 1).await?;
-    assert_eq!(take(&cx, &mut live, 1).await[0].version, Version::new(7));
+    assert_due!(
+        take(&cx, &mut live, 1).await[0].version,
+        Version::new(7),
+        "the version of the next event after the checkpoint was reset"
+    );
     Ok(())
 }
 

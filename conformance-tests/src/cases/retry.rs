@@ -11,8 +11,8 @@ use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_conflict, assert_holds, assert_kind, event, events, exact, extend, fill, id, ids,
-        size,
+        assert_conflict, assert_due, assert_holds, assert_kind, event, events, exact, extend, fill,
+        id, ids, size,
     },
 };
 
@@ -56,7 +56,7 @@ async fn an_exact_append_is_recognised(cx: Context) -> CaseResult {
     for _ in 0..3 {
         assert_replayed(&store, &first, &store.append(append.clone()).await?);
     }
-    assert_eq!(store.load_stream(&stream).await?.len(), 5, "the retry has written again");
+    assert_holds("after the retries", &store, &stream, 1..=5).await?;
     Ok(())
 }
 
@@ -66,7 +66,7 @@ async fn a_no_stream_append_is_recognised(cx: Context) -> CaseResult {
         let append = Append::new(id(stream), expected, events(1..=2));
         let first = store.append(append.clone()).await?;
         assert_replayed(&store, &first, &store.append(append).await?);
-        assert_eq!(store.load_stream(&id(stream)).await?.len(), 2, "the retry has written again");
+        assert_holds("after the retry", &store, &id(stream), 1..=2).await?;
     }
     Ok(())
 }
@@ -77,7 +77,11 @@ async fn a_retry_is_recognised_after_later_appends(cx: Context) -> CaseResult {
     let first = store.append(append.clone()).await?;
     extend(&store, &stream, 2, 30).await?;
     assert_replayed(&store, &first, &store.append(append).await?);
-    assert_eq!(store.load_stream(&stream).await?.len(), 32);
+    assert_due!(
+        store.load_stream(&stream).await?.len(),
+        32,
+        "the number of events after 32 appended ones and a retry"
+    );
     Ok(())
 }
 
@@ -95,7 +99,7 @@ async fn a_no_stream_append_is_recognised_on_a_revived_stream(cx: Context) -> Ca
     store.delete(&stream, ExpectedVersion::Any).await?;
     let append = Append::new(stream.clone(), ExpectedVersion::NoStream, events(5..=6));
     let first = store.append(append.clone()).await?;
-    assert_eq!(first.first_version.get(), 5);
+    assert_due!(first.first_version.get(), 5, "the first version of the revived stream");
     assert_replayed(&store, &first, &store.append(append).await?);
     Ok(())
 }
@@ -114,7 +118,11 @@ async fn a_retry_of_a_part_is_a_conflict(cx: Context) -> CaseResult {
         let again = store.append_to(&stream, exact(0), retry).await;
         assert_conflict(again, &stream, exact(0), 3);
     }
-    assert_eq!(store.load_stream(&stream).await?.len(), 3);
+    assert_due!(
+        store.load_stream(&stream).await?.len(),
+        3,
+        "the number of events after refused retries"
+    );
     Ok(())
 }
 
@@ -138,9 +146,17 @@ async fn the_same_ids_under_an_expectation_that_holds_are_new(cx: Context) -> Ca
     store.append_to(&stream, exact(0), written.clone()).await?;
     let again = store.append_to(&stream, exact(2), written).await?;
     assert!(!again.replayed, "an append whose expectation held was taken for a retry");
-    assert_eq!((again.first_version.get(), again.last_version.get()), (3, 4));
+    assert_due!(
+        (again.first_version.get(), again.last_version.get()),
+        (3, 4),
+        "the versions of the same ids under an expectation that holds"
+    );
     let read = ids(&store.load_stream(&stream).await?);
-    assert_eq!(read[..2], read[2..]);
+    assert_due!(
+        read[..2],
+        read[2..],
+        "the ids of the first two events, which are those of the last two"
+    );
     Ok(())
 }
 
@@ -152,7 +168,7 @@ async fn the_same_ids_in_another_stream_are_new(cx: Context) -> CaseResult {
         assert!(!appended.replayed, "an id that another stream has was taken for a retry");
     }
     store.append_to("order-1", ExpectedVersion::Any, [event(3)]).await?;
-    assert_eq!(store.load_stream(&id("order-1")).await?.len(), 3);
+    assert_holds("after one more append", &store, &id("order-1"), 1..=3).await?;
     Ok(())
 }
 
@@ -265,7 +281,11 @@ async fn concurrent_retries_write_once(cx: Context) -> CaseResult {
         assert!(answers.windows(2).all(|pair| {
             pair[0].position == pair[1].position && pair[0].last_version == pair[1].last_version
         }));
-        assert_eq!(handles[0].load_stream(&stream).await?.len(), 2);
+        assert_due!(
+            handles[0].load_stream(&stream).await?.len(),
+            2,
+            "the number of events after eight retries at once"
+        );
     }
     Ok(())
 }

@@ -14,7 +14,8 @@ use uuid::Uuid;
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_kind, assert_same, catch_up, event, extend, id, number, read, read_all, take, typed,
+        assert_due, assert_events, assert_kind, assert_same, catch_up, event, extend, id, number,
+        read, read_all, take, typed,
     },
 };
 
@@ -52,8 +53,16 @@ async fn the_largest_stream_id_can_be_used(cx: Context) -> CaseResult {
         extend(&store, &stream, 0, count).await?;
         let events = other.load_stream(&stream).await?;
         assert_eq!(events.len() as u64, count, "{name}");
-        assert_eq!(other.stream_info(&stream).await?.version.get(), count);
-        assert_eq!(take(&cx, &mut live, events.len()).await, events);
+        assert_due!(
+            other.stream_info(&stream).await?.version.get(),
+            count,
+            "the version of the stream {name}"
+        );
+        assert_due!(
+            take(&cx, &mut live, events.len()).await,
+            events,
+            "the events that a subscriber of {name} got"
+        );
     }
     assert!(id("x").as_str().len() < MAX_NAME_BYTES);
     if store.capabilities().global_order {
@@ -75,9 +84,13 @@ async fn the_largest_stream_id_can_be_removed(cx: Context) -> CaseResult {
     for pair in streams.chunks(2) {
         let [removed, kept] = [&pair[0], &pair[1]];
         store.truncate(removed, Version::new(3)).await?;
-        assert_eq!(store.load_stream(removed).await?.len(), 1);
+        assert_due!(
+            store.load_stream(removed).await?.len(),
+            1,
+            "the number of events after a truncation before 3"
+        );
         store.delete(removed, ExpectedVersion::Any).await?;
-        assert!(store.load_stream(removed).await?.is_empty());
+        assert_events("a read of a deleted stream", &store.load_stream(removed).await?, &[]);
         extend(&store, removed, 3, 1).await?;
         store.tombstone(removed, ExpectedVersion::Any).await?;
         let refused = extend(&store, removed, 4, 1).await;
@@ -96,7 +109,11 @@ async fn the_largest_stream_id_has_a_snapshot(cx: Context) -> CaseResult {
         let snapshot = other.load_snapshot(&id(&name)).await?.unwrap();
         assert_eq!(snapshot.version.get(), version, "{name}");
         other.delete_snapshot(&id(&name)).await?;
-        assert_eq!(store.load_snapshot(&id(&name)).await?, None);
+        assert_due!(
+            store.load_snapshot(&id(&name)).await?,
+            None,
+            "the snapshot of {name} after it was deleted"
+        );
     }
     Ok(())
 }
@@ -131,7 +148,7 @@ async fn the_largest_names_can_be_filtered_by(cx: Context) -> CaseResult {
         let events = read_all(&store, ReadAll::default().with_filter(filter.clone())).await?;
         let mut live = store.subscribe(Subscribe::to(filter)).await?;
         let (followed, _) = catch_up(&cx, &mut live).await;
-        assert_eq!(followed, events);
+        assert_due!(followed, events, "the events that a subscriber got");
         Ok::<_, annals_core::Error>(events.iter().map(number).collect::<Vec<_>>())
     };
     for (n, name) in (1..).zip(largest()) {
@@ -154,7 +171,11 @@ async fn the_largest_subscriber_id_has_a_checkpoint(cx: Context) -> CaseResult {
         let subscriber = SubscriberId::new(&name)?;
         assert_eq!(other.load_checkpoint(&subscriber).await?, Some(at.into()), "{name}");
         other.reset_checkpoint(&subscriber, None).await?;
-        assert_eq!(store.load_checkpoint(&subscriber).await?, None);
+        assert_due!(
+            store.load_checkpoint(&subscriber).await?,
+            None,
+            "the checkpoint of {name} after it was removed"
+        );
     }
     Ok(())
 }
@@ -163,7 +184,10 @@ async fn the_largest_lease_name_has_a_lease(cx: Context) -> CaseResult {
     let (store, other) = (cx.open().await, cx.open().await);
     let record = |token| LeaseRecord::new(1, token, Uuid::from_u128(1), Duration::from_secs(1));
     for (token, name) in (1..).zip(largest()) {
-        assert!(store.swap_lease(&LeaseName::new(name)?, &record(token)).await?);
+        assert!(
+            store.swap_lease(&LeaseName::new(name)?, &record(token)).await?,
+            "the first record of a lease must be written"
+        );
     }
     for (token, name) in (1..).zip(largest()) {
         let found = other.load_lease(&LeaseName::new(&name)?).await?;
@@ -205,7 +229,7 @@ async fn the_size_of_an_event_is_that_of_data_and_metadata(cx: Context) -> CaseR
         let mut live = store.subscribe(Subscribe::to(stream.clone())).await?;
         catch_up(&cx, &mut live).await
     };
-    assert_eq!(history.len() as u64, version);
+    assert_due!(history.len() as u64, version, "the number of events that a subscriber got");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use futures::future::try_join_all;
 
 use crate::{
     case::{CaseResult, Context, cases},
-    tools::{assert_kind, id},
+    tools::{assert_due, assert_kind, id},
 };
 
 cases! { "snapshot":
@@ -23,7 +23,11 @@ fn snapshot(version: u64) -> Snapshot {
 
 async fn a_snapshot_is_kept_byte_for_byte(cx: Context) -> CaseResult {
     let (store, other, stream) = (cx.open().await, cx.open().await, id("order-1"));
-    assert_eq!(store.load_snapshot(&stream).await?, None);
+    assert_due!(
+        store.load_snapshot(&stream).await?,
+        None,
+        "the snapshot of a stream that has none"
+    );
     let every_byte = Payload::binary((0..=255).collect::<Vec<u8>>());
     let json = Payload::json_text(r#" {"b":1.10,"a":"\u0000"} "#)?;
     let states = [(1, every_byte.clone(), json.clone()), (2, json, every_byte)];
@@ -31,12 +35,20 @@ async fn a_snapshot_is_kept_byte_for_byte(cx: Context) -> CaseResult {
         let saved = Snapshot::new(version, data).with_metadata(metadata);
         store.save_snapshot(&stream, saved.clone()).await?;
         for store in [&store, &other] {
-            assert_eq!(store.load_snapshot(&stream).await?.as_ref(), Some(&saved));
+            assert_due!(
+                store.load_snapshot(&stream).await?.as_ref(),
+                Some(&saved),
+                "the snapshot that was saved"
+            );
         }
     }
     let empty = Snapshot::new(3, Payload::empty());
     store.save_snapshot(&stream, empty.clone()).await?;
-    assert_eq!(store.load_snapshot(&stream).await?, Some(empty));
+    assert_due!(
+        store.load_snapshot(&stream).await?,
+        Some(empty),
+        "the empty snapshot that was saved"
+    );
     Ok(())
 }
 
@@ -47,13 +59,21 @@ async fn the_latest_snapshot_is_kept(cx: Context) -> CaseResult {
         store.save_snapshot(&stream, snapshot(version)).await?;
         latest = version.max(latest);
         let kept = store.load_snapshot(&stream).await?.unwrap();
-        assert_eq!(kept.version.get(), latest);
+        assert_due!(
+            kept.version.get(),
+            latest,
+            "the version of the snapshot after {version} was saved"
+        );
         assert_eq!(kept.data.decode::<u64>()?, latest, "the state is that of another version");
     }
     // A snapshot of the same version replaces the old one: its state may have a newer format.
     let rebuilt = Snapshot::new(100, Payload::json("rebuilt")?);
     store.save_snapshot(&stream, rebuilt.clone()).await?;
-    assert_eq!(store.load_snapshot(&stream).await?, Some(rebuilt));
+    assert_due!(
+        store.load_snapshot(&stream).await?,
+        Some(rebuilt),
+        "the snapshot that replaced one of the same version"
+    );
     Ok(())
 }
 
@@ -75,11 +95,15 @@ async fn a_snapshot_can_be_deleted(cx: Context) -> CaseResult {
     store.save_snapshot(&id("order-2"), snapshot(9)).await?;
     store.save_snapshot(&stream, snapshot(9)).await?;
     store.delete_snapshot(&stream).await?;
-    assert_eq!(store.load_snapshot(&stream).await?, None);
+    assert_due!(store.load_snapshot(&stream).await?, None, "the snapshot after it was deleted");
     assert_eq!(store.load_snapshot(&id("order-2")).await?, Some(snapshot(9)));
     // After the deletion a snapshot of a smaller version is kept.
     store.save_snapshot(&stream, snapshot(3)).await?;
-    assert_eq!(store.load_snapshot(&stream).await?, Some(snapshot(3)));
+    assert_due!(
+        store.load_snapshot(&stream).await?,
+        Some(snapshot(3)),
+        "the snapshot of version 3 that was saved after a deletion of version 9"
+    );
     Ok(())
 }
 
@@ -88,9 +112,17 @@ async fn a_snapshot_over_the_limit_is_refused(cx: Context) -> CaseResult {
     let most = store.capabilities().max_event_bytes;
     let state = |size| Snapshot::new(1, Payload::binary(vec![7; size]));
     assert_kind(store.save_snapshot(&stream, state(most + 1)).await, ErrorKind::LimitExceeded);
-    assert_eq!(store.load_snapshot(&stream).await?, None);
+    assert_due!(
+        store.load_snapshot(&stream).await?,
+        None,
+        "the snapshot after one over the limit was refused"
+    );
     store.save_snapshot(&stream, state(most)).await?;
-    assert_eq!(store.load_snapshot(&stream).await?, Some(state(most)));
+    assert_due!(
+        store.load_snapshot(&stream).await?,
+        Some(state(most)),
+        "the snapshot at the limit"
+    );
     Ok(())
 }
 

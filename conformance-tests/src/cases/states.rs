@@ -9,7 +9,7 @@ use annals_core::{
 
 use crate::{
     case::{CaseResult, Context, cases},
-    tools::{assert_conflict, done, exact, extend, id, number},
+    tools::{assert_conflict, assert_due, done, exact, extend, id, number},
 };
 
 cases! { "states":
@@ -78,7 +78,11 @@ async fn an_old_snapshot_of_a_revived_stream_is_not_kept(cx: Context) -> CaseRes
         extend(&store, &stream, version, 3).await?;
         version += 3;
         save(&store, &stream, version).await?;
-        assert_eq!(kept(&other, &stream).await?, Some(version));
+        assert_due!(
+            kept(&other, &stream).await?,
+            Some(version),
+            "the version of the snapshot that was saved"
+        );
         store.delete(&stream, exact(version)).await?;
         extend(&other, &stream, version, 2).await?;
         for old in [version, version - 1, 1] {
@@ -88,10 +92,18 @@ async fn an_old_snapshot_of_a_revived_stream_is_not_kept(cx: Context) -> CaseRes
         version += 2;
         for new in [version - 1, version] {
             save(&store, &stream, new).await?;
-            assert_eq!(kept(&other, &stream).await?, Some(new));
+            assert_due!(
+                kept(&other, &stream).await?,
+                Some(new),
+                "the version of the snapshot that was saved after the revival"
+            );
         }
         save(&store, &stream, version - 2).await?;
-        assert_eq!(kept(&other, &stream).await?, Some(version));
+        assert_due!(
+            kept(&other, &stream).await?,
+            Some(version),
+            "the version of the snapshot after an older one was saved"
+        );
     }
     Ok(())
 }
@@ -105,9 +117,17 @@ async fn a_deleted_snapshot_lets_no_older_one_in(cx: Context) -> CaseResult {
     save(&store, &stream, 5).await?;
     store.delete_snapshot(&stream).await?;
     save(&store, &stream, 3).await?;
-    assert_eq!(kept(&store, &stream).await?, None);
+    assert_due!(
+        kept(&store, &stream).await?,
+        None,
+        "the version of the snapshot after one of version 3 was saved, and the stream deleted at 3"
+    );
     save(&store, &stream, 4).await?;
-    assert_eq!(kept(&store, &stream).await?, Some(4));
+    assert_due!(
+        kept(&store, &stream).await?,
+        Some(4),
+        "the version of the snapshot of the revived stream"
+    );
     Ok(())
 }
 
@@ -117,14 +137,30 @@ async fn a_snapshot_outlives_a_truncation(cx: Context) -> CaseResult {
     extend(&store, &stream, 0, 5).await?;
     save(&store, &stream, 3).await?;
     store.truncate(&stream, Version::new(4)).await?;
-    assert_eq!(kept(&store, &stream).await?, Some(3));
+    assert_due!(
+        kept(&store, &stream).await?,
+        Some(3),
+        "the version of the snapshot after a truncation before 4"
+    );
     store.truncate(&stream, Version::new(9)).await?;
-    assert_eq!(kept(&store, &stream).await?, Some(3));
+    assert_due!(
+        kept(&store, &stream).await?,
+        Some(3),
+        "the version of the snapshot after a truncation before 9"
+    );
     save(&store, &stream, 5).await?;
-    assert_eq!(kept(&store, &stream).await?, Some(5));
+    assert_due!(
+        kept(&store, &stream).await?,
+        Some(5),
+        "the version of the snapshot that was saved after the truncation"
+    );
     extend(&store, &stream, 5, 1).await?;
     save(&store, &stream, 6).await?;
-    assert_eq!(kept(&store, &stream).await?, Some(6));
+    assert_due!(
+        kept(&store, &stream).await?,
+        Some(6),
+        "the version of the snapshot of the last event"
+    );
     Ok(())
 }
 
@@ -137,10 +173,18 @@ async fn a_refused_removal_keeps_the_snapshot(cx: Context) -> CaseResult {
         if store.capabilities().tombstone {
             assert_conflict(store.tombstone(&stream, wrong).await, &stream, wrong, 3);
         }
-        assert_eq!(kept(&store, &stream).await?, Some(2));
+        assert_due!(
+            kept(&store, &stream).await?,
+            Some(2),
+            "the version of the snapshot after a refused removal"
+        );
     }
     save(&store, &stream, 3).await?;
-    assert_eq!(kept(&store, &stream).await?, Some(3));
+    assert_due!(
+        kept(&store, &stream).await?,
+        Some(3),
+        "the version of the snapshot that was saved after refused removals"
+    );
     Ok(())
 }
 

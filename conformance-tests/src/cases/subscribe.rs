@@ -8,8 +8,8 @@ use annals_core::{
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_kind, assert_same_events, catch_up, event, events, everything, extend, id, take,
-        typed,
+        assert_due, assert_events, assert_kind, assert_same_events, catch_up, event, events,
+        everything, extend, id, take, typed,
     },
 };
 
@@ -117,7 +117,11 @@ async fn a_stream_resumes_exactly_after_every_version(cx: Context) -> CaseResult
     }
     extend(&store, &stream, 8, 1).await?;
     for mut live in lives {
-        assert_eq!(take(&cx, &mut live, 1).await[0].version.get(), 9);
+        assert_due!(
+            take(&cx, &mut live, 1).await[0].version.get(),
+            9,
+            "the version of the next live event"
+        );
     }
     Ok(())
 }
@@ -132,7 +136,11 @@ async fn the_end_means_what_comes(cx: Context) -> CaseResult {
         let written = events(0..3);
         let sent: Vec<_> = written.iter().map(annals_core::NewEvent::id).collect();
         store.append_to(format!("new-{round}"), ExpectedVersion::Any, written).await?;
-        assert_eq!(crate::tools::ids(&take(&cx, &mut live, 3).await), sent);
+        assert_due!(
+            crate::tools::ids(&take(&cx, &mut live, 3).await),
+            sent,
+            "the ids of the events after the end"
+        );
     }
     Ok(())
 }
@@ -144,7 +152,11 @@ async fn the_end_of_a_stream_means_what_comes(cx: Context) -> CaseResult {
         let to = Subscribe::to(id(stream)).with_start(Start::End);
         let mut live = store.subscribe(to).await?;
         extend(&store, &id(stream), base, 2).await?;
-        assert_eq!(take(&cx, &mut live, 2).await[0].version.get(), base + 1);
+        assert_due!(
+            take(&cx, &mut live, 2).await[0].version.get(),
+            base + 1,
+            "the version of the first event after the end"
+        );
     }
     Ok(())
 }
@@ -185,9 +197,13 @@ async fn an_empty_source_is_caught_up_at_once(cx: Context) -> CaseResult {
     let store = cx.open().await;
     let mut live = store.subscribe(Subscribe::to(id("order-1"))).await?;
     let (history, _) = catch_up(&cx, &mut live).await;
-    assert!(history.is_empty());
+    assert_events("a subscription to a missing stream", &history, &[]);
     extend(&store, &id("order-1"), 0, 1).await?;
-    assert_eq!(take(&cx, &mut live, 1).await[0].version, Version::FIRST);
+    assert_due!(
+        take(&cx, &mut live, 1).await[0].version,
+        Version::FIRST,
+        "the version of the first event of a source that was empty"
+    );
     Ok(())
 }
 
@@ -213,11 +229,15 @@ async fn checkpoints_cover_what_the_filter_leaves_out(cx: Context) -> CaseResult
     let last = leave_out(&cx, 3_000).await?;
     let mut live = store.subscribe(wanted()).await?;
     let (history, caught_up) = catch_up(&cx, &mut live).await;
-    assert_eq!(history.len(), 1);
+    assert_due!(history.len(), 1, "the number of events of the wanted category");
     assert!(caught_up >= last, "caught up at {caught_up}, between {first} and {last}");
     let second = store.append_to("wanted-1", ExpectedVersion::Any, [event(2)]).await?.position;
     let mut resumed = store.subscribe(wanted().after(caught_up)).await?;
-    assert_eq!(take(&cx, &mut resumed, 1).await[0].position, second);
+    assert_due!(
+        take(&cx, &mut resumed, 1).await[0].position,
+        second,
+        "the position of the next event of the wanted category"
+    );
     Ok(())
 }
 
@@ -280,7 +300,7 @@ async fn every_message_is_a_checkpoint(cx: Context) -> CaseResult {
             break;
         }
     }
-    assert_eq!(delivered, all.len());
+    assert_due!(delivered, all.len(), "the number of events delivered");
     Ok(())
 }
 

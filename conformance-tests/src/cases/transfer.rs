@@ -13,8 +13,8 @@ use tokio::task::yield_now;
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_gapless, assert_kind, catch_up, done, event, everything, exact, extend, id, ids,
-        take_until,
+        assert_due, assert_gapless, assert_kind, catch_up, done, event, everything, exact, extend,
+        id, ids, take_until,
     },
 };
 
@@ -137,12 +137,16 @@ async fn times_may_go_back(cx: Context) -> CaseResult {
     }
     store.import(events.clone()).await?;
     let read = store.load_stream(&stream).await?;
-    assert_eq!(read.iter().map(|event| event.recorded_at).collect::<Vec<_>>(), times);
+    assert_due!(
+        read.iter().map(|event| event.recorded_at).collect::<Vec<_>>(),
+        times,
+        "the times of the events"
+    );
     let mut live = store.subscribe(Subscribe::to(stream.clone())).await?;
-    assert_eq!(catch_up(&cx, &mut live).await.0, read);
-    assert_eq!(ids(&read), ids(&events));
+    assert_due!(catch_up(&cx, &mut live).await.0, read, "the events that a subscriber got");
+    assert_due!(ids(&read), ids(&events), "the ids of the events");
     if store.capabilities().global_order {
-        assert_eq!(everything(&store).await?, read);
+        assert_due!(everything(&store).await?, read, "the events of a read of all");
     }
     Ok(())
 }
@@ -189,7 +193,11 @@ async fn an_import_replaces_nothing(cx: Context) -> CaseResult {
     for (from, to) in [(1, 3), (2, 2), (3, 5)] {
         let refused = store.import(run("order-1", from, to)).await;
         let error = assert_kind(refused, ErrorKind::Conflict);
-        assert_eq!(error.conflict().map(|conflict| conflict.actual.get()), Some(3));
+        assert_due!(
+            error.conflict().map(|conflict| conflict.actual.get()),
+            Some(3),
+            "the actual version that the conflict names"
+        );
     }
     assert_there(&store, &there).await?;
     Ok(())
@@ -214,7 +222,11 @@ async fn a_stream_may_begin_at_any_version(cx: Context) -> CaseResult {
     let due = StreamInfo::new(StreamState::Live, 7.into(), Some(5.into()));
     assert_eq!(info, due, "the stream must look as if it had been truncated before version 5");
     store.append_to(&stream, exact(7), [event(8)]).await?;
-    assert_eq!(store.load_stream(&stream).await?.len(), 4);
+    assert_due!(
+        store.load_stream(&stream).await?.len(),
+        4,
+        "the number of events after three imported and one appended"
+    );
 
     // The same holds for a stream all of whose events were truncated: here to version 2, there to
     // 8.
@@ -233,12 +245,20 @@ async fn a_deleted_stream_is_imported_behind_its_version(cx: Context) -> CaseRes
         extend(&store, &id(&name), 0, 3).await?;
         store.delete(&id(&name), ExpectedVersion::Any).await?;
         assert_kind(store.import(run(&name, 1, 2)).await, ErrorKind::Conflict);
-        assert_eq!(store.stream_info(&id(&name)).await?.state, StreamState::Deleted);
+        assert_due!(
+            store.stream_info(&id(&name)).await?.state,
+            StreamState::Deleted,
+            "the state of the stream after a refused import"
+        );
         let events = run(&name, from, from + 1);
         store.import(events.clone()).await?;
         assert_there(&store, &events).await?;
         let info = store.stream_info(&id(&name)).await?;
-        assert_eq!((info.state, info.version.get()), (StreamState::Live, from + 1));
+        assert_due!(
+            (info.state, info.version.get()),
+            (StreamState::Live, from + 1),
+            "the state and the version of the stream after an import"
+        );
     }
     Ok(())
 }
@@ -265,7 +285,11 @@ async fn a_closed_stream_takes_no_import(cx: Context) -> CaseResult {
     let (store, stream) = (cx.open().await, id("order-1"));
     store.tombstone(&stream, ExpectedVersion::Any).await?;
     assert_kind(store.import(run("order-1", 1, 2)).await, ErrorKind::StreamClosed);
-    assert_eq!(store.stream_info(&stream).await?.state, StreamState::Tombstoned);
+    assert_due!(
+        store.stream_info(&stream).await?.state,
+        StreamState::Tombstoned,
+        "the state of the stream after a refused import"
+    );
     Ok(())
 }
 
@@ -315,14 +339,26 @@ async fn appends_go_on_after_an_import(cx: Context) -> CaseResult {
     let stream = id("order-1");
     // The other handle has not seen the import.
     assert_kind(other.append_to(&stream, exact(2), [event(0)]).await, ErrorKind::Conflict);
-    assert_eq!(extend(&other, &stream, 4, 2).await?.last_version.get(), 6);
+    assert_due!(
+        extend(&other, &stream, 4, 2).await?.last_version.get(),
+        6,
+        "the last version of two events after four imported ones"
+    );
     let appended = store.append_to(&stream, ExpectedVersion::Any, [event(7)]).await?;
-    assert_eq!(appended.first_version.get(), 7);
+    assert_due!(appended.first_version.get(), 7, "the version of the event after six others");
     extend(&store, &id("stock-7"), 1, 1).await?;
-    assert_eq!(assert_gapless(&store, &stream).await?, 7);
+    assert_due!(
+        assert_gapless(&store, &stream).await?,
+        7,
+        "the number of events after the appends"
+    );
     let more = run("order-1", 8, 9);
     store.import(more).await?;
-    assert_eq!(assert_gapless(&other, &stream).await?, 9);
+    assert_due!(
+        assert_gapless(&other, &stream).await?,
+        9,
+        "the number of events after the second import"
+    );
     Ok(())
 }
 
@@ -352,7 +388,10 @@ async fn imports_and_appends_race_cleanly(cx: Context) -> CaseResult {
     let (imported, appended) = futures::join!(importing, appending);
     imported?;
     appended?;
-    assert!(assert_gapless(&handles[0], &stream).await? >= 3 * APPENDS);
+    assert!(
+        assert_gapless(&handles[0], &stream).await? >= 3 * APPENDS,
+        "no append may be lost beside an import"
+    );
     Ok(())
 }
 

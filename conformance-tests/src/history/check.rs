@@ -19,8 +19,9 @@ const HISTORIES: &str = "ANNALS_HISTORIES";
 const HISTORY: &str = "ANNALS_HISTORY";
 const REPLAYS: u64 = 1_000;
 
-/// How many histories share a namespace: few enough that its store stays small.
-const IN_A_NAMESPACE: usize = 500;
+/// How many histories share a namespace. To open one takes longer than to run a history, but a read of
+/// all that goes backwards looks at the events of all histories before.
+const IN_A_NAMESPACE: usize = 100;
 /// How many histories run at once: more of them would disturb each other more, but a read of all has to
 /// look at the events of all.
 const AT_ONCE: usize = 4;

@@ -176,20 +176,23 @@ fn change(
 }
 
 fn append(state: &State, writes: &[Write], rules: &Rules) -> Vec<Outcome> {
+    // A store may look at the streams one after the other, so any part that is refused may be named. Which
+    // one is named if nothing else happens is for the cases about several streams.
+    let judged = writes.iter().map(|write| state[write.stream].judge(write, rules));
+    let (allowed, refused): (Vec<_>, Vec<_>) = judged.partition(Result::is_ok);
+    if !refused.is_empty() {
+        let refused = refused.into_iter().filter_map(Result::err);
+        return refused.map(|due| Outcome { due, next: None }).collect();
+    }
     // Each combination of what the parts may be.
     let mut all = vec![Vec::new()];
-    for write in writes {
-        match state[write.stream].judge(write, rules) {
-            Err(due) => return vec![Outcome { due, next: None }],
-            Ok(each) => {
-                let longer = |before: &Vec<Option<u64>>| {
-                    let before = before.clone();
-                    let with = move |last: &Option<u64>| [&before[..], &[*last]].concat();
-                    each.iter().map(with).collect::<Vec<_>>()
-                };
-                all = all.iter().flat_map(longer).collect();
-            }
-        }
+    for each in allowed.into_iter().flatten() {
+        let longer = |before: &Vec<Option<u64>>| {
+            let before = before.clone();
+            let with = move |last: &Option<u64>| [&before[..], &[*last]].concat();
+            each.iter().map(with).collect::<Vec<_>>()
+        };
+        all = all.iter().flat_map(longer).collect();
     }
     all.into_iter().map(|parts| appended(state, writes, &parts, rules)).collect()
 }

@@ -331,6 +331,104 @@ bugs! {
     CategoryOrPrefix [12] "filter::a_filter_that_matches_nothing_reaches_the_end";
     /// A stream is read in the order of its times.
     SortsByTime [25] "transfer::times_may_go_back";
+    /// A truncation writes back the version that it read before it had the lock: what was appended
+    /// meanwhile is written over.
+    TruncatesToStaleVersion [21] "races::truncations_beside_appends_lose_nothing";
+    /// A deletion writes back the version that it read before it had the lock.
+    DeletesToStaleVersion [21] "races::deletions_beside_appends_lose_no_version";
+    /// A deletion checks first whether the stream exists, and deletes later, without a lock.
+    DeletionsCheckTooEarly [2] "races::one_of_many_deletions_succeeds";
+    /// A read of a stream counts from the first event to its next page.
+    PagesByOffset [14] "races::an_open_read_goes_on_beside_a_truncation";
+    /// A truncation removes the first 500 events only.
+    TruncatesOneBatch [21] "large::a_truncation_of_thousands_leaves_just_the_rest";
+    /// A deletion removes only the first 500 events from reads of all.
+    DeletesOneBatchOfAll [21] "large::a_deletion_leaves_nothing_of_thousands";
+    /// The ids of all but the first 1,000 removed events still prove a retry.
+    RemovedIdsAreProof [5] "large::the_ids_of_thousands_of_deleted_events_prove_no_retry";
+    /// A truncation before a version that does not exist yet hides the events that come there.
+    TruncationsRemember [21] "large::a_truncation_beyond_the_end_leaves_nothing_of_thousands";
+    /// The list of streams ends after a thousand.
+    ListsAThousand [25] "large::thousands_of_streams_are_listed";
+    /// A filtered read ends after 4,096 events that do not match.
+    EndsAtAStretch [12] "stretch::reads_cross_thousands_of_misses";
+    /// A filtered backward read ends after 4,096 events that do not match.
+    EndsBackwardsAtAStretch [12] "stretch::reads_cross_thousands_of_misses";
+    /// A filtered subscription stalls after 4,096 events that do not match.
+    StallsAtAStretch [15] "stretch::subscriptions_cross_thousands_of_misses" waiting;
+    /// A filtered subscription says that it has caught up after 4,096 events that do not match.
+    CatchesUpAtAStretch [16] "stretch::subscriptions_cross_thousands_of_misses";
+    /// A filter by event types takes a hundred of them into account.
+    FiltersByAHundredTypes [12] "stretch::hundreds_of_event_types_are_filtered_by";
+    /// A subscription says that it has caught up, and then gives the last event of the history.
+    CaughtUpBeforeTheLast [16] "subscribe::says_once_that_it_has_caught_up";
+    /// A subscription to a truncated stream counts its start from the first event that is left.
+    ResumesByCounting [15] "places::every_version_of_removed_streams";
+    /// A read of a truncated stream counts its start from the first event that is left.
+    CountsVersions [11] "places::every_version_of_removed_streams";
+    /// An append whose expectation does not hold is answered as done if its ids stand in another
+    /// stream.
+    IdsExcuseConflicts [5] "ids::ids_of_another_stream_excuse_no_conflict";
+    /// A part of a multi-stream append whose ids another stream has is answered as done.
+    IdsAreKeysOfMultiAppends [9] "ids::one_multi_stream_append_gives_two_streams_the_same_ids";
+    /// Of several events with one id in an append, only the first is written.
+    KeepsAnIdOnce [10] "ids::one_append_may_hold_an_id_twice";
+    /// A nil event id is replaced.
+    TakesNilIds [7] "append::refuses_a_nil_event_id";
+    /// An append with `Any` is forgotten after a thousand later events.
+    ForgetsAfterAThousand [5] "retry::an_any_retry_is_recognised_after_thousands_of_appends";
+    /// An append with `Exact` is forgotten after a thousand later events.
+    ForgetsExactAfterAThousand [5] "retry::a_retry_is_recognised_after_thousands_of_events";
+    /// The retry of a multi-stream append with `Any` writes again.
+    AnyMultiRetriesWriteAgain [5] "multi-stream::a_retry_under_any_is_recognised";
+    /// Of several conflicts the last is reported.
+    ReportsTheLastConflict [9] "multi-stream::the_first_conflict_is_reported";
+    /// A part that is a retry is reported as the conflict, and not the part that was refused.
+    RetriesHideConflicts [9] "multi-stream::a_conflict_behind_a_retry_is_reported";
+    /// If a part of a multi-stream append was written before, the others are written.
+    HalfRetriesWriteTheRest [9] "multi-stream::a_retry_beside_a_new_append_is_a_conflict";
+    /// A multi-stream append writes its streams in the order of their names.
+    MultiSortsItsStreams [9] "multi-stream::positions_have_the_order_of_the_appends";
+    /// A multi-stream append that is dropped in the middle has written some of its streams.
+    DroppedMultiAppendsAreHalf [8] "multi-stream::a_dropped_append_is_whole_or_not_at_all";
+    /// A multi-stream append wakes no subscriber.
+    MultiAppendsWakeNobody [17] "live::a_multi_stream_append_wakes_the_subscribers_of_each_stream" waiting;
+    /// A live subscription with a filter is not woken.
+    SleepsWithAFilter [17] "live::a_waiting_subscriber_with_a_filter_is_woken" waiting;
+    /// Positions of removed events are given again after the last handle was dropped.
+    ForgetsPositionsWhenClosed [13] "reopen::positions_of_a_deleted_end_are_not_given_again";
+    /// That a stream was deleted is forgotten when the last handle is dropped.
+    ForgetsDeletionsWhenClosed [22] "reopen::a_deletion_is_remembered_by_snapshots";
+    /// That a stream was tombstoned is forgotten when the last handle is dropped.
+    ClosedStreamsReopen [21] "reopen::a_closed_stream_stays_closed";
+    /// Retries are not recognised after the last handle was dropped.
+    ForgetsRetriesWhenClosed [5] "reopen::retries_are_recognised";
+    /// A truncation makes a deleted stream live.
+    TruncationsRevive [21] "pairs::each_call_after_a_deletion";
+    /// A tombstone forgets the version.
+    TombstonesForgetTheVersion [21] "manage::a_tombstone_keeps_the_version";
+    /// A tombstoned stream keeps its snapshot.
+    TombstonesKeepSnapshots [22] "manage::a_tombstoned_stream_has_no_snapshot";
+    /// To save a snapshot of a removed stream is an error.
+    RefusesSnapshotsOfTheRemoved [22] "manage::snapshots_of_removed_streams_are_not_refused";
+    /// Of a prefix as many bytes are compared as it has characters.
+    PrefixComparesCharacters [12] "prefix::a_prefix_ends_between_bytes_that_characters_share";
+    /// The range of a prefix ends before the greatest characters.
+    PrefixEndsTooEarly [12] "prefix::the_greatest_characters_end_a_prefix";
+    /// Event types are compared without regard to case.
+    TypesIgnoreCase [12] "prefix::event_types_are_compared_by_bytes";
+    /// Limits are cut to 32 bits.
+    CutsLimits [11] "ends::reads_of_a_stream_at_the_ends";
+    /// Expected versions are cut to 32 bits.
+    CutsExpectedVersions [2] "ends::expected_versions_at_the_ends";
+    /// A truncation before a version above `i64::MAX` does nothing, as if it were negative.
+    TruncatesSigned [21] "ends::truncations_at_the_ends";
+    /// Of a checkpoint above `i64::MAX` another number is kept.
+    CheckpointsAreSigned [22] "ends::checkpoints_at_the_ends";
+    /// Of a snapshot of a version above `i64::MAX` another version is kept.
+    SnapshotsAreSigned [22] "ends::snapshots_at_the_ends";
+    /// An error of an append names neither backend nor operation nor stream.
+    ErrorsNameNothing [7] "append::says_where_an_error_came_from";
 
     // Races: see `racing.rs`.
     /// An append is answered before readers see it.

@@ -9,10 +9,13 @@
 
 mod bug;
 mod coverage;
+mod filter;
 mod lease;
+mod multi;
 mod names;
 mod place;
 mod racing;
+mod removal;
 mod server;
 mod snapshot;
 mod store;
@@ -26,9 +29,13 @@ use bug::{BUGS, Broken, Bug};
 use libtest_mimic::{Failed, Trial};
 use server::Simulated;
 
-/// Cases that may be ignored here: the log of the first is not a part of the repository, and `dying.rs`
-/// tests the second, since the simulated server lives in one process.
-const ELSEWHERE: [&str; 2] = ["a_real_event_log_is_kept", "what_a_dying_process_appended_stays"];
+/// Cases that may be ignored here: the log of the first is not a part of the repository. `dying.rs` tests
+/// the second, and `greedy.rs` the third, since the simulated server lives in one process.
+const ELSEWHERE: [&str; 3] = [
+    "a_real_event_log_is_kept",
+    "what_a_dying_process_appended_stays",
+    "long_reads_take_bounded_memory",
+];
 
 /// How long a case on a broken store waits for something that may never happen.
 const SHORT: Duration = Duration::from_secs(2);
@@ -42,6 +49,7 @@ fn main() -> ExitCode {
         Trial::test("the_intact_store_passes", intact),
         Trial::test("every_rule_has_a_case_and_a_broken_store", coverage::complete),
         Trial::test("the_book_shows_the_coverage", coverage::shown),
+        Trial::test("the_names_of_cases_are_listed", coverage::listed),
     ];
     for broken in BUGS {
         trials.push(Trial::test(format!("broken::{:?}", broken.bug), || caught(broken)));
@@ -90,8 +98,7 @@ fn intact() -> Result<(), Failed> {
 }
 
 fn caught(broken: &Broken) -> Result<(), Failed> {
-    let name = |case: &Case| format!("{}::{}", case.theme, case.name);
-    let named = cases().into_iter().filter(|case| name(case) == broken.case);
+    let named = cases().into_iter().filter(|case| case.full_name() == broken.case);
     match run_cases(named, Some(broken.bug), SHORT)?.pop() {
         Some((_, Outcome::Failed(reason)))
             if !broken.by_waiting && reason.contains("timed out after") =>
@@ -104,7 +111,7 @@ fn caught(broken: &Broken) -> Result<(), Failed> {
             let others: BTreeMap<_, _> = run_cases(cases(), Some(broken.bug), SHORT)?
                 .into_iter()
                 .filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
-                .map(|(case, outcome)| (name(&case), outcome))
+                .map(|(case, outcome)| (case.full_name(), outcome))
                 .collect();
             Err(format!("{}: {outcome:?}; these failed: {others:#?}", broken.case).into())
         }

@@ -122,6 +122,11 @@ impl Handle {
             (Start::AfterVersion(version), Source::Stream(stream)) => {
                 let info = EventStore::stream_info(self.store(), stream).await?;
                 match self.bug {
+                    Some(Bug::ResumesByCounting) if version <= info.version => {
+                        let first = info.first_version.unwrap_or(Version::FIRST).minus(1);
+                        let counted = version.plus(first.get()).min(info.version);
+                        options.start = Start::AfterVersion(counted);
+                    }
                     Some(Bug::VersionsBeyondTheEnd) if version > info.version => {
                         options.start = Start::End;
                     }

@@ -12,7 +12,8 @@ use std::{
 
 use annals_conformance::{BoxError, Fault, Harness};
 use annals_core::{
-    Error, ErrorKind, LeaseName, LeaseRecord, Position, Snapshot, Store, StreamId, Version,
+    Error, ErrorKind, LeaseName, LeaseRecord, Position, RecordedEvent, Snapshot, Store, StreamId,
+    Version,
 };
 use annals_memory::MemoryStore;
 use async_trait::async_trait;
@@ -46,6 +47,14 @@ pub(crate) struct Server {
     pub(crate) removed: AtomicU64,
     pub(crate) generations: Mutex<HashMap<StreamId, u64>>,
     pub(crate) truncated: Mutex<HashMap<StreamId, Version>>,
+    /// After which version how many versions of a stream are given once more.
+    pub(crate) shifts: Mutex<HashMap<StreamId, Vec<(Version, u64)>>>,
+    /// After which position how many positions are given once more.
+    pub(crate) reused: Mutex<Vec<(Position, u64)>>,
+    /// Events that a removal has left.
+    pub(crate) ghosts: Mutex<Vec<RecordedEvent>>,
+    pub(crate) closed: Mutex<HashSet<StreamId>>,
+    pub(crate) revived: Mutex<HashSet<StreamId>>,
     pub(crate) seen_ids: Mutex<HashSet<uuid::Uuid>>,
     pub(crate) leases: Mutex<HashMap<LeaseName, LeaseRecord>>,
     /// The number of appends, and the number of the handle that made the last one.
@@ -71,6 +80,11 @@ impl Server {
             removed: AtomicU64::new(0),
             generations: Mutex::default(),
             truncated: Mutex::default(),
+            shifts: Mutex::default(),
+            reused: Mutex::default(),
+            ghosts: Mutex::default(),
+            closed: Mutex::default(),
+            revived: Mutex::default(),
             seen_ids: Mutex::default(),
             leases: Mutex::default(),
             waiters: watch::Sender::new((0, 0)),
@@ -115,6 +129,10 @@ impl Harness for Simulated {
             }
         }
         let server = self.server(namespace);
+        // Besides this one, only the map of servers has it.
+        if Arc::strong_count(&server) == 2 {
+            server.reopened(self.bug);
+        }
         let newer = server.newer_schema.load(Ordering::SeqCst);
         if newer && self.bug != Some(Bug::OpensNewerSchemas) {
             return Err(Error::new(

@@ -40,9 +40,19 @@ impl SnapshotStore for Handle {
     }
 
     async fn save_snapshot(&self, stream: &StreamId, mut snapshot: Snapshot) -> Result<()> {
+        let is_great = snapshot.version.get() > i64::MAX.unsigned_abs();
+        if self.has(Bug::SnapshotsAreSigned) && is_great {
+            snapshot.version = Version::new(i64::MAX.unsigned_abs());
+        }
         check_snapshot(&snapshot, &self.capabilities)
             .map_err(|e| self.context("save_snapshot")(e).with_stream(stream))?;
         let info = EventStore::stream_info(self.store(), stream).await?;
+        if self.has(Bug::RefusesSnapshotsOfTheRemoved)
+            && matches!(info.state, StreamState::Deleted | StreamState::Tombstoned)
+        {
+            let error = annals_core::Error::stream_closed(stream);
+            return Err(self.context("save_snapshot")(error));
+        }
         if self.has(Bug::SavesAskTooEarly) {
             if self.is_past(&info, stream, snapshot.version) {
                 return Ok(());

@@ -9,8 +9,8 @@ use annals_conformance::CORRUPT_EVENT;
 use annals_core::{
     Append, Appended, Capabilities, CheckpointStore, Direction, Error, ErrorKind, EventStore,
     EventStoreExt, EventStream, ExpectedVersion, Filter, NewEvent, Payload, Position, ReadAll,
-    ReadStream, RecordedEvent, Result, SnapshotStore, StreamId, StreamInfo, Subscribe,
-    SubscriberId, Subscription, Version, adapter,
+    ReadStream, RecordedEvent, Result, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription,
+    Version, adapter,
 };
 use annals_memory::MemoryStore;
 use async_trait::async_trait;
@@ -91,6 +91,7 @@ impl Handle {
             _ => {}
         }
         event.position = self.shape_position(event.position);
+        event.version = self.shape_version(&event.stream, event.version);
         self.own_end.fetch_max(event.position.get(), Ordering::SeqCst);
         let place = (event.stream.as_str(), event.version.get());
         if place == CORRUPT_EVENT && self.server.corrupt.load(Ordering::SeqCst) {
@@ -104,6 +105,11 @@ impl Handle {
             Some(Bug::SwapsPositions) => Position::new(position.get() ^ 1),
             Some(Bug::ReusesPositions) => {
                 position.minus(self.server.removed.load(Ordering::SeqCst))
+            }
+            Some(Bug::ForgetsPositionsWhenClosed) => {
+                let reused = self.server.reused.lock().unwrap();
+                let reused = reused.iter().filter(|(after, _)| position > *after);
+                position.minus(reused.map(|(_, count)| count).sum())
             }
             _ => position,
         }
@@ -149,7 +155,7 @@ impl Handle {
         self.store().stream_info(stream).await.map_or(Version::NONE, |info| info.version)
     }
 
-    async fn holds(&self, append: &Append) -> bool {
+    pub(crate) async fn holds(&self, append: &Append) -> bool {
         let Ok(info) = self.store().stream_info(&append.stream).await else { return false };
         match append.expected {
             ExpectedVersion::Any => true,
@@ -160,7 +166,12 @@ impl Handle {
     }
 
     /// An answer to an append that was not written.
-    async fn made_up(&self, append: &Append, base: Version, replayed: bool) -> Result<Appended> {
+    pub(crate) async fn made_up(
+        &self,
+        append: &Append,
+        base: Version,
+        replayed: bool,
+    ) -> Result<Appended> {
         let position = self.store().last_position().await?;
         Appended::after(base, append.count(), position, replayed)
     }
@@ -281,11 +292,73 @@ impl Handle {
                 let answer = store.append(append.clone()).await?;
                 if answer.replayed { store.append(renamed(append)).await } else { Ok(answer) }
             }
-            Some(Bug::ForgetsOlderAppends) if is_loose => {
+            Some(Bug::ForgetsOlderAppends | Bug::ForgetsAfterAThousand) if is_loose => {
                 let answer = store.append(append.clone()).await?;
-                let is_last = answer.last_version == self.version(&append.stream).await;
-                let forgotten = answer.replayed && !is_last;
+                let later = self.version(&append.stream).await.get() - answer.last_version.get();
+                let kept = if self.has(Bug::ForgetsAfterAThousand) { 1_000 } else { 0 };
+                let forgotten = answer.replayed && later > kept;
                 if forgotten { store.append(renamed(append)).await } else { Ok(answer) }
+            }
+            Some(Bug::ForgetsExactAfterAThousand | Bug::ForgetsRetriesWhenClosed) if !is_loose => {
+                let answer = store.append(append.clone()).await?;
+                let version = self.version(&append.stream).await;
+                let is_known = match self.bug {
+                    Some(Bug::ForgetsExactAfterAThousand) => {
+                        answer.last_version.plus(1_000) > version
+                    }
+                    _ => {
+                        let mut seen = self.server.seen_ids.lock().unwrap();
+                        append.events.iter().all(|event| !seen.insert(event.id()))
+                    }
+                };
+                if answer.replayed && !is_known {
+                    return Err(Error::lost_race(&append.stream, expected, version));
+                }
+                Ok(answer)
+            }
+            Some(Bug::IdsExcuseConflicts) => {
+                let answer = store.append(append.clone()).await;
+                let mut seen = self.server.seen_ids.lock().unwrap().clone();
+                let known = append.events.iter().all(|event| !seen.insert(event.id()));
+                *self.server.seen_ids.lock().unwrap() = seen;
+                if known && answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Conflict) {
+                    return self.made_up(&append, Version::NONE, true).await;
+                }
+                answer
+            }
+            Some(Bug::RemovedIdsAreProof) if is_loose => {
+                let removed = self.server.seen_ids.lock().unwrap().clone();
+                if append.events.iter().all(|event| removed.contains(&event.id())) {
+                    return self.made_up(&append, Version::NONE, true).await;
+                }
+                store.append(append).await
+            }
+            Some(Bug::KeepsAnIdOnce) => {
+                let mut seen = std::collections::HashSet::new();
+                append.events.retain(|event| seen.insert(event.id()));
+                let mut answer = store.append(append).await?;
+                answer.last_version = answer.first_version.plus(count).minus(1);
+                Ok(answer)
+            }
+            Some(Bug::TakesNilIds) => {
+                for event in &mut append.events {
+                    if event.id().is_nil() {
+                        *event = event.clone().with_id(Uuid::now_v7());
+                    }
+                }
+                store.append(append).await
+            }
+            Some(Bug::CutsExpectedVersions) => {
+                if let ExpectedVersion::Exact(version) = expected
+                    && version.get() > u64::from(u32::MAX)
+                {
+                    let low = u64::from(u32::try_from(version.get() & 0xffff_ffff).unwrap());
+                    append.expected = ExpectedVersion::Exact(low.into());
+                }
+                store.append(append).await
+            }
+            Some(Bug::ClosedStreamsReopen) if self.is_closed(&append.stream) => {
+                Err(Error::stream_closed(&append.stream))
             }
             Some(Bug::PanicsOnNothing) => {
                 assert!(count > 0, "nothing to append");
@@ -340,6 +413,8 @@ impl Handle {
             Some(Bug::RetriesLookNew) => answer.replayed = false,
             _ => {}
         }
+        answer.first_version = self.shape_version(&append.stream, answer.first_version);
+        answer.last_version = self.shape_version(&append.stream, answer.last_version);
         answer.position = self.shape_position(answer.position);
         self.own_end.fetch_max(answer.position.get(), Ordering::SeqCst);
         Ok(answer)
@@ -358,7 +433,7 @@ impl Handle {
 }
 
 /// The same append with new event ids, and with `Any`.
-fn renamed(mut append: Append) -> Append {
+pub(crate) fn renamed(mut append: Append) -> Append {
     append.events = append.events.into_iter().map(|e| e.with_id(Uuid::now_v7())).collect();
     append.expected = ExpectedVersion::Any;
     append
@@ -372,7 +447,10 @@ impl EventStore for Handle {
 
     async fn append(&self, append: Append) -> Result<Appended> {
         let answer = self.write(append.clone()).await;
-        let context = |error| self.context("append")(error).with_stream(&append.stream);
+        let context = |error: Error| match self.bug {
+            Some(Bug::ErrorsNameNothing) => Error::new(error.kind(), "no").with_source(error),
+            _ => self.context("append")(error).with_stream(&append.stream),
+        };
         let answer = self.answer(&append, answer).map_err(context)?;
         subscription::wake(self);
         if self.server.lose_next_answer.swap(false, Ordering::SeqCst) {
@@ -385,14 +463,7 @@ impl EventStore for Handle {
     }
 
     async fn append_multi(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
-        if self.has(Bug::MultiIsALoop) {
-            let mut answers = Vec::new();
-            for append in appends {
-                answers.push(self.store().append(append).await?);
-            }
-            return Ok(answers);
-        }
-        self.store().append_multi(appends).await
+        self.append_several(appends).await
     }
 
     fn read_stream(&self, stream: &StreamId, mut options: ReadStream) -> EventStream {
@@ -400,6 +471,11 @@ impl EventStore for Handle {
         let info = self.store().stream_info(stream).now_or_never().unwrap().unwrap();
         match self.bug {
             Some(Bug::ReadsFromAfter) => options.from = options.from.map(|from| from.plus(1)),
+            Some(Bug::CutsLimits) => options.limit = options.limit.map(|limit| limit & 0xffff_ffff),
+            Some(Bug::CountsVersions) => {
+                let first = info.first_version.unwrap_or(Version::FIRST).minus(1);
+                options.from = options.from.map(|from| from.plus(first.get()));
+            }
             Some(Bug::LosesTheThousandth)
                 if options.from.is_some_and(|from| from.get() > 1_000)
                     && options.direction == Direction::Backwards =>
@@ -413,7 +489,10 @@ impl EventStore for Handle {
             }
             _ => {}
         }
-        let events = self.store().read_stream(stream, options);
+        let events = match self.bug {
+            Some(Bug::PagesByOffset) => self.by_offset(stream, &options),
+            _ => self.store().read_stream(stream, options),
+        };
         let events = self.shape_read(events, "read_stream", Some(stream));
         match self.bug {
             Some(Bug::CutsLongStreams) => events.take(1_000).boxed(),
@@ -430,7 +509,7 @@ impl EventStore for Handle {
                 let fresh = move |event: &RecordedEvent| event.version == info.version;
                 events.try_filter(move |event| future::ready(!fresh(event))).boxed()
             }
-            Some(Bug::TruncationHides) => {
+            Some(Bug::TruncationHides | Bug::TruncationsRemember) => {
                 let hidden = self.server.truncated.lock().unwrap().get(stream).copied();
                 let hidden = hidden.unwrap_or(Version::NONE);
                 events.try_filter(move |event| future::ready(event.version >= hidden)).boxed()
@@ -472,7 +551,8 @@ impl EventStore for Handle {
             }
             _ => {}
         }
-        let events = self.shape_read(self.store().read_all(options), "read_all", None);
+        let events = self.scan(&options).unwrap_or_else(|| self.store().read_all(options));
+        let events = self.shape_read(events, "read_all", None);
         let bug = self.bug;
         let wanted = move |event: &RecordedEvent| {
             let stream = event.stream.as_str();
@@ -499,63 +579,21 @@ impl EventStore for Handle {
 
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
         let info = self.store().stream_info(&self.inner_id(stream)).await?;
-        let forgets = self.has(Bug::ForgetsDeletions) || self.is_imported(stream).await?;
-        Ok(if forgets { info.with_deleted_at(Version::NONE) } else { info })
+        let imported = self.is_imported(stream).await?;
+        let info = if imported { info.with_deleted_at(Version::NONE) } else { info };
+        Ok(self.shape_info(stream, info))
     }
 
     async fn truncate(&self, stream: &StreamId, before: Version) -> Result<()> {
-        if self.has(Bug::TruncationsForgetSnapshots) {
-            self.delete_snapshot(stream).await?;
-        }
-        match self.bug {
-            Some(Bug::TruncatesTooMuch) => self.store().truncate(stream, before.plus(1)).await,
-            Some(Bug::TruncationHides) => {
-                self.server.truncated.lock().unwrap().insert(stream.clone(), before);
-                Ok(())
-            }
-            _ => self.store().truncate(stream, before).await,
-        }
+        self.truncate_stream(stream, before).await
     }
 
     async fn delete(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
-        let inner = self.inner_id(stream);
-        let events = self.store().load_stream(&inner).await?.len() as u64;
-        let snapshot = self.load_snapshot(stream).await?;
-        let expected =
-            if self.has(Bug::DeletesUnchecked) { ExpectedVersion::Any } else { expected };
-        if self.has(Bug::RefusedDeletionsForget) {
-            self.delete_snapshot(stream).await?;
-        }
-        let version = self.version(&inner).await;
-        self.store().delete(&inner, expected).await?;
-        // To delete a stream that does not exist does nothing.
-        if version > Version::NONE {
-            self.forget_snapshot(stream, version);
-        }
-        match (self.bug, snapshot) {
-            (Some(Bug::NumberingRestarts), _) => {
-                *self.server.generations.lock().unwrap().entry(stream.clone()).or_default() += 1;
-            }
-            (Some(Bug::ReusesPositions), _) => {
-                self.server.removed.fetch_add(events, Ordering::SeqCst);
-            }
-            (Some(Bug::SnapshotsOutliveStreams), Some(snapshot)) => {
-                self.server.snapshots.lock().unwrap().insert(stream.clone(), snapshot);
-            }
-            _ => {}
-        }
-        Ok(())
+        self.delete_stream(stream, expected).await
     }
 
     async fn tombstone(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
-        match self.bug {
-            Some(Bug::TombstonesRevive) => self.store().delete(stream, expected).await,
-            _ => {
-                self.store().tombstone(stream, expected).await?;
-                self.forget_snapshot(stream, Version::new(u64::MAX));
-                Ok(())
-            }
-        }
+        self.close_stream(stream, expected).await
     }
 }
 
@@ -571,6 +609,10 @@ impl CheckpointStore for Handle {
         position: Position,
     ) -> Result<Position> {
         let subscriber = &self.subscriber(subscriber);
+        if self.has(Bug::CheckpointsAreSigned) && position.get() > i64::MAX.unsigned_abs() {
+            let kept = Position::new(i64::MAX.unsigned_abs());
+            return self.store().save_checkpoint(subscriber, kept).await.map(|_| position);
+        }
         if self.has(Bug::CheckpointsMoveBack) {
             self.store().reset_checkpoint(subscriber, None).await?;
         }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use annals_core::{
-    Error, ErrorKind, EventStore, EventStoreExt, Message, Position, ReadAll, RecordedEvent, Result,
-    Source, Start, Subscribe, Subscription, TryStreamExt,
+    Error, ErrorKind, EventStore, EventStoreExt, Filter, Message, Position, ReadAll, RecordedEvent,
+    Result, Source, Start, Subscribe, Subscription, TryStreamExt,
 };
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::{broadcast, watch};
@@ -22,7 +22,7 @@ use crate::{bug::Bug, store::Handle};
 /// Wakes the subscribers after an append, as far as the handle's bug lets it.
 pub(crate) fn wake(handle: &Handle) {
     handle.server.waiters.send_modify(|appends| *appends = (appends.0 + 1, handle.number));
-    if handle.has(Bug::ImportsWakeNobody) {
+    if handle.has(Bug::ImportsWakeNobody) || handle.has(Bug::MultiAppendsWakeNobody) {
         handle.server.in_flight.store(0, Ordering::SeqCst);
     }
     if handle.has(Bug::WakesOnlyOne) {
@@ -70,6 +70,7 @@ pub(crate) async fn subscribe(handle: &Handle, mut options: Subscribe) -> Result
         return with_gap(handle, options).await;
     }
     let last = handle.store().last_position().await?;
+    let source = options.source.clone();
     let messages = connect(handle, options).await?;
     Ok(match handle.bug {
         Some(Bug::ResumesTooLate) if begins_after => {
@@ -100,6 +101,10 @@ pub(crate) async fn subscribe(handle: &Handle, mut options: Subscribe) -> Result
             Subscription::new(stream::iter([Ok(Message::Checkpoint(last))]).chain(messages))
         }
         Some(Bug::DropsForTheSlow) => Subscription::new(buffered(messages)),
+        Some(Bug::CaughtUpBeforeTheLast) => Subscription::new(hasty(messages)),
+        Some(Bug::StallsAtAStretch | Bug::CatchesUpAtAStretch) => {
+            handle.short_sighted(&source, Subscription::new(messages))
+        }
         Some(Bug::CancellingLosesAnEvent) => Subscription::new(Lossy::new(messages.boxed())),
         _ => Subscription::new(messages),
     })
@@ -195,8 +200,9 @@ impl Connection {
                     return;
                 }
             },
+            Some(Bug::SleepsWithAFilter) if self.is_filtered() => std::future::pending().await,
             // An import has set the count, and only an append resets it.
-            Some(Bug::ImportsWakeNobody) => {
+            Some(Bug::ImportsWakeNobody | Bug::MultiAppendsWakeNobody) => {
                 while self.handle.server.in_flight.load(Ordering::SeqCst) > 0 {
                     let _ = self.appends.changed().await;
                 }
@@ -208,6 +214,10 @@ impl Connection {
             }
             _ => {}
         }
+    }
+
+    fn is_filtered(&self) -> bool {
+        matches!(&self.options.source, Source::All(filter) if *filter != Filter::default())
     }
 
     /// Adds to an error which call it belongs to.
@@ -290,6 +300,22 @@ async fn with_gap(handle: &Handle, options: Subscribe) -> Result<Subscription> {
         }
     };
     Ok(Subscription::new(stream::iter(history).chain(stream::once(live).flatten())))
+}
+
+/// Says that it has caught up before it gives the last event of the history.
+fn hasty(
+    messages: impl Stream<Item = Result<Message>> + Send + 'static,
+) -> impl Stream<Item = Result<Message>> + Send + 'static {
+    let mut kept = None;
+    messages.flat_map(move |message| {
+        let told = match message {
+            Ok(Message::Event(event)) => {
+                kept.replace(Ok(Message::Event(event))).into_iter().collect()
+            }
+            other => std::iter::once(other).chain(kept.take()).collect::<Vec<_>>(),
+        };
+        stream::iter(told)
+    })
 }
 
 /// A buffer of 64 messages. If it is full, a new message replaces the oldest.

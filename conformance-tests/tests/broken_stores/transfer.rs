@@ -23,6 +23,7 @@ impl TransferStore for Handle {
         let mut all = self.store().list_streams(None, usize::MAX).await?;
         match self.bug {
             Some(Bug::ListsTheLiving) => all.retain(|(_, info)| info.state == StreamState::Live),
+            Some(Bug::ListsAThousand) => all.truncate(1_000),
             Some(Bug::ListsFoldCase) => all.sort_by_key(|(id, _)| id.as_str().to_lowercase()),
             _ => {}
         }

@@ -206,6 +206,13 @@ impl Error {
         self
     }
 
+    /// Sets the operation, also if the error has one: for an operation that is made of others.
+    #[must_use]
+    pub(crate) fn in_operation(mut self, operation: &'static str) -> Self {
+        self.0.operation = Some(operation);
+        self
+    }
+
     /// Adds the stream, unless the error already has one.
     #[must_use]
     pub fn with_stream(mut self, stream: &StreamId) -> Self {

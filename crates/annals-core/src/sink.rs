@@ -7,8 +7,8 @@ use crate::{Position, Result, SubscriberId};
 /// It need not be the database that holds the events.
 ///
 /// `annals-sqlite` and `annals-postgres` each have one behind their feature `projection`; the typed
-/// layer, `annals-domain`, runs projections on it. To write into another database, implement these
-/// four methods with `async fn`. A caller uses them in this order:
+/// layer, `annals-domain`, runs projections on it. To write into another database, implement the
+/// last four methods with `async fn`. A caller uses them in this order:
 ///
 /// ```
 /// use annals_core::{Position, Result, Sink, SubscriberId};
@@ -29,6 +29,13 @@ use crate::{Position, Result, SubscriberId};
 pub trait Sink: Send + Sync + 'static {
     /// The transaction with which handlers write. Dropping it rolls it back.
     type Transaction: Send;
+
+    /// Whether the sink keeps a checkpoint under each name that it is given, and not only that of one
+    /// projection. Then projections also keep there, under names of their own, to which event store
+    /// their checkpoints belong, and refuse to go on in another one. By default it does not.
+    fn keeps_names(&self) -> bool {
+        false
+    }
 
     /// The checkpoint of a projection, or `None` if the projection has not stored one yet.
     ///

@@ -182,7 +182,7 @@ pub async fn import_by_appends<S: EventStore + ?Sized>(
 ) -> Result<()> {
     check_import(&events, store.capabilities())?;
     for run in events.chunk_by(|one, next| one.stream == next.stream) {
-        append_run(store, run).await?;
+        append_run(store, run).await.map_err(|error| error.in_operation("import"))?;
     }
     Ok(())
 }

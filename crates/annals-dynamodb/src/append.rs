@@ -47,8 +47,8 @@ pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<V
                 Ok(head)
             }
         });
-        let heads = try_join_all(heads).await?;
-        match replayed(shared, appends, &heads).await {
+        let mut heads = try_join_all(heads).await?;
+        match replayed(shared, appends, &mut heads).await {
             Ok(Some(answers)) => return Ok(answers),
             Ok(None) => {}
             // A presumed end is good enough to write, because the write then fails if it is old. To
@@ -75,11 +75,12 @@ pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<V
     }
 }
 
-/// The answers if the appends were written before; `None` if they are to be written.
+/// The answers if the appends were written before; `None` if they are to be written. If a stream has
+/// changed meanwhile, its head is the new one.
 async fn replayed(
     shared: &Arc<Shared>,
     appends: &[Append],
-    heads: &[Head],
+    heads: &mut [Head],
 ) -> Result<Option<Vec<Appended>>> {
     let mut judged = Vec::with_capacity(appends.len());
     for (append, head) in appends.iter().zip(heads) {
@@ -91,22 +92,35 @@ async fn replayed(
 async fn replayed_one(
     shared: &Arc<Shared>,
     append: &Append,
-    head: &Head,
+    head: &mut Head,
 ) -> Result<Option<Appended>> {
-    let retry_at_end = || head.stream.retry_at_end(append, head.last_id);
-    let Some(base) = head.stream.compare_after(append, retry_at_end)? else { return Ok(None) };
-    let options = ReadStream::default().with_from(base.plus(1)).with_limit(append.count());
-    let mut pages = StreamPages::new(shared.clone(), append.stream.clone(), options);
-    let mut found = Vec::with_capacity(append.events.len());
     loop {
-        let page = pages.next_page().await?;
-        found.extend(page.events.iter().map(|e| Ok((e.version, e.id, e.position))));
-        if !page.more {
-            break;
+        let retry_at_end = || head.stream.retry_at_end(append, head.last_id);
+        let Some(base) = head.stream.compare_after(append, retry_at_end)? else { return Ok(None) };
+        let options = ReadStream::default().with_from(base.plus(1)).with_limit(append.count());
+        let mut pages = StreamPages::new(shared.clone(), append.stream.clone(), options);
+        let mut found = Vec::with_capacity(append.events.len());
+        loop {
+            let page = pages.next_page().await?;
+            found.extend(page.events.iter().map(|e| Ok((e.version, e.id, e.position))));
+            if !page.more {
+                break;
+            }
         }
+        let is_whole = found.len() == append.events.len();
+        let written: Result<_> = adapter::written_after(append, base, found);
+        let written = written?;
+        if written.is_some() || is_whole {
+            return head.stream.compared(append, written);
+        }
+        // The events that are missing were removed, perhaps after the head was read. If the stream was
+        // deleted or tombstoned since, the append is not a conflict with the old head.
+        let now = Head::load(&shared.table, &append.stream).await?;
+        if now.stream == head.stream {
+            return head.stream.compared(append, None);
+        }
+        *head = now;
     }
-    let written: Result<_> = adapter::written_after(append, base, found);
-    head.stream.compared(append, written?)
 }
 
 /// The items to write for all the appends together.

@@ -191,6 +191,10 @@ impl Harness for Server {
         32
     }
 
+    fn histories(&self) -> u32 {
+        if matches!(self.source, Ok(Source::Moto)) { 20 } else { 100 }
+    }
+
     fn patience(&self) -> Duration {
         // moto is a hundred times slower.
         Duration::from_secs(if matches!(self.source, Ok(Source::Moto)) { 150 } else { 30 })

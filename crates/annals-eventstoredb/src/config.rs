@@ -10,8 +10,8 @@ use kurrentdb::{ClientSettings, Credentials};
 #[non_exhaustive]
 pub struct EventStoreDbOptions {
     /// A prefix for the names of all streams on the server, so that several stores can share it: in
-    /// the namespace `shop` the stream `order-42` is called `shop.order-42` there. Unset by
-    /// default; a store without a namespace sees the streams of all others. 1 to 64 bytes without
+    /// the namespace `shop` the stream `order-42` is called `shop.order-42` there. A `.` in a namespace
+    /// is written `%2E` there, so that `acme` has no stream of `acme.eu`. Unset by default; a store without a namespace sees the streams of all others. 1 to 64 bytes without
     /// control characters, not beginning with `$`.
     pub namespace: Option<String>,
     /// How long requests are retried while the server cannot be reached or the cluster is choosing

@@ -25,36 +25,61 @@ const UNREACHABLE: Version = Version::new(i64::MAX.unsigned_abs());
 /// The type of an event that is sent but never written.
 const PROBE: &str = "annals-probe";
 
+/// The state of a stream. It takes several requests, and appends and removals may come between them: so
+/// this asks again until nothing has changed meanwhile.
 pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Result<StreamInfo> {
+    loop {
+        let seen = match ends(server, stream).await? {
+            Ends::Events(first, last) => {
+                // A stream that begins with its first event was never deleted.
+                let deleted_at = match first {
+                    Version::FIRST => Version::NONE,
+                    _ => records::deleted_at(server, stream, first).await?,
+                };
+                let info = StreamInfo::new(StreamState::Live, last, Some(first));
+                return Ok(info.with_deleted_at(deleted_at));
+            }
+            Ends::None(seen) => seen,
+        };
+        let Some((state, version)) = state_without_events(server, stream, &seen).await? else {
+            continue;
+        };
+        // Without events nothing shows whether the stream was deleted before it was truncated.
+        let deleted_at = if state == StreamState::Live {
+            records::deleted_at(server, stream, version.plus(1)).await?
+        } else {
+            version
+        };
+        return Ok(StreamInfo::new(state, version, None).with_deleted_at(deleted_at));
+    }
+}
+
+enum Ends {
+    /// The first and the last version that can be read.
+    Events(Version, Version),
+    /// What is there if there are no events.
+    None(Seen),
+}
+
+/// The ends of a stream, as they were at one moment.
+async fn ends(server: &Arc<Server>, stream: &StreamId) -> Result<Ends> {
     let name = || server.names.stream(stream);
+    let mut before = None;
     loop {
         let last = match look_at_last(server, name()).await? {
-            Seen::Event(last) => last,
-            without => {
-                let (state, version) = state_without_events(server, stream, &without).await?;
-                // Without events nothing shows whether the stream was deleted before it was
-                // truncated.
-                let deleted_at = if state == StreamState::Live {
-                    records::deleted_at(server, stream).await?.min(version)
-                } else {
-                    version
-                };
-                return Ok(StreamInfo::new(state, version, None).with_deleted_at(deleted_at));
-            }
+            Seen::Event(last) => version_of(last.revision),
+            without => return Ok(Ends::None(without)),
         };
         let first = look(server, Target::Leader, name(), false, Place::First).await?.event();
-        // All events were removed between the two reads: look again.
-        let Some(first) = first else { continue };
-        let (first, last) = (version_of(first.revision), version_of(last.revision));
-        // A stream that begins with its first event was not deleted since. The deletion may only
-        // have been announced, so it counts if the events up to there are gone.
-        let deleted_at = match first {
-            Version::FIRST => Version::NONE,
-            _ => records::deleted_at(server, stream).await?,
-        };
-        let deleted_at = if deleted_at < first { deleted_at } else { Version::NONE };
-        let info = StreamInfo::new(StreamState::Live, last, Some(first));
-        return Ok(info.with_deleted_at(deleted_at));
+        // The first version only rises. So it was the same when the last event was read if it is the
+        // lowest, or if it is the one that was read before.
+        let first = first.map(|first| version_of(first.revision));
+        match first {
+            Some(first) if first == Version::FIRST || before == Some(first) => {
+                return Ok(Ends::Events(first, last));
+            }
+            _ => before = first,
+        }
     }
 }
 
@@ -62,61 +87,66 @@ pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Resu
 /// then no version counts as beyond the end.
 pub(crate) async fn greatest_version(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
     const UNKNOWN: Version = Version::new(u64::MAX);
-    let without = match look_at_last(server, server.names.stream(stream)).await? {
-        Seen::Event(last) => return Ok(version_of(last.revision)),
-        _ if stream.is_system() => return Ok(UNKNOWN),
-        without => without,
-    };
-    match state_without_events(server, stream, &without).await? {
-        (StreamState::Tombstoned, Version::NONE) => Ok(UNKNOWN),
-        (_, version) => Ok(version),
+    loop {
+        let seen = match look_at_last(server, server.names.stream(stream)).await? {
+            Seen::Event(last) => return Ok(version_of(last.revision)),
+            _ if stream.is_system() => return Ok(UNKNOWN),
+            seen => seen,
+        };
+        match state_without_events(server, stream, &seen).await? {
+            Some((StreamState::Tombstoned, Version::NONE)) => return Ok(UNKNOWN),
+            Some((_, version)) => return Ok(version),
+            None => {}
+        }
     }
 }
 
-/// The state and the version of a stream of which no event can be read.
+/// The state and the version of a stream of which no event can be read; `None` if it has changed
+/// meanwhile.
 async fn state_without_events(
     server: &Arc<Server>,
     stream: &StreamId,
     seen: &Seen,
-) -> Result<(StreamState, Version)> {
+) -> Result<Option<(StreamState, Version)>> {
     if stream.is_system() {
-        return Ok((StreamState::Missing, Version::NONE));
+        return Ok(Some((StreamState::Missing, Version::NONE)));
     }
-    let (state, probed) = match seen {
-        // The server does not tell the version of a tombstoned stream. A record of this store does.
-        Seen::Tombstoned => {
-            let version = records::tombstoned_at(server, stream).await?;
-            return Ok((StreamState::Tombstoned, version));
-        }
-        Seen::Event(_) | Seen::Nothing => (StreamState::Live, probe(server, stream).await),
-        Seen::Missing => {
-            // Only a stream that was deleted has a version. So nothing has to be sent to find it out,
-            // and a user that may only read gets an answer.
-            if !StreamMetadata::load(server, stream).await?.is_deleted() {
-                return Ok((StreamState::Missing, Version::NONE));
-            }
-            (StreamState::Deleted, probe(server, stream).await)
-        }
+    // The server does not tell the version of a tombstoned stream. A record of this store does.
+    let tombstoned = async || {
+        let version = records::tombstoned_at(server, stream).await?;
+        Ok(Some((StreamState::Tombstoned, version)))
     };
-    match probed {
-        Ok(ProbeAnswer::At(version)) => Ok((state, version)),
-        Ok(ProbeAnswer::Tombstoned) => {
-            let version = records::tombstoned_at(server, stream).await?;
-            Ok((StreamState::Tombstoned, version))
+    let state = match seen {
+        Seen::Tombstoned => return tombstoned().await,
+        Seen::Event(_) | Seen::Nothing => StreamState::Live,
+        // Only a stream that was deleted has a version. So nothing has to be sent to find it out, and
+        // a user that may only read gets an answer.
+        Seen::Missing if !StreamMetadata::load(server, stream).await?.is_deleted() => {
+            return Ok(Some((StreamState::Missing, Version::NONE)));
         }
+        Seen::Missing => StreamState::Deleted,
+    };
+    let version = match probe(server, stream).await {
+        Ok(ProbeAnswer::At(version)) => version,
+        Ok(ProbeAnswer::Tombstoned) => return tombstoned().await,
         // This user may not write. A record tells at which version this store deleted the stream, the
         // metadata how far it was truncated.
         Err(error) if error.kind() == ErrorKind::Denied => {
             let version = if state == StreamState::Deleted {
-                records::deleted_at(server, stream).await?
+                records::deleted_at(server, stream, Version::new(u64::MAX)).await?
             } else {
                 let metadata = StreamMetadata::load(server, stream).await?;
                 Version::new(metadata.truncated_before().unwrap_or(0))
             };
-            if version == Version::NONE { Err(error) } else { Ok((state, version)) }
+            return if version == Version::NONE { Err(error) } else { Ok(Some((state, version))) };
         }
-        Err(error) => Err(error),
-    }
+        Err(error) => return Err(error),
+    };
+    // Nothing has changed meanwhile if the stream looks the same, and has the same version.
+    let again = look_at_last(server, server.names.stream(stream)).await?;
+    let is_same = std::mem::discriminant(&again) == std::mem::discriminant(seen)
+        && matches!(probe(server, stream).await?, ProbeAnswer::At(now) if now == version);
+    Ok(is_same.then_some((state, version)))
 }
 
 enum ProbeAnswer {
@@ -208,6 +238,8 @@ pub(crate) async fn remove(
     let mut retries = server.connection.retries();
     // The stream's version before a try whose answer was lost.
     let mut tried: Option<Version> = None;
+    // The version at which the removal was announced.
+    let mut announced: Option<Version> = None;
     let mark = |error: Error, tried: Option<Version>| match tried {
         Some(_) => error.with_outcome_unknown(),
         None => error,
@@ -224,6 +256,13 @@ pub(crate) async fn remove(
             let message = "an answer was lost, and the stream has changed since";
             return Err(mark(Error::new(ErrorKind::Unavailable, message), tried));
         }
+        if let Some(at) = announced.take()
+            && info.version > at
+            && info.first_version.is_some_and(|first| first <= at)
+        {
+            // Another writer came first, so nothing is removed at this version any more.
+            records::withdraw_removal(server, stream, at).await.map_err(|e| mark(e, tried))?;
+        }
         let (state, version) = (info.state, info.version);
         let deleted_at = if state == StreamState::Deleted { version } else { Version::NONE };
         StreamHead { state, version, deleted_at }.check(stream, expecting)?;
@@ -238,6 +277,7 @@ pub(crate) async fn remove(
         // is left would be loaded for the next events of the stream.
         let is_tombstone = kind == RemovalKind::Tombstone;
         records::announce_removal(server, stream, version, is_tombstone).await?;
+        announced = Some(version);
         let name = server.names.stream(stream);
         // To the server, the last version of a stream holds after a deletion, too. So of several
         // deletions that expect the stream to exist, only this expectation lets one succeed.

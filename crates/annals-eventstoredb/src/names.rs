@@ -18,13 +18,15 @@ const MAX_PLAIN: usize = 128;
 /// Maps the names of one store to names on the server, and back.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
-    /// The namespace and a `.`; empty without a namespace.
+    /// The namespace, in which a `.` is escaped, and a `.`; empty without a namespace. So no prefix
+    /// begins with another one, and the streams of `acme.eu` are none of `acme`.
     prefix: String,
 }
 
 impl Names {
     pub(crate) fn new(namespace: Option<&str>) -> Self {
-        Self { prefix: namespace.map_or_else(String::new, |name| format!("{name}.")) }
+        let escaped = |name: &str| name.replace('%', "%25").replace('.', "%2E");
+        Self { prefix: namespace.map_or_else(String::new, |name| escaped(name) + ".") }
     }
 
     pub(crate) fn prefix(&self) -> &str {
@@ -104,6 +106,42 @@ mod tests {
         assert_eq!(names.stream_id("shopping.order-1"), None);
         assert_eq!(names.stream_id("shop."), None);
         assert_eq!(names.metadata(&id("order-1")), "$$shop.order-1");
+    }
+
+    #[test]
+    fn namespaces_are_disjoint_whatever_their_names_are() {
+        let namespaces = [
+            "acme",
+            "acme.",
+            "acme.eu",
+            "acme.eu.",
+            ".acme",
+            ".",
+            "..",
+            "acme%2E",
+            "acme%2Eeu",
+            "acme%",
+            "%",
+            "%2E",
+            "%25",
+            "%252E",
+            "ACME",
+            "acm",
+            "acme-eu",
+            "acme eu",
+        ];
+        let streams =
+            ["s-1", "eu.s-1", ".s-1", "eu..s-1", ".eu.s-1", "2E.s-1", "%2E.s", "acme.s", "."];
+        for one in namespaces {
+            for other in namespaces {
+                for stream in streams {
+                    let stream = StreamId::new(stream).unwrap();
+                    let name = Names::new(Some(one)).stream(&stream);
+                    let found = Names::new(Some(other)).stream_id(&name);
+                    assert_eq!(found, (one == other).then_some(stream), "{one} {other} {name}");
+                }
+            }
+        }
     }
 
     #[test]

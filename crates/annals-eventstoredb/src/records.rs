@@ -49,6 +49,9 @@ struct Header {
     /// up to it is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deleted_at: Option<u64>,
+    /// What `deleted_at` was before: the last deletion, as long as the next is only announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deleted_before: Option<u64>,
     /// The position of the subscriber.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
@@ -59,8 +62,8 @@ struct Header {
 impl Header {
     /// What is left when the snapshot is deleted.
     fn without_snapshot(self) -> Self {
-        let Self { closed_at, deleted_at, .. } = self;
-        Self { closed_at, deleted_at, ..Self::default() }
+        let Self { closed_at, deleted_at, deleted_before, .. } = self;
+        Self { closed_at, deleted_at, deleted_before, ..Self::default() }
     }
 }
 
@@ -246,12 +249,36 @@ pub(crate) async fn announce_removal(
     at: Version,
     is_tombstone: bool,
 ) -> Result<()> {
+    let deleted_at = Some(at.get()).filter(|at| *at > 0);
     let marked = |before: Header| Header {
         closed_at: if is_tombstone { Some(at.get()) } else { before.closed_at },
-        deleted_at: Some(at.get()).filter(|at| *at > 0),
+        deleted_at,
+        deleted_before: match before.deleted_at {
+            same if same == deleted_at => before.deleted_before,
+            other => other,
+        },
         ..Header::default()
     };
     forget_snapshot(server, stream, marked).await
+}
+
+/// Takes back what was announced, after the removal has lost a race: the stream has other events now.
+pub(crate) async fn withdraw_removal(
+    server: &Arc<Server>,
+    stream: &StreamId,
+    at: Version,
+) -> Result<()> {
+    let name = server.names.snapshot(stream);
+    change(server, &name, SNAPSHOT, |record| match record {
+        Some(mut record) if record.header.deleted_at == Some(at.get()) => {
+            let Header { closed_at, deleted_at, deleted_before, .. } = &mut record.header;
+            *deleted_at = deleted_before.take();
+            *closed_at = closed_at.filter(|closed| *closed != at.get());
+            Change::Replace(Box::new(record), ())
+        }
+        _ => Change::Keep(()),
+    })
+    .await
 }
 
 async fn forget_snapshot(
@@ -272,11 +299,18 @@ async fn forget_snapshot(
     .await
 }
 
-/// The version at which a stream was last deleted: `NONE` if it was not, or if another application
-/// deleted it.
-pub(crate) async fn deleted_at(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
+/// The version below `first` at which a stream was last deleted: `NONE` if it was not, or if another
+/// application deleted it.
+pub(crate) async fn deleted_at(
+    server: &Arc<Server>,
+    stream: &StreamId,
+    first: Version,
+) -> Result<Version> {
     let (_, record) = load(server, &server.names.snapshot(stream)).await?;
-    Ok(record.and_then(|record| record.header.deleted_at).map_or(Version::NONE, Version::new))
+    let header = record.map_or(Header::default(), |record| record.header);
+    // A deletion that was only announced is not below the first event.
+    let deleted = [header.deleted_at, header.deleted_before].into_iter().flatten();
+    Ok(deleted.map(Version::new).filter(|deleted| *deleted < first).max().unwrap_or_default())
 }
 
 /// The version at which a stream was tombstoned: `NONE` if another application tombstoned it.

@@ -84,6 +84,10 @@ impl Harness for OnGateway {
         32
     }
 
+    fn histories(&self) -> u32 {
+        100
+    }
+
     async fn unavailable(&self) -> Option<String> {
         match &self.backing {
             Backing::Postgres(source) => source.clone().err(),
@@ -213,6 +217,10 @@ impl Harness for OnServer {
 
     fn random_programs(&self) -> u32 {
         32
+    }
+
+    fn histories(&self) -> u32 {
+        100
     }
 
     async fn unavailable(&self) -> Option<String> {

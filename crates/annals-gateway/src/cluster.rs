@@ -2,7 +2,7 @@
 //! address.
 
 use std::{
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -68,6 +68,14 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A node that clients are told to find at this host and port.
     pub(crate) fn new(host: &str, port: u16) -> Self {
+        if is_unspecified(host) {
+            tracing::warn!(
+                host,
+                port,
+                "clients that discover the cluster cannot connect to this address; advertise one \
+                 that they can reach (annals-gateway --advertise HOST:PORT)"
+            );
+        }
         // Clients put the host before `:port` in a URL, so an IPv6 address needs brackets.
         let host = match host.parse::<Ipv6Addr>() {
             Ok(ip) => format!("[{ip}]"),
@@ -78,15 +86,14 @@ impl Cluster {
 
     /// A node that clients are told to find at the address on which the server listens.
     pub(crate) fn at(address: SocketAddr) -> Self {
-        if address.ip().is_unspecified() {
-            tracing::warn!(
-                %address,
-                "clients that discover the cluster cannot connect to this address; advertise one \
-                 that they can reach (annals-gateway --advertise HOST:PORT)"
-            );
-        }
         Self::new(&address.ip().to_string(), address.port())
     }
+}
+
+/// Whether a host stands for all addresses of the server's own machine, and so for none on another.
+fn is_unspecified(host: &str) -> bool {
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    inner.unwrap_or(host).parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_unspecified())
 }
 
 #[tonic::async_trait]
@@ -140,5 +147,15 @@ mod tests {
             assert_eq!(Cluster::new(host, 2113).host, expected);
         }
         assert_eq!(Cluster::at("[::1]:2113".parse().unwrap()).host, "[::1]");
+    }
+
+    #[test]
+    fn addresses_that_mean_this_machine_are_known() {
+        for host in ["0.0.0.0", "::", "[::]", "::ffff:0.0.0.0"] {
+            assert!(is_unspecified(host), "{host}");
+        }
+        for host in ["127.0.0.1", "::1", "[::1]", "10.0.0.0", "db.example.com", "0", ""] {
+            assert!(!is_unspecified(host), "{host}");
+        }
     }
 }

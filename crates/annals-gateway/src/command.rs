@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     fs,
     io::{IsTerminal, Write},
+    net::Ipv6Addr,
     process::ExitCode,
 };
 
@@ -163,10 +164,8 @@ impl Arguments {
                 Long("store") => store = Some(parser.value()?.string()?),
                 Long("listen") => listen = parser.value()?.string()?,
                 Long("advertise") => {
-                    let value = parser.value()?.string()?;
-                    let (host, port) =
-                        value.rsplit_once(':').ok_or("--advertise takes HOST:PORT")?;
-                    options = options.with_advertise(host, port.parse()?);
+                    let (host, port) = host_and_port(&parser.value()?.string()?)?;
+                    options = options.with_advertise(host, port);
                 }
                 Long("insecure") => insecure = true,
                 Long("tls-certificate") => certificates = Some(parser.value()?.string()?),
@@ -195,5 +194,54 @@ impl Arguments {
         };
         let store = store.ok_or("--store is missing, such as --store sqlite://shop.db")?;
         Ok(Some(Self { store, listen, security, options }))
+    }
+}
+
+/// The host and the port of an address. An IPv6 address must be in brackets, since its end could be
+/// taken for the port.
+fn host_and_port(address: &str) -> Result<(String, u16), String> {
+    let parts = address.rsplit_once(':').and_then(|(host, port)| {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match inner {
+            Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && !host.contains([':', '[', ']', '/', '@']),
+        };
+        Some((host.to_owned(), port.parse().ok()?)).filter(|_| is_host)
+    });
+    let what =
+        "--advertise takes HOST:PORT, such as db.example.com:2113, 10.0.0.7:2113 or [fd00::7]:2113";
+    parts.ok_or_else(|| what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_to_advertise_is_a_host_and_a_port() {
+        for (address, host) in
+            [("db:2113", "db"), ("10.0.0.7:2113", "10.0.0.7"), ("[::1]:2113", "[::1]")]
+        {
+            assert_eq!(host_and_port(address), Ok((host.to_owned(), 2113)));
+        }
+        for address in [
+            "",
+            "db",
+            ":2113",
+            "::1",
+            "::1:2113",
+            "[::1",
+            "[::1]",
+            "[::1:2113",
+            "[db]:1",
+            "db:x",
+            "db:70000",
+            "db:-1",
+            "http://db:2113",
+            "u:p@db:2113",
+        ] {
+            let error = host_and_port(address).unwrap_err();
+            assert!(error.contains("HOST:PORT") && !error.contains("p@db"), "{address}: {error}");
+        }
     }
 }

@@ -1,4 +1,13 @@
--- Version 1. `{schema}` is replaced by the quoted name of the store's schema.
+-- Version 1. `{schema}` is replaced by the quoted name of the store's schema, `{name}` by that name as
+-- a literal, and `{key}` by a random number.
+--
+-- The functions pin `search_path`: otherwise whoever may create objects in a schema that a session
+-- searches, as everybody may in `public` up to PostgreSQL 14, could have a function of his own called
+-- in place of one of PostgreSQL's.
+--
+-- Each function that is given `lock_key` compares it with `{key}`: if the schema was removed and made
+-- again, or another one has its name now, a process that opened the store before is refused. Its
+-- locks would have another key, so that readers would not see its appends.
 
 -- The versions that this schema has reached, and when.
 CREATE TABLE {schema}.migrations (
@@ -10,11 +19,13 @@ CREATE TABLE {schema}.migrations (
 CREATE TABLE {schema}.store (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     -- The first half of the key of every advisory lock of this store.
-    lock_key integer NOT NULL
+    lock_key integer NOT NULL,
+    -- The name of the schema. The functions contain it, so that they would write to another store if
+    -- the schema were renamed.
+    schema   text NOT NULL
 );
 
-INSERT INTO {schema}.store (lock_key)
-VALUES ((random() * 4294967295 - 2147483648)::bigint::integer);
+INSERT INTO {schema}.store (lock_key, schema) VALUES ({key}, {name});
 
 -- The row of a stream stays for ever, even if the stream is deleted. The version of a stream is the
 -- greater of the version of its last event and `removed_to`. An append does not change the row of a
@@ -31,6 +42,9 @@ CREATE TABLE {schema}.streams (
 -- CACHE 1: a session that took several positions at once would keep low positions, and give them to
 -- later appends.
 CREATE SEQUENCE {schema}.positions AS bigint CACHE 1;
+
+-- Shows, when a store is opened, whether the server gives each session a range of numbers.
+CREATE SEQUENCE {schema}.trial AS bigint CACHE 1 CYCLE;
 
 CREATE TABLE {schema}.events (
     position    bigint PRIMARY KEY,
@@ -79,18 +93,21 @@ CREATE TABLE {schema}.leases (
 --
 -- The function works in this order:
 --
--- 1. It takes an exclusive lock on each stream, which lasts until the commit. So no other append to
---    the stream is under way, and readers can see that this one is.
--- 2. It judges the expectations by a snapshot that is younger than the locks.
--- 3. It takes positions and inserts the events.
+-- 1. It takes the lock on the table that the insert takes anyway. While somebody holds up all writes,
+--    as `CREATE INDEX` does, the append waits here, where it does not count as under way yet.
+-- 2. It takes an exclusive lock on each stream. So no other append to the stream is under way, and
+--    readers can see that this one is. Both locks last until the commit.
+-- 3. It judges the expectations by a snapshot that is younger than the locks.
+-- 4. It takes positions and inserts the events.
 --
 -- So if a reader sees a position, every append with a lower position that is not visible yet holds
--- its lock: see `horizon`.
+-- both of its locks: see `horizon`.
 --
 -- The appends come in rounds, and no stream is twice in a round: the first round ends with the
 -- append number `rounds[1]`, the second with `rounds[2]`, and so on. An expectation is a version,
--- or -1 for any, or -2 for an existing stream; -3 and -4 mean the same if the append is known not
--- to be a retry.
+-- or -1 for any, or -2 for an existing stream. If the first id of such an append stands in the
+-- stream and the append is no retry of that one, `-10 - 2 * version` means any and `-11 - 2 * version`
+-- an existing stream: then only a later version shows that it was written before.
 --
 -- For each append the function returns whether it was written, and how its stream was found: the
 -- state (NULL if there is no stream), the version, the version at deletion, and the version at
@@ -106,6 +123,7 @@ CREATE FUNCTION {schema}.append(
 ) LANGUAGE plpgsql
 -- Planning anew for each call costs more than the call itself. A plan that was made while the
 -- tables were small must not go on scanning them when they are large.
+SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     begins   integer := 1;
@@ -120,10 +138,14 @@ DECLARE
     created record;
     clock timestamptz;
 BEGIN
+    IF lock_key <> {key} THEN
+        RAISE EXCEPTION 'the schema % holds another store now', {name} USING ERRCODE = 'AN001';
+    END IF;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'an append needs the isolation level READ COMMITTED'
             USING ERRCODE = 'invalid_transaction_state';
     END IF;
+    LOCK TABLE {schema}.events IN ROW EXCLUSIVE MODE;
     IF cardinality(names) = 1 THEN
         IF NOT pg_try_advisory_xact_lock(lock_key, hashtext(names[1])) THEN
             PERFORM pg_advisory_xact_lock(lock_key, hashtext(names[1]));
@@ -139,8 +161,8 @@ BEGIN
             array_agg(head.deleted_at), array_agg(head.seen),
             array_agg(CASE
                 WHEN head.state = 2 OR head.seen IS NOT NULL THEN false
-                WHEN head.expected IN (-1, -3) THEN true
-                WHEN head.expected IN (-2, -4) THEN head.state IS NOT DISTINCT FROM 0
+                WHEN head.expected = -1 OR head.expected <= -10 AND head.expected % 2 = 0 THEN true
+                WHEN head.expected < 0 THEN head.state IS NOT DISTINCT FROM 0
                 WHEN head.expected = 0 THEN head.state IS DISTINCT FROM 0
                 ELSE head.version = head.expected
             END)
@@ -152,10 +174,11 @@ BEGIN
                     SELECT event.version FROM {schema}.events AS event
                     WHERE event.stream = stream.id ORDER BY event.version DESC LIMIT 1
                 )) AS version,
-                CASE WHEN asked.expected IN (-1, -2) THEN (
+                CASE WHEN asked.expected < 0 THEN (
                     SELECT max(event.version) FROM {schema}.events AS event
                     WHERE event.stream = stream.id AND event.id = asked.first_id
                         AND event.flags & 4 <> 0 AND event.version > stream.removed_to
+                        AND event.version > (-10 - asked.expected) / 2
                 ) END AS seen
             FROM unnest(names[begins:ends], expectations[begins:ends], first_ids[begins:ends])
                 WITH ORDINALITY AS asked (name, expected, first_id, number)
@@ -217,15 +240,20 @@ CREATE FUNCTION {schema}.append_one(
     event_type text, event_flags smallint, event_data bytea, event_metadata bytea,
     OUT written boolean, OUT stream_state smallint, OUT stream_version bigint,
     OUT deletion bigint, OUT seen bigint, OUT event_position bigint
-) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     stream_id bigint;
     removed bigint;
 BEGIN
+    IF lock_key <> {key} THEN
+        RAISE EXCEPTION 'the schema % holds another store now', {name} USING ERRCODE = 'AN001';
+    END IF;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'an append needs the isolation level READ COMMITTED'
             USING ERRCODE = 'invalid_transaction_state';
     END IF;
+    LOCK TABLE {schema}.events IN ROW EXCLUSIVE MODE;
     IF NOT pg_try_advisory_xact_lock(lock_key, hashtext(stream_name)) THEN
         PERFORM pg_advisory_xact_lock(lock_key, hashtext(stream_name));
     END IF;
@@ -235,15 +263,15 @@ BEGIN
     ) INTO stream_id, stream_state, removed, deletion, stream_version
     FROM {schema}.streams AS stream WHERE stream.name = stream_name;
     stream_version := greatest(stream_version, removed, 0);
-    IF expected IN (-1, -2) AND stream_id IS NOT NULL THEN
+    IF expected < 0 AND stream_id IS NOT NULL THEN
         SELECT max(event.version) INTO seen FROM {schema}.events AS event
         WHERE event.stream = stream_id AND event.id = event_id AND event.flags & 4 <> 0
-            AND event.version > removed;
+            AND event.version > removed AND event.version > (-10 - expected) / 2;
     END IF;
     written := CASE
         WHEN stream_state = 2 OR seen IS NOT NULL THEN false
-        WHEN expected IN (-1, -3) THEN true
-        WHEN expected IN (-2, -4) THEN stream_state IS NOT DISTINCT FROM 0
+        WHEN expected = -1 OR expected <= -10 AND expected % 2 = 0 THEN true
+        WHEN expected < 0 THEN stream_state IS NOT DISTINCT FROM 0
         WHEN expected = 0 THEN stream_state IS DISTINCT FROM 0
         ELSE stream_version = expected
     END;
@@ -278,15 +306,20 @@ CREATE FUNCTION {schema}.import(
     event_types text[], event_flags smallint[], event_data bytea[], event_metadata bytea[],
     OUT written boolean, OUT states smallint[], OUT versions bigint[], OUT removals bigint[]
 ) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     stream_ids bigint[];
     amends boolean;
 BEGIN
+    IF lock_key <> {key} THEN
+        RAISE EXCEPTION 'the schema % holds another store now', {name} USING ERRCODE = 'AN001';
+    END IF;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'an import needs the isolation level READ COMMITTED'
             USING ERRCODE = 'invalid_transaction_state';
     END IF;
+    LOCK TABLE {schema}.events IN ROW EXCLUSIVE MODE;
     PERFORM pg_advisory_xact_lock(lock_key, hash)
     FROM (SELECT DISTINCT hashtext(name) AS hash FROM unnest(names) AS name ORDER BY 1) AS hashes;
     SELECT array_agg(head.id), array_agg(head.state), array_agg(head.version),
@@ -348,15 +381,21 @@ $$;
 --
 -- `known` is the settled position of an earlier call. If positions continue from there without a
 -- gap, they are settled, and nothing else has to be looked at. Otherwise: an append with a position
--- below `visible` took its lock before that position, and so before `visible` was read. If there is
+-- below `visible` took its locks before that position, and so before `visible` was read. If there is
 -- no lock now, no such append is under way. Locks are released after the commit has become visible.
+--
+-- Everybody who may connect can take an advisory lock with the store's key. So only a transaction
+-- counts that holds the lock on the table too, for which a role needs a privilege to write to it.
 CREATE FUNCTION {schema}.horizon(
     lock_key integer, known bigint, OUT settled bigint, OUT visible bigint, OUT in_flight text[]
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- The most positions that are searched for a gap.
     most constant bigint := 1000;
 BEGIN
+    IF lock_key <> {key} THEN
+        RAISE EXCEPTION 'the schema % holds another store now', {name} USING ERRCODE = 'AN001';
+    END IF;
     SELECT max(position) INTO visible FROM {schema}.events;
     visible := greatest(visible, known);
     settled := known;
@@ -367,10 +406,15 @@ BEGIN
         ) AS event WHERE event.position = known + event.number;
     END IF;
     IF settled < visible THEN
-        SELECT array_agg(DISTINCT virtualtransaction) INTO in_flight FROM pg_locks
-        WHERE locktype = 'advisory' AND granted AND objsubid = 2
+        WITH locks AS MATERIALIZED (SELECT * FROM pg_locks WHERE granted)
+        SELECT array_agg(DISTINCT virtualtransaction) INTO in_flight FROM locks
+        WHERE locktype = 'advisory' AND objsubid = 2
             AND classid = (lock_key::bigint & 4294967295)::oid
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND virtualtransaction IN (
+                SELECT virtualtransaction FROM locks WHERE locktype = 'relation'
+                    AND mode = 'RowExclusiveLock' AND relation = '{schema}.events'::regclass
+            );
         IF in_flight IS NULL THEN
             settled := visible;
         END IF;
@@ -385,11 +429,14 @@ $$;
 CREATE FUNCTION {schema}.remove(
     lock_key integer, stream_name text, stream_category text, known_state smallint,
     known_version bigint, new_state smallint, up_to bigint
-) RETURNS boolean LANGUAGE plpgsql AS $$
+) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     stream {schema}.streams;
     version bigint;
 BEGIN
+    IF lock_key <> {key} THEN
+        RAISE EXCEPTION 'the schema % holds another store now', {name} USING ERRCODE = 'AN001';
+    END IF;
     PERFORM pg_advisory_xact_lock(lock_key, hashtext(stream_name));
     SELECT * INTO stream FROM {schema}.streams WHERE name = stream_name;
     SELECT max(event.version) INTO version FROM {schema}.events AS event
@@ -417,7 +464,7 @@ $$;
 -- For the view: a payload as `jsonb`, or NULL if `jsonb` refuses it, as it does `\u0000` and some
 -- numbers.
 CREATE FUNCTION {schema}.to_jsonb(payload bytea) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN convert_from(payload, 'UTF8')::jsonb;
 EXCEPTION WHEN data_exception OR program_limit_exceeded THEN

@@ -9,27 +9,28 @@ use annals_core::{
     Append, Appended, ExpectedVersion, NewEvent, Position, Result, StreamState, Version,
     adapter::{self, StreamHead},
 };
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    connections::Connections,
+    connections::{Connections, PooledConnection},
     error::{Failure, corrupt, internal},
     rows::MAY_BE_RETRIED,
-    sql::{Sql, one_row, query},
+    sql::{Sql, query},
 };
 
 /// One append of a statement.
 #[derive(Clone, Copy)]
 pub(crate) struct AppendRequest<'a> {
     pub(crate) append: &'a Append,
-    /// Whether the first id of the append stands in the stream, and is known not to be a retry.
-    pub(crate) is_new: bool,
+    /// The version up to which the append is known not to be a retry, although its first id stands in
+    /// the stream.
+    pub(crate) new_after: Option<Version>,
 }
 
 impl<'a> AppendRequest<'a> {
     pub(crate) fn new(append: &'a Append) -> Self {
-        Self { append, is_new: false }
+        Self { append, new_after: None }
     }
 
     fn names_no_version(&self) -> bool {
@@ -38,13 +39,13 @@ impl<'a> AppendRequest<'a> {
 
     /// The number by which the schema's functions know the expectation.
     fn expectation(&self) -> i64 {
-        match self.append.expected {
-            ExpectedVersion::Any if self.is_new => -3,
-            ExpectedVersion::Any => -1,
-            ExpectedVersion::StreamExists if self.is_new => -4,
-            ExpectedVersion::StreamExists => -2,
-            ExpectedVersion::NoStream => 0,
-            ExpectedVersion::Exact(version) => version.to_i64(),
+        match (self.append.expected, self.new_after) {
+            (ExpectedVersion::Any, None) => -1,
+            (ExpectedVersion::StreamExists, None) => -2,
+            (ExpectedVersion::Any, Some(version)) => -10 - 2 * version.to_i64(),
+            (ExpectedVersion::StreamExists, Some(version)) => -11 - 2 * version.to_i64(),
+            (ExpectedVersion::NoStream, _) => 0,
+            (ExpectedVersion::Exact(version), _) => version.to_i64(),
         }
     }
 
@@ -84,7 +85,7 @@ impl AppendOutcome {
 /// together if `all_or_none`. They come in rounds, each of which ends before the index in `rounds`
 /// and has no stream twice.
 pub(crate) async fn send(
-    connection: &mut PgConnection,
+    connection: &mut PooledConnection,
     sql: &Sql,
     lock_key: i32,
     requests: &[AppendRequest<'_>],
@@ -105,7 +106,7 @@ pub(crate) async fn send(
             .bind(request.flags(0, event))
             .bind(&**event.data().bytes())
             .bind(&**event.metadata().bytes());
-        let row = one_row(query, connection).await?;
+        let row = connection.run_one(query).await?;
         return Ok(vec![decode_one(&row)?]);
     }
     let streams = || requests.iter().map(|request| &request.append.stream);
@@ -132,7 +133,7 @@ pub(crate) async fn send(
         .bind(events().map(|(_, request, n, event)| request.flags(n, event)).collect::<Vec<_>>())
         .bind(events().map(|(.., event)| &**event.data().bytes()).collect::<Vec<_>>())
         .bind(events().map(|(.., event)| &**event.metadata().bytes()).collect::<Vec<_>>());
-    let row = one_row(query, connection).await?;
+    let row = connection.run_one(query).await?;
     decode(&row, requests)
 }
 
@@ -208,4 +209,33 @@ pub(crate) async fn find_replayed(
         Ok((Version::from_i64(version), id, Position::from_i64(position)))
     });
     adapter::written_after(append, base, found)
+}
+
+/// Which of these appends cannot have been written before: another id than their first one stands
+/// right after their version, or none. One question for many appends: if many are refused at once, as
+/// when writers race for a stream, the appends that wait behind them should not wait for each.
+pub(crate) async fn not_replayed(
+    connections: &Arc<Connections>,
+    sql: &Sql,
+    appends: &[(&Append, Version)],
+) -> sqlx::Result<Vec<bool>> {
+    let names = || appends.iter().map(|(append, _)| append.stream.as_str());
+    let firsts = || appends.iter().map(|(_, base)| base.plus(1).to_i64());
+    let statement = || {
+        query(&sql.ids_between)
+            .bind(names().collect::<Vec<_>>())
+            .bind(firsts().collect::<Vec<_>>())
+            .bind(firsts().collect::<Vec<_>>())
+    };
+    let rows = connections.rows(statement).await?;
+    let mut not_replayed = vec![true; appends.len()];
+    for row in rows {
+        let (number, id): (i64, Uuid) = (row.try_get(0)?, row.try_get(2)?);
+        let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
+        if let (Some(found), Some((append, _))) = (not_replayed.get_mut(index), appends.get(index))
+        {
+            *found = append.events.first().map(NewEvent::id) != Some(id);
+        }
+    }
+    Ok(not_replayed)
 }

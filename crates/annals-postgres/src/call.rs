@@ -1,22 +1,28 @@
 //! Calls to append, and the order in which they share a statement.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use annals_core::{Append, Appended, NewEvent, Result, StreamId};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// The appends of one call, and the sender of its answer.
 #[derive(Debug)]
 pub(crate) struct AppendCall {
     /// Several appends are written all or none.
     pub(crate) appends: Vec<Append>,
+    pub(crate) since: Instant,
     answer: oneshot::Sender<Result<Vec<Appended>>>,
+    /// The memory that the call may take, given back when it is answered.
+    _room: OwnedSemaphorePermit,
 }
 
 impl AppendCall {
-    pub(crate) fn new(appends: Vec<Append>) -> (Self, oneshot::Receiver<Result<Vec<Appended>>>) {
+    pub(crate) fn new(
+        appends: Vec<Append>,
+        room: OwnedSemaphorePermit,
+    ) -> (Self, oneshot::Receiver<Result<Vec<Appended>>>) {
         let (answer, answered) = oneshot::channel();
-        (Self { appends, answer }, answered)
+        (Self { appends, since: Instant::now(), answer, _room: room }, answered)
     }
 
     pub(crate) fn is_multi(&self) -> bool {
@@ -28,7 +34,7 @@ impl AppendCall {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.appends.iter().flat_map(|append| &append.events).map(NewEvent::size).sum()
+        bytes(&self.appends)
     }
 
     /// Whether the caller has dropped the future of the append.
@@ -40,6 +46,11 @@ impl AppendCall {
         // A dropped receiver means that the caller cancelled the append.
         drop(self.answer.send(answer));
     }
+}
+
+/// The bytes of data and metadata of appends.
+pub(crate) fn bytes(appends: &[Append]) -> usize {
+    appends.iter().flat_map(|append| &append.events).map(NewEvent::size).sum()
 }
 
 /// Orders calls of one append each in rounds, and gives the number of calls up to the end of each

@@ -17,11 +17,16 @@ pub struct PostgresOptions {
     /// appends that wait when it begins, so that more writers are not faster.
     pub writers: usize,
     /// How often subscribers look for new events without being notified, since a notification may
-    /// be lost; every second unless set.
+    /// be lost; every second unless set. Behind a connection pooler that pools transactions nobody
+    /// is notified of the commits of other processes, unless [`PostgresConfig::listen`] leads past
+    /// the pooler: then this is how late their events come at most.
     pub poll_interval: Duration,
     /// How long to wait for the server's answer to one request; 60 seconds unless set. After that
     /// time the connection is closed and the call fails with [`ErrorKind::Unavailable`]; an append
-    /// may have been written all the same. Set `statement_timeout` on the server to less.
+    /// may have been written all the same. On its own connections the store sets `statement_timeout`
+    /// to nine tenths of this time, unless it is set to less: a statement that takes as long, as one
+    /// that waits for a lock, fails with [`ErrorKind::Busy`], and nothing was written. A pool of the
+    /// application should set `statement_timeout` on its connections too.
     pub request_timeout: Duration,
     /// Whether to create a missing schema and to migrate an older one; `true` unless set. If
     /// `false`, such a schema is refused. Only creating and migrating need the privilege to create
@@ -128,6 +133,9 @@ pub struct PostgresConfig {
     /// The most connections, 3 to 1,000; 10 unless set. One of them listens for notifications, the
     /// others read and write.
     pub connections: u32,
+    /// Where to listen for notifications, if not at the same address: a connection to the same
+    /// database past a connection pooler that pools transactions.
+    pub listen: Option<PgConnectOptions>,
     /// How long to wait until a connection is made or becomes free; 10 seconds unless set. After
     /// that time the call fails with [`ErrorKind::Busy`], and nothing was written.
     pub acquire_timeout: Duration,
@@ -143,7 +151,7 @@ impl PostgresConfig {
     #[must_use]
     pub fn new(connect: PgConnectOptions) -> Self {
         let (options, acquire_timeout) = (PostgresOptions::default(), Duration::from_secs(10));
-        Self { connect, options, connections: 10, acquire_timeout }
+        Self { connect, options, connections: 10, listen: None, acquire_timeout }
     }
 
     /// Sets the other options of the store.
@@ -157,6 +165,13 @@ impl PostgresConfig {
     #[must_use]
     pub fn with_connections(mut self, connections: u32) -> Self {
         self.connections = connections;
+        self
+    }
+
+    /// Sets where to listen for notifications.
+    #[must_use]
+    pub fn with_listen(mut self, listen: PgConnectOptions) -> Self {
+        self.listen = Some(listen);
         self
     }
 
@@ -190,6 +205,7 @@ impl fmt::Debug for PostgresConfig {
             .field("database", &self.connect.get_database())
             .field("options", &self.options)
             .field("connections", &self.connections)
+            .field("listen", &self.listen.as_ref().map(|listen| listen.get_host()))
             .field("acquire_timeout", &self.acquire_timeout)
             .finish_non_exhaustive()
     }

@@ -10,21 +10,28 @@ use sqlx::{
 
 use crate::{
     PostgresStore,
+    capabilities::{CAPABILITIES, NOT_DURABLE},
     config::{PostgresConfig, PostgresOptions},
     connections::Connections,
     database::Database,
     error::{context, driver},
-    migrate, session,
-    store::CAPABILITIES,
+    imitation, migrate,
+    notify::Listening,
+    session::{self, Pooling},
     writer::Writers,
 };
+
+/// The name of the store's sessions in `pg_stat_activity`, unless the application sets one.
+const APPLICATION: &str = "annals";
 
 impl PostgresStore {
     /// The version of the schema that this build reads and writes. The version of the schema in a
     /// database is the greatest in the table `migrations` of that schema.
     pub const SCHEMA_VERSION: i32 = migrate::CURRENT;
 
-    /// What every store of this crate can do.
+    /// What every store of this crate can do. A store declares that it is not
+    /// [durable](Capabilities::durable) if its server has `synchronous_commit = off`: then events that
+    /// were acknowledged may be lost when the server crashes.
     #[must_use]
     pub fn declared() -> &'static Capabilities {
         &CAPABILITIES
@@ -46,17 +53,57 @@ impl PostgresStore {
         // panics. A provider that the program has chosen stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         config.check().map_err(context("open"))?;
-        // Connect once outside the pool: the pool would keep trying an unreachable server until its
-        // timeout.
-        let probe = connect(&config.connect, config.acquire_timeout).await;
-        let probe = probe.map_err(context("open"))?;
-        let pool = PgPoolOptions::new()
-            .max_connections(config.connections)
-            .acquire_timeout(config.acquire_timeout)
-            .after_connect(|connection, _| Box::pin(session::set_up(connection)))
-            .connect_lazy_with(config.connect);
-        let most_idle = usize::try_from(config.connections).unwrap_or(usize::MAX);
-        Self::open_on(pool, probe, most_idle, config.options).await.map_err(context("open"))
+        let PostgresConfig { connect: to, options, connections, listen, acquire_timeout } = config;
+        // Some poolers refuse this parameter, which concerns types that no store has.
+        let mut to = to.extra_float_digits(None);
+        if to.get_application_name().is_none() {
+            to = to.application_name(APPLICATION);
+        }
+        let opening = async {
+            // Connect outside the pool first: the pool would keep trying an unreachable server until
+            // its timeout.
+            let mut probes =
+                [connect(&to, acquire_timeout).await?, connect(&to, acquire_timeout).await?];
+            let pooling = pooling(&mut probes, &options).await?;
+            let settings = session::settings(options.request_timeout);
+            let sets_up = matches!(pooling, Pooling::Sessions);
+            if sets_up {
+                session::set_up(&mut probes[0], &settings).await.map_err(driver)?;
+            }
+            let listening = match listen {
+                Some(listen) => {
+                    let listen = listen.extra_float_digits(None);
+                    check_listen(&listen, acquire_timeout).await?;
+                    Listening::Own(Box::new(listen))
+                }
+                None if sets_up => Listening::Own(Box::new(to.clone())),
+                None => {
+                    let every = options.poll_interval;
+                    tracing::info!(
+                        ?every,
+                        "a connection pooler pools transactions: the store polls"
+                    );
+                    Listening::Never
+                }
+            };
+            let in_pool = connections - u32::from(!matches!(listening, Listening::Never));
+            let pool = PgPoolOptions::new()
+                .max_connections(in_pool)
+                .acquire_timeout(acquire_timeout)
+                .after_connect(move |connection, _| {
+                    let settings = settings.clone();
+                    Box::pin(async move {
+                        match sets_up {
+                            true => session::set_up(connection, &settings).await,
+                            false => Ok(()),
+                        }
+                    })
+                })
+                .connect_lazy_with(to);
+            let most_idle = usize::try_from(in_pool).unwrap_or(usize::MAX);
+            Self::open_on(pool, pooling, probes, most_idle, listening, options).await
+        };
+        opening.await.map_err(context("open"))
     }
 
     /// Opens a store on a pool of the application. The store keeps at most half of the pool's
@@ -80,36 +127,48 @@ impl PostgresStore {
             Ok(usize::try_from(most / 2).unwrap_or(usize::MAX))
         };
         let most_idle = check().map_err(context("open"))?;
-        let timeout = pool.options().get_acquire_timeout();
-        let probe = connect(&pool.connect_options(), timeout).await.map_err(context("open"))?;
-        Self::open_on(pool, probe, most_idle, options).await.map_err(context("open"))
+        let opening = async {
+            let (to, timeout) = (pool.connect_options(), pool.options().get_acquire_timeout());
+            let probe = connect(&to, timeout).await?;
+            let connection = pool.acquire().await.map_err(driver)?;
+            // Leave the pool out of it: this connection is closed in the end.
+            let mut probes = [connection.detach(), probe];
+            let pooling = pooling(&mut probes, &options).await?;
+            let (listening, most_idle) = match pooling {
+                // The connection that listens is never idle.
+                Pooling::Sessions => (Listening::Shared(pool.clone()), most_idle.saturating_sub(1)),
+                Pooling::Transactions { .. } => (Listening::Never, most_idle),
+            };
+            Self::open_on(pool, pooling, probes, most_idle.max(1), listening, options).await
+        };
+        opening.await.map_err(context("open"))
     }
 
-    /// Opens a store on a pool. `probe` is another connection to the same server.
+    /// Opens a store on a pool. The probes are other connections to the same server, set up like those
+    /// of the pool.
     async fn open_on(
         pool: PgPool,
-        probe: PgConnection,
+        pooling: Pooling,
+        probes: [PgConnection; 2],
         most_idle: usize,
+        listening: Listening,
         options: PostgresOptions,
     ) -> Result<Self> {
         let most = usize::try_from(pool.options().get_max_connections()).unwrap_or(usize::MAX);
-        // Reserve one connection for LISTEN and one for readers, so that writers cannot use up the
-        // pool.
-        let writers = options.writers.min(most.saturating_sub(2).max(1));
-        // The connection that listens is never idle.
-        let most_idle = most_idle.saturating_sub(1).max(1);
-        let connections = Connections::new(pool, most_idle, options.request_timeout);
-        let mut connection = connections.pool.acquire().await.map_err(driver)?;
-        // If the future is dropped while a transaction begins, the transaction stays open
-        // (sqlx 0.9.0), so this connection must not go back to the pool.
-        connection.close_on_drop();
-        session::check_pooler(&mut connection, probe).await?;
-        session::check_server(&mut connection).await?;
+        // Reserve a connection for readers, so that writers cannot use up the pool, and one that
+        // listens if it is one of the pool.
+        let reserved = if matches!(listening, Listening::Shared(_)) { 2 } else { 1 };
+        let writers = options.writers.min(most.saturating_sub(reserved).max(1));
+        let [mut connection, mut other] = probes;
+        let server = session::check_server(&mut connection, &pooling).await?;
         migrate::run(&mut connection, &options.schema, options.migrate).await?;
-        drop(connection);
-        let database = Arc::new(Database::new(connections, &options).await?);
+        imitation::check(&mut connection, &mut other, &options.schema).await?;
+        [connection, other].into_iter().for_each(session::close);
+        let connections = Connections::new(pool, pooling, most_idle, options.request_timeout);
+        let database = Arc::new(Database::new(connections, listening, &options).await?);
         let writers = Writers::new(database.clone(), writers);
-        Ok(Self { database, writers, options: Arc::new(options) })
+        let capabilities = if server.is_durable { &CAPABILITIES } else { &NOT_DURABLE };
+        Ok(Self { database, writers, options: Arc::new(options), capabilities })
     }
 
     /// The options with which the store was opened.
@@ -125,6 +184,31 @@ impl PostgresStore {
     pub fn pool(&self) -> &PgPool {
         &self.database.connections.pool
     }
+}
+
+/// What lies between the store and the server.
+async fn pooling(probes: &mut [PgConnection; 2], options: &PostgresOptions) -> Result<Pooling> {
+    let [connection, other] = probes;
+    let transactions = session::pools_transactions(connection, other).await?;
+    Ok(if transactions {
+        Pooling::of_transactions(options.request_timeout)
+    } else {
+        Pooling::Sessions
+    })
+}
+
+/// Refuses a way to listen on which notifications are lost.
+async fn check_listen(listen: &PgConnectOptions, timeout: Duration) -> Result<()> {
+    let mut one = connect(listen, timeout).await?;
+    let mut other = connect(listen, timeout).await?;
+    let transactions = session::pools_transactions(&mut one, &mut other).await?;
+    [one, other].into_iter().for_each(session::close);
+    if !transactions {
+        return Ok(());
+    }
+    let message = "`listen_url` leads to a connection pooler that pools transactions, where \
+                   notifications are lost; give the address of the server itself";
+    Err(Error::new(ErrorKind::Incompatible, message))
 }
 
 async fn connect(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection> {

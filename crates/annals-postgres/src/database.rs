@@ -10,8 +10,10 @@ use crate::{
     connections::Connections,
     error::driver,
     horizon::Horizon,
-    notify::Notifier,
+    identity::Identity,
+    notify::{Listening, Notifier},
     page::PageReader,
+    recent::Recent,
     sql::{Sql, query, quoted},
 };
 
@@ -23,6 +25,7 @@ pub(crate) struct Database {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) horizon: Horizon,
     pub(crate) pages: PageReader,
+    pub(crate) recent: Recent,
     pub(crate) sql: Arc<Sql>,
     /// The first half of the key of every advisory lock of this store.
     pub(crate) lock_key: i32,
@@ -32,19 +35,30 @@ impl Database {
     /// The database of a store whose schema is there.
     ///
     /// # Errors
-    /// [`ErrorKind::Incompatible`] if the sequence of positions would give a position twice.
+    /// [`ErrorKind::Incompatible`] if the schema was renamed, or if the sequence of positions would
+    /// give a position twice.
     pub(crate) async fn new(
         connections: Arc<Connections>,
+        listening: Listening,
         options: &PostgresOptions,
     ) -> Result<Self> {
         let sql = Arc::new(Sql::new(&options.schema));
         let row = connections.row(|| query(&sql.store)).await;
-        let lock_key = row.and_then(|row| row.try_get(0)).map_err(driver)?;
+        let row = row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        let (lock_key, made_as): (i32, String) = row.map_err(driver)?;
+        check_name(&made_as, &options.schema)?;
+        connections.expect(Identity::new(&options.schema, lock_key));
         check_positions(&connections, &sql, &options.schema).await?;
         Ok(Self {
-            notifier: Notifier::new(connections.clone(), &options.schema, options.poll_interval),
+            notifier: Notifier::new(
+                connections.clone(),
+                listening,
+                &options.schema,
+                options.poll_interval,
+            ),
             horizon: Horizon::new(connections.clone(), sql.clone(), lock_key),
             pages: PageReader::new(connections.clone()),
+            recent: Recent::new(connections.clone(), sql.clone()),
             connections,
             sql,
             lock_key,
@@ -63,6 +77,20 @@ impl Database {
         let (visible, given) = positions(&self.connections, &self.sql).await?;
         Ok(Position::from_i64(given.unwrap_or(visible).max(visible)))
     }
+}
+
+/// Refuses a schema that was renamed: its functions write to the schema of the old name.
+fn check_name(made_as: &str, schema: &str) -> Result<()> {
+    if made_as == schema {
+        return Ok(());
+    }
+    let message = format!(
+        "the schema {schema:?} was created as {made_as:?} and renamed; the store's functions contain \
+         its name, so give it back: `ALTER SCHEMA {} RENAME TO {}`",
+        quoted(schema),
+        quoted(made_as)
+    );
+    Err(Error::new(ErrorKind::Incompatible, message))
 }
 
 /// The greatest position of an event, and the last one that the sequence has given, unless the role

@@ -1,6 +1,6 @@
 //! Turns errors of PostgreSQL and sqlx into errors of annals, for the whole crate.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
 use annals_core::{Error, ErrorKind, Result, adapter};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -9,10 +9,10 @@ use tokio::runtime::Handle;
 /// The backend's name in errors and capabilities.
 pub(crate) const BACKEND: &str = "postgres";
 
-/// Says what to do about a connection pooler with which a store cannot work.
-pub(crate) const POOLER: &str = "a connection pooler between this program and the server pools \
-     transactions, so that prepared statements and LISTEN are lost; set it to pool sessions, or \
-     connect to the server directly";
+/// Says what to do about a connection pooler that was not noticed when the store was opened.
+const POOLER: &str = "a connection pooler between this program and the server pools transactions, which \
+     was not noticed when the store was opened, so that a prepared statement was lost; open the store \
+     again";
 
 /// Says what to do about a standby.
 pub(crate) const STANDBY: &str = "the server is a standby: it takes no writes, and does not know which \
@@ -33,6 +33,22 @@ impl fmt::Display for Standby {
 }
 
 impl std::error::Error for Standby {}
+
+/// The error for a connection that turns out to lead to another store.
+pub(crate) fn another_store() -> sqlx::Error {
+    sqlx::Error::Configuration(Box::new(AnotherStore))
+}
+
+#[derive(Debug)]
+struct AnotherStore;
+
+impl fmt::Display for AnotherStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the store has another key")
+    }
+}
+
+impl std::error::Error for AnotherStore {}
 
 /// Adds the backend and the operation to an error.
 pub(crate) fn context(operation: &'static str) -> impl Fn(Error) -> Error {
@@ -72,13 +88,19 @@ impl From<Failure> for Error {
 /// Turns an error of the driver into one that says what to do about it. The codes are those of the
 /// appendix "PostgreSQL Error Codes" in PostgreSQL's documentation.
 pub(crate) fn driver(error: sqlx::Error) -> Error {
-    let (kind, message) = match &error {
-        sqlx::Error::Database(_) if is_position_taken(&error) => (
+    let (kind, message) = describe(&error);
+    Error::new(kind, message).with_source(error)
+}
+
+/// What an error of the driver is to the caller.
+fn describe(error: &sqlx::Error) -> (ErrorKind, &'static str) {
+    match error {
+        sqlx::Error::Database(_) if is_position_taken(error) => (
             ErrorKind::Incompatible,
             "the sequence `positions` has given a position that an event has already; stop writing, \
              and open the store again, which says how to mend it",
         ),
-        sqlx::Error::Database(_) => database(code(&error).unwrap_or_default()),
+        sqlx::Error::Database(_) => database(code(error).unwrap_or_default()),
         // sqlx reports what rustls refuses as an I/O error of this kind.
         sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => no_tls(),
         sqlx::Error::Tls(_) => no_tls(),
@@ -95,6 +117,9 @@ pub(crate) fn driver(error: sqlx::Error) -> Error {
         sqlx::Error::Configuration(error) if error.is::<Standby>() => {
             (ErrorKind::Unavailable, STANDBY)
         }
+        sqlx::Error::Configuration(error) if error.is::<AnotherStore>() => {
+            (ErrorKind::Incompatible, ANOTHER_STORE)
+        }
         sqlx::Error::Configuration(_) => {
             (ErrorKind::InvalidInput, "the connection options are invalid")
         }
@@ -106,9 +131,11 @@ pub(crate) fn driver(error: sqlx::Error) -> Error {
             (ErrorKind::Corrupt, "a stored value has the wrong type or is missing")
         }
         _ => (ErrorKind::Internal, "the driver reported an error"),
-    };
-    Error::new(kind, message).with_source(error)
+    }
 }
+
+const ANOTHER_STORE: &str = "the schema holds another store than when this one was opened: it was \
+     removed and created again, or another one has its name now; open the store again";
 
 fn no_tls() -> (ErrorKind, &'static str) {
     let message = "no TLS connection could be made; check `sslmode` and `sslrootcert`";
@@ -127,6 +154,8 @@ fn database(code: &str) -> (ErrorKind, &'static str) {
             "the server accepts no writes: it is a standby, or the session is read-only; connect \
              to the primary",
         ),
+        // Raised by the functions of the schema.
+        "AN001" => (ErrorKind::Incompatible, ANOTHER_STORE),
         "26000" | "42P05" => (ErrorKind::Incompatible, POOLER),
         "3D000" => (ErrorKind::Incompatible, "the database does not exist; create it"),
         "3F000" | "42P01" | "42703" | "42883" => (
@@ -189,18 +218,75 @@ pub(crate) fn has_lost_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// A copy of the error, if it says that the server cannot be reached or no connection can be had:
-/// then every append that waited for the same connection gets it.
-pub(crate) fn copy_if_unreachable(error: &Error) -> Option<Error> {
-    let source: &sqlx::Error = std::error::Error::source(error)?.downcast_ref()?;
-    let same = match source {
-        sqlx::Error::PoolTimedOut => sqlx::Error::PoolTimedOut,
-        sqlx::Error::PoolClosed => sqlx::Error::PoolClosed,
-        sqlx::Error::Configuration(error) if error.is::<Standby>() => standby(),
-        sqlx::Error::Io(error) => io::Error::new(error.kind(), error.to_string()).into(),
-        _ => return None,
-    };
-    Some(driver(same))
+/// Whom an error concerns, if appends that share a statement got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Concerns {
+    /// One of them: the others succeed without it.
+    One,
+    /// One of them may have waited for a lock on its stream; or all have.
+    Waiting,
+    /// All of them, and every other append: the server cannot be reached, or is short of something.
+    All,
+}
+
+/// Whom an error of [`driver`] concerns.
+pub(crate) fn concerns(error: &Error) -> Concerns {
+    match cause(error) {
+        Some(
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Configuration(_)
+            | sqlx::Error::Io(_),
+        ) => Concerns::All,
+        Some(error @ sqlx::Error::Database(_)) => match code(error) {
+            Some("57014" | "55P03") => Concerns::Waiting,
+            Some("25006" | "AN001") => Concerns::All,
+            Some(code) if code.starts_with("53") || code.starts_with("57") => Concerns::All,
+            _ => Concerns::One,
+        },
+        _ => Concerns::One,
+    }
+}
+
+/// The driver's error behind an error.
+fn cause(error: &Error) -> Option<&sqlx::Error> {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.into_iter().find_map(|cause| cause.downcast_ref())
+}
+
+/// An error that several calls get.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedError(Arc<Error>);
+
+impl SharedError {
+    pub(crate) fn new(error: Error) -> Self {
+        Self(Arc::new(error))
+    }
+
+    /// The error for one of the calls.
+    pub(crate) fn copy(&self) -> Error {
+        let (kind, message) =
+            cause(&self.0).map_or((self.0.kind(), "a request of several calls failed"), describe);
+        Error::new(kind, message).with_source(self.clone())
+    }
+}
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("other calls that waited for the same failed with this one")
+    }
+}
+
+impl std::error::Error for SharedError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0)
+    }
+}
+
+/// Whether the server takes no writes on this connection: the name may have led to a standby, or the
+/// session began while the server was read-only.
+pub(crate) fn is_read_only(error: &sqlx::Error) -> bool {
+    code(error) == Some("25006")
 }
 
 /// Whether the transaction wrote nothing because another one got in its way, so that it may succeed

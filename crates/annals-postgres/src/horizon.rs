@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     connections::Connections,
-    error::{driver, standby},
+    error::{Concerns, SharedError, concerns, driver, standby},
     sql::{Sql, query},
 };
 
@@ -40,7 +40,8 @@ pub(crate) struct Horizon {
     sql: Arc<Sql>,
     lock_key: i32,
     /// How many times the server was asked: a reader that waited while others asked need not ask
-    /// again.
+    /// again. If all of them asked a server that does not answer, the last would wait as many times
+    /// as long as the first.
     asked: AtomicU64,
     known: Mutex<Known>,
 }
@@ -50,6 +51,9 @@ pub(crate) struct Horizon {
 struct Known {
     watermarks: Watermarks,
     gap: Option<Gap>,
+    /// The last question that failed because the server cannot be reached, if no other has succeeded
+    /// since: its number, and its error.
+    failed: Option<(u64, SharedError)>,
 }
 
 /// Missing positions below one that can be seen, and the appends that may still fill them.
@@ -93,12 +97,25 @@ impl Horizon {
         let asked = self.asked.load(Ordering::Acquire);
         let mut known = self.known.lock().await;
         // Two others must have asked meanwhile: the first of them may have begun before this call.
-        if self.asked.load(Ordering::Acquire) >= asked + 2 {
-            return Ok(known.watermarks);
+        let others = self.asked.load(Ordering::Acquire) - asked;
+        match &known.failed {
+            Some((number, error)) if *number > asked => return Err(error.copy()),
+            _ if others >= 2 => return Ok(known.watermarks),
+            _ => {}
         }
         let before = known.watermarks.settled;
         let statement = || query(&self.sql.horizon).bind(self.lock_key).bind(before);
-        let row = self.connections.row(statement).await.map_err(driver)?;
+        let row = match self.connections.row(statement).await.map_err(driver) {
+            Ok(row) => row,
+            Err(error) if concerns(&error) == Concerns::All => {
+                let error = SharedError::new(error);
+                let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+                known.failed = Some((number, error.clone()));
+                return Err(error.copy());
+            }
+            Err(error) => return Err(error),
+        };
+        known.failed = None;
         let Answer { settled, visible, in_flight, is_standby, last_given } =
             Answer::decode(&row).map_err(driver)?;
         if is_standby {

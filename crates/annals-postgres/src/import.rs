@@ -15,15 +15,16 @@ use annals_core::{
     RecordedEvent, Result, StreamId, Version,
     adapter::{ImportVerdict, StreamHead, content_kinds, import_conflict},
 };
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
     append,
+    connections::PooledConnection,
     database::Database,
     error::{Failure, driver, internal, runtime, runtime_ended},
     resend::{Attempts, WriteSession},
-    sql::{one_row, query},
+    sql::query,
 };
 
 /// The most events of a transaction. With more, beginning and ending it would hardly cost less for
@@ -192,7 +193,7 @@ impl<'a> ImportRequest<'a> {
 
     async fn send(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut PooledConnection,
         database: &Database,
     ) -> Result<Option<Vec<FoundStream>>, Failure> {
         let streams = || self.streams.iter();
@@ -212,7 +213,7 @@ impl<'a> ImportRequest<'a> {
             .bind(events().map(flags).collect::<Vec<_>>())
             .bind(events().map(|event| &**event.data.bytes()).collect::<Vec<_>>())
             .bind(events().map(|event| &**event.metadata.bytes()).collect::<Vec<_>>());
-        let row = one_row(query, connection).await?;
+        let row = connection.run_one(query).await?;
         if row.try_get(0)? { Ok(None) } else { self.decode(&row).map(Some) }
     }
 

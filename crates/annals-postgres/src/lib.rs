@@ -53,7 +53,7 @@
 //! GRANT USAGE ON SCHEMA annals TO shop;
 //! GRANT SELECT ON ALL TABLES IN SCHEMA annals TO shop;
 //! GRANT INSERT ON annals.events, annals.streams TO shop;
-//! GRANT USAGE ON SEQUENCE annals.positions TO shop;
+//! GRANT USAGE ON ALL SEQUENCES IN SCHEMA annals TO shop;
 //! GRANT INSERT, UPDATE, DELETE ON annals.checkpoints, annals.snapshots TO shop;
 //! GRANT INSERT, UPDATE ON annals.leases TO shop;
 //! ```
@@ -78,20 +78,42 @@
 //!   events, opening the store fails and says how to mend it. After a fail-over that loses events
 //!   which readers have passed, reads and subscriptions end with an error, as long as the positions
 //!   of these events have not been given again.
-//! * It allows [`PostgresConfig::connections`] connections, one of which listens.
-//! * A connection pooler in front of it pools sessions, as PgBouncer does with `pool_mode=session`.
-//!   Opening a store behind a pooler of transactions fails, as far as the store can find that out.
+//! * It is PostgreSQL. Servers that only speak its protocol, such as YugabyteDB and CockroachDB, are
+//!   refused by their name, or because their sessions do not see each other's locks at once, or
+//!   because their sequences give each session a range of numbers.
+//! * It allows [`PostgresConfig::connections`] connections, one of which listens, and two more while a
+//!   store is opened.
 //! * `jit = off` and `enable_seqscan = off` make all statements of a store faster. The store sets
-//!   both on its own connections.
+//!   both on its own connections, and a `statement_timeout` a little below
+//!   [`PostgresOptions::request_timeout`]. The connections of an application's pool are left as they
+//!   are: set `statement_timeout` on them too.
+//!
+//! # Connection poolers
+//!
+//! Behind a pooler that pools sessions, as PgBouncer does with `pool_mode=session`, nothing changes. A
+//! pooler that pools transactions, as PgBouncer does with `pool_mode=transaction` and as the URLs of
+//! many hosted databases do, is found out when the store is opened. Then:
+//!
+//! * Each statement is sent in a transaction of its own, with its settings, and leaves nothing behind
+//!   in the session. That takes four round trips in place of one.
+//! * Nobody listens for notifications, which would go to another client. Events of other processes come
+//!   after [`PostgresOptions::poll_interval`] at most. Give [`PostgresConfig::listen`] (`listen_url` in
+//!   a URL) the address of the server itself, and they come at once.
+//! * A pool of the application has to work behind the pooler too: its connection options must not have
+//!   `extra_float_digits`. `PostgresSink` prepares statements on it, which PgBouncer keeps with
+//!   `max_prepared_statements` from version 1.21 on.
 
 mod append;
 mod call;
+mod capabilities;
 mod config;
 mod connect;
 mod connections;
 mod database;
 mod error;
 mod horizon;
+mod identity;
+mod imitation;
 mod import;
 mod manage;
 mod migrate;
@@ -101,6 +123,7 @@ mod queue;
 mod reach;
 mod read;
 mod read_all;
+mod recent;
 mod records;
 mod resend;
 mod rows;

@@ -1,4 +1,7 @@
 //! Brings the schema to the version that this build knows.
+//!
+//! The statements are simple queries, without prepared statements, which a pooler of transactions
+//! would lose. The name of the schema is part of their text: only plain names pass.
 
 use annals_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -30,12 +33,14 @@ pub(crate) async fn run(connection: &mut PgConnection, schema: &str, migrate: bo
         return Err(Error::new(ErrorKind::Incompatible, message));
     }
     let mut transaction = connection.begin().await.map_err(driver)?;
+    // A migration may take longer than a request. Its names must not mean what somebody created in
+    // a schema that the session searches.
+    let settings = "SET LOCAL statement_timeout = 0; SET LOCAL search_path = pg_catalog, pg_temp";
+    transaction.execute(settings).await.map_err(driver)?;
     // One process migrates at a time. The others wait here, and then find the migration done.
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('annals schema ' || $1, 0))")
-        .bind(schema)
-        .execute(&mut *transaction)
-        .await
-        .map_err(driver)?;
+    let lock =
+        format!("SELECT pg_advisory_xact_lock(hashtextextended('annals schema {schema}', 0))");
+    transaction.execute(AssertSqlSafe(lock)).await.map_err(driver)?;
     let found = version(&mut transaction, schema).await?;
     // `CREATE SCHEMA IF NOT EXISTS` needs the privilege to create one even if the schema exists.
     if found == 0 && !exists(&mut transaction, schema).await? {
@@ -47,7 +52,11 @@ pub(crate) async fn run(connection: &mut PgConnection, schema: &str, migrate: bo
             continue;
         }
         tracing::debug!(schema, to, "migrating the schema");
-        let text = migration.replace("{schema}", &quoted(schema));
+        // `check_schema` lets only plain names pass, so the literal needs no escapes.
+        let text = migration
+            .replace("{schema}", &quoted(schema))
+            .replace("{name}", &format!("'{schema}'"))
+            .replace("{key}", &fastrand::i32(1..).to_string());
         transaction.execute(AssertSqlSafe(text)).await.map_err(|error| {
             // These codes say that a table, function or other object of this name exists already.
             if matches!(code(&error), Some("42P07" | "42723" | "42710")) {
@@ -56,17 +65,18 @@ pub(crate) async fn run(connection: &mut PgConnection, schema: &str, migrate: bo
                 driver(error)
             }
         })?;
-        let record = format!("INSERT INTO {}.migrations (version) VALUES ($1)", quoted(schema));
-        let done = sqlx::query(AssertSqlSafe(record)).bind(to).execute(&mut *transaction).await;
-        done.map_err(driver)?;
+        let record = format!("INSERT INTO {}.migrations (version) VALUES ({to})", quoted(schema));
+        transaction.execute(AssertSqlSafe(record)).await.map_err(driver)?;
     }
     transaction.commit().await.map_err(driver)
 }
 
 /// Whether there is a schema of that name, whatever is in it.
 async fn exists(connection: &mut PgConnection, schema: &str) -> Result<bool> {
-    let text = "SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname = $1";
-    let row = sqlx::query(text).bind(schema).fetch_one(connection).await;
+    let text = format!(
+        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_namespace WHERE nspname = '{schema}'"
+    );
+    let row = sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(connection).await;
     let found: i64 = row.and_then(|row| row.try_get(0)).map_err(driver)?;
     Ok(found > 0)
 }
@@ -77,20 +87,18 @@ async fn exists(connection: &mut PgConnection, schema: &str) -> Result<bool> {
 /// [`ErrorKind::Incompatible`] if the schema is newer than this build, or is not that of a store.
 async fn version(connection: &mut PgConnection, schema: &str) -> Result<i32> {
     // Ask the catalogue: without the privilege USAGE on a schema, a name in it cannot be resolved.
-    let row = sqlx::query(
-        "SELECT count(*) FROM pg_catalog.pg_class AS c \
+    let text = format!(
+        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_class AS c \
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
-         WHERE n.nspname = $1 AND c.relname = 'migrations'",
-    )
-    .bind(schema)
-    .fetch_one(&mut *connection)
-    .await;
+         WHERE n.nspname = '{schema}' AND c.relname = 'migrations'"
+    );
+    let row = sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(&mut *connection).await;
     let found: i64 = row.and_then(|row| row.try_get(0)).map_err(driver)?;
     if found == 0 {
         return Ok(0);
     }
-    let text = format!("SELECT max(version) FROM {}.migrations", quoted(schema));
-    let found = sqlx::query(AssertSqlSafe(text)).fetch_one(connection).await;
+    let text = format!("SELECT pg_catalog.max(version) FROM {}.migrations", quoted(schema));
+    let found = sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(connection).await;
     let version = found.and_then(|row| row.try_get::<Option<i32>, _>(0));
     match version {
         Ok(Some(version)) if version > CURRENT => {

@@ -6,12 +6,12 @@
 //! since the last. A lost notification only delays subscribers until their next poll: a
 //! notification carries no events, which subscribers read from the table.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use annals_core::adapter::Backoff;
 use sqlx::{
-    PgPool,
-    postgres::{PgListener, PgNotification},
+    AssertSqlSafe, Executor, PgPool,
+    postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
 };
 use tokio::{
     sync::{Notify, OnceCell, watch},
@@ -24,6 +24,20 @@ use crate::connections::Connections;
 const SPACING: Duration = Duration::from_millis(3);
 /// The first and the longest pause before the listener connects again.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// How often the listener asks whether its connection is alive, in poll intervals.
+const HEARTBEAT: u32 = 10;
+
+/// Which connection listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Listening {
+    /// One of a pool of the application.
+    Shared(PgPool),
+    /// One of the store's own. It is no part of a pool, since sqlx cannot close a listener's connection
+    /// that is dead: it waits for the server first.
+    Own(Box<PgConnectOptions>),
+    /// None: subscribers poll. A pooler of transactions would hand notifications to anybody.
+    Never,
+}
 
 #[derive(Debug)]
 pub(crate) struct Notifier {
@@ -36,6 +50,7 @@ pub(crate) struct Notifier {
     sender: String,
     poll_interval: Duration,
     connections: Arc<Connections>,
+    listener: Listening,
     notifying: OnceCell<Task>,
     listening: OnceCell<Task>,
 }
@@ -59,6 +74,7 @@ impl Drop for Task {
 impl Notifier {
     pub(crate) fn new(
         connections: Arc<Connections>,
+        listener: Listening,
         schema: &str,
         poll_interval: Duration,
     ) -> Arc<Self> {
@@ -70,6 +86,7 @@ impl Notifier {
             sender: format!("{:016x}", fastrand::u64(..)),
             poll_interval,
             connections,
+            listener,
             notifying: OnceCell::new(),
             listening: OnceCell::new(),
         })
@@ -94,18 +111,19 @@ impl Notifier {
     /// A receiver that changes at every commit from now on.
     pub(crate) fn subscribe(self: &Arc<Self>) -> watch::Receiver<u64> {
         if self.listening.get().is_none() {
-            let listen = listen(
-                self.connections.pool.clone(),
-                self.commits.clone(),
-                self.channel.clone(),
-                self.sender.clone(),
-                self.poll_interval,
-            );
+            let listen = Listen {
+                pool: self.connections.pool.clone(),
+                by: self.listener.clone(),
+                commits: self.commits.clone(),
+                channel: self.channel.clone(),
+                sender: self.sender.clone(),
+                poll_interval: self.poll_interval,
+            };
             let poll = poll(self.commits.clone(), self.poll_interval);
-            // `listen` returns when the pool is closed.
+            // The listener returns when the pool is closed.
             let either = async {
                 tokio::select! {
-                    () = listen => {}
+                    () = listen.run() => {}
                     () = poll => {}
                 }
             };
@@ -145,48 +163,88 @@ async fn poll(commits: watch::Sender<u64>, poll_interval: Duration) {
 }
 
 /// Wakes subscribers when other processes notify.
-async fn listen(
+struct Listen {
+    /// When this pool is closed, the listener ends.
     pool: PgPool,
+    by: Listening,
     commits: watch::Sender<u64>,
     channel: String,
     sender: String,
     poll_interval: Duration,
-) {
-    let is_other = |notification: &PgNotification| notification.payload() != sender;
-    let backoff = || Backoff::new(RECONNECT.0, RECONNECT.1.min(poll_interval));
-    let mut pauses = backoff();
-    loop {
-        let error = match connect(&pool, &channel).await {
-            Ok(mut listener) => {
-                pauses = backoff();
-                // Commits before the `LISTEN` were missed.
-                wake(&commits);
-                loop {
-                    match listener.try_recv().await {
-                        Ok(Some(notification)) if is_other(&notification) => wake(&commits),
-                        Ok(Some(_)) => {}
-                        Ok(None) => break io::Error::from(io::ErrorKind::ConnectionReset).into(),
-                        Err(error) => break error,
-                    }
-                }
-            }
-            Err(error) => error,
-        };
-        if pool.is_closed() {
-            // Subscribers wake up, find the pool closed, and end.
-            wake(&commits);
-            return;
-        }
-        tracing::debug!(%error, "the listener has no connection; it will connect again");
-        tokio::time::sleep(pauses.next_pause()).await;
-        wake(&commits);
-    }
 }
 
-async fn connect(pool: &PgPool, channel: &str) -> sqlx::Result<PgListener> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    // Otherwise `try_recv` would connect again by itself, and return only when it succeeded.
-    listener.eager_reconnect(false);
-    listener.listen(channel).await?;
-    Ok(listener)
+impl Listen {
+    async fn run(self) {
+        let mut closed = pin!(self.pool.close_event());
+        let mut pauses = self.backoff();
+        loop {
+            let listened = async {
+                let mut listener = self.connect().await?;
+                // Commits before the `LISTEN` were missed.
+                wake(&self.commits);
+                pauses = self.backoff();
+                self.hear(&mut listener).await
+            };
+            let error = tokio::select! {
+                error = listened => error.err(),
+                () = &mut closed => None,
+            };
+            let Some(error) = error.filter(|_| !self.pool.is_closed()) else {
+                // Subscribers wake up, find the pool closed, and end.
+                return wake(&self.commits);
+            };
+            tracing::debug!(%error, "the listener has no connection; it will connect again");
+            tokio::time::sleep(pauses.next_pause()).await;
+            wake(&self.commits);
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(RECONNECT.0, RECONNECT.1.min(self.poll_interval))
+    }
+
+    async fn connect(&self) -> sqlx::Result<PgListener> {
+        let own;
+        let pool = match &self.by {
+            Listening::Shared(pool) => pool,
+            Listening::Own(options) => {
+                own = PgPoolOptions::new()
+                    .max_connections(1)
+                    .acquire_timeout(self.pool.options().get_acquire_timeout())
+                    .max_lifetime(None)
+                    .idle_timeout(None)
+                    .connect_lazy_with((**options).clone());
+                &own
+            }
+            Listening::Never => std::future::pending().await,
+        };
+        let mut listener = PgListener::connect_with(pool).await?;
+        // Otherwise `try_recv` would connect again by itself, and return only when it succeeded.
+        listener.eager_reconnect(false);
+        listener.listen(&self.channel).await?;
+        Ok(listener)
+    }
+
+    /// Hears notifications until the connection is lost. A network that forgets a connection tells
+    /// neither end, so the listener asks from time to time.
+    async fn hear(&self, listener: &mut PgListener) -> sqlx::Result<()> {
+        let heartbeat = self.poll_interval.saturating_mul(HEARTBEAT);
+        let is_other = |notification: &PgNotification| notification.payload() != self.sender;
+        let lost = |kind| sqlx::Error::Io(io::Error::from(kind));
+        loop {
+            let Ok(heard) = tokio::time::timeout(heartbeat, listener.try_recv()).await else {
+                // To listen once more changes nothing.
+                let ask = format!("LISTEN \"{}\"", self.channel);
+                let asked = listener.execute(AssertSqlSafe(ask));
+                let asked = tokio::time::timeout(heartbeat, asked).await;
+                asked.map_err(|_| lost(io::ErrorKind::TimedOut))??;
+                continue;
+            };
+            match heard? {
+                Some(notification) if is_other(&notification) => wake(&self.commits),
+                Some(_) => {}
+                None => return Err(lost(io::ErrorKind::ConnectionReset)),
+            }
+        }
+    }
 }

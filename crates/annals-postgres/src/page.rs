@@ -14,7 +14,7 @@ use crate::{
     connections::Connections,
     error::{Failure, driver},
     rows::Decoder,
-    sql::Statement,
+    sql::{Statement, query},
 };
 
 /// The most events of a page.
@@ -22,14 +22,17 @@ const PAGE_EVENTS: usize = 1_000;
 /// A page ends with the event that brings its payloads to this many bytes.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
+/// How many pages are limited by the server after one that was larger.
+const LIMITED_PAGES: usize = 100;
+
 /// Runs statements that read events, and limits how much each of them gives.
 #[derive(Debug)]
 pub(crate) struct PageReader {
     connections: Arc<Connections>,
-    /// How many events to ask for at once. The server sends what it was asked for, however large
-    /// the events are, and only closing the connection stops it. So fewer are asked for if the
-    /// events of the last page were large.
-    size: AtomicUsize,
+    /// For how many more pages the server limits the bytes. Otherwise it sends as many events as it
+    /// was asked for, however large they are, and only closing the connection stops it. The limit
+    /// makes a page of small events a quarter slower, so it is for stores that have large ones.
+    limited: AtomicUsize,
 }
 
 /// The events that one statement gave, as many as go into a page.
@@ -43,32 +46,51 @@ pub(crate) struct PageRows {
     pub(crate) last: Option<Position>,
     /// Whether the statement may have found more than the page holds.
     pub(crate) more: bool,
+    /// Whether the answer was not read to its end.
+    is_cut: bool,
 }
 
 impl PageReader {
     pub(crate) fn new(connections: Arc<Connections>) -> Self {
-        Self { connections, size: AtomicUsize::new(PAGE_EVENTS) }
+        Self { connections, limited: AtomicUsize::new(0) }
     }
 
-    /// Runs a statement, which is given the most rows to ask for, and makes events of its rows: of
-    /// `stream`, or of the streams that the rows name.
+    /// Runs a statement, which is bound with the most rows to ask for, and makes events of its rows:
+    /// of `stream`, or of the streams that the rows name.
     pub(crate) async fn fetch<'q>(
         &self,
         decoder: &mut Decoder,
         stream: Option<&StreamId>,
         limit: Option<u64>,
         include_system: bool,
-        statement: impl Fn(i64) -> Statement<'q>,
+        text: &Arc<str>,
+        bind: impl Fn(Statement<'q>, i64) -> Statement<'q>,
     ) -> Result<PageRows> {
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        let most = self.size.load(Ordering::Relaxed).min(limit);
+        let most = PAGE_EVENTS.min(limit);
+        let fewer = |pages: usize| pages.checked_sub(1);
+        // In a transaction of several statements, the answer has to be read to its end.
+        let is_limited = self.connections.pooling.begin().is_some()
+            || self.limited.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok();
+        let text = if is_limited { limited(text) } else { text.clone() };
         let most_rows = i64::try_from(most).unwrap_or(i64::MAX);
         let mut connection = self.connections.get().await.map_err(driver)?;
         loop {
-            let rows = statement(most_rows).fetch(&mut *connection);
-            let mut page =
-                PageRows { events: Vec::new(), count: 0, bytes: 0, last: None, more: false };
-            let taken = page.take(rows, decoder, stream, include_system);
+            let mut page = PageRows {
+                events: Vec::new(),
+                count: 0,
+                bytes: 0,
+                last: None,
+                more: false,
+                is_cut: false,
+            };
+            let taken = async {
+                connection.begin().await?;
+                let rows =
+                    connection.prepared(bind(query(&text), most_rows)).fetch(&mut *connection);
+                let taken = page.take(rows, decoder, stream, include_system, is_limited).await;
+                connection.end(taken).await
+            };
             match self.connections.with_timeout(taken).await {
                 Ok(()) => {}
                 Err(Failure::Driver(error)) => {
@@ -77,13 +99,12 @@ impl PageReader {
                 }
                 Err(Failure::InvalidAnswer(error)) => return Err(error),
             }
-            if page.count > 0 {
-                self.adapt(&page);
+            page.more = page.count == most || page.bytes >= PAGE_BYTES;
+            if page.bytes >= PAGE_BYTES && page.count < most {
+                self.limited.store(LIMITED_PAGES, Ordering::Relaxed);
             }
-            page.more = page.count == most;
-            if page.bytes >= PAGE_BYTES && !page.more {
+            if page.is_cut && page.count < most {
                 // The server may still be sending rows that go beyond the page.
-                page.more = true;
                 connection.close();
             } else {
                 connection.give_back();
@@ -91,12 +112,17 @@ impl PageReader {
             return Ok(page);
         }
     }
+}
 
-    /// Asks for as many events next time as would fill a page if they are as large as these.
-    fn adapt(&self, page: &PageRows) {
-        let fitting = PAGE_BYTES.saturating_mul(page.count) / page.bytes.max(1);
-        self.size.store(fitting.clamp(1, PAGE_EVENTS), Ordering::Relaxed);
-    }
+/// The statement, so that the server sends no row after those that fill a page.
+fn limited(text: &Arc<str>) -> Arc<str> {
+    format!(
+        "SELECT * FROM (SELECT page.*, pg_catalog.sum( \
+             pg_catalog.octet_length(data) + pg_catalog.octet_length(metadata) \
+         ) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM ({text}) AS page) AS sized \
+         WHERE before IS NULL OR before < {PAGE_BYTES}"
+    )
+    .into()
 }
 
 impl PageRows {
@@ -109,6 +135,7 @@ impl PageRows {
         decoder: &mut Decoder,
         stream: Option<&StreamId>,
         include_system: bool,
+        is_limited: bool,
     ) -> Result<(), Failure> {
         while let Some(row) = rows.try_next().await? {
             let event = decoder.event(&row, stream)?;
@@ -119,7 +146,8 @@ impl PageRows {
             if include_system || !event.stream.is_system() {
                 self.events.push(event);
             }
-            if self.bytes >= PAGE_BYTES {
+            if self.bytes >= PAGE_BYTES && !is_limited {
+                self.is_cut = true;
                 break;
             }
         }

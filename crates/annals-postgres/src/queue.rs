@@ -6,9 +6,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
-use crate::{call::AppendCall, error::runtime_ended};
+use annals_core::{Append, Error, ErrorKind, Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    call::{self, AppendCall},
+    error::runtime_ended,
+};
 
 /// The most appends of a transaction. With more, the commit would hardly cost less for each append,
 /// and each would hold its lock until the last is written.
@@ -20,10 +27,16 @@ const MOST_BYTES: usize = 1024 * 1024;
 /// How many appends have to wait before another task takes some of them. Measured: with fewer, 32
 /// writers were spread over two connections, and a fifth slower.
 const SHARE: usize = 48;
+/// The memory that waiting appends may take, in units of 1 KiB: 64 MiB, as many as the largest append
+/// has. An append that was cancelled takes its part until a task comes by.
+const ROOM: u32 = 64 * 1024;
+/// What an append takes at least, in the same unit, however small its events are.
+const LEAST: usize = 1;
 
 #[derive(Debug)]
 pub(crate) struct Queue {
     waiting: Mutex<VecDeque<AppendCall>>,
+    room: Arc<Semaphore>,
     /// The most tasks that write at the same time.
     most_tasks: usize,
     /// The tasks that write.
@@ -37,7 +50,33 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(most_tasks: usize) -> Arc<Self> {
         let [active, starting, stuck] = Default::default();
-        Arc::new(Self { waiting: Mutex::default(), most_tasks, active, starting, stuck })
+        let room = Arc::new(Semaphore::new(ROOM as usize));
+        Arc::new(Self { waiting: Mutex::default(), room, most_tasks, active, starting, stuck })
+    }
+
+    /// Waits until there is memory for appends.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] after the timeout.
+    pub(crate) async fn room_for(
+        &self,
+        appends: &[Append],
+        timeout: Duration,
+    ) -> Result<OwnedSemaphorePermit> {
+        // An append that is larger than the room takes all of it.
+        let units = (call::bytes(appends) / 1_024).max(LEAST);
+        let units = u32::try_from(units).unwrap_or(ROOM).min(ROOM);
+        if let Ok(room) = self.room.clone().try_acquire_many_owned(units) {
+            return Ok(room);
+        }
+        let room = self.room.clone().acquire_many_owned(units);
+        match tokio::time::timeout(timeout, room).await {
+            Ok(room) => room.map_err(|e| runtime_ended().with_source(e)),
+            Err(elapsed) => {
+                let message = "too many bytes of other appends wait for the server; try again";
+                Err(Error::new(ErrorKind::Busy, message).with_source(elapsed))
+            }
+        }
     }
 
     pub(crate) fn push(&self, call: AppendCall) {
@@ -109,6 +148,13 @@ impl WritingTask {
             return None;
         }
         Some(batch)
+    }
+
+    /// Takes the calls that have waited since before a moment.
+    pub(crate) fn take_older(&self, moment: Instant) -> Vec<AppendCall> {
+        let mut waiting = self.queue.waiting();
+        let older = waiting.iter().take_while(|call| call.since <= moment).count();
+        waiting.drain(..older).collect()
     }
 
     /// Counts this task as stuck until the guard is dropped.

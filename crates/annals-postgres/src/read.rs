@@ -10,8 +10,9 @@ use async_trait::async_trait;
 
 use crate::{
     database::Database,
+    recent::{Subscribed, Touched},
     rows::Decoder,
-    sql::{Sql, query},
+    sql::Sql,
 };
 
 /// The pages of one stream, from a version on.
@@ -19,20 +20,28 @@ pub(crate) struct StreamPages {
     database: Arc<Database>,
     stream: StreamId,
     options: ReadStream,
-    /// Whether a subscription reads these pages, and so needs `Page::considered`.
-    is_live: bool,
+    /// For a subscription, which needs `Page::considered`.
+    live: Option<LiveStream>,
     decoder: Decoder,
+}
+
+/// What a subscription to a stream knows.
+struct LiveStream {
+    /// Every event up to this position was looked at; the start before the first page.
+    looked: Position,
+    _counted: Subscribed,
 }
 
 impl StreamPages {
     pub(crate) fn new(database: Arc<Database>, stream: StreamId, options: ReadStream) -> Self {
-        Self { database, stream, options, is_live: false, decoder: Decoder::default() }
+        Self { database, stream, options, live: None, decoder: Decoder::default() }
     }
 
     /// The pages of a subscription, which begins after a version.
     pub(crate) fn live(database: Arc<Database>, stream: StreamId, after: Version) -> Self {
         let options = ReadStream::default().with_from(after.plus(1));
-        Self { is_live: true, ..Self::new(database, stream, options) }
+        let live = LiveStream { looked: Position::START, _counted: database.recent.subscribe() };
+        Self { live: Some(live), ..Self::new(database, stream, options) }
     }
 }
 
@@ -43,10 +52,22 @@ impl Pages for StreamPages {
         if self.options.limit == Some(0) {
             return Ok(page);
         }
-        if self.is_live {
+        if let Some(live) = &mut self.live {
             // Asked before the events are read, so that every event up to this position is visible
             // to the statement that reads them.
-            page.considered = self.database.horizon.ask().await?.settled();
+            let watermarks = self.database.horizon.ask().await?;
+            let settled = watermarks.settled();
+            page.considered = settled;
+            let is_ours = |event: &Touched| event.stream == self.stream;
+            // Behind a gap there may be events of this stream, which need not wait for it to close.
+            if !watermarks.has_gap()
+                && live.looked > Position::START
+                && (live.looked == settled
+                    || self.database.recent.has_none(live.looked, settled, is_ours).await)
+            {
+                live.looked = settled;
+                return Ok(page);
+            }
         }
         let forwards = self.options.direction == Direction::Forwards;
         let Sql { stream_forwards, stream_backwards, .. } = &*self.database.sql;
@@ -56,11 +77,17 @@ impl Pages for StreamPages {
             None if forwards => 0,
             None => i64::MAX,
         };
-        let statement = |most| query(text).bind(self.stream.as_str()).bind(from).bind(most);
         let (stream, limit) = (Some(&self.stream), self.options.limit);
         let pages = &self.database.pages;
-        let rows = pages.fetch(&mut self.decoder, stream, limit, true, statement).await?;
+        let rows = pages
+            .fetch(&mut self.decoder, stream, limit, true, text, |statement, most| {
+                statement.bind(self.stream.as_str()).bind(from).bind(most)
+            })
+            .await?;
         (page.events, page.more) = (rows.events, rows.more);
+        if let Some(live) = &mut self.live {
+            live.looked = if page.more { live.looked } else { page.considered };
+        }
         let Some(last) = page.events.last() else { return Ok(page) };
         page.considered =
             if page.more { last.position } else { page.considered.max(last.position) };

@@ -8,7 +8,12 @@ use annals_core::{
 };
 use async_trait::async_trait;
 
-use crate::{database::Database, horizon, rows::Decoder, sql::query};
+use crate::{
+    database::Database,
+    horizon,
+    recent::{Subscribed, Touched},
+    rows::Decoder,
+};
 
 /// How many positions one statement looks at if no index helps, which takes some milliseconds.
 const SCANNED_POSITIONS: u64 = 16_384;
@@ -55,8 +60,8 @@ pub(crate) struct AllPages {
     /// backward read needs no such position: an event that is not visible yet came after the read
     /// began.
     settled: Option<Position>,
-    /// Whether a subscription reads these pages.
-    is_live: bool,
+    /// Counts the subscription that reads these pages, if one does.
+    live: Option<Subscribed>,
     decoder: Decoder,
 }
 
@@ -76,7 +81,7 @@ impl AllPages {
             limit,
             from: from.unwrap_or(start),
             settled: None,
-            is_live: false,
+            live: None,
             decoder: Decoder::default(),
             database,
         }
@@ -85,7 +90,8 @@ impl AllPages {
     /// The pages of a subscription, which begins after a position.
     pub(crate) fn live(database: Arc<Database>, filter: Filter, after: Position) -> Self {
         let options = ReadAll::default().with_filter(filter).after(after);
-        Self { is_live: true, ..Self::new(database, options) }
+        let live = Some(database.recent.subscribe());
+        Self { live, ..Self::new(database, options) }
     }
 
     /// The settled position, and whether every visible event is at or below it. While the next
@@ -98,6 +104,16 @@ impl AllPages {
                 return Ok((watermarks.settled(), !watermarks.has_gap()));
             }
             tokio::time::sleep(backoff.next_pause()).await;
+        }
+    }
+
+    /// Whether surely no event up to a position passes the filter.
+    async fn has_none(&self, settled: Position) -> bool {
+        let filter = &self.filter;
+        let passes = |event: &Touched| filter.matches(&event.stream, &event.event_type);
+        match self.access {
+            Access::Everything => false,
+            _ => self.database.recent.has_none(self.from, settled, passes).await,
         }
     }
 
@@ -129,18 +145,18 @@ impl AllPages {
             (Access::Scan, false) => &sql.scan_backwards,
         };
         let (access, types, prefix) = (&self.access, &self.types, &self.prefix);
-        let statement = |most: i64| {
-            let query = query(text).bind(low.to_i64()).bind(high.to_i64()).bind(most);
-            match access {
-                Access::Everything => query,
-                Access::Types => query.bind(types),
-                Access::Category(category) => query.bind(types).bind(prefix).bind(category),
-                Access::Scan => query.bind(types).bind(prefix),
-            }
-        };
         let (pages, include_system) = (&self.database.pages, self.filter.include_system);
-        let rows =
-            pages.fetch(&mut self.decoder, None, self.limit, include_system, statement).await?;
+        let rows = pages
+            .fetch(&mut self.decoder, None, self.limit, include_system, text, |statement, most| {
+                let statement = statement.bind(low.to_i64()).bind(high.to_i64()).bind(most);
+                match access {
+                    Access::Everything => statement,
+                    Access::Types => statement.bind(types),
+                    Access::Category(category) => statement.bind(types).bind(prefix).bind(category),
+                    Access::Scan => statement.bind(types).bind(prefix),
+                }
+            })
+            .await?;
         let edge = if self.forwards { high.minus(1) } else { low.plus(1) };
         let at = rows.last.filter(|_| rows.more).unwrap_or(edge);
         self.limit = self.limit.map(|limit| limit.saturating_sub(rows.events.len() as u64));
@@ -161,10 +177,10 @@ impl Pages for AllPages {
             self.from = at;
             return Ok(page);
         }
-        let mut is_all = !self.is_live;
+        let mut is_all = self.live.is_none();
         let settled = match self.settled {
             Some(settled) if self.from < settled => settled,
-            _ if self.is_live => {
+            _ if self.live.is_some() => {
                 let (settled, all) = self.ask().await?;
                 is_all = all;
                 settled
@@ -175,6 +191,10 @@ impl Pages for AllPages {
         self.settled = Some(settled);
         if settled <= self.from {
             return Ok(Page { more: !is_all, ..empty });
+        }
+        if self.live.is_some() && self.has_none(settled).await {
+            self.from = settled;
+            return Ok(Page { considered: settled, more: !is_all, ..empty });
         }
         let (mut page, at) = self.between(self.from, settled.plus(1)).await?;
         self.from = at;

@@ -8,7 +8,7 @@ use annals_core::{Error, Result};
 
 use crate::{
     connections::{Connections, PooledConnection},
-    error::{Failure, driver, has_lost_connection, is_race},
+    error::{Failure, driver, has_lost_connection, is_race, is_read_only},
 };
 
 /// How often a statement is sent again because another transaction got in its way.
@@ -91,6 +91,10 @@ impl WriteSession {
             tracing::debug!(%error, "the connection was lost; sending the statement again");
             attempts.lost = Some(error);
             return ControlFlow::Continue(());
+        }
+        if is_read_only(&error) {
+            connection.forget();
+            return ControlFlow::Break(Err(driver(error)));
         }
         self.connection = Some(connection);
         if is_race(&error) && attempts.races < MOST_RACES {

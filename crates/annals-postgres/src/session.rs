@@ -1,43 +1,116 @@
-//! What a session with the server must be like: its settings, and no pooler that mixes sessions up.
+//! What a session with the server must be like: its settings, and who else may use it.
+
+use std::{sync::Arc, time::Duration};
 
 use annals_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use crate::error::{POOLER, STANDBY, driver, has_lost_connection};
+use crate::{
+    error::{STANDBY, driver, has_lost_connection},
+    identity::is_standby,
+};
 
 const READ_COMMITTED: &str = "read committed";
 
-/// Sets up a connection that the store made itself, whatever the defaults of its role and database.
-///
-/// `jit` and `enable_seqscan` are off for speed. Compiling a statement takes longer than running
-/// any statement of a store. Every statement has an index, but in a store of a hundred streams the
-/// planner would rather scan the table of streams for each event, which takes 2.5 times as long.
-pub(crate) async fn set_up(connection: &mut PgConnection) -> sqlx::Result<()> {
-    // Send this as a simple query: a connection pooler may not keep prepared statements.
-    let text = "SET default_transaction_isolation = 'read committed'; SET jit = off; \
-                SET enable_seqscan = off";
-    sqlx::raw_sql(text).execute(connection).await.map(drop)
+/// What lies between the store and the server.
+#[derive(Clone, Debug)]
+pub(crate) enum Pooling {
+    /// Nothing, or a pooler that gives each connection a session of its own.
+    Sessions,
+    /// A pooler that gives each transaction some session. `begin` begins one, with the settings that
+    /// a session would have.
+    Transactions { begin: Arc<str> },
 }
 
-/// Whether the server is a standby.
-pub(crate) async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    sqlx::raw_sql("SELECT pg_is_in_recovery()").fetch_one(connection).await?.try_get(0)
+impl Pooling {
+    /// A pooler of transactions.
+    pub(crate) fn of_transactions(request_timeout: Duration) -> Self {
+        let timeout = statement_timeout(request_timeout);
+        // The last setting ends a transaction whose client is gone, and with it its locks.
+        let begin = format!(
+            "BEGIN; SET LOCAL transaction_isolation = 'read committed'; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; \
+             SET LOCAL statement_timeout = {timeout}; \
+             SET LOCAL idle_in_transaction_session_timeout = {timeout}"
+        );
+        Self::Transactions { begin: begin.into() }
+    }
+
+    /// The text that begins a transaction, if each statement needs one.
+    pub(crate) fn begin(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Sessions => None,
+            Self::Transactions { begin } => Some(begin.clone()),
+        }
+    }
+}
+
+/// The `statement_timeout` in milliseconds: a little less than the store waits for an answer. So a
+/// statement ends before its caller gives up, and its outcome is known.
+fn statement_timeout(request_timeout: Duration) -> u64 {
+    let milliseconds = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
+    (milliseconds / 10 * 9).clamp(1, i32::MAX as u64)
+}
+
+/// The statements that set up a session, whatever the defaults of its role and database.
+///
+/// * `jit` and `enable_seqscan` are off for speed. Compiling a statement takes longer than running
+///   any statement of a store. Every statement has an index, but in a store of a hundred streams the
+///   planner would rather scan the table of streams for each event, which takes 2.5 times as long.
+/// * The keep-alives end a session whose client is gone, after a minute.
+/// * A shorter `statement_timeout` that the application has set stays.
+pub(crate) fn settings(request_timeout: Duration) -> Arc<str> {
+    let timeout = statement_timeout(request_timeout);
+    format!(
+        "SET default_transaction_isolation = 'read committed'; SET jit = off; \
+         SET enable_seqscan = off; SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
+         SET tcp_keepalives_count = 3; \
+         SELECT pg_catalog.set_config('statement_timeout', '{timeout}', false) \
+         WHERE EXTRACT(epoch FROM \
+             pg_catalog.current_setting('statement_timeout')::pg_catalog.interval) * 1000.0 \
+             NOT BETWEEN 1.0 AND {timeout}.0"
+    )
+    .into()
+}
+
+/// Sets up a connection that the store made itself.
+pub(crate) async fn set_up(connection: &mut PgConnection, settings: &Arc<str>) -> sqlx::Result<()> {
+    // Send these as simple queries, which leave no prepared statement behind.
+    sqlx::raw_sql(AssertSqlSafe(settings.clone())).execute(&mut *connection).await?;
+    // Ends a statement whose client is gone, as after a request timeout. Servers on some operating
+    // systems do not have it.
+    let check = "SET client_connection_check_interval = '1s'";
+    match sqlx::raw_sql(check).execute(connection).await {
+        Err(error) if has_lost_connection(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What the server is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Server {
+    /// Whether a commit that was acknowledged survives a crash of the server.
+    pub(crate) is_durable: bool,
 }
 
 /// Refuses a server or a database that would break the store's promises.
-pub(crate) async fn check_server(connection: &mut PgConnection) -> Result<()> {
+pub(crate) async fn check_server(
+    connection: &mut PgConnection,
+    pooling: &Pooling,
+) -> Result<Server> {
+    let text = "SELECT pg_catalog.current_setting('server_encoding'), \
+                pg_catalog.current_setting('default_transaction_isolation'), \
+                pg_catalog.current_setting('synchronous_commit'), pg_catalog.version()";
+    let row = sqlx::raw_sql(text).fetch_one(&mut *connection).await.map_err(driver)?;
+    let setting = |column| row.try_get::<String, _>(column).map_err(driver);
+    let (encoding, isolation) = (setting(0)?, setting(1)?);
+    crate::imitation::check_name(&setting(3)?)?;
     if is_standby(connection).await.map_err(driver)? {
         return Err(Error::new(ErrorKind::Incompatible, STANDBY));
     }
-    let text = "SELECT current_setting('server_encoding'), \
-                current_setting('default_transaction_isolation')";
-    let row = sqlx::query(text).fetch_one(connection).await.map_err(driver)?;
-    let setting = |column| row.try_get::<String, _>(column).map_err(driver);
-    let (encoding, isolation) = (setting(0)?, setting(1)?);
     let message = if encoding != "UTF8" {
         // Stream ids and event types are stored as text, and may hold any character.
         format!("the database has the encoding {encoding}; create one with UTF8")
-    } else if isolation != READ_COMMITTED {
+    } else if isolation != READ_COMMITTED && matches!(pooling, Pooling::Sessions) {
         // An append takes the lock on its stream and then looks at the stream. Under a stricter
         // level it would see the stream as it was before the lock.
         format!(
@@ -46,40 +119,43 @@ pub(crate) async fn check_server(connection: &mut PgConnection) -> Result<()> {
              connection of the pool"
         )
     } else {
-        return Ok(());
+        return Ok(Server { is_durable: setting(2)? != "off" });
     };
     Err(Error::new(ErrorKind::Incompatible, message))
 }
 
-/// Refuses a connection pooler that gives each transaction another session of the server: there,
-/// a prepared statement is missing or is another one, and notifications go to another client.
+/// How often to look for a pooler of transactions: other clients of the pooler may interfere once.
+const LOOKS: usize = 3;
+
+/// Whether a pooler gives each transaction another session of the server: there, a prepared
+/// statement is missing or is another one, and notifications go to another client.
 ///
 /// Such a pooler hands out the session that was returned last. So while `other` holds that session
-/// in an open transaction, `connection` gets another session, and no longer finds its prepared
-/// statement, or finds another process. If other clients of the pooler interfere, this check may
-/// not notice the pooler.
-pub(crate) async fn check_pooler(
+/// in an open transaction, `connection` gets another one. If other clients of the pooler interfere,
+/// this check may not notice the pooler.
+pub(crate) async fn pools_transactions(
     connection: &mut PgConnection,
-    mut other: PgConnection,
-) -> Result<()> {
-    let refused = || Error::new(ErrorKind::Incompatible, POOLER);
-    // The random token makes this a statement that nobody else has prepared.
-    let token = format!("{:016x}", fastrand::u64(..));
-    let text = format!("SELECT '{token}', pg_backend_pid()");
-    let (_, process) = prepared(connection, &text).await.map_err(driver)?;
-    sqlx::raw_sql("BEGIN").execute(&mut other).await.map_err(driver)?;
-    let again = prepared(connection, &text).await;
-    // Closing the connection ends the transaction.
-    drop(other.close().await);
-    match again {
-        Ok((found, other_process)) if found == token && other_process == process => Ok(()),
-        Ok(_) => Err(refused()),
-        Err(error) if has_lost_connection(&error) => Err(driver(error)),
-        Err(error) => Err(refused().with_source(error)),
+    other: &mut PgConnection,
+) -> Result<bool> {
+    for _ in 0..LOOKS {
+        let before = process(connection).await.map_err(driver)?;
+        sqlx::raw_sql("BEGIN").execute(&mut *other).await.map_err(driver)?;
+        let after = process(connection).await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut *other).await.map_err(driver)?;
+        if before != after.map_err(driver)? {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }
 
-async fn prepared(connection: &mut PgConnection, text: &str) -> sqlx::Result<(String, i32)> {
-    let row = sqlx::query(AssertSqlSafe(text)).fetch_one(connection).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+/// The process of the session that serves a connection now.
+async fn process(connection: &mut PgConnection) -> sqlx::Result<i32> {
+    // Not prepared: the statement would be left behind in the session for the pooler's other clients.
+    sqlx::raw_sql("SELECT pg_catalog.pg_backend_pid()").fetch_one(connection).await?.try_get(0)
+}
+
+/// Closes a connection, and does not wait for the server.
+pub(crate) fn close(connection: PgConnection) {
+    tokio::spawn(connection.close());
 }

@@ -3,11 +3,7 @@
 
 use std::sync::Arc;
 
-use sqlx::{
-    AssertSqlSafe, PgConnection, Postgres,
-    postgres::{PgArguments, PgRow},
-    query::Query,
-};
+use sqlx::{AssertSqlSafe, Postgres, postgres::PgArguments, query::Query};
 
 /// The name of a schema for SQL text. `PostgresOptions` lets only plain names pass.
 pub(crate) fn quoted(schema: &str) -> String {
@@ -17,20 +13,12 @@ pub(crate) fn quoted(schema: &str) -> String {
 /// A statement with its values.
 pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-/// A statement of [`Sql`], without values. A connection prepares it when it first runs it.
+/// A statement of [`Sql`], without values. It names PostgreSQL's functions with their schema if they
+/// take arrays or unknown literals: somebody may have created a function of that name which fits
+/// better, in a schema that the session searches. `unnest` of several arrays is syntax. A connection prepares it when it first runs it.
 pub(crate) fn query<'q>(text: &Arc<str>) -> Statement<'q> {
     // Safe: the only part of the text that is not constant is the schema, a plain name.
     sqlx::query(AssertSqlSafe(text.clone()))
-}
-
-/// Runs a statement that answers with one row, and reads the answer to its end. `fetch_one` would
-/// return with the row, before the statement has committed.
-pub(crate) async fn one_row(
-    statement: Statement<'_>,
-    connection: &mut PgConnection,
-) -> sqlx::Result<PgRow> {
-    let rows = statement.fetch_all(connection).await?;
-    rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)
 }
 
 macro_rules! statements {
@@ -54,8 +42,10 @@ macro_rules! statements {
 /// may not know it.
 macro_rules! last_given {
     () => {
-        "CASE WHEN has_sequence_privilege('{schema}.positions', 'USAGE, SELECT') \
-             THEN coalesce(pg_sequence_last_value('{schema}.positions'), 0) END"
+        "CASE WHEN pg_catalog.has_sequence_privilege( \
+             '{schema}.positions', 'USAGE, SELECT') \
+             THEN coalesce(pg_catalog.pg_sequence_last_value( \
+                 '{schema}.positions'::pg_catalog.regclass), 0) END"
     };
 }
 
@@ -127,7 +117,7 @@ macro_rules! of_types {
             "SELECT ",
             event_columns!(),
             ", s.name FROM ( \
-                 SELECT f.position FROM unnest($4::text[]) AS t (type) CROSS JOIN LATERAL ( \
+                 SELECT f.position FROM pg_catalog.unnest($4::text[]) AS t (type) CROSS JOIN LATERAL ( \
                      SELECT i.position FROM {schema}.events AS i ",
             stream_of!("i"),
             "WHERE (i.type, i.position) > (t.type, $1) AND (i.type, i.position) < (t.type, $2) \
@@ -149,7 +139,7 @@ macro_rules! of_types {
 }
 
 statements! {
-    store: "SELECT lock_key FROM {schema}.store";
+    store: "SELECT lock_key, schema FROM {schema}.store";
     /// The greatest position of an event, and the last one that the sequence has given, unless the
     /// role may not know it.
     positions: concat!("SELECT coalesce(max(position), 0), ", last_given!(), " \
@@ -170,6 +160,9 @@ statements! {
                 AND e.version > s.removed_to OFFSET 0) AS f";
     horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!(), " \
         FROM {schema}.horizon($1, $2)");
+    /// Which streams and types the events between two positions have.
+    touched: concat!("SELECT e.position, s.name, e.type FROM {schema}.events AS e ",
+        stream_of!("e"), "WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position LIMIT $3");
     remove: "SELECT {schema}.remove($1, $2, $3, $4, $5, $6, $7)";
     /// Deletes some of the events that were removed.
     clean_up: "WITH deleted AS (DELETE FROM {schema}.events WHERE position = ANY (ARRAY( \

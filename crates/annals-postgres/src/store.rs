@@ -4,15 +4,14 @@ use std::{fmt, sync::Arc};
 
 use annals_core::{
     Append, Appended, Capabilities, ExpectedVersion, Filter, LeaseName, LeaseRecord, Position,
-    ReadAll, ReadStream, Recognition, RecordedEvent, Result, Snapshot, StreamId, StreamInfo,
-    StreamState, SubscriberId, Version,
+    ReadAll, ReadStream, RecordedEvent, Result, Snapshot, StreamId, StreamInfo, StreamState,
+    SubscriberId, Version,
     adapter::{Adapter, CheckpointSwap, Pages, Tail},
 };
 
 use crate::{
     config::PostgresOptions,
     database::Database,
-    error::BACKEND,
     import,
     manage::{self, StoredStream},
     read::StreamPages,
@@ -28,6 +27,7 @@ pub struct PostgresStore {
     pub(crate) database: Arc<Database>,
     pub(crate) writers: Writers,
     pub(crate) options: Arc<PostgresOptions>,
+    pub(crate) capabilities: &'static Capabilities,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -36,18 +36,9 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// What every store of this crate can do.
-pub(crate) static CAPABILITIES: Capabilities = {
-    let mut capabilities = Capabilities::new(BACKEND);
-    capabilities.durable = true;
-    capabilities.retry_recognition = Recognition::Guaranteed;
-    (capabilities.list_streams, capabilities.exact_import) = (true, true);
-    capabilities
-};
-
 impl Adapter for PostgresStore {
     fn capabilities(&self) -> &Capabilities {
-        &CAPABILITIES
+        self.capabilities
     }
 
     async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {

@@ -28,14 +28,16 @@ const OF_LIBPQ: [&str; 13] = [
 ];
 
 const OF_STORE: &str = "`schema`, `writers`, `poll_interval`, `request_timeout`, `migrate`, \
-    `connections`, `acquire_timeout`";
+    `connections`, `acquire_timeout`, `listen_url`";
 
 impl PostgresConfig {
     /// Reads a URL: `postgres://user:password@host:port/database`, with any of the parameters
     ///
-    /// * of the store: `schema`, `writers`, `migrate` (`true` or `false`), `connections`, and
+    /// * of the store: `schema`, `writers`, `migrate` (`true` or `false`), `connections`;
     ///   `poll_interval`, `request_timeout`, `acquire_timeout`: `500ms`, `10s`, `2m`, or a number of
-    ///   milliseconds;
+    ///   milliseconds; `listen_url`: the URL of a direct connection to the same database, past a
+    ///   connection pooler, with parameters of libpq only, and encoded as a value of a URL has to
+    ///   be: `%3A` for `:`, `%2F` for `/`, `%40` for `@`, `%3F` for `?`, `%25` for `%`;
     /// * of libpq: `sslmode` (`disable`, `prefer`, `require`, `verify-ca`, `verify-full`),
     ///   `sslrootcert`, `sslcert`, `sslkey`, `host` (a directory for a Unix socket), `hostaddr`,
     ///   `port`, `dbname`, `user`, `password`, `application_name`, `options`.
@@ -86,6 +88,7 @@ impl PostgresConfig {
             "migrate" => options.migrate = parameter.flag()?,
             "connections" => self.connections = parameter.parsed("a number from 3 to 1,000")?,
             "acquire_timeout" => self.acquire_timeout = parameter.milliseconds()?,
+            "listen_url" => self.listen = Some(listen_options(parameter.value())?),
             _ => {
                 let known = format!("{OF_STORE}, and, as in libpq, {}", of_libpq());
                 return Err(parameter.unknown(known));
@@ -93,6 +96,19 @@ impl PostgresConfig {
         }
         Ok(())
     }
+}
+
+/// The connection options of a `listen_url`.
+fn listen_options(url: &str) -> Result<PgConnectOptions> {
+    let refused = |message: String| Error::new(ErrorKind::InvalidInput, message);
+    let parsed = PostgresConfig::from_url(url).map_err(|error| {
+        refused(format!("`listen_url` has a mistake: {error}")).with_source(error)
+    })?;
+    let plain = PostgresConfig::new(PgConnectOptions::new_without_pgpass());
+    if parsed.options != plain.options || parsed.listen.is_some() {
+        return Err(refused("`listen_url` takes parameters of libpq only".to_owned()));
+    }
+    Ok(parsed.connect)
 }
 
 fn unreadable(url: &str, error: ParseError) -> Error {
@@ -121,7 +137,8 @@ mod tests {
     fn everything_can_be_set() {
         let config = PostgresConfig::from_url(
             "postgresql://me:p%40ss@db.example:6543/shop?schema=orders&writers=2&connections=5\
-             &poll_interval=50&request_timeout=60ms&migrate=false&acquire_timeout=70&sslmode=verify-full&host=other",
+             &poll_interval=50&request_timeout=60ms&migrate=false&acquire_timeout=70&sslmode=verify-full&host=other\
+             &listen_url=postgres%3A%2F%2Fme%3Ap%2540ss%40direct.example%2Fshop",
         )
         .unwrap();
         let mut options = crate::PostgresOptions::default()
@@ -134,6 +151,7 @@ mod tests {
         assert_eq!((config.connections, config.acquire_timeout.as_millis()), (5, 70));
         assert_eq!(config.connect.get_host(), "other");
         assert_eq!(config.connect.get_port(), 6543);
+        assert_eq!(config.listen.as_ref().map(|listen| listen.get_host()), Some("direct.example"));
         assert_eq!(config.connect.get_database(), Some("shop"));
         assert!(!format!("{config:?}").contains("ss@"), "{config:?}");
     }
@@ -152,6 +170,8 @@ mod tests {
             ("postgres://h/d?poll_interval=0", "1 millisecond"),
             ("postgres://h/d?migrate=perhaps", "`true` or `false`"),
             ("postgres://h/d?sslmode=perhaps", "`sslmode`"),
+            ("postgres://h/d?listen_url=mysql%3A%2F%2Fme%3Ahunter2%40h%2Fd", "`listen_url` has"),
+            ("postgres://h/d?listen_url=postgres%3A%2F%2Fh%2Fd%3Fwriters%3D2", "of libpq only"),
             ("postgres://me:hunter2@h:port/d", "cannot be read: invalid port number"),
             ("postgres://me:hunter2@h:1,i:2/d", "several hosts"),
             ("postgres://me:hunter2?hunter2@h/d", "its last `@`"),

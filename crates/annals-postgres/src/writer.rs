@@ -5,16 +5,21 @@
 //! transaction is always one statement: the server ends it whatever happens to the client, so that
 //! its locks last as long as the server works on it, and not as long as a network hangs.
 
-use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use annals_core::{Append, Appended, Error, Result, adapter};
+use annals_core::{Append, Appended, Error, ErrorKind, Result, Version, adapter};
 use tokio::runtime::Handle;
 
 use crate::{
     append::{self, AppendOutcome, AppendRequest},
     call::{AppendCall, count, in_rounds},
     database::Database,
-    error::{copy_if_unreachable, internal, runtime, runtime_ended},
+    error::{Concerns, SharedError, concerns, internal, runtime, runtime_ended},
     queue::{Queue, WritingTask},
     resend::{Attempts, WriteSession},
 };
@@ -22,6 +27,14 @@ use crate::{
 /// How long a task waits for its answer before another task may take the appends behind it: many
 /// times as long as a transaction takes that does not wait for a lock.
 const STUCK: Duration = Duration::from_millis(10);
+/// The most streams of one append. Each takes a lock, and with its default settings the server has
+/// 6,400 locks for all sessions together.
+const MOST_STREAMS: usize = 1_000;
+/// How many appends of a batch are given as long as a statement may take, if the whole batch took too
+/// long: one of them may have waited for the lock on its stream, so that the others succeed.
+const MOST_WAITS: usize = 2;
+/// How often an append is sent again because another one with the same ids came in between.
+const MOST_ROUNDS: usize = 10;
 
 /// The tasks that write to one store.
 #[derive(Clone, Debug)]
@@ -39,7 +52,16 @@ impl Writers {
     /// transaction has begun is written all the same.
     pub(crate) async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
         let runtime = runtime()?;
-        let (call, answered) = AppendCall::new(appends);
+        if appends.len() > MOST_STREAMS {
+            let message = format!(
+                "the append has {} streams; this store takes at most {MOST_STREAMS}",
+                appends.len()
+            );
+            return Err(Error::new(ErrorKind::LimitExceeded, message));
+        }
+        let timeout = self.database.connections.pool.options().get_acquire_timeout();
+        let room = self.queue.room_for(&appends, timeout).await?;
+        let (call, answered) = AppendCall::new(appends, room);
         self.queue.push(call);
         self.start_task(&runtime);
         answered.await.unwrap_or_else(|_| Err(runtime_ended().with_outcome_unknown()))
@@ -104,19 +126,7 @@ impl Writer {
         let outcome_unknown = self.session.outcome_unknown;
         let outcomes = match sent {
             Ok(outcomes) => outcomes,
-            Err(error) => {
-                tracing::debug!(%error, appends = calls.len(), "sending each append by itself");
-                for call in calls {
-                    self.session.outcome_unknown = outcome_unknown;
-                    // If there is no server, each append would only wait as long again.
-                    let done = match copy_if_unreachable(&error) {
-                        Some(error) => Err(self.session.mark(error)),
-                        None => self.write_call(&call.appends).await,
-                    };
-                    call.answer(done);
-                }
-                return;
-            }
+            Err(error) => return self.write_each(calls, error).await,
         };
         // First answer the calls that are done: the others take another statement.
         let mut unwritten = Vec::new();
@@ -126,9 +136,67 @@ impl Writer {
                 AppendOutcome::NotWritten { .. } => unwritten.push((call, outcome)),
             }
         }
-        for (call, outcome) in unwritten {
+        let ruled_out = self.ruled_out(&unwritten).await;
+        for ((call, outcome), ruled_out) in unwritten.into_iter().zip(ruled_out) {
             self.session.outcome_unknown = outcome_unknown;
-            let done = self.finish(&call.appends, vec![outcome]).await;
+            let done = self.finish(&call.appends, vec![outcome], ruled_out).await;
+            call.answer(done);
+        }
+    }
+
+    /// Which of these calls, of one append each, are surely no retries.
+    async fn ruled_out(&mut self, unwritten: &[(AppendCall, AppendOutcome)]) -> Vec<bool> {
+        let mut ruled_out = vec![false; unwritten.len()];
+        let (mut indexes, mut asked) = (Vec::new(), Vec::new());
+        for (index, (call, outcome)) in unwritten.iter().enumerate() {
+            let AppendOutcome::NotWritten { head, retry_after } = outcome else { continue };
+            let Some(append) = call.appends.first() else { continue };
+            if let Ok(Some(base)) = head.compare_after(append, || *retry_after) {
+                indexes.push(index);
+                asked.push((append, base));
+            }
+        }
+        if asked.len() > 1 {
+            // Looking for ids takes a connection, and this task may hold the last one.
+            self.session.give_back();
+            let Database { connections, sql, .. } = &*self.writers.database;
+            let found = append::not_replayed(connections, sql, &asked);
+            // After an error, each call looks by itself, and gets an error of its own.
+            let found = self.writers.watch(&self.task, found).await.unwrap_or_default();
+            for (index, found) in indexes.into_iter().zip(found) {
+                if let Some(ruled_out) = ruled_out.get_mut(index) {
+                    *ruled_out = found;
+                }
+            }
+        }
+        ruled_out
+    }
+
+    /// Writes the calls of a batch that has failed, each by itself. If the error concerns all of them,
+    /// each would only wait as long again, and so they get it at once.
+    async fn write_each(&mut self, calls: Vec<AppendCall>, error: Error) {
+        tracing::debug!(%error, appends = calls.len(), "a batch of appends has failed");
+        let outcome_unknown = self.session.outcome_unknown;
+        let (is_for_all, mut waits) = (concerns(&error) == Concerns::All, 0);
+        let mut last = SharedError::new(error);
+        for call in calls {
+            self.session.outcome_unknown = outcome_unknown;
+            if is_for_all || waits == MOST_WAITS {
+                call.answer(Err(self.session.mark(last.copy())));
+                continue;
+            }
+            let done = match self.write_call(&call.appends).await {
+                Err(error) if concerns(&error) != Concerns::One => {
+                    let is_unknown = error.outcome_unknown();
+                    // Waiting for another such error would help nobody.
+                    let is_all = concerns(&error) == Concerns::All;
+                    waits = if is_all { MOST_WAITS } else { waits + 1 };
+                    last = SharedError::new(error);
+                    let error = last.copy();
+                    Err(if is_unknown { error.with_outcome_unknown() } else { error })
+                }
+                done => done,
+            };
             call.answer(done);
         }
     }
@@ -137,70 +205,65 @@ impl Writer {
     async fn write_call(&mut self, appends: &[Append]) -> Result<Vec<Appended>> {
         let requests: Vec<_> = appends.iter().map(AppendRequest::new).collect();
         let outcomes = self.send(&requests, &[count(requests.len())], requests.len() > 1).await?;
-        self.finish(appends, outcomes).await
+        self.finish(appends, outcomes, false).await
     }
 
     /// Makes the answer of a call. Appends that were not written are retries, or conflicts, or are
-    /// sent again.
+    /// sent again. `ruled_out` says that they are no retries.
     async fn finish(
         &mut self,
         appends: &[Append],
-        outcomes: Vec<AppendOutcome>,
+        mut outcomes: Vec<AppendOutcome>,
+        mut ruled_out: bool,
     ) -> Result<Vec<Appended>> {
-        let (mut written, mut unwritten, mut judged) = (Vec::new(), Vec::new(), Vec::new());
-        for (append, outcome) in appends.iter().zip(outcomes) {
-            let (head, retry_after) = match outcome {
-                AppendOutcome::Written(appended) => {
-                    written.push(appended);
-                    continue;
-                }
-                AppendOutcome::NotWritten { head, retry_after } => (head, retry_after),
-            };
-            let base = head.compare_after(append, || retry_after)?;
-            let replayed = match base {
-                Some(base) => {
-                    // Looking for ids takes a connection, and this task may hold the last one.
-                    self.session.give_back();
-                    let Database { connections, sql, .. } = &*self.writers.database;
-                    let found = append::find_replayed(connections, sql, append, base).await;
-                    head.compared(append, found.map_err(|e| self.session.mark(e.into()))?)?
-                }
-                None => None,
-            };
-            unwritten.push(AppendRequest { append, is_new: base.is_some() });
-            judged.push((head, replayed));
+        // Each round but the last finds that an append with the same first id came in between.
+        for _ in 0..MOST_ROUNDS {
+            let (mut written, mut again, mut judged) = (Vec::new(), Vec::new(), Vec::new());
+            for (append, outcome) in appends.iter().zip(outcomes) {
+                let (head, retry_after) = match outcome {
+                    AppendOutcome::Written(appended) => {
+                        written.push(appended);
+                        continue;
+                    }
+                    AppendOutcome::NotWritten { head, retry_after } => (head, retry_after),
+                };
+                let base = head.compare_after(append, || retry_after)?;
+                let replayed = match base {
+                    Some(base) => {
+                        let found = match ruled_out {
+                            true => Ok(None),
+                            false => self.find_replayed(append, base).await,
+                        };
+                        head.compared(append, found.map_err(|e| self.session.mark(e))?)?
+                    }
+                    None => None,
+                };
+                again.push(AppendRequest { append, new_after: base.map(|_| head.version) });
+                judged.push((head, replayed));
+            }
+            if again.is_empty() {
+                return Ok(written);
+            }
+            if !written.is_empty() {
+                return Err(internal("a part of an append was written"));
+            }
+            if let Some(replayed) = adapter::all_or_none(appends, &judged)? {
+                return Ok(replayed);
+            }
+            // These are no retries, and their expectations held.
+            outcomes = self.send(&again, &[count(again.len())], again.len() > 1).await?;
+            ruled_out = false;
         }
-        if unwritten.is_empty() {
-            return Ok(written);
-        }
-        if !written.is_empty() {
-            return Err(internal("a part of an append was written"));
-        }
-        match adapter::all_or_none(appends, &judged)? {
-            Some(replayed) => Ok(replayed),
-            None => self.send_again(&unwritten).await,
-        }
+        let message = "appends with the same event ids got in the way again and again; try again";
+        Err(self.session.mark(Error::new(ErrorKind::Busy, message)))
     }
 
-    /// Sends appends again that are no retries, and whose expectations hold.
-    async fn send_again(&mut self, requests: &[AppendRequest<'_>]) -> Result<Vec<Appended>> {
-        let outcomes = self.send(requests, &[count(requests.len())], requests.len() > 1).await?;
-        let mut written = Vec::with_capacity(outcomes.len());
-        for (AppendRequest { append, .. }, outcome) in requests.iter().zip(outcomes) {
-            match outcome {
-                AppendOutcome::Written(appended) => written.push(appended),
-                AppendOutcome::NotWritten { head, retry_after } => {
-                    if head.compare_after(append, || retry_after)?.is_some() {
-                        let Append { stream, expected, .. } = append;
-                        return Err(Error::lost_race(stream, *expected, head.version));
-                    }
-                }
-            }
-        }
-        if written.len() < requests.len() {
-            return Err(internal("an append was not written"));
-        }
-        Ok(written)
+    async fn find_replayed(&mut self, append: &Append, base: Version) -> Result<Option<Appended>> {
+        // Looking for ids takes a connection, and this task may hold the last one.
+        self.session.give_back();
+        let Database { connections, sql, .. } = &*self.writers.database;
+        let found = append::find_replayed(connections, sql, append, base);
+        Ok(self.writers.watch(&self.task, found).await?)
     }
 
     /// Sends appends, and wakes subscribers if some were written, or may have been.
@@ -229,7 +292,20 @@ impl Writer {
         let Database { connections, sql, lock_key, .. } = &*writers.database;
         let mut attempts = Attempts::default();
         loop {
-            let mut connection = session.connection(connections, &mut attempts).await?;
+            let begun = Instant::now();
+            let connection = session.connection(connections, &mut attempts);
+            let connection = writers.watch(task, connection).await;
+            let mut connection = match connection {
+                Err(error) if concerns(&error) == Concerns::All => {
+                    // The appends that wait behind these have waited for a connection as long.
+                    let error = SharedError::new(error);
+                    for call in task.take_older(begun) {
+                        call.answer(Err(error.copy()));
+                    }
+                    return Err(error.copy());
+                }
+                connection => connection?,
+            };
             let sent = append::send(&mut connection, sql, *lock_key, requests, rounds, all_or_none);
             let answer = writers.watch(task, connections.with_timeout(sent)).await;
             let next = session.answered(connections, connection, answer, &mut attempts);

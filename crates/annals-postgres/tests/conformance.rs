@@ -1,6 +1,10 @@
 //! The conformance suite on PostgreSQL. Cases share a server, each with a schema of its own. A case
 //! that cuts connections goes through a proxy, and a case that restarts the server has its own one.
+//! All cases run twice: directly, and behind PgBouncer that pools transactions.
 #![allow(clippy::unwrap_used)]
+
+#[path = "bouncer/mod.rs"]
+mod bouncer;
 
 use std::{
     collections::HashMap,
@@ -18,9 +22,17 @@ use annals_test_servers::{
     Proxy,
     postgres::{self, Marked, Options, Postgres, Source},
 };
+use bouncer::PgBouncer;
+use libtest_mimic::Arguments;
+use tokio::sync::OnceCell;
+
+/// Fewer sessions than the stores of a case have connections.
+const SESSIONS: usize = 8;
 
 struct Server {
     source: Result<Source, String>,
+    /// Whether stores go through PgBouncer, and the one in front of the server that cases share.
+    pooler: Option<OnceCell<PgBouncer>>,
     places: Mutex<HashMap<String, Place>>,
 }
 
@@ -28,10 +40,25 @@ struct Server {
 #[derive(Clone)]
 struct Place {
     server: Arc<Postgres>,
+    /// Behind the proxy.
+    _bouncer: Option<Arc<PgBouncer>>,
     proxy: Arc<Proxy>,
 }
 
 impl Server {
+    fn new(is_pooled: bool) -> Arc<dyn Harness> {
+        let pooler = is_pooled.then(OnceCell::new);
+        Arc::new(Self { source: Source::find(), pooler, places: Mutex::default() })
+    }
+
+    /// The URL of the server that cases share, or of PgBouncer in front of it.
+    async fn shared_url(&self) -> Result<String, BoxError> {
+        let server = postgres::shared().await?;
+        let Some(pooler) = &self.pooler else { return Ok(server.url()) };
+        let start = || PgBouncer::start(&server, "transaction", SESSIONS);
+        Ok(server.url_at(pooler.get_or_try_init(start).await?.addr))
+    }
+
     fn places(&self) -> MutexGuard<'_, HashMap<String, Place>> {
         self.places.lock().unwrap()
     }
@@ -53,11 +80,17 @@ impl Server {
 #[async_trait::async_trait]
 impl Harness for Server {
     fn name(&self) -> &str {
-        "postgres"
+        if self.pooler.is_some() { "postgres-pgbouncer" } else { "postgres" }
     }
 
     async fn unavailable(&self) -> Option<String> {
-        self.source.clone().err()
+        match &self.source {
+            Err(reason) => Some(reason.clone()),
+            Ok(_) if self.pooler.is_none() => None,
+            Ok(Source::Local(_)) if bouncer::program().is_some() => None,
+            Ok(Source::Local(_)) => Some("there is no PgBouncer on this machine".to_owned()),
+            Ok(source) => Some(format!("not possible with {source}")),
+        }
     }
 
     async fn prepare(&self, namespace: &str, faults: &[Fault]) -> Result<(), BoxError> {
@@ -69,15 +102,20 @@ impl Harness for Server {
             postgres::shared().await?
         };
         let marked = Marked::new(".append").or(".import").or(".leases AS kept");
-        let proxy = Proxy::between(server.addr(), marked).await?;
-        self.places().insert(namespace.to_owned(), Place { server, proxy: Arc::new(proxy) });
+        let bouncer = match &self.pooler {
+            Some(_) => Some(Arc::new(PgBouncer::start(&server, "transaction", SESSIONS).await?)),
+            None => None,
+        };
+        let to = bouncer.as_ref().map_or(server.addr(), |bouncer| bouncer.addr);
+        let proxy = Arc::new(Proxy::between(to, marked).await?);
+        self.places().insert(namespace.to_owned(), Place { server, _bouncer: bouncer, proxy });
         Ok(())
     }
 
     async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
         let url = match self.place(namespace) {
             Some(place) => place.server.url_at(place.proxy.addr()),
-            None => postgres::shared().await?.url(),
+            None => self.shared_url().await?,
         };
         let mut config = PostgresConfig::from_url(&url)?;
         namespace.clone_into(&mut config.options.schema);
@@ -98,8 +136,8 @@ impl Harness for Server {
     }
 
     async fn another_process(&self) -> Option<Vec<(String, String)>> {
-        let server = postgres::shared().await.ok()?;
-        Some(vec![("ANNALS_POSTGRES_URL".to_owned(), server.url())])
+        let url = self.shared_url().await.ok()?;
+        Some(vec![("ANNALS_POSTGRES_URL".to_owned(), url)])
     }
 
     fn cannot_inject(&self, fault: Fault) -> Option<String> {
@@ -138,5 +176,6 @@ impl Harness for Server {
 }
 
 fn main() -> ExitCode {
-    annals_conformance::main(Server { source: Source::find(), places: Mutex::default() })
+    let arguments = Arguments::from_args();
+    annals_conformance::run(&arguments, [false, true].map(Server::new).into())
 }

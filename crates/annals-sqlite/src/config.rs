@@ -44,8 +44,9 @@ pub struct SqliteConfig {
     /// Where the events are.
     pub location: Location,
     /// The beginning of the names of the store's tables; default `annals`. Stores with different
-    /// prefixes, and tables of the application, can share one file. A prefix is a letter or `_`,
-    /// followed by at most 30 letters, digits and `_`.
+    /// prefixes, and tables of the application, can share one file. A prefix is a small
+    /// letter or `_`, followed by at most 30 small letters, digits and `_`: for SQLite, `Shop` and `shop`
+    /// would be the same.
     pub prefix: String,
     /// What an append waits for; by default the disk.
     pub synchronous: Synchronous,
@@ -140,19 +141,19 @@ impl SqliteConfig {
 fn check_prefix(prefix: &str) -> Result<()> {
     /// Long enough for every good name, and short enough to read in front of the name of a table.
     const MAX: usize = 31;
-    let plain = |c: char| c == '_' || c.is_ascii_alphanumeric();
-    let named = prefix.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+    // Names of tables have no case: with a capital letter, two prefixes could mean the same tables.
+    let plain = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
+    let named = prefix.starts_with(|c: char| c == '_' || c.is_ascii_lowercase())
         && prefix.chars().all(plain)
         && prefix.len() <= MAX;
-    // SQLite reserves names that begin with `sqlite_`, in upper and lower case.
-    let lower = prefix.to_ascii_lowercase();
-    let reserved = lower == "sqlite" || lower.starts_with("sqlite_");
+    // SQLite reserves names that begin with `sqlite_`.
+    let reserved = prefix == "sqlite" || prefix.starts_with("sqlite_");
     if named && !reserved {
         return Ok(());
     }
     let message = format!(
-        "`prefix` is {prefix:?}; use a letter or `_`, then at most {} letters, digits and `_`, \
-         but not a name that begins with `sqlite_`",
+        "`prefix` is {prefix:?}; use a small letter or `_`, then at most {} small letters, digits and \
+         `_`, but not a name that begins with `sqlite_`",
         MAX - 1
     );
     Err(Error::new(ErrorKind::InvalidInput, message))

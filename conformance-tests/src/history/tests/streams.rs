@@ -8,7 +8,7 @@ use annals_core::{
 use super::{
     super::record::{Answer, Call, NEVER},
     append, both_answers, both_streams, conflict, events, exact, got, history, op, read, replayed,
-    right, seen, unknown, wrong,
+    right, seen, unknown, write, wrong,
 };
 
 const NO_ORDER: &str = "no order of the calls on s0";
@@ -227,6 +227,21 @@ fn an_append_to_two_streams_is_one() {
     };
     right(&then(vec![seen(1, 1, 2, 2)]));
     wrong(&then(Vec::new()), "no order of the calls on s0 and s1");
+}
+
+#[test]
+fn a_refused_append_to_two_streams_names_one_that_refuses() {
+    let neither = Call::Append {
+        writes: vec![write(0, exact(1), 1..2), write(1, exact(2), 2..3)],
+        again: false,
+    };
+    let refused = |stream, actual| {
+        let answer = Answer::Conflict { stream, actual };
+        history(vec![op(1, 2, append(Any, 3..4), got(1, 1, 1)), op(3, 4, neither.clone(), answer)])
+    };
+    right(&refused(1, 0));
+    wrong(&refused(0, 1), "no order of the calls on s0 and s1");
+    wrong(&refused(1, 1), "no order of the calls on s0 and s1");
 }
 
 #[test]

@@ -269,6 +269,13 @@ impl Harness for InNamespaces {
         }
     }
 
+    fn histories(&self) -> u32 {
+        match self.0.url().backend() {
+            Backend::Memory | Backend::Sqlite => 1_000,
+            _ => 100,
+        }
+    }
+
     async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
         Ok(self.0.open(namespace).await?)
     }

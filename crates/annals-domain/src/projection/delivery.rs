@@ -48,6 +48,10 @@ pub trait Delivery: Send {
     #[doc(hidden)]
     fn stored(&self) -> Arc<dyn Stored>;
 
+    /// Whether the checkpoint is in a sink that can also keep to which event store it belongs.
+    #[doc(hidden)]
+    fn keeps_origin(&self) -> bool;
+
     #[doc(hidden)]
     async fn position(&mut self, subscriber: &SubscriberId) -> Result<Option<Position>>;
 
@@ -94,6 +98,10 @@ impl<H: Handler> Delivery for AtLeastOnce<H> {
 
     fn stored(&self) -> Arc<dyn Stored> {
         Arc::new(InStore(self.store.clone()))
+    }
+
+    fn keeps_origin(&self) -> bool {
+        false
     }
 
     async fn position(&mut self, subscriber: &SubscriberId) -> Result<Option<Position>> {
@@ -164,6 +172,10 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Delivery for ExactlyOnce<
 
     fn stored(&self) -> Arc<dyn Stored> {
         Arc::new(InSink(self.sink.clone()))
+    }
+
+    fn keeps_origin(&self) -> bool {
+        self.sink.keeps_names()
     }
 
     async fn position(&mut self, subscriber: &SubscriberId) -> Result<Option<Position>> {

@@ -14,9 +14,7 @@ use annals_core::{
 };
 use uuid::Uuid;
 
-use super::{
-    Delivery, ExactlyOnce, Guarantee, Projection, TransactionalHandler, delivery::DeliveryError,
-};
+use super::{Delivery, ExactlyOnce, Projection, TransactionalHandler, delivery::DeliveryError};
 
 /// The checkpoint that holds the number of an event store.
 const STORE: &str = "annals.store";
@@ -47,12 +45,12 @@ async fn number_of(store: &dyn Store) -> Result<Option<Position>> {
 
 impl<D: Delivery> Projection<D> {
     /// Makes sure that the checkpoint belongs to this event store. A checkpoint in the event store
-    /// itself always does.
+    /// itself always does, and a sink that keeps only one checkpoint cannot tell.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it belongs to another store; those of both stores.
     pub(super) async fn claim_store(&mut self) -> Result<()> {
-        if D::GUARANTEE == Guarantee::AtLeastOnce {
+        if !self.delivery.keeps_origin() {
             return Ok(());
         }
         let mut attempts = self.retry.attempts_without_deadline();
@@ -119,7 +117,7 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Projection<ExactlyOnce<S,
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the checkpoint belongs to neither of the two stores, if this
     /// store has none of the last thousand events that were handled, or if one of the stores keeps no
-    /// checkpoints; those of the stores and the sink.
+    /// checkpoints, or the sink [only one](Sink::keeps_names); those of the stores and the sink.
     pub async fn move_from(&mut self, old: &dyn Store) -> Result<Position> {
         let (subscriber, record) = (self.subscriber()?, self.origin_id()?);
         let invalid = |message: String| Err(Error::new(ErrorKind::InvalidInput, message));
@@ -127,6 +125,9 @@ impl<S: Sink, H: TransactionalHandler<S::Transaction>> Projection<ExactlyOnce<S,
             return invalid("one of the two stores keeps no checkpoints".to_owned());
         };
         let sink = self.delivery.sink.clone();
+        if !sink.keeps_names() {
+            return invalid("the sink keeps only the checkpoint of one projection".to_owned());
+        }
         let stored = sink.position(&record).await?;
         let checkpoint = sink.position(&subscriber).await?;
         let Some(at) = checkpoint.filter(|_| stored != Some(to)) else {

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
                 two_at_once_apply_nothing_twice failing_stores_are_tried_again progress_is_told;
             restored: a_checkpoint_beyond_the_end_is_an_error a_sink_ahead_of_its_store_is_an_error
                 a_sink_of_another_store_is_an_error a_sink_moves_to_a_copy
+                a_sink_of_one_checkpoint_keeps_that
                 a_late_snapshot_brings_nothing_back;
             together: a_check_has_to_be_an_event rejections_have_names;
             start: at_a_time at_the_end after_a_position of_workers is_refused;

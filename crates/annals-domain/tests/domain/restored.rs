@@ -1,14 +1,19 @@
 //! Places and snapshots of a past that the store does not have any more.
 
-use std::num::NonZeroU32;
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+};
 
 use annals_core::{
-    CheckpointStore, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, ReadAll, RecordedEvent,
-    Removal, StreamId, SubscriberId, TransferStore, TryStreamExt,
+    CheckpointStore, Error, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, Position,
+    ReadAll, RecordedEvent, Removal, StreamId, SubscriberId, TransferStore, TryStreamExt,
 };
 use annals_domain::{
     CommandHandler, Context, SnapshotPolicy,
-    projection::{ExactlyOnce, Projection, ProjectionError, Sink},
+    projection::{
+        Batch, BoxError, ExactlyOnce, Projection, ProjectionError, Sink, TransactionalHandler,
+    },
 };
 use annals_sqlite::SqliteSink;
 use annals_test_stores::{Fresh, Kind};
@@ -132,6 +137,58 @@ pub(crate) async fn a_sink_of_another_store_is_an_error(kind: Kind) {
     sink.commit(setup).await.unwrap();
     within("the end", into_sink(&new, &sink).catch_up()).await.unwrap();
     assert_of_another_store(within("an answer", into_sink(&old, &sink).catch_up()).await);
+}
+
+/// Keeps one checkpoint, whatever the name.
+#[derive(Clone, Default)]
+struct One(Arc<Mutex<Option<Position>>>);
+
+impl Sink for One {
+    type Transaction = Option<Position>;
+
+    async fn position(&self, subscriber: &SubscriberId) -> Result<Option<Position>, Error> {
+        Ok((*self.0.lock().unwrap()).filter(|_| subscriber.as_str() == "one"))
+    }
+
+    async fn begin(&self) -> Result<Option<Position>, Error> {
+        Ok(*self.0.lock().unwrap())
+    }
+
+    async fn advance(
+        &self,
+        transaction: &mut Option<Position>,
+        _: &SubscriberId,
+        from: Option<Position>,
+        to: Position,
+    ) -> Result<bool, Error> {
+        Ok(std::mem::replace(transaction, Some(to)) == from)
+    }
+
+    async fn commit(&self, transaction: Option<Position>) -> Result<(), Error> {
+        *self.0.lock().unwrap() = transaction;
+        Ok(())
+    }
+}
+
+struct Nothing;
+
+#[async_trait::async_trait]
+impl TransactionalHandler<Option<Position>> for Nothing {
+    async fn handle(&mut self, _: &mut Option<Position>, _: &Batch<'_>) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+pub(crate) async fn a_sink_of_one_checkpoint_keeps_that(kind: Kind) {
+    let (fresh, sink) = (Fresh::open(&kind).await, One::default());
+    for events in 1..3 {
+        fill(&*fresh.store, 1, events).await;
+        let one = Projection::exactly_once(fresh.store.clone(), "one", sink.clone(), Nothing);
+        let mut one = one.unwrap().with_retry(quick());
+        let end = within("the end", one.catch_up()).await.unwrap();
+        assert_eq!(*sink.0.lock().unwrap(), Some(end));
+        assert!(one.move_from(&*fresh.store).await.is_err());
+    }
 }
 
 pub(crate) async fn a_sink_moves_to_a_copy(kind: Kind) {

@@ -110,7 +110,10 @@ pub(crate) async fn a_check_has_to_be_an_event(kind: Kind) {
             accounts.step_as("a", Command::Open("Ada".into()), Refused::ByAccount),
         ];
         let done = match together.execute(steps, &Context::default()).await {
-            Ok(done) => Ok(assert!(done[1].is_some())),
+            Ok(done) => {
+                assert!(done[1].is_some());
+                Ok(())
+            }
             Err(ExecuteError::Rejected(refused)) => Err(refused),
             Err(other) => panic!("{other:?}"),
         };

@@ -35,3 +35,23 @@ async fn each_sees_its_own_streams() {
     assert_eq!(system, ["order-1", "$$shop.annals.snapshot.order-1"]);
     assert_eq!([next(&mut live).await, next(&mut live).await], [1, 3]);
 }
+
+/// Also if one is called as the other and more.
+#[tokio::test]
+async fn none_is_a_part_of_another() {
+    let server = Server::start().await;
+    let open = |name: &str| server.open(EventStoreDbOptions::default().with_namespace(name));
+    let namespaces = ["acme", "acme.eu", "acme.eu.x", "acme%2Eeu", "acme."];
+    for (number, name) in (1..).zip(namespaces) {
+        let store = open(name).await;
+        for stream in ["s-1", "eu.s-1", ".eu.s-1"] {
+            store.append_to(stream, ExpectedVersion::NoStream, [event(number)]).await.unwrap();
+        }
+    }
+    for name in namespaces {
+        let store = open(name).await;
+        assert_eq!(names(&store, Filter::default()).await, ["s-1", "eu.s-1", ".eu.s-1"], "{name}");
+        store.delete(&id("eu.s-1"), ExpectedVersion::Any).await.unwrap();
+        assert_eq!(store.load_stream(&id("s-1")).await.unwrap().len(), 1, "{name}");
+    }
+}

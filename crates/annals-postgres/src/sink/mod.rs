@@ -112,6 +112,10 @@ impl PostgresSink {
 impl Sink for PostgresSink {
     type Transaction = Transaction<'static, Postgres>;
 
+    fn keeps_names(&self) -> bool {
+        true
+    }
+
     async fn position(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {
         let context = context("position");
         let row = query(&self.sql.position).bind(subscriber.as_str()).fetch_optional(&self.pool);

@@ -24,7 +24,7 @@ use annals_test_servers::{
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
 
-use crate::pooler;
+use crate::bouncer;
 
 pub(crate) type Tested = Result<(), BoxError>;
 
@@ -81,7 +81,7 @@ fn trial(test: Test, source: &Result<Source, String>, runtime: &Arc<Runtime>) ->
                 Needs::Ours => source.is_ours(),
                 Needs::Local | Needs::Pooler => matches!(source, Source::Local(_)),
             };
-            let lacks_pooler = test.needs == Needs::Pooler && pooler::program().is_none();
+            let lacks_pooler = test.needs == Needs::Pooler && bouncer::program().is_none();
             match (suits, lacks_pooler) {
                 (false, _) => Some(format!("not possible with {source}")),
                 (true, true) => Some("there is no PgBouncer on this machine".to_owned()),

@@ -21,7 +21,7 @@ use annals_postgres::{
     },
 };
 use annals_test_servers::{
-    BoxError, Proxy,
+    BoxError, Conversation, Fate, Losses, Protocol, Proxy,
     postgres::{Marked, Options, Source},
     until,
 };
@@ -38,6 +38,7 @@ tests! { "faults":
     Any connections_are_cut_and_refused_under_load;
     Any answers_of_one_transaction_are_lost_together;
     Any an_append_whose_answer_was_lost_wakes_subscribers;
+    Any an_append_that_repeats_an_id_is_written_once;
     Any a_retry_needs_no_second_connection;
     Any a_network_hangs;
     Any idle_connections_have_died;
@@ -205,6 +206,71 @@ async fn an_append_whose_answer_was_lost_wakes_subscribers() -> Tested {
     }
     assert_eq!(proxy.lost(), 4);
     place.remove().await
+}
+
+/// Loses the answer to the second request with `.append`.
+struct Second;
+
+impl Protocol for Second {
+    fn conversation(&self) -> Box<dyn Conversation> {
+        let marked = Marked::new(".append");
+        let first = Losses::default();
+        first.arm();
+        Box::new(AfterFirst {
+            first,
+            watching: marked.conversation(),
+            losing: marked.conversation(),
+        })
+    }
+}
+
+struct AfterFirst {
+    /// Is claimed by the first request.
+    first: Losses,
+    watching: Box<dyn Conversation>,
+    losing: Box<dyn Conversation>,
+}
+
+impl Conversation for AfterFirst {
+    fn request(&mut self, bytes: &[u8], losses: &Losses) {
+        self.losing.request(bytes, losses);
+        self.watching.request(bytes, &self.first);
+        let is_over = !self.first.claim();
+        if is_over {
+            losses.arm();
+        }
+        self.first.arm();
+        if is_over {
+            self.watching = Marked::new("no other request").conversation();
+        }
+    }
+
+    fn answer(&mut self, bytes: &[u8]) -> Fate {
+        self.losing.answer(bytes)
+    }
+}
+
+/// Its first id stands in the stream, but it is another append. When it is sent again because its
+/// answer was lost, that id must not hide that it was written.
+async fn an_append_that_repeats_an_id_is_written_once() -> Tested {
+    for expected in [ExpectedVersion::Any, ExpectedVersion::StreamExists] {
+        let place = Place::shared().await?;
+        let direct = place.open().await?;
+        let (x, c) = (event(1), event(3));
+        let first = Append::new(id("a-1"), ExpectedVersion::Any, [x.clone(), event(2)]);
+        direct.append(first).await?;
+        let proxy = Proxy::between(place.server.addr(), Second).await?;
+        let config = place.config_at(&place.server.url_at(proxy.addr()));
+        let store = PostgresStore::open(config).await?;
+        let again = Append::new(id("a-1"), expected, [x, c]);
+        let appended = store.append(again.clone()).await?;
+        assert_eq!(proxy.lost(), 1);
+        assert_eq!((appended.last_version.get(), appended.replayed), (4, true));
+        assert_eq!(everything(&direct).await?.len(), 4);
+        assert!(direct.append(again).await?.replayed);
+        place.remove().await?;
+    }
+    Ok(())
 }
 
 /// A small pool of an application.

@@ -1,22 +1,30 @@
 //! How subscribers learn of commits in other processes.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use annals_core::{
-    Append, EventStore, ExpectedVersion, Position, RecordedEvent, Subscribe, Subscription,
+    Append, Category, EventStore, EventType, ExpectedVersion, Filter, Position, RecordedEvent,
+    Subscribe, Subscription,
 };
 use annals_postgres::{
     PostgresStore,
     sqlx::{AssertSqlSafe, Connection, Executor, postgres::PgListener, query},
 };
 use annals_test_servers::{
-    BoxError,
+    BoxError, Conversation, Fate, Losses, Protocol, Proxy,
     postgres::{Options, Source},
     until,
 };
 use futures::future::try_join_all;
 use tokio::time::timeout;
 
+use crate::beside::Listener;
 use crate::common::{
     PATIENCE, Place, Tested, channel, event, everything, id, listening, tests, until_listening,
 };
@@ -28,6 +36,7 @@ tests! { "live":
     Any nothing_is_notified_by_an_append_itself;
     Ours appends_do_not_wait_for_notifications;
     Any a_notification_stands_for_many_commits;
+    Any quiet_subscriptions_cost_nothing;
 }
 
 /// A poll interval longer than any test, so that only a notification can bring an event.
@@ -158,6 +167,77 @@ async fn appends_do_not_wait_for_notifications() -> Tested {
     drop(store);
     // Dropping the server blocks until it has ended.
     Ok(tokio::task::spawn_blocking(move || drop(place)).await?)
+}
+
+/// Counts what clients send.
+struct Requests(Arc<AtomicUsize>);
+
+impl Protocol for Requests {
+    fn conversation(&self) -> Box<dyn Conversation> {
+        Box::new(Self(self.0.clone()))
+    }
+}
+
+impl Conversation for Requests {
+    fn request(&mut self, _bytes: &[u8], _losses: &Losses) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    fn answer(&mut self, bytes: &[u8]) -> Fate {
+        Fate { pass: bytes.len(), lost: false }
+    }
+}
+
+async fn quiet_subscriptions_cost_nothing() -> Tested {
+    const QUIET: usize = 200;
+    const APPENDS: u64 = 50;
+    let place = Place::shared().await?;
+    let (requests, writer) = (Arc::new(AtomicUsize::new(0)), open(&place, NEVER).await?);
+    let proxy = Proxy::between(place.server.addr(), Requests(requests.clone())).await?;
+    let mut config = place.config_at(&place.server.url_at(proxy.addr()));
+    config.options.poll_interval = NEVER;
+    let reader = PostgresStore::open(config).await?;
+    append(&writer, 0).await?;
+    let category = |number: usize| Category::new(format!("quiet{number}"));
+    let mut quiet = Vec::new();
+    for number in 0..QUIET / 2 {
+        let filter = Filter::default().with_category(category(number)?);
+        let types = Filter::default().with_event_types([EventType::new(format!("T{number}"))?]);
+        for options in [
+            Subscribe::to(if number % 2 == 0 { filter } else { types }),
+            Subscribe::to(id(&format!("quiet{number}-1"))),
+        ] {
+            quiet.push(Listener::on(&reader, options).await?);
+        }
+    }
+    let mut loud = [
+        Listener::on(&reader, Subscribe::to(id("a-1"))).await?,
+        Listener::on(&reader, Subscribe::to(Filter::default().with_category(Category::new("a")?)))
+            .await?,
+    ];
+    until_listening(&place, 1).await?;
+    for listener in &mut loud {
+        assert_eq!(listener.next().await?, 1);
+    }
+    // The first commits are read by each: nothing is known yet of what came before.
+    let mut after_some = 0;
+    for number in 0..APPENDS {
+        let position = append(&writer, number).await?.get();
+        for listener in &mut loud {
+            assert_eq!(listener.next().await?, position);
+        }
+        if number == 10 {
+            after_some = requests.load(SeqCst);
+        }
+    }
+    let asked = requests.load(SeqCst) - after_some;
+    // If each asked at each commit, this would be 8,000.
+    assert!(asked < 2_000, "{asked} requests");
+    let last = Append::new(id("quiet7-1"), ExpectedVersion::Any, [event(1)]);
+    let position = writer.append(last).await?.position.get();
+    assert_eq!(quiet[15].next().await?, position);
+    assert_eq!(quiet.iter().map(Listener::waiting).sum::<usize>(), 0);
+    place.remove().await
 }
 
 async fn a_notification_stands_for_many_commits() -> Tested {

@@ -9,6 +9,8 @@
 )]
 
 mod beside;
+#[path = "../bouncer/mod.rs"]
+mod bouncer;
 mod child;
 mod common;
 mod contention;
@@ -25,7 +27,9 @@ mod pooler;
 mod privileges;
 mod projection;
 mod schema;
+mod sessions;
 mod standby;
+mod strangers;
 mod tls;
 
 use std::process::ExitCode;
@@ -47,7 +51,9 @@ fn main() -> ExitCode {
         privileges::TESTS,
         projection::TESTS,
         schema::TESTS,
+        sessions::TESTS,
         standby::TESTS,
+        strangers::TESTS,
         tls::TESTS,
     ])
 }

@@ -119,6 +119,10 @@ impl SqliteSink {
 impl Sink for SqliteSink {
     type Transaction = SqliteTransaction;
 
+    fn keeps_names(&self) -> bool {
+        true
+    }
+
     /// Reads the checkpoint. Like [`Sink::begin`], this waits until no other transaction of this
     /// sink is open: end a transaction of your own first.
     async fn position(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {
