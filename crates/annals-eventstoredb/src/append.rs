@@ -37,9 +37,12 @@ pub(crate) async fn append(server: &Arc<Server>, append: Append) -> Result<Appen
                 // A new event gets a position above all that were given before. At others, the server
                 // has recognised the ids, and what it recognised may be a part of it, or hidden.
                 let is_new = at > seen && !unknown && version.get() >= append.count();
-                if is_new || is_readable(server, &append, version).await? {
+                let base = version.minus(append.count());
+                if is_new || is_retry(server, &append, &name, base, sent, version).await? {
                     server.note_seen(at);
-                    let base = version.minus(append.count());
+                    if sent != append.expected {
+                        server.note_repeated(&name, base, &append.events);
+                    }
                     return Appended::after(base, append.count(), at, false);
                 }
                 match anew(server, &append).await? {
@@ -101,6 +104,24 @@ fn check(append: &Append) -> Result<()> {
         return Err(Error::new(ErrorKind::LimitExceeded, message));
     }
     Ok(())
+}
+
+/// True if the server has recognised the append, and all of it can be read where it stands.
+async fn is_retry(
+    server: &Arc<Server>,
+    append: &Append,
+    name: &str,
+    base: Version,
+    sent: ExpectedVersion,
+    last: Version,
+) -> Result<bool> {
+    // Under `Any` the server looks for each id by itself. Ids that were written more than once may
+    // happen to stand in the order of this append.
+    let by_ids = !matches!(sent, ExpectedVersion::NoStream | ExpectedVersion::Exact(_));
+    if by_ids && server.stands_elsewhere(name, base, &append.events) {
+        return Ok(false);
+    }
+    is_readable(server, append, last).await
 }
 
 /// True if just the events of the append stand at the versions up to this one.

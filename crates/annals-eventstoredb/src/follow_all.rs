@@ -6,7 +6,7 @@
 //! through. Once it has caught up, the server says so after each event: a subscriber learns of each
 //! position that is behind it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use annals_core::{
     ErrorKind, Filter, Position, RecordedEvent, Result,
@@ -34,10 +34,6 @@ const WINDOWS: (u32, u32) = (1_000, 1);
 /// A page ends after so many messages that say how far the server has looked, so that the subscriber
 /// learns of it.
 const PAGE_CHECKPOINTS: usize = 64;
-
-/// While others write what a filter leaves out, the store asks at most so often whether it was events
-/// of an application.
-const QUESTIONS: Duration = Duration::from_millis(50);
 
 pub(crate) fn follow_all(server: &Arc<Server>, filter: Filter, after: Position) -> impl Tail {
     AllTail {
@@ -208,7 +204,7 @@ impl AllTail {
         if !self.has_question() || Instant::now() < self.next_question {
             return Ok(());
         }
-        self.next_question = Instant::now() + QUESTIONS;
+        self.next_question = Instant::now() + self.source.server.options.poll_interval;
         let (from, end) = (self.considered.max(self.without_events), self.at);
         match has_event_after(&self.source.server, from).await {
             Ok(true) => self.considered = end,

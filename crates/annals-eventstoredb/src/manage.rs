@@ -279,8 +279,13 @@ pub(crate) async fn remove(
         records::announce_removal(server, stream, version, is_tombstone).await?;
         announced = Some(version);
         let name = server.names.stream(stream);
-        let at = ExpectedVersion::Exact(version);
+        // To the server, the last version of a stream holds after a deletion, too. So of several
+        // deletions that expect the stream to exist, only this expectation lets one succeed.
+        let by_existence =
+            kind == RemovalKind::Deletion && expecting == ExpectedVersion::StreamExists;
+        let at = if by_existence { expecting } else { ExpectedVersion::Exact(version) };
         let failure = match server.connection.remove(kind, &name, at).await {
+            Ok(()) if by_existence => return announce_again(server, stream, version).await,
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
@@ -298,6 +303,11 @@ pub(crate) async fn remove(
             _ => failure.is_transient(),
         };
         if failure.refusal() == Some(&Refusal::Deleted) {
+            if by_existence {
+                // It was deleted by others, or tombstoned: the next look tells.
+                retries.pause_after_lost_race().await;
+                continue;
+            }
             return match (kind, tried) {
                 (RemovalKind::Tombstone, Some(_)) => Ok(()),
                 _ => Err(Error::stream_closed(stream)),
@@ -307,4 +317,13 @@ pub(crate) async fn remove(
             return Err(mark(failure.into_error(), tried));
         }
     }
+}
+
+/// Announces a deletion again if events were appended between the first announcement and the deletion.
+async fn announce_again(server: &Arc<Server>, stream: &StreamId, before: Version) -> Result<()> {
+    let info = stream_info(server, stream).await?;
+    if info.state == StreamState::Deleted && info.version > before {
+        records::announce_removal(server, stream, info.version, false).await?;
+    }
+    Ok(())
 }

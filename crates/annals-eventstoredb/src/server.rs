@@ -2,11 +2,18 @@
 //! there. All files that send requests share it.
 
 use std::{
+    collections::HashMap,
     fmt,
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
 };
 
-use annals_core::{Capabilities, ExpectedVersion, Position, Recognition, Removal, Result};
+use annals_core::{
+    Capabilities, ExpectedVersion, NewEvent, Position, Recognition, Removal, Result, Version,
+};
+use uuid::Uuid;
 
 use crate::{
     config::EventStoreDbOptions,
@@ -41,7 +48,12 @@ pub(crate) struct Server {
     pub(crate) options: EventStoreDbOptions,
     /// The greatest position that the server has given to this store.
     seen: AtomicU64,
+    /// The versions of events whose ids the server knew before, by the stream's name there.
+    repeated: Mutex<HashMap<(String, Uuid), Version>>,
 }
+
+/// How many of them are remembered.
+const REPEATED: usize = 10_000;
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,7 +69,7 @@ impl Server {
         let EventStoreDbOptions { deadline, retry_for, .. } = options;
         let connection = Connection::new(settings, deadline, retry_for);
         let names = Names::new(options.namespace.as_deref());
-        Self { connection, names, options, seen: AtomicU64::new(0) }
+        Self { connection, names, options, seen: AtomicU64::new(0), repeated: Mutex::default() }
     }
 
     /// Fails if the server does not answer, or refuses the store's credentials.
@@ -101,6 +113,27 @@ impl Server {
     /// The greatest position that the server has given to this store.
     pub(crate) fn seen(&self) -> Position {
         Position::new(self.seen.load(SeqCst))
+    }
+
+    /// Notes that events were written whose ids the server knew before.
+    pub(crate) fn note_repeated(&self, name: &str, base: Version, events: &[NewEvent]) {
+        let mut repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        if repeated.len() > REPEATED {
+            repeated.clear();
+        }
+        for (event, number) in events.iter().zip(1..) {
+            repeated.insert((name.to_owned(), event.id()), base.plus(number));
+        }
+    }
+
+    /// True if an id of these events, which stand after this version, was written again elsewhere.
+    pub(crate) fn stands_elsewhere(&self, name: &str, base: Version, events: &[NewEvent]) -> bool {
+        let repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        !repeated.is_empty()
+            && events.iter().zip(1..).any(|(event, number)| {
+                let last = repeated.get(&(name.to_owned(), event.id()));
+                last.is_some_and(|last| *last != base.plus(number))
+            })
     }
 
     pub(crate) fn note_seen(&self, position: Position) {

@@ -223,6 +223,24 @@ async fn what_decides_is_asked_of_the_leader() {
     }
 }
 
+/// A node that was the leader would answer with what it had then.
+#[tokio::test]
+async fn a_node_that_is_no_leader_any_more_decides_nothing() {
+    let three = Three::start().await;
+    let (subscriber, stream) = (SubscriberId::new("totals").unwrap(), id("order-1"));
+    let store = three.open("").await;
+    store.append_to(&stream, ExpectedVersion::NoStream, [event(1)]).await.unwrap();
+    store.save_checkpoint(&subscriber, 1.into()).await.unwrap();
+    three.cluster.hold(0, true);
+    three.cluster.elect(Some(1));
+    let other = three.open("").await;
+    other.append_to(&stream, ExpectedVersion::Any, [event(2)]).await.unwrap();
+    other.save_checkpoint(&subscriber, 5.into()).await.unwrap();
+    assert_eq!(store.load_checkpoint(&subscriber).await.unwrap(), Some(5.into()));
+    assert_eq!(store.stream_info(&stream).await.unwrap().version.get(), 2);
+    assert_eq!(store.load_stream(&stream).await.unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn one_of_many_candidates_gets_a_lease_whatever_node_they_prefer() {
     let three = Three::start().await;

@@ -313,7 +313,10 @@ async fn a_nil_id_is_refused_before_it_is_sent() {
 /// The server answers 100 calls of a connection at the same time, and lets others wait.
 #[tokio::test]
 async fn more_subscriptions_than_a_connection_carries_all_get_their_events() {
-    let (_server, store) = start().await;
+    let server = LikeServer::start().await.unwrap();
+    // A call that waits must not be ended, and sent again over another connection.
+    let options = EventStoreDbOptions::default().with_deadline(Duration::from_secs(3600));
+    let store = open(&server, options).await;
     let mut lives = Vec::new();
     for number in 0..120 {
         let to = match number % 2 {
@@ -338,8 +341,10 @@ async fn more_subscriptions_than_a_connection_carries_all_get_their_events() {
 async fn a_filter_that_matches_rarely_gets_through() {
     let server = LikeServer::start().await.unwrap();
     let writer = open(&server, EventStoreDbOptions::default()).await;
-    server.cluster().fill("other-1", 200_000);
+    server.cluster().fill("other-1", 100_000);
     writer.append_to("rare-1", ExpectedVersion::Any, [event(7)]).await.unwrap();
+    // It looks at them for about a second, twice as long as the store waits for an answer.
+    server.cluster().set_fault(0, Fault::Slow);
     let options = EventStoreDbOptions::default()
         .with_deadline(Duration::from_millis(1))
         .with_retry_for(Duration::ZERO);

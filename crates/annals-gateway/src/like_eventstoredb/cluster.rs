@@ -58,6 +58,8 @@ pub enum Fault {
     TooBusy,
     /// Its users may not write.
     ReadOnly,
+    /// It takes long to look at many events.
+    Slow,
     /// It ends appends with a timeout, and has not written them.
     TimeoutUnwritten,
     /// It ends appends with a timeout, and has written them.

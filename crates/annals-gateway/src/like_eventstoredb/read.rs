@@ -1,13 +1,13 @@
 //! The call `Read`: reads and subscriptions, of a stream and of `$all`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use async_stream::try_stream;
 use tonic::Status;
 use uuid::Uuid;
 
 use super::{
-    cluster::Node,
+    cluster::{Fault, Node},
     filter::EventFilter,
     log::{GREATEST, Record, View},
     service::{Answers, stream_deleted, unforeseen},
@@ -29,6 +29,8 @@ use crate::{
 
 /// How many records are looked at before the lock of the log is given back.
 const BATCH: usize = 512;
+/// How long a slow node takes for them.
+const SLOW: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
@@ -236,12 +238,19 @@ fn read_all(
                 break;
             }
             next = if backwards { next - looked } else { next + looked };
+            look_slowly(&node).await;
             for found in batch.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
                 left -= 1;
                 yield found;
             }
         }
     }))
+}
+
+async fn look_slowly(node: &Node) {
+    if node.fault() == Fault::Slow {
+        tokio::time::sleep(SLOW).await;
+    }
 }
 
 fn confirmation() -> ReadResp {
@@ -355,6 +364,9 @@ fn subscribe_all(
                 range.unwrap_or_default().iter().map(found).collect()
             });
             next += batch.len();
+            if !batch.is_empty() {
+                look_slowly(&node).await;
+            }
             if batch.is_empty() {
                 if !told {
                     told = true;
