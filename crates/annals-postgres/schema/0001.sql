@@ -111,15 +111,17 @@ CREATE TABLE {schema}.leases (
 --
 -- For each append the function returns whether it was written, and how its stream was found: the
 -- state (NULL if there is no stream), the version, the version at deletion, and the version at
--- which the first id of the append stands, if that may make the append a retry. `positions` are
--- those of the written events, in the order of the appends.
+-- which the first id of the append stands, if that may make the append a retry. If its events stand at
+-- just the versions that they would have got, `replays` has the position of the last. This is looked up
+-- under the lock, so that no removal comes in between. `positions` are those of the written events, in
+-- the order of the appends.
 CREATE FUNCTION {schema}.append(
     lock_key integer, all_or_none boolean, rounds integer[],
     names text[], categories text[], expectations bigint[], first_ids uuid[],
     owners integer[], offsets bigint[], event_ids uuid[], event_types text[],
     event_flags smallint[], event_data bytea[], event_metadata bytea[],
     OUT written boolean[], OUT states smallint[], OUT versions bigint[], OUT deletions bigint[],
-    OUT seen_at bigint[], OUT positions bigint[]
+    OUT seen_at bigint[], OUT replays bigint[], OUT positions bigint[]
 ) LANGUAGE plpgsql
 -- Planning anew for each call costs more than the call itself. A plan that was made while the
 -- tables were small must not go on scanning them when they are large.
@@ -134,6 +136,9 @@ DECLARE
     found_versions  bigint[];
     found_deletions bigint[];
     found_seen_at   bigint[];
+    found_bases     bigint[];
+    found_removals  bigint[];
+    found_replays   bigint[];
     found_positions bigint[];
     created record;
     clock timestamptz;
@@ -158,7 +163,10 @@ BEGIN
     clock := clock_timestamp();
     FOREACH ends IN ARRAY rounds LOOP
         SELECT array_agg(head.id), array_agg(head.state), array_agg(head.version),
-            array_agg(head.deleted_at), array_agg(head.seen),
+            array_agg(head.deleted_at), array_agg(head.seen), array_agg(head.removed_to),
+            array_agg(CASE WHEN head.state <> 2 THEN
+                coalesce(head.seen - 1, CASE WHEN head.expected = 0 THEN head.deleted_at
+                    WHEN head.expected > 0 THEN head.expected END) END),
             array_agg(CASE
                 WHEN head.state = 2 OR head.seen IS NOT NULL THEN false
                 WHEN head.expected = -1 OR head.expected <= -10 AND head.expected % 2 = 0 THEN true
@@ -166,10 +174,11 @@ BEGIN
                 WHEN head.expected = 0 THEN head.state IS DISTINCT FROM 0
                 ELSE head.version = head.expected
             END)
-        INTO stream_ids, found_states, found_versions, found_deletions, found_seen_at, found_written
+        INTO stream_ids, found_states, found_versions, found_deletions, found_seen_at,
+            found_removals, found_bases, found_written
         FROM (
             SELECT stream.id, stream.state, coalesce(stream.deleted_at, 0) AS deleted_at,
-                asked.expected,
+                asked.expected, stream.removed_to,
                 greatest(stream.removed_to, 0, (
                     SELECT event.version FROM {schema}.events AS event
                     WHERE event.stream = stream.id ORDER BY event.version DESC LIMIT 1
@@ -187,6 +196,23 @@ BEGIN
             ) AS stream ON true
             ORDER BY asked.number
         ) AS head;
+        found_replays := array_fill(NULL::bigint, ARRAY[cardinality(found_written)]);
+        IF false = ANY (found_written) THEN
+            SELECT array_agg(replay.position ORDER BY asked.number) INTO found_replays
+            FROM unnest(stream_ids, found_bases, found_removals, found_written) WITH ORDINALITY
+                AS asked (stream, base, removed_to, wanted, number)
+            CROSS JOIN LATERAL (
+                SELECT max(event.position) AS position
+                FROM unnest(owners, offsets, event_ids) AS given (owner, number, id)
+                LEFT JOIN {schema}.events AS event ON event.stream = asked.stream
+                    AND event.version = asked.base + given.number
+                    AND event.version > asked.removed_to AND event.id = given.id
+                WHERE given.owner = begins + asked.number - 1 AND NOT asked.wanted
+                    AND asked.base IS NOT NULL
+                HAVING count(*) = count(event.position)
+                UNION ALL SELECT NULL LIMIT 1
+            ) AS replay;
+        END IF;
         IF all_or_none AND false = ANY (found_written) THEN
             found_written := array_fill(false, ARRAY[cardinality(found_written)]);
         END IF;
@@ -228,6 +254,7 @@ BEGIN
         versions := versions || found_versions;
         deletions := deletions || found_deletions;
         seen_at := seen_at || found_seen_at;
+        replays := replays || found_replays;
         begins := ends + 1;
     END LOOP;
 END
@@ -239,7 +266,7 @@ CREATE FUNCTION {schema}.append_one(
     lock_key integer, stream_name text, stream_category text, expected bigint, event_id uuid,
     event_type text, event_flags smallint, event_data bytea, event_metadata bytea,
     OUT written boolean, OUT stream_state smallint, OUT stream_version bigint,
-    OUT deletion bigint, OUT seen bigint, OUT event_position bigint
+    OUT deletion bigint, OUT seen bigint, OUT replay bigint, OUT event_position bigint
 ) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
@@ -276,6 +303,12 @@ BEGIN
         ELSE stream_version = expected
     END;
     IF NOT written THEN
+        IF stream_state <> 2 THEN
+            SELECT event.position INTO replay FROM {schema}.events AS event
+            WHERE event.stream = stream_id AND event.id = event_id AND event.version > removed
+                AND event.version = coalesce(seen, CASE WHEN expected = 0 THEN deletion + 1
+                    WHEN expected > 0 THEN expected + 1 END);
+        END IF;
         RETURN;
     END IF;
     IF stream_id IS NULL THEN

@@ -3,8 +3,6 @@
 //! The database decides whether an expectation holds, in the statement that writes. If it does not
 //! hold, the answer says how the stream was found, and core judges that, as for every store.
 
-use std::sync::Arc;
-
 use annals_core::{
     Append, Appended, ExpectedVersion, NewEvent, Position, Result, StreamState, Version,
     adapter::{self, StreamHead},
@@ -13,7 +11,7 @@ use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    connections::{Connections, PooledConnection},
+    connections::PooledConnection,
     error::{Failure, corrupt, internal},
     rows::MAY_BE_RETRIED,
     sql::{Sql, query},
@@ -70,14 +68,31 @@ pub(crate) enum AppendOutcome {
         /// The version after which the append stands if it is a retry. The database looks for its
         /// first id only if the append names no version.
         retry_after: Option<Version>,
+        /// The answer that the append got when it was written before: its ids stand at just the
+        /// versions that they would have got.
+        replayed: Option<Appended>,
     },
 }
 
 impl AppendOutcome {
-    fn not_written(head: StreamHead, seen_at: Option<i64>) -> Self {
+    /// The outcome from the columns of the schema's functions: the version of the append's first id,
+    /// and the position of its last event, if it was written before.
+    fn not_written(
+        append: &Append,
+        head: StreamHead,
+        seen_at: Option<i64>,
+        replay: Option<i64>,
+    ) -> Result<Self> {
         let seen_at = seen_at.filter(|_| head.state == StreamState::Live);
         let retry_after = seen_at.map(|version| Version::from_i64(version).minus(1));
-        Self::NotWritten { head, retry_after }
+        let base = head.compare_after(append, || retry_after).unwrap_or_default();
+        let replayed = match (base, replay) {
+            (Some(base), Some(last)) => {
+                Some(Appended::after(base, append.count(), Position::from_i64(last), true)?)
+            }
+            _ => None,
+        };
+        Ok(Self::NotWritten { head, retry_after, replayed })
     }
 }
 
@@ -107,7 +122,7 @@ pub(crate) async fn send(
             .bind(&**event.data().bytes())
             .bind(&**event.metadata().bytes());
         let row = connection.run_one(query).await?;
-        return Ok(vec![decode_one(&row)?]);
+        return Ok(vec![decode_one(&row, request.append)?]);
     }
     let streams = || requests.iter().map(|request| &request.append.stream);
     let events = || {
@@ -137,14 +152,14 @@ pub(crate) async fn send(
     decode(&row, requests)
 }
 
-fn decode_one(row: &PgRow) -> Result<AppendOutcome, Failure> {
+fn decode_one(row: &PgRow, append: &Append) -> Result<AppendOutcome, Failure> {
     let version = Version::from_i64(row.try_get(2)?);
     if row.try_get(0)? {
-        let position = Position::from_i64(row.try_get(5)?);
+        let position = Position::from_i64(row.try_get(6)?);
         return Ok(AppendOutcome::Written(Appended::after(version, 1, position, false)?));
     }
     let head = head(row.try_get(1)?, version, row.try_get(3)?)?;
-    Ok(AppendOutcome::not_written(head, row.try_get(4)?))
+    Ok(AppendOutcome::not_written(append, head, row.try_get(4)?, row.try_get(5)?)?)
 }
 
 fn decode(row: &PgRow, requests: &[AppendRequest<'_>]) -> Result<Vec<AppendOutcome>, Failure> {
@@ -153,12 +168,14 @@ fn decode(row: &PgRow, requests: &[AppendRequest<'_>]) -> Result<Vec<AppendOutco
     let versions: Vec<i64> = row.try_get(2)?;
     let deletions: Vec<Option<i64>> = row.try_get(3)?;
     let seen_at: Vec<Option<i64>> = row.try_get(4)?;
-    let positions: Option<Vec<i64>> = row.try_get(5)?;
+    let replays: Vec<Option<i64>> = row.try_get(5)?;
+    let positions: Option<Vec<i64>> = row.try_get(6)?;
     let mut positions = positions.into_iter().flatten();
     let mut outcomes = Vec::with_capacity(requests.len());
-    let found = written.into_iter().zip(states).zip(versions).zip(deletions).zip(seen_at);
+    let found = written.into_iter().zip(states).zip(versions).zip(deletions);
+    let found = found.zip(seen_at.into_iter().zip(replays));
     for (request, found) in requests.iter().zip(found) {
-        let ((((written, state), version), deletion), seen_at) = found;
+        let ((((written, state), version), deletion), (seen_at, replay)) = found;
         let version = Version::from_i64(version);
         outcomes.push(if written {
             let last = positions.nth(request.append.events.len().saturating_sub(1));
@@ -166,7 +183,8 @@ fn decode(row: &PgRow, requests: &[AppendRequest<'_>]) -> Result<Vec<AppendOutco
             let (count, last) = (request.append.count(), Position::from_i64(last));
             AppendOutcome::Written(Appended::after(version, count, last, false)?)
         } else {
-            AppendOutcome::not_written(head(state, version, deletion)?, seen_at)
+            let head = head(state, version, deletion)?;
+            AppendOutcome::not_written(request.append, head, seen_at, replay)?
         });
     }
     if outcomes.len() != requests.len() || positions.next().is_some() {
@@ -189,53 +207,4 @@ pub(crate) fn head(
 
 pub(crate) fn decode_state(code: i16) -> Result<StreamState> {
     adapter::state_of_code(code.into()).ok_or_else(|| corrupt("unknown state of a stream"))
-}
-
-/// The answer that an append got when it was written before: if its ids stand right after the
-/// version `base`.
-pub(crate) async fn find_replayed(
-    connections: &Arc<Connections>,
-    sql: &Sql,
-    append: &Append,
-    base: Version,
-) -> Result<Option<Appended>, Failure> {
-    let count = Version::new(append.count()).to_i64();
-    let statement =
-        || query(&sql.ids_after).bind(append.stream.as_str()).bind(base.to_i64()).bind(count);
-    let rows = connections.rows(statement).await?;
-    let found = rows.iter().map(|row| {
-        let (version, position) = (row.try_get(0)?, row.try_get(2)?);
-        let id: Uuid = row.try_get(1)?;
-        Ok((Version::from_i64(version), id, Position::from_i64(position)))
-    });
-    adapter::written_after(append, base, found)
-}
-
-/// Which of these appends cannot have been written before: another id than their first one stands
-/// right after their version, or none. One question for many appends: if many are refused at once, as
-/// when writers race for a stream, the appends that wait behind them should not wait for each.
-pub(crate) async fn not_replayed(
-    connections: &Arc<Connections>,
-    sql: &Sql,
-    appends: &[(&Append, Version)],
-) -> sqlx::Result<Vec<bool>> {
-    let names = || appends.iter().map(|(append, _)| append.stream.as_str());
-    let firsts = || appends.iter().map(|(_, base)| base.plus(1).to_i64());
-    let statement = || {
-        query(&sql.ids_between)
-            .bind(names().collect::<Vec<_>>())
-            .bind(firsts().collect::<Vec<_>>())
-            .bind(firsts().collect::<Vec<_>>())
-    };
-    let rows = connections.rows(statement).await?;
-    let mut not_replayed = vec![true; appends.len()];
-    for row in rows {
-        let (number, id): (i64, Uuid) = (row.try_get(0)?, row.try_get(2)?);
-        let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        if let (Some(found), Some((append, _))) = (not_replayed.get_mut(index), appends.get(index))
-        {
-            *found = append.events.first().map(NewEvent::id) != Some(id);
-        }
-    }
-    Ok(not_replayed)
 }

@@ -62,9 +62,8 @@ impl PostgresStore {
         let opening = async {
             // Connect outside the pool first: the pool would keep trying an unreachable server until
             // its timeout.
-            let mut probes =
-                [connect(&to, acquire_timeout).await?, connect(&to, acquire_timeout).await?];
-            let pooling = pooling(&mut probes, &options).await?;
+            let connection = connect(&to, acquire_timeout).await?;
+            let (mut probes, pooling) = probe(connection, &to, acquire_timeout, &options).await?;
             let settings = session::settings(options.request_timeout);
             let sets_up = matches!(pooling, Pooling::Sessions);
             if sets_up {
@@ -129,11 +128,9 @@ impl PostgresStore {
         let most_idle = check().map_err(context("open"))?;
         let opening = async {
             let (to, timeout) = (pool.connect_options(), pool.options().get_acquire_timeout());
-            let probe = connect(&to, timeout).await?;
-            let connection = pool.acquire().await.map_err(driver)?;
             // Leave the pool out of it: this connection is closed in the end.
-            let mut probes = [connection.detach(), probe];
-            let pooling = pooling(&mut probes, &options).await?;
+            let connection = pool.acquire().await.map_err(driver)?.detach();
+            let (probes, pooling) = probe(connection, &to, timeout, &options).await?;
             let (listening, most_idle) = match pooling {
                 // The connection that listens is never idle.
                 Pooling::Sessions => (Listening::Shared(pool.clone()), most_idle.saturating_sub(1)),
@@ -161,6 +158,7 @@ impl PostgresStore {
         let writers = options.writers.min(most.saturating_sub(reserved).max(1));
         let [mut connection, mut other] = probes;
         let server = session::check_server(&mut connection, &pooling).await?;
+        imitation::check_name(&server.version)?;
         migrate::run(&mut connection, &options.schema, options.migrate).await?;
         imitation::check(&mut connection, &mut other, &options.schema).await?;
         [connection, other].into_iter().for_each(session::close);
@@ -186,22 +184,30 @@ impl PostgresStore {
     }
 }
 
-/// What lies between the store and the server.
-async fn pooling(probes: &mut [PgConnection; 2], options: &PostgresOptions) -> Result<Pooling> {
-    let [connection, other] = probes;
-    let transactions = session::pools_transactions(connection, other).await?;
-    Ok(if transactions {
+/// Makes another connection, and finds out what lies between the store and the server.
+async fn probe(
+    mut connection: PgConnection,
+    to: &PgConnectOptions,
+    timeout: Duration,
+    options: &PostgresOptions,
+) -> Result<([PgConnection; 2], Pooling)> {
+    let before = session::time(&mut connection).await?;
+    let mut other = connect(to, timeout).await?;
+    let transactions = session::pools_transactions(&mut connection, &mut other, &before).await?;
+    let pooling = if transactions {
         Pooling::of_transactions(options.request_timeout)
     } else {
         Pooling::Sessions
-    })
+    };
+    Ok(([connection, other], pooling))
 }
 
 /// Refuses a way to listen on which notifications are lost.
 async fn check_listen(listen: &PgConnectOptions, timeout: Duration) -> Result<()> {
     let mut one = connect(listen, timeout).await?;
+    let before = session::time(&mut one).await?;
     let mut other = connect(listen, timeout).await?;
-    let transactions = session::pools_transactions(&mut one, &mut other).await?;
+    let transactions = session::pools_transactions(&mut one, &mut other, &before).await?;
     [one, other].into_iter().for_each(session::close);
     if !transactions {
         return Ok(());

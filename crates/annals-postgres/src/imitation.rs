@@ -6,9 +6,9 @@
 //! gives each session a range of numbers.
 
 use annals_core::{Error, ErrorKind, Result};
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 
-use crate::{error::driver, sql::quoted};
+use crate::{error::driver, session::while_held, sql::quoted};
 
 /// What `version()` says on other servers that speak the protocol of PostgreSQL, and their names.
 const OTHERS: [(&str, &str); 12] = [
@@ -34,6 +34,9 @@ pub(crate) fn check_name(version: &str) -> Result<()> {
     }
 }
 
+/// How often to try, if a connection pooler has no two sessions at the moment.
+const ATTEMPTS: usize = 10;
+
 /// Refuses a server whose sessions do not see each other's locks at once, or whose sequences give
 /// each session a range of numbers.
 pub(crate) async fn check(
@@ -41,49 +44,61 @@ pub(crate) async fn check(
     other: &mut PgConnection,
     schema: &str,
 ) -> Result<()> {
-    let (first, second) = (fastrand::i32(1..), fastrand::i32(1..));
-    let lock = format!("BEGIN; SELECT pg_catalog.pg_advisory_xact_lock({first}, {second})");
-    sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *other).await.map_err(driver)?;
-    let found = look(connection, other, (first, second), schema).await;
-    let ended = sqlx::raw_sql("ROLLBACK").execute(other).await;
-    let found = found.map_err(driver)?;
-    ended.map_err(driver)?;
-    match found {
-        Some(what) => Err(refused(what)),
-        None => Ok(()),
+    for _ in 0..ATTEMPTS {
+        let found = look(connection, other, schema).await.map_err(driver)?;
+        let Some(Found { locks, numbers }) = found else { continue };
+        if locks == 0 {
+            let what = "a session does not see the locks of another session in `pg_locks`";
+            return Err(refused(what));
+        }
+        // A role that may only read has no numbers.
+        let numbers: Vec<i64> = numbers.into_iter().flatten().collect();
+        if !numbers.is_sorted_by(|one, next| one < next) {
+            return Err(refused("its sequences give each session a range of numbers"));
+        }
+        return Ok(());
     }
+    let message = "a connection pooler had no two sessions at the same time; try again";
+    Err(Error::new(ErrorKind::Busy, message))
 }
 
-/// What is wrong. `other` holds the advisory lock, in an open transaction.
+/// What two sessions have seen.
+struct Found {
+    /// How many locks the first session saw of the second one, which had one.
+    locks: i64,
+    /// The numbers that the first, the second and again the first session got.
+    numbers: [Option<i64>; 3],
+}
+
+/// `None` if a connection pooler did not give the connections two sessions at the same time.
 async fn look(
     connection: &mut PgConnection,
     other: &mut PgConnection,
-    (first, second): (i32, i32),
     schema: &str,
-) -> sqlx::Result<Option<&'static str>> {
-    let locks = format!(
-        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted \
-         AND classid = {first}::pg_catalog.oid AND objid = {second}::pg_catalog.oid"
-    );
-    let locks = sqlx::raw_sql(AssertSqlSafe(locks)).fetch_one(&mut *connection).await?;
-    if locks.try_get::<i64, _>(0)? == 0 {
-        return Ok(Some("a session does not see the locks of another session in `pg_locks`"));
-    }
+) -> sqlx::Result<Option<Found>> {
+    let (first, second) = (fastrand::i32(1..), fastrand::i32(1..));
     let next = format!(
-        "SELECT CASE WHEN pg_catalog.has_sequence_privilege('{schema}.trial', 'USAGE') \
+        "CASE WHEN pg_catalog.has_sequence_privilege('{schema}.trial', 'USAGE') \
          THEN pg_catalog.nextval('{schema}.trial'::pg_catalog.regclass) END",
         schema = quoted(schema)
     );
-    let mut numbers = Vec::new();
-    for is_other in [false, true, false] {
-        let session = if is_other { &mut *other } else { &mut *connection };
-        let row = sqlx::raw_sql(AssertSqlSafe(next.as_str())).fetch_one(session).await?;
-        // A role that may only read has no number.
-        let Some(number) = row.try_get::<Option<i64>, _>(0)? else { return Ok(None) };
-        numbers.push(number);
-    }
-    let is_rising = numbers.is_sorted_by(|one, next| one < next);
-    Ok((!is_rising).then_some("its sequences give each session a range of numbers"))
+    let locks = format!(
+        "SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks \
+             WHERE locktype = 'advisory' AND granted AND classid = {first}::pg_catalog.oid \
+             AND objid = {second}::pg_catalog.oid), {next}"
+    );
+    let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({first}, {second}), {next}");
+    let next = format!("SELECT 1, {next}");
+    let number = |row: &PgRow| row.try_get::<Option<i64>, _>(1);
+    let ask = async |session: &mut PgConnection, text: String| {
+        sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(session).await
+    };
+    let before = number(&ask(connection, next).await?)?;
+    sqlx::raw_sql("BEGIN").execute(&mut *other).await?;
+    let between = number(&ask(other, lock).await?)?;
+    let (row, in_time) = while_held(ask(connection, locks), other).await?;
+    let numbers = [before, between, number(&row)?];
+    Ok(if in_time { Some(Found { locks: row.try_get(0)?, numbers }) } else { None })
 }
 
 fn refused(what: &str) -> Error {

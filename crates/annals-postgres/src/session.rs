@@ -1,6 +1,6 @@
 //! What a session with the server must be like: its settings, and who else may use it.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use annals_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -86,8 +86,10 @@ pub(crate) async fn set_up(connection: &mut PgConnection, settings: &Arc<str>) -
 }
 
 /// What the server is like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Server {
+    /// What it says it is.
+    pub(crate) version: String,
     /// Whether a commit that was acknowledged survives a crash of the server.
     pub(crate) is_durable: bool,
 }
@@ -103,7 +105,6 @@ pub(crate) async fn check_server(
     let row = sqlx::raw_sql(text).fetch_one(&mut *connection).await.map_err(driver)?;
     let setting = |column| row.try_get::<String, _>(column).map_err(driver);
     let (encoding, isolation) = (setting(0)?, setting(1)?);
-    crate::imitation::check_name(&setting(3)?)?;
     if is_standby(connection).await.map_err(driver)? {
         return Err(Error::new(ErrorKind::Incompatible, STANDBY));
     }
@@ -119,34 +120,71 @@ pub(crate) async fn check_server(
              connection of the pool"
         )
     } else {
-        return Ok(Server { is_durable: setting(2)? != "off" });
+        return Ok(Server { version: setting(3)?, is_durable: setting(2)? != "off" });
     };
     Err(Error::new(ErrorKind::Incompatible, message))
 }
 
-/// How often to look for a pooler of transactions: other clients of the pooler may interfere once.
-const LOOKS: usize = 3;
+/// How often to look for a pooler of transactions, whose other clients may interfere.
+const LOOKS: usize = 4;
+/// How often to look if there is a pooler of some kind.
+const MOST_LOOKS: usize = 40;
+/// How long a connection waits for its answer while another one holds a session. A pooler that has no
+/// other session left would answer only when that one is free, and many may look at once.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// The time on the server, for [`pools_transactions`].
+pub(crate) async fn time(connection: &mut PgConnection) -> Result<String> {
+    let time = sqlx::raw_sql("SELECT pg_catalog.clock_timestamp()::text").fetch_one(connection);
+    time.await.and_then(|row| row.try_get(0)).map_err(driver)
+}
 
 /// Whether a pooler gives each transaction another session of the server: there, a prepared
 /// statement is missing or is another one, and notifications go to another client.
 ///
 /// Such a pooler hands out the session that was returned last. So while `other` holds that session
 /// in an open transaction, `connection` gets another one. If other clients of the pooler interfere,
-/// this check may not notice the pooler.
+/// a look may not notice the pooler. But then the session of `other` is most often older than its
+/// connection, which was made after the time `before`: that shows that there is a pooler, and this
+/// looks more often.
 pub(crate) async fn pools_transactions(
     connection: &mut PgConnection,
     other: &mut PgConnection,
+    before: &str,
 ) -> Result<bool> {
-    for _ in 0..LOOKS {
+    let question = format!(
+        "SELECT backend_start < '{before}'::pg_catalog.timestamptz \
+         FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()"
+    );
+    let asked = sqlx::raw_sql(AssertSqlSafe(question)).fetch_optional(&mut *other).await;
+    let is_pooled = match asked.map_err(driver)? {
+        Some(row) => row.try_get::<Option<bool>, _>(0).map_err(driver)?.unwrap_or(false),
+        None => false,
+    };
+    for _ in 0..if is_pooled { MOST_LOOKS } else { LOOKS } {
         let before = process(connection).await.map_err(driver)?;
-        sqlx::raw_sql("BEGIN").execute(&mut *other).await.map_err(driver)?;
-        let after = process(connection).await;
-        sqlx::raw_sql("ROLLBACK").execute(&mut *other).await.map_err(driver)?;
-        if before != after.map_err(driver)? {
+        sqlx::raw_sql("BEGIN; SELECT 1").execute(&mut *other).await.map_err(driver)?;
+        let (after, _) = while_held(process(connection), other).await.map_err(driver)?;
+        if before != after {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Waits for an answer while `holder` holds a transaction open, for [`HOLD`] at most. Ends the
+/// transaction. Says whether the answer came while it was open.
+pub(crate) async fn while_held<T>(
+    answer: impl Future<Output = sqlx::Result<T>>,
+    holder: &mut PgConnection,
+) -> sqlx::Result<(T, bool)> {
+    let mut answer = pin!(answer);
+    let early = tokio::time::timeout(HOLD, &mut answer).await;
+    sqlx::raw_sql("ROLLBACK").execute(holder).await?;
+    match early {
+        Ok(answer) => Ok((answer?, true)),
+        Err(_) => Ok((answer.await?, false)),
+    }
 }
 
 /// The process of the session that serves a connection now.

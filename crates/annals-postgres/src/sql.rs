@@ -144,9 +144,9 @@ statements! {
     /// role may not know it.
     positions: concat!("SELECT coalesce(max(position), 0), ", last_given!(), " \
         FROM {schema}.events");
-    append: "SELECT written, states, versions, deletions, seen_at, positions \
+    append: "SELECT written, states, versions, deletions, seen_at, replays, positions \
         FROM {schema}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
-    append_one: "SELECT written, stream_state, stream_version, deletion, seen, event_position \
+    append_one: "SELECT written, stream_state, stream_version, deletion, seen, replay, event_position \
         FROM {schema}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     import: "SELECT written, states, versions, removals \
         FROM {schema}.import($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
@@ -177,11 +177,6 @@ statements! {
     list_streams: "SELECT s.name, s.state, greatest(s.removed_to, (SELECT max(e.version) \
         FROM {schema}.events AS e WHERE e.stream = s.id)), s.removed_to, s.deleted_at \
         FROM {schema}.streams AS s WHERE s.name > $1 ORDER BY s.name LIMIT $2";
-    /// The ids by which a retry is recognised, and the positions for its answer.
-    ids_after: "SELECT e.version, e.id, e.position FROM {schema}.events AS e \
-        JOIN {schema}.streams AS s ON s.id = e.stream \
-        WHERE s.name = $1 AND e.version > $2 AND e.version > s.removed_to \
-        ORDER BY e.version LIMIT $3";
     /// The greatest position that can be seen.
     last_position: "SELECT coalesce(max(position), 0) FROM {schema}.events";
     /// The version of a stream at a position. Begins at the end of the stream, since most positions

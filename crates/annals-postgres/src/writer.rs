@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use annals_core::{Append, Appended, Error, ErrorKind, Result, Version, adapter};
+use annals_core::{Append, Appended, Error, ErrorKind, Result, adapter};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -136,40 +136,11 @@ impl Writer {
                 AppendOutcome::NotWritten { .. } => unwritten.push((call, outcome)),
             }
         }
-        let ruled_out = self.ruled_out(&unwritten).await;
-        for ((call, outcome), ruled_out) in unwritten.into_iter().zip(ruled_out) {
+        for (call, outcome) in unwritten {
             self.session.outcome_unknown = outcome_unknown;
-            let done = self.finish(&call.appends, vec![outcome], ruled_out).await;
+            let done = self.finish(&call.appends, vec![outcome]).await;
             call.answer(done);
         }
-    }
-
-    /// Which of these calls, of one append each, are surely no retries.
-    async fn ruled_out(&mut self, unwritten: &[(AppendCall, AppendOutcome)]) -> Vec<bool> {
-        let mut ruled_out = vec![false; unwritten.len()];
-        let (mut indexes, mut asked) = (Vec::new(), Vec::new());
-        for (index, (call, outcome)) in unwritten.iter().enumerate() {
-            let AppendOutcome::NotWritten { head, retry_after } = outcome else { continue };
-            let Some(append) = call.appends.first() else { continue };
-            if let Ok(Some(base)) = head.compare_after(append, || *retry_after) {
-                indexes.push(index);
-                asked.push((append, base));
-            }
-        }
-        if asked.len() > 1 {
-            // Looking for ids takes a connection, and this task may hold the last one.
-            self.session.give_back();
-            let Database { connections, sql, .. } = &*self.writers.database;
-            let found = append::not_replayed(connections, sql, &asked);
-            // After an error, each call looks by itself, and gets an error of its own.
-            let found = self.writers.watch(&self.task, found).await.unwrap_or_default();
-            for (index, found) in indexes.into_iter().zip(found) {
-                if let Some(ruled_out) = ruled_out.get_mut(index) {
-                    *ruled_out = found;
-                }
-            }
-        }
-        ruled_out
     }
 
     /// Writes the calls of a batch that has failed, each by itself. If the error concerns all of them,
@@ -205,37 +176,32 @@ impl Writer {
     async fn write_call(&mut self, appends: &[Append]) -> Result<Vec<Appended>> {
         let requests: Vec<_> = appends.iter().map(AppendRequest::new).collect();
         let outcomes = self.send(&requests, &[count(requests.len())], requests.len() > 1).await?;
-        self.finish(appends, outcomes, false).await
+        self.finish(appends, outcomes).await
     }
 
     /// Makes the answer of a call. Appends that were not written are retries, or conflicts, or are
-    /// sent again. `ruled_out` says that they are no retries.
+    /// sent again.
     async fn finish(
         &mut self,
         appends: &[Append],
         mut outcomes: Vec<AppendOutcome>,
-        mut ruled_out: bool,
     ) -> Result<Vec<Appended>> {
         // Each round but the last finds that an append with the same first id came in between.
         for _ in 0..MOST_ROUNDS {
             let (mut written, mut again, mut judged) = (Vec::new(), Vec::new(), Vec::new());
             for (append, outcome) in appends.iter().zip(outcomes) {
-                let (head, retry_after) = match outcome {
+                let (head, retry_after, replayed) = match outcome {
                     AppendOutcome::Written(appended) => {
                         written.push(appended);
                         continue;
                     }
-                    AppendOutcome::NotWritten { head, retry_after } => (head, retry_after),
+                    AppendOutcome::NotWritten { head, retry_after, replayed } => {
+                        (head, retry_after, replayed)
+                    }
                 };
                 let base = head.compare_after(append, || retry_after)?;
                 let replayed = match base {
-                    Some(base) => {
-                        let found = match ruled_out {
-                            true => Ok(None),
-                            false => self.find_replayed(append, base).await,
-                        };
-                        head.compared(append, found.map_err(|e| self.session.mark(e))?)?
-                    }
+                    Some(_) => head.compared(append, replayed)?,
                     None => None,
                 };
                 again.push(AppendRequest { append, new_after: base.map(|_| head.version) });
@@ -252,18 +218,9 @@ impl Writer {
             }
             // These are no retries, and their expectations held.
             outcomes = self.send(&again, &[count(again.len())], again.len() > 1).await?;
-            ruled_out = false;
         }
         let message = "appends with the same event ids got in the way again and again; try again";
         Err(self.session.mark(Error::new(ErrorKind::Busy, message)))
-    }
-
-    async fn find_replayed(&mut self, append: &Append, base: Version) -> Result<Option<Appended>> {
-        // Looking for ids takes a connection, and this task may hold the last one.
-        self.session.give_back();
-        let Database { connections, sql, .. } = &*self.writers.database;
-        let found = append::find_replayed(connections, sql, append, base);
-        Ok(self.writers.watch(&self.task, found).await?)
     }
 
     /// Sends appends, and wakes subscribers if some were written, or may have been.
