@@ -37,6 +37,13 @@ pub struct Case {
 }
 
 impl Case {
+    /// Theme and name: `append::any_creates_a_stream`. It stays the same from version to version of the
+    /// suite, so that scripts can choose and skip cases by it.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}::{}", self.theme, self.name)
+    }
+
     /// The rules that the case checks, a line each: `rule 20: …`.
     #[must_use]
     pub fn rules_in_words(&self) -> String {

@@ -49,6 +49,12 @@ pub trait Harness: Send + Sync + 'static {
         Err(format!("{fault:?} cannot be injected").into())
     }
 
+    /// Cases that are not run, by their full names, each with the reason: what is known and not mended
+    /// yet. They are reported as ignored with this reason. A name that no case has is a failure.
+    fn skips(&self) -> &[(&str, &str)] {
+        &[]
+    }
+
     /// The environment variables with which this test program opens the same namespaces when it is
     /// started once more, in another process. `None` if another process cannot reach the stores: then
     /// the case in which a process dies is ignored. The program has to call [`run`](crate::run) or

@@ -13,6 +13,10 @@ mod table;
 mod tools;
 mod watched;
 
+/// The version of the suite: that of this crate. A case that is removed or gets another name makes
+/// another major version, a new case another minor one.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub use case::Case;
 pub use cases::cases;
 pub use harness::{BoxError, CORRUPT_EVENT, Fault, Harness};

@@ -2,8 +2,10 @@
 
 use std::{
     any::Any,
+    collections::HashSet,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -59,26 +61,30 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
     let mut trials = Vec::new();
     for harness in harnesses {
         let unavailable = unavailable(&runtime, &*harness);
+        trials.extend(skips_that_name_no_case(&*harness));
         for case in cases() {
             let (harness, runtime, table) = (harness.clone(), runtime.clone(), table.clone());
             let known = unavailable.clone().or_else(|| ignored(&*harness, &case));
             // `cargo nextest` learns only from the list that a case is ignored. `cargo test` is
             // told when the case runs, with the reason.
             let list_as_ignored = arguments.list && matches!(known, Some(Outcome::Ignored(_)));
-            let name = format!("{}::{}::{}", harness.name(), case.theme, case.name);
+            let name = format!("{}::{}", harness.name(), case.full_name());
+            let full_name = name.clone();
             let trial = Trial::ignorable_test(name, move || {
+                let began = Instant::now();
                 let outcome = match known {
                     Some(outcome) => outcome,
                     None => runtime.block_on(run_case(harness.clone(), case, seed)),
                 };
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-                table.add(harness.name(), &case, &outcome);
+                table.add(harness.name(), &case, &outcome, began.elapsed());
                 match outcome {
                     Outcome::Passed | Outcome::Declared => Ok(Completion::Completed),
                     Outcome::Ignored(reason) => Ok(Completion::ignored_with(reason)),
                     Outcome::Failed(reason) => Err(Failed::from(format!(
-                        "{reason}\n{}\nreplay with {SEED}={seed}",
-                        case.rules_in_words()
+                        "{reason}\n{}\nreplay with {SEED}={seed} {}",
+                        case.rules_in_words(),
+                        command(&full_name)
                     ))),
                 }
             });
@@ -90,6 +96,20 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
     table.forget_single_cases();
     print!("{table}");
     conclusion.exit_code()
+}
+
+/// The command that runs one test of this program again.
+fn command(test: &str) -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    // Cargo sets this variable, and gives the program of the target `conformance` a name such as
+    // `conformance-6a0274e10b95452d`.
+    match (std::env::var("CARGO_PKG_NAME"), program.file_stem().and_then(|stem| stem.to_str())) {
+        (Ok(package), Some(stem)) => {
+            let target = stem.rsplit_once('-').map_or(stem, |(target, _)| target);
+            format!("cargo test -p {package} --test {target} -- --exact {test}")
+        }
+        _ => format!("{} --exact {test}", program.display()),
+    }
 }
 
 fn runtime() -> std::io::Result<Runtime> {
@@ -115,8 +135,25 @@ fn unavailable(runtime: &Runtime, harness: &dyn Harness) -> Option<Outcome> {
     })
 }
 
-/// The outcome of a case, if the harness cannot inject a fault that the case needs.
+/// A failure for each case that the harness skips and that does not exist: a case that got another name
+/// would else run again without a word.
+fn skips_that_name_no_case(harness: &dyn Harness) -> Vec<Trial> {
+    let names: HashSet<_> = cases().iter().map(Case::full_name).collect();
+    let unknown = harness.skips().iter().filter(|(name, _)| !names.contains(*name));
+    let trials = unknown.map(|(name, _)| {
+        let message = format!("the harness skips `{name}`, but the suite has no such case");
+        let trial = format!("{}::skips::{name}", harness.name());
+        Trial::test(trial, move || Err(Failed::from(message)))
+    });
+    trials.collect()
+}
+
+/// The outcome of a case, if the harness skips it, or cannot inject a fault that the case needs.
 fn ignored(harness: &dyn Harness, case: &Case) -> Option<Outcome> {
+    let full_name = case.full_name();
+    if let Some((_, reason)) = harness.skips().iter().find(|(name, _)| *name == full_name) {
+        return Some(Outcome::Ignored(format!("skipped: {reason}")));
+    }
     let cannot = |&fault| harness.cannot_inject(fault).map(|reason| format!("{fault:?}: {reason}"));
     case.faults.iter().find_map(cannot).map(Outcome::Ignored)
 }

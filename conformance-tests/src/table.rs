@@ -1,10 +1,11 @@
 //! The table of themes at the end of a run.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::{Case, Outcome};
 
-/// Counts the outcomes of the cases by harness and theme; its `Display` is the table.
+/// Counts the outcomes of the cases by harness and theme, and adds up their times; its `Display` is the
+/// table.
 #[derive(Clone, Debug, Default)]
 pub struct Table(BTreeMap<String, BTreeMap<&'static str, Counts>>);
 
@@ -14,13 +15,15 @@ struct Counts {
     declared: usize,
     ignored: usize,
     failed: usize,
+    time: Duration,
 }
 
 impl Table {
-    /// Counts one case.
-    pub fn add(&mut self, harness: &str, case: &Case, outcome: &Outcome) {
+    /// Counts one case, which took this time.
+    pub fn add(&mut self, harness: &str, case: &Case, outcome: &Outcome, time: Duration) {
         let themes = self.0.entry(harness.to_owned()).or_default();
         let counts = themes.entry(case.theme).or_default();
+        counts.time += time;
         *match outcome {
             Outcome::Passed => &mut counts.passed,
             Outcome::Declared => &mut counts.declared,
@@ -42,8 +45,12 @@ impl Counts {
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-        let Self { passed, declared, ignored, failed } = self;
-        writeln!(f, "  {name:12} {passed:>8} {declared:>20} {ignored:>8} {failed:>8}")
+        let Self { passed, declared, ignored, failed, time } = self;
+        let seconds = time.as_secs_f64();
+        writeln!(
+            f,
+            "  {name:12} {passed:>8} {declared:>20} {ignored:>8} {failed:>8} {seconds:>9.1}"
+        )
     }
 }
 
@@ -52,8 +59,8 @@ impl fmt::Display for Table {
         for (harness, themes) in &self.0 {
             writeln!(
                 f,
-                "{harness:14} {:>8} {:>20} {:>8} {:>8}",
-                "passed", "refused as declared", "ignored", "failed"
+                "{harness:14} {:>8} {:>20} {:>8} {:>8} {:>9}",
+                "passed", "refused as declared", "ignored", "failed", "seconds"
             )?;
             let mut all = Counts::default();
             for (theme, counts) in themes {
@@ -62,6 +69,7 @@ impl fmt::Display for Table {
                 all.declared += counts.declared;
                 all.ignored += counts.ignored;
                 all.failed += counts.failed;
+                all.time += counts.time;
             }
             all.write(f, "all")?;
             writeln!(f)?;

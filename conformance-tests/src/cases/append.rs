@@ -16,6 +16,7 @@ cases! { "append":
     any_creates_a_stream [3];
     refuses_an_empty_append [7];
     refuses_names_of_the_backend [7];
+    refuses_a_nil_event_id [7];
     refuses_an_event_over_the_limit [7];
     accepts_an_event_at_the_limit [7, 10];
     refuses_too_many_events [7];
@@ -94,6 +95,25 @@ async fn refuses_names_of_the_backend(cx: Context) -> CaseResult {
     let written = store.append_to("order-1", ExpectedVersion::Any, [event(1), system_type]).await;
     assert_kind(written, ErrorKind::InvalidInput);
     assert!(store.load_stream(&id("order-1")).await?.is_empty(), "a refused call has written");
+    Ok(())
+}
+
+async fn refuses_a_nil_event_id(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let nil = || event(1).with_id(uuid::Uuid::nil());
+    for sent in [vec![nil()], vec![event(1), nil()], vec![nil(), event(1)]] {
+        let refused = store.append_to(&stream, ExpectedVersion::Any, sent.clone()).await;
+        assert_kind(refused, ErrorKind::InvalidInput);
+        if store.capabilities().multi_stream_append {
+            let append = |stream, events| Append::new(stream, ExpectedVersion::Any, events);
+            let appends = vec![append(id("order-2"), vec![event(1)]), append(stream.clone(), sent)];
+            assert_kind(store.append_multi(appends).await, ErrorKind::InvalidInput);
+        }
+    }
+    for stream in [stream, id("order-2")] {
+        let info = store.stream_info(&stream).await?;
+        assert!(info.state == StreamState::Missing, "a refused call has made {stream} {info:?}");
+    }
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 //! harness that can inject the fault.
 
 use annals_core::{
-    Append, ErrorKind, EventStoreExt, ExpectedVersion, NewEvent, ReadStream, Subscribe, Version,
+    Append, ErrorKind, EventStoreExt, ExpectedVersion, Filter, NewEvent, ReadStream, StreamId,
+    Subscribe, Version,
 };
 use futures::TryStreamExt;
 
@@ -10,15 +11,18 @@ use crate::{
     CORRUPT_EVENT, Fault,
     case::{CaseResult, Context, cases},
     tools::{
-        assert_gapless, assert_same_events, catch_up, event, events, everything, exact, extend, id,
-        take_until,
+        assert_gapless, assert_holds, assert_same_events, assert_versions, catch_up, event, events,
+        everything, exact, extend, id, take_until,
     },
 };
 
 cases! { "faults":
     a_lost_answer_is_said_to_be_unknown [6] / LoseNextAnswer;
     an_append_with_a_lost_answer_can_be_retried [5, 6] / LoseNextAnswer;
+    an_any_append_with_a_lost_answer_can_be_retried [5, 6] / LoseNextAnswer;
+    a_multi_stream_append_with_a_lost_answer_can_be_retried [5, 6, 9] MultiStreamAppend / LoseNextAnswer;
     subscriptions_survive_cut_connections [15, 19] GlobalOrder / CutConnections;
+    filtered_subscriptions_survive_cut_connections [15, 19] GlobalOrder / CutConnections;
     subscriptions_survive_a_restart [15, 19] GlobalOrder Durable / RestartServer;
     appends_succeed_after_cut_connections [6, 8] / CutConnections;
     a_corrupt_event_ends_a_read_as_an_error [14] / CorruptEvent;
@@ -58,6 +62,73 @@ async fn an_append_with_a_lost_answer_can_be_retried(cx: Context) -> CaseResult 
     Ok(())
 }
 
+/// Even by best effort the retry is recognised: nothing was appended in between.
+async fn an_any_append_with_a_lost_answer_can_be_retried(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let mut base = 1;
+    extend(&store, &stream, 0, base).await?;
+    for expected in [ExpectedVersion::Any, ExpectedVersion::StreamExists] {
+        cx.inject(Fault::LoseNextAnswer).await;
+        let append = Append::new(stream.clone(), expected, events(1..=3));
+        let lost = store.append(append.clone()).await;
+        let again = store.append(append).await?;
+        base += 3;
+        let untold = !store.capabilities().tells_retries;
+        assert!(again.replayed || untold || lost.is_ok(), "{lost:?}, then {again:?}");
+        assert_holds(
+            format!("after a lost answer under {expected} and a retry"),
+            &store,
+            &stream,
+            1..=base,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn a_multi_stream_append_with_a_lost_answer_can_be_retried(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    for round in 0..3 {
+        let streams = ["a", "b", "c"].map(|name| id(format!("{name}-{round}")));
+        let append = |stream: &StreamId| {
+            Append::new(stream.clone(), ExpectedVersion::NoStream, events(1..=2))
+        };
+        let appends: Vec<_> = streams.iter().map(append).collect();
+        cx.inject(Fault::LoseNextAnswer).await;
+        match store.append_multi(appends.clone()).await {
+            Err(error) => assert!(
+                error.outcome_unknown() && error.is_retryable(),
+                "the outcome is unknown, and a retry allowed; the error is {error:?}"
+            ),
+            Ok(answers) => assert!(answers.len() == 3, "three streams got {answers:?}"),
+        }
+        let answers = store.append_multi(appends).await?;
+        for (stream, answer) in streams.iter().zip(answers) {
+            assert!(answer.last_version.get() == 2, "{stream} got {answer:?}");
+            assert_holds("after a lost answer and a retry", &store, stream, 1..=2).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What the filter leaves out comes before and after each cut.
+async fn filtered_subscriptions_survive_cut_connections(cx: Context) -> CaseResult {
+    let (reader, writer) = (cx.open().await, cx.open().await);
+    let filter = Filter::default().with_category("order".try_into()?);
+    let mut live = reader.subscribe(Subscribe::to(filter)).await?;
+    let mut seen = catch_up(&cx, &mut live).await.0;
+    for round in 0..4 {
+        let last = event(round);
+        insist(&cx, &writer, &format!("other-{round}"), 0, events(0..20)).await?;
+        cx.inject(Fault::CutConnections).await;
+        insist(&cx, &writer, "order-1", round, vec![last.clone()]).await?;
+        insist(&cx, &writer, &format!("more-{round}"), 0, events(0..20)).await?;
+        seen.extend(take_until(&cx, &mut live, last.id()).await);
+    }
+    assert_versions("a filtered subscription whose connection was cut", &seen, 1..=4);
+    Ok(())
+}
+
 async fn subscriptions_survive_cut_connections(cx: Context) -> CaseResult {
     survive(cx, Fault::CutConnections).await
 }
@@ -79,7 +150,7 @@ async fn survive(cx: Context, fault: Fault) -> CaseResult {
         }
         let mut batch = events(0..4);
         let last = batch.last().map(NewEvent::id).unwrap();
-        insist(&cx, &writer, version, std::mem::take(&mut batch)).await?;
+        insist(&cx, &writer, "order-1", version, std::mem::take(&mut batch)).await?;
         version += 4;
         cx.inject(fault).await;
         if round > 0 {
@@ -97,10 +168,11 @@ async fn survive(cx: Context, fault: Fault) -> CaseResult {
 async fn insist(
     cx: &Context,
     store: &std::sync::Arc<dyn annals_core::Store>,
+    stream: &str,
     version: u64,
     batch: Vec<NewEvent>,
 ) -> annals_core::Result<()> {
-    let append = Append::new(id("order-1"), Version::new(version), batch);
+    let append = Append::new(id(stream), Version::new(version), batch);
     let trying = async {
         loop {
             match store.append(append.clone()).await {
@@ -117,7 +189,7 @@ async fn appends_succeed_after_cut_connections(cx: Context) -> CaseResult {
     let store = cx.open().await;
     for version in 0..10 {
         cx.inject(Fault::CutConnections).await;
-        insist(&cx, &store, version, vec![event(version)]).await?;
+        insist(&cx, &store, "order-1", version, vec![event(version)]).await?;
     }
     assert_eq!(assert_gapless(&store, &id("order-1")).await?, 10);
     Ok(())

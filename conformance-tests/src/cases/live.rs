@@ -1,21 +1,26 @@
 //! Subscribers that wait, are slow, or cancel.
 
-use annals_core::{EventStoreExt, ExpectedVersion, Message, Start, Subscribe, Version};
+use annals_core::{
+    Append, EventStoreExt, ExpectedVersion, Filter, Message, Start, StreamId, Subscribe, Version,
+};
 use futures::{StreamExt, poll};
 use std::pin::pin;
 
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_same_events, catch_up, done, event, events, everything, extend, id, number, take,
-        take_until,
+        assert_same_events, catch_up, done, event, events, everything, exact, extend, id, number,
+        take, take_until, typed,
     },
 };
 
 cases! { "live":
     a_waiting_subscriber_is_woken [17] GlobalOrder;
     a_waiting_subscriber_of_a_stream_is_woken [17];
+    a_waiting_subscriber_with_a_filter_is_woken [17] GlobalOrder;
     another_handle_wakes_a_subscriber [17] GlobalOrder;
+    another_handle_wakes_a_subscriber_of_a_stream [17];
+    a_multi_stream_append_wakes_the_subscribers_of_each_stream [9, 17] MultiStreamAppend;
     every_waiting_subscriber_is_woken [17] GlobalOrder;
     an_unpolled_subscriber_holds_up_no_other [17] GlobalOrder;
     a_slow_consumer_misses_nothing [18] GlobalOrder;
@@ -68,6 +73,75 @@ async fn another_handle_wakes_a_subscriber(cx: Context) -> CaseResult {
         extend(&writer, &id("order-1"), base, 1).await?;
         let event = cx.within("another handle to wake a subscriber", waiting).await?;
         assert_eq!(event.version.get(), base + 1);
+    }
+    Ok(())
+}
+
+/// The filter may run in the store: an event that it lets through wakes the subscriber all the same.
+async fn a_waiting_subscriber_with_a_filter_is_woken(cx: Context) -> CaseResult {
+    let (reader, writer) = (cx.open().await, cx.open().await);
+    for (n, filter) in [
+        Filter::default().with_category("order".try_into()?),
+        Filter::default().with_prefix("order-".try_into()?),
+        Filter::default().with_event_types(["Placed".try_into()?]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut live = reader.subscribe(Subscribe::to(filter.clone())).await?;
+        catch_up(&cx, &mut live).await;
+        let stream = id(format!("order-{n}"));
+        for base in 0..10 {
+            writer.append_to("other-1", ExpectedVersion::Any, [event(0)]).await?;
+            let mut waiting = Box::pin(live.next_event());
+            assert!(poll!(&mut waiting).is_pending(), "{filter:?} gave an event before its append");
+            writer.append_to(&stream, exact(base), [typed("Placed", base + 1)]).await?;
+            let waited = format!("a subscriber with {filter:?} to be woken");
+            let event = cx.within(&waited, waiting).await?;
+            assert!(number(&event) == base + 1, "{filter:?} gave {event:?}");
+        }
+    }
+    Ok(())
+}
+
+async fn another_handle_wakes_a_subscriber_of_a_stream(cx: Context) -> CaseResult {
+    let (reader, writer, stream) = (cx.open().await, cx.open().await, id("order-1"));
+    let mut live = reader.subscribe(Subscribe::to(stream.clone())).await?;
+    catch_up(&cx, &mut live).await;
+    for base in 0..20 {
+        let mut waiting = Box::pin(live.next_event());
+        assert!(poll!(&mut waiting).is_pending(), "an event before its append");
+        extend(&writer, &stream, base, 1).await?;
+        let waited = "another handle to wake a subscriber of a stream";
+        let event = cx.within(waited, waiting).await?;
+        assert!(event.version.get() == base + 1, "version {} was due: {event:?}", base + 1);
+    }
+    Ok(())
+}
+
+async fn a_multi_stream_append_wakes_the_subscribers_of_each_stream(cx: Context) -> CaseResult {
+    let (reader, writer) = (cx.open().await, cx.open().await);
+    let streams = ["a-1", "b-1", "c-1"].map(id);
+    let mut lives = Vec::new();
+    for stream in &streams {
+        let mut live = reader.subscribe(Subscribe::to(stream.clone())).await?;
+        catch_up(&cx, &mut live).await;
+        lives.push(live);
+    }
+    for base in 0..10 {
+        let mut waiting: Vec<_> =
+            lives.iter_mut().map(|live| Box::pin(live.next_event())).collect();
+        for waiting in &mut waiting {
+            assert!(poll!(waiting).is_pending(), "an event before its append");
+        }
+        let append =
+            |stream: &StreamId| Append::new(stream.clone(), exact(base), [event(base + 1)]);
+        writer.append_multi(streams.iter().map(append).collect()).await?;
+        for (stream, waiting) in streams.iter().zip(waiting) {
+            let waited = format!("a subscriber of {stream} to be woken by an append to 3 streams");
+            let event = cx.within(&waited, waiting).await?;
+            assert!(event.version.get() == base + 1, "version {} was due: {event:?}", base + 1);
+        }
     }
     Ok(())
 }

@@ -28,6 +28,9 @@ cases! { "manage":
     positions_are_never_used_again [13, 21] Delete GlobalOrder;
     a_tombstoned_stream_is_closed [21] Tombstone;
     a_missing_stream_can_be_tombstoned [21] Tombstone;
+    a_tombstone_keeps_the_version [15, 21] Tombstone;
+    a_tombstoned_stream_has_no_snapshot [21, 22] Tombstone Snapshots;
+    snapshots_of_removed_streams_are_not_refused [22] Tombstone Delete Snapshots;
     a_tombstone_checks_the_version [2, 21] Tombstone;
     removed_events_are_gone_from_all [21] Truncate Delete Tombstone GlobalOrder;
     removal_touches_no_other_stream [21] Truncate Delete Tombstone;
@@ -247,6 +250,66 @@ async fn a_missing_stream_can_be_tombstoned(cx: Context) -> CaseResult {
     let refused = store.append_to(&stream, ExpectedVersion::Any, [event(1)]).await;
     assert_kind(refused, ErrorKind::StreamClosed);
     assert_eq!(store.stream_info(&stream).await?.state, StreamState::Tombstoned);
+    Ok(())
+}
+
+async fn a_tombstone_keeps_the_version(cx: Context) -> CaseResult {
+    let (store, other) = (cx.open().await, cx.open().await);
+    for (n, version) in [1, 5, 12].into_iter().enumerate() {
+        let stream = id(format!("order-{n}"));
+        extend(&store, &stream, 0, version).await?;
+        store.tombstone(&stream, exact(version)).await?;
+        for store in [&store, &other] {
+            let info = store.stream_info(&stream).await?;
+            let found = (info.state, info.version.get(), info.deleted_at.get(), info.first_version);
+            assert!(
+                found == (StreamState::Tombstoned, version, version, None),
+                "the stream was tombstoned at version {version}, and is said to be {info:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn a_tombstoned_stream_has_no_snapshot(cx: Context) -> CaseResult {
+    let (store, other) = (cx.open().await, cx.open().await);
+    for (n, version) in [3, 2, 9].into_iter().enumerate() {
+        let stream = id(format!("order-{n}"));
+        extend(&store, &stream, 0, 3).await?;
+        store.save_snapshot(&stream, Snapshot::new(version, Payload::json(&version)?)).await?;
+        store.tombstone(&stream, ExpectedVersion::Any).await?;
+        for store in [&store, &other] {
+            let kept = store.load_snapshot(&stream).await?;
+            assert!(
+                kept.is_none(),
+                "a snapshot of version {version} was saved, and the stream tombstoned: {kept:?}"
+            );
+        }
+        store.delete_snapshot(&stream).await?;
+    }
+    Ok(())
+}
+
+/// To save a snapshot of a stream that was removed meanwhile is no mistake of the caller: it is
+/// answered as done, and not kept.
+async fn snapshots_of_removed_streams_are_not_refused(cx: Context) -> CaseResult {
+    let (store, other) = (cx.open().await, cx.open().await);
+    for closes in [false, true] {
+        let stream = id(format!("order-{closes}"));
+        extend(&store, &stream, 0, 3).await?;
+        match closes {
+            true => store.tombstone(&stream, ExpectedVersion::Any).await?,
+            false => store.delete(&stream, ExpectedVersion::Any).await?,
+        }
+        for version in [1, 3] {
+            let saved =
+                other.save_snapshot(&stream, Snapshot::new(version, Payload::json(&1)?)).await;
+            let what = if closes { "tombstoned" } else { "deleted" };
+            assert!(saved.is_ok(), "a snapshot of a stream that was {what}: {saved:?}");
+            let kept = store.load_snapshot(&stream).await;
+            assert!(matches!(kept, Ok(None)), "the snapshot of a stream that was {what}: {kept:?}");
+        }
+    }
     Ok(())
 }
 

@@ -1,16 +1,16 @@
 //! Appends to several streams at once.
 
 use annals_core::{
-    Append, ErrorKind, EventStoreExt, ExpectedVersion, Store, StreamId, StreamState,
+    Append, Appended, ErrorKind, EventStoreExt, ExpectedVersion, Store, StreamId, StreamState,
 };
-use futures::future::try_join_all;
+use futures::{future::try_join_all, poll};
 use std::sync::Arc;
 
 use crate::{
     case::{CaseResult, Context, cases},
     tools::{
-        assert_conflict, assert_gapless, assert_kind, done, event, events, everything, exact,
-        extend, id,
+        assert_conflict, assert_gapless, assert_holds, assert_kind, done, event, events,
+        everything, exact, extend, fill, id,
     },
 };
 
@@ -24,6 +24,20 @@ cases! { "multi-stream":
     any_writers_never_conflict [3, 9] MultiStreamAppend;
     readers_see_all_streams_or_none [1, 9] MultiStreamAppend GlobalOrder;
     new_and_revived_streams_are_written_together [9, 21] MultiStreamAppend Delete;
+    positions_have_the_order_of_the_appends [9, 13] MultiStreamAppend GlobalOrder;
+    the_first_conflict_is_reported [2, 9] MultiStreamAppend;
+    a_conflict_behind_a_retry_is_reported [2, 5, 9] MultiStreamAppend;
+    a_retry_beside_a_new_append_is_a_conflict [5, 9] MultiStreamAppend;
+    a_retry_of_each_part_alone_is_recognised [5, 9] MultiStreamAppend;
+    a_retry_in_another_order_is_recognised [5, 9] MultiStreamAppend;
+    a_retry_is_recognised_after_thousands_of_events [5, 9] MultiStreamAppend;
+    a_retry_under_any_is_recognised [5, 9] MultiStreamAppend GuaranteedRecognition;
+    an_append_to_one_stream_may_be_multi [4, 5, 9] MultiStreamAppend;
+    hundreds_of_streams_are_written_together [1, 9] MultiStreamAppend;
+    one_of_many_multi_stream_appends_succeeds [2, 9] MultiStreamAppend;
+    concurrent_retries_write_once [2, 5, 9] MultiStreamAppend;
+    a_dropped_append_is_whole_or_not_at_all [8, 9] MultiStreamAppend;
+    a_closed_stream_behind_a_retry_is_reported [5, 9, 21] MultiStreamAppend Tombstone;
 }
 
 fn pair(one: &StreamId, other: &StreamId, expected: ExpectedVersion) -> Vec<Append> {
@@ -232,5 +246,364 @@ async fn new_and_revived_streams_are_written_together(cx: Context) -> CaseResult
         assert!(crate::tools::ids(&read).ends_with(&sent), "{:?}", append.stream);
     }
     assert_eq!(store.load_stream(&revived).await?.len(), 2);
+    Ok(())
+}
+
+/// The events of the first append come first, whatever the names of the streams are.
+async fn positions_have_the_order_of_the_appends(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    extend(&store, &id("m-1"), 0, 3).await?;
+    let orders = [
+        ["z-1", "a-1", "m-1"],
+        ["a-1", "m-1", "z-1"],
+        ["m-1", "z-1", "a-1"],
+        ["z-1", "m-1", "a-1"],
+    ];
+    for (round, order) in orders.into_iter().enumerate() {
+        let before = everything(&store).await?.len();
+        let appends: Vec<_> = (1..)
+            .zip(order)
+            .map(|(count, stream)| Append::new(id(stream), ExpectedVersion::Any, events(1..=count)))
+            .collect();
+        let answers = store.append_multi(appends.clone()).await?;
+        let mut due = Vec::new();
+        for append in &appends {
+            due.extend(append.events.iter().map(annals_core::NewEvent::id));
+        }
+        let new = everything(&store).await?.split_off(before);
+        assert!(
+            crate::tools::ids(&new) == due,
+            "round {round}: one append to {order:?}, with 1, 2 and 3 events; all gives {}",
+            crate::tools::show(&new)
+        );
+        assert!(
+            answers.windows(2).all(|pair| pair[0].position < pair[1].position),
+            "round {round}: the answers should have rising positions: {answers:?}"
+        );
+    }
+    Ok(())
+}
+
+async fn the_first_conflict_is_reported(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    let streams = ["b-1", "a-1", "c-1"].map(id);
+    for (n, stream) in (2..).zip(&streams) {
+        extend(&store, stream, 0, n).await?;
+    }
+    let new = || Append::new(id("new-1"), ExpectedVersion::NoStream, events(1..=2));
+    let wrong = [ExpectedVersion::NoStream, exact(1), exact(9)];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        for wrong in wrong {
+            for place in 0..3 {
+                let mut appends: Vec<_> = order
+                    .map(|n: usize| Append::new(streams[n].clone(), wrong, events(1..=1)))
+                    .to_vec();
+                appends.insert(place, new());
+                let first = order[0];
+                let refused = store.append_multi(appends).await;
+                assert_conflict(refused, &streams[first], wrong, first as u64 + 2);
+            }
+        }
+    }
+    assert_holds("after refused appends", &store, &id("new-1"), []).await?;
+    for (n, stream) in (2..).zip(&streams) {
+        assert_holds("after refused appends", &store, stream, 1..=n).await?;
+    }
+    Ok(())
+}
+
+/// A retry beside it does not hide a conflict, and is not what is reported.
+async fn a_conflict_behind_a_retry_is_reported(cx: Context) -> CaseResult {
+    let (store, a, b) = (cx.open().await, id("a-1"), id("b-1"));
+    extend(&store, &b, 0, 3).await?;
+    for (n, expected) in [ExpectedVersion::NoStream, exact(2)].into_iter().enumerate() {
+        let known = Append::new(a.clone(), expected, events(1..=2));
+        store.append(known.clone()).await?;
+        for wrong in [ExpectedVersion::NoStream, exact(2), exact(5)] {
+            let refused = || Append::new(b.clone(), wrong, events(1..=2));
+            for appends in [vec![known.clone(), refused()], vec![refused(), known.clone()]] {
+                assert_conflict(store.append_multi(appends).await, &b, wrong, 3);
+            }
+        }
+        let last = 2 * (n as u64 + 1);
+        assert_holds("after refused appends", &store, &a, 1..=last).await?;
+        assert_holds("after refused appends", &store, &b, 1..=3).await?;
+    }
+    Ok(())
+}
+
+/// One part was written before, the others were not: they were never one append.
+async fn a_retry_beside_a_new_append_is_a_conflict(cx: Context) -> CaseResult {
+    let (store, a) = (cx.open().await, id("a-1"));
+    extend(&store, &id("old-1"), 0, 2).await?;
+    for (n, expected) in [ExpectedVersion::NoStream, exact(3), exact(6)].into_iter().enumerate() {
+        let known = Append::new(a.clone(), expected, events(1..=3));
+        store.append(known.clone()).await?;
+        let version = 3 * (n as u64 + 1);
+        let new = || Append::new(id("new-1"), ExpectedVersion::NoStream, events(1..=1));
+        let old = || Append::new(id("old-1"), exact(2), events(3..=3));
+        let any = || Append::new(id("old-1"), ExpectedVersion::Any, events(3..=3));
+        for appends in [
+            vec![known.clone(), new()],
+            vec![new(), known.clone()],
+            vec![new(), known.clone(), old()],
+            vec![old(), known.clone()],
+            vec![known.clone(), any()],
+        ] {
+            assert_conflict(store.append_multi(appends).await, &a, expected, version);
+        }
+        assert_holds("after refused appends", &store, &a, 1..=version).await?;
+        assert_holds("after refused appends", &store, &id("old-1"), 1..=2).await?;
+        assert_holds("after refused appends", &store, &id("new-1"), []).await?;
+    }
+    Ok(())
+}
+
+#[track_caller]
+fn assert_answered(store: &Arc<dyn Store>, what: &str, first: &Appended, again: &Appended) {
+    let place = |answer: &Appended| (answer.first_version, answer.last_version, answer.position);
+    assert!(place(first) == place(again), "{what} was answered {first:?}, and again {again:?}");
+    let told = store.capabilities().tells_retries;
+    assert!(again.replayed == told, "`replayed` of {what} should be {told}: {again:?}");
+}
+
+fn three() -> Vec<Append> {
+    let expected = [ExpectedVersion::NoStream, exact(0), ExpectedVersion::NoStream];
+    let append = |((stream, expected), count): ((&str, ExpectedVersion), u64)| {
+        Append::new(id(stream), expected, events(1..=count))
+    };
+    ["b-1", "a-1", "c-1"].into_iter().zip(expected).zip(1..).map(append).collect()
+}
+
+async fn a_retry_of_each_part_alone_is_recognised(cx: Context) -> CaseResult {
+    let (store, appends) = (cx.open().await, three());
+    let first = store.append_multi(appends.clone()).await?;
+    for (append, first) in appends.iter().zip(&first) {
+        let again = store.append(append.clone()).await?;
+        assert_answered(&store, "one part of three", first, &again);
+    }
+    for left_out in 0..3 {
+        let (mut some, mut due) = (appends.clone(), first.clone());
+        some.remove(left_out);
+        due.remove(left_out);
+        for (due, again) in due.iter().zip(store.append_multi(some).await?) {
+            assert_answered(&store, "two parts of three", due, &again);
+        }
+    }
+    for append in &appends {
+        assert_holds("after the retries", &store, &append.stream, 1..=append.count()).await?;
+    }
+    Ok(())
+}
+
+async fn a_retry_in_another_order_is_recognised(cx: Context) -> CaseResult {
+    let (store, appends) = (cx.open().await, three());
+    let first = store.append_multi(appends.clone()).await?;
+    for order in [[2, 1, 0], [1, 0, 2], [2, 0, 1]] {
+        let again = store.append_multi(order.map(|n: usize| appends[n].clone()).to_vec()).await?;
+        for (n, again) in order.into_iter().zip(&again) {
+            assert_answered(&store, "an append in another order", &first[n], again);
+        }
+    }
+    Ok(())
+}
+
+async fn a_retry_is_recognised_after_thousands_of_events(cx: Context) -> CaseResult {
+    let (store, appends) = (cx.open().await, three());
+    let first = store.append_multi(appends.clone()).await?;
+    for append in &appends {
+        fill(&store, &append.stream, append.count() + 1..=1_200).await?;
+    }
+    for store in [&store, &cx.open().await] {
+        for (first, again) in first.iter().zip(store.append_multi(appends.clone()).await?) {
+            assert_answered(store, "an append before thousands of events", first, &again);
+        }
+    }
+    for append in &appends {
+        assert_holds("after the retries", &store, &append.stream, 1..=1_200).await?;
+    }
+    Ok(())
+}
+
+async fn a_retry_under_any_is_recognised(cx: Context) -> CaseResult {
+    let (store, streams) = (cx.open().await, ["a-1", "b-1", "c-1"].map(id));
+    let mut sent = Vec::new();
+    for expected in [ExpectedVersion::Any, ExpectedVersion::StreamExists, ExpectedVersion::Any] {
+        let append = |stream: &StreamId| Append::new(stream.clone(), expected, events(1..=2));
+        let appends: Vec<_> = streams.iter().map(append).collect();
+        sent.push((appends.clone(), store.append_multi(appends).await?));
+    }
+    for stream in &streams {
+        fill(&store, stream, 7..=1_200).await?;
+    }
+    for (appends, first) in &sent {
+        for (first, again) in first.iter().zip(store.append_multi(appends.clone()).await?) {
+            assert_answered(&store, "an append under `Any` to three streams", first, &again);
+        }
+    }
+    for stream in &streams {
+        assert_holds("after the retries", &store, stream, 1..=1_200).await?;
+    }
+    Ok(())
+}
+
+async fn an_append_to_one_stream_may_be_multi(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("a-1"));
+    let append = Append::new(stream.clone(), ExpectedVersion::NoStream, events(1..=2));
+    let first = store.append_multi(vec![append.clone()]).await?;
+    assert!(first.len() == 1, "one append got the answers {first:?}");
+    // The same append is the same, however it is sent.
+    let again = store.append(append.clone()).await?;
+    assert_answered(&store, "an append to one stream", &first[0], &again);
+    let again = store.append_multi(vec![append]).await?;
+    assert_answered(&store, "an append to one stream", &first[0], &again[0]);
+    let wrong = Append::new(stream.clone(), exact(1), [event(3)]);
+    assert_conflict(store.append_multi(vec![wrong]).await, &stream, exact(1), 2);
+    assert_holds("after the retries", &store, &stream, 1..=2).await?;
+    Ok(())
+}
+
+/// More streams than the parameters of one statement.
+async fn hundreds_of_streams_are_written_together(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    let streams: Vec<_> = (0..400).map(|n| id(format!("order-{n}"))).collect();
+    for base in 0..2 {
+        let append = |stream: &StreamId| Append::new(stream.clone(), exact(base), events(1..=1));
+        let mut appends: Vec<_> = streams.iter().map(append).collect();
+        let answers = store.append_multi(appends.clone()).await?;
+        let wrong = answers.iter().position(|answer| answer.last_version.get() != base + 1);
+        assert!(answers.len() == 400 && wrong.is_none(), "answer {wrong:?} of {}", answers.len());
+        appends.iter_mut().for_each(|append| append.events = events(9..=9));
+        appends[399].expected = exact(base + 2);
+        appends[..399].iter_mut().for_each(|append| append.expected = exact(base + 1));
+        let refused = store.append_multi(appends).await;
+        assert_conflict(refused, &streams[399], exact(base + 2), base + 1);
+    }
+    for stream in streams.iter().step_by(57) {
+        assert_holds("after two appends to 400 streams", &store, stream, 1..=2).await?;
+    }
+    if store.capabilities().global_order {
+        let all = everything(&store).await?.len();
+        assert!(all == 800, "after two appends to 400 streams there are {all} events");
+    }
+    Ok(())
+}
+
+async fn one_of_many_multi_stream_appends_succeeds(cx: Context) -> CaseResult {
+    let handles = cx.open_many(3).await;
+    let (a, b) = (id("a-1"), id("b-1"));
+    for base in 0..8 {
+        let appending = (0..9).map(|n| {
+            let store = handles[n % 3].clone();
+            let mut appends = pair(&a, &b, exact(base));
+            appends.iter_mut().for_each(|append| append.events.truncate(1));
+            if n % 2 == 1 {
+                appends.reverse();
+            }
+            tokio::spawn(async move { store.append_multi(appends).await })
+        });
+        let answers = try_join_all(appending).await.unwrap();
+        let won = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert!(won == 1, "{won} of 9 appends to two streams at version {base}: {answers:?}");
+        for lost in answers.into_iter().filter(Result::is_err) {
+            let error = assert_kind(lost, ErrorKind::Conflict);
+            let conflict = error.conflict().expect("a conflict has versions");
+            let found = (conflict.expected, conflict.actual.get());
+            assert!(found == (exact(base), base + 1), "after {base} came {}: {error:?}", base + 1);
+        }
+        for stream in [&a, &b] {
+            assert_holds("after a race", &handles[1], stream, 1..=base + 1).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn concurrent_retries_write_once(cx: Context) -> CaseResult {
+    let handles = cx.open_many(3).await;
+    for round in 0..8 {
+        let streams = ["a", "b"].map(|name| id(format!("{name}-{round}")));
+        let appends = pair(&streams[0], &streams[1], ExpectedVersion::NoStream);
+        let sending = (0..9).map(|n| {
+            let (store, appends) = (handles[n % 3].clone(), appends.clone());
+            tokio::spawn(async move { store.append_multi(appends).await })
+        });
+        let mut answers = Vec::new();
+        for answer in try_join_all(sending).await.unwrap() {
+            answers.push(answer?);
+        }
+        let place = |all: &[Appended]| -> Vec<_> {
+            all.iter().map(|answer| (answer.last_version, answer.position)).collect()
+        };
+        assert!(
+            answers.windows(2).all(|pair| place(&pair[0]) == place(&pair[1])),
+            "one append to two streams, sent 9 times at once, should get one answer: {answers:?}"
+        );
+        assert_holds("after 9 retries at once", &handles[0], &streams[0], 1..=2).await?;
+        assert_holds("after 9 retries at once", &handles[1], &streams[1], 1..=1).await?;
+    }
+    Ok(())
+}
+
+/// Polls the append a number of times, and drops it at whatever await point it has reached.
+async fn a_dropped_append_is_whole_or_not_at_all(cx: Context) -> CaseResult {
+    let (store, other) = (cx.open().await, cx.open().await);
+    for polls in 0..12 {
+        let streams = ["a", "b"].map(|name| id(format!("{name}-{polls}")));
+        {
+            let appends = pair(&streams[0], &streams[1], ExpectedVersion::NoStream);
+            let mut append = std::pin::pin!(store.append_multi(appends));
+            for _ in 0..polls {
+                if poll!(&mut append).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        // The dropped append may still be carried out. An append to both streams at the versions
+        // seen settles whether it came first.
+        let versions = loop {
+            tokio::task::yield_now().await;
+            let mut versions = [0, 0];
+            for (version, stream) in versions.iter_mut().zip(&streams) {
+                *version = other.stream_info(stream).await?.version.get();
+            }
+            let appends = versions.iter().zip(&streams);
+            let appends =
+                appends.map(|(v, stream)| Append::new(stream.clone(), exact(*v), [event(9)]));
+            match other.append_multi(appends.collect()).await {
+                Ok(_) => break versions,
+                Err(e) => assert!(e.kind() == ErrorKind::Conflict, "not a conflict: {e:?}"),
+            }
+        };
+        assert!(
+            [[0, 0], [2, 1]].contains(&versions),
+            "an append of 2 and 1 events to two streams was dropped; their versions are {versions:?}"
+        );
+        for (version, stream) in versions.into_iter().zip(&streams) {
+            assert_holds("after a dropped append", &other, stream, 1..=version + 1).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn a_closed_stream_behind_a_retry_is_reported(cx: Context) -> CaseResult {
+    let (store, a, b) = (cx.open().await, id("a-1"), id("b-1"));
+    let known = Append::new(a.clone(), ExpectedVersion::NoStream, events(1..=2));
+    store.append(known.clone()).await?;
+    store.tombstone(&b, ExpectedVersion::Any).await?;
+    for expected in [ExpectedVersion::Any, ExpectedVersion::NoStream] {
+        let closed = || Append::new(b.clone(), expected, events(1..=1));
+        let new = || Append::new(id("new-1"), ExpectedVersion::NoStream, events(1..=1));
+        for appends in [
+            vec![known.clone(), closed()],
+            vec![closed(), known.clone()],
+            vec![new(), known.clone(), closed()],
+        ] {
+            let error = assert_kind(store.append_multi(appends).await, ErrorKind::StreamClosed);
+            assert!(error.stream() == Some(&b), "{b} is closed, and not {:?}", error.stream());
+        }
+    }
+    assert_holds("after refused appends", &store, &a, 1..=2).await?;
+    assert_holds("after refused appends", &store, &id("new-1"), []).await?;
     Ok(())
 }

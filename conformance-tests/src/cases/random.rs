@@ -62,6 +62,8 @@ enum Step {
         filter: usize,
     },
     OpenAnotherHandle,
+    /// Drops the only handle before the next one is opened.
+    Reopen,
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +118,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (prop::option::of(stream), rank, 0..5usize)
             .prop_map(|(stream, from, filter)| Step::Subscribe { stream, from, filter }),
         1 => Just(Step::OpenAnotherHandle),
+        1 => Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..LONGEST_PROGRAM)
 }
@@ -297,6 +300,14 @@ impl<'a> Machine<'a> {
                 same(got.remove(0), got.remove(0))
             }
             Step::OpenAnotherHandle => {
+                self.subject = self.cx.open().await;
+                Ok(())
+            }
+            Step::Reopen if !capabilities.durable => Ok(()),
+            Step::Reopen => {
+                drop(subject);
+                // Something has to stand here while no handle is open.
+                self.subject = self.reference.clone();
                 self.subject = self.cx.open().await;
                 Ok(())
             }

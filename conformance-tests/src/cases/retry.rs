@@ -6,11 +6,14 @@ use annals_core::{
     Append, Appended, ErrorKind, EventStoreExt, ExpectedVersion, NewEvent, Recognition, Store,
     StreamId,
 };
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 
 use crate::{
     case::{CaseResult, Context, cases},
-    tools::{assert_conflict, assert_kind, event, events, exact, extend, id, ids},
+    tools::{
+        assert_conflict, assert_holds, assert_kind, event, events, exact, extend, fill, id, ids,
+        size,
+    },
 };
 
 cases! { "retry":
@@ -25,18 +28,24 @@ cases! { "retry":
     the_same_ids_in_another_stream_are_new [5];
     an_any_append_is_recognised_at_once [5];
     an_any_append_is_recognised_later [5] GuaranteedRecognition;
+    a_retry_is_recognised_after_thousands_of_events [5];
+    an_any_retry_is_recognised_after_thousands_of_appends [5] GuaranteedRecognition;
     concurrent_retries_write_once [2, 5];
     a_retry_wakes_no_subscriber [5, 15];
     removed_events_are_no_proof_of_a_retry [5, 21] Delete Truncate;
 }
 
+#[track_caller]
 fn assert_replayed(store: &Arc<dyn Store>, first: &Appended, again: &Appended) {
     let told = store.capabilities().tells_retries;
-    assert_eq!(again.replayed, told, "`replayed` is not as declared: {again:?}");
     assert!(!first.replayed, "the answer says that a first append was a retry: {first:?}");
     let answer =
         |appended: &Appended| (appended.first_version, appended.last_version, appended.position);
-    assert_eq!(answer(first), answer(again), "the retry has another answer");
+    assert!(
+        answer(first) == answer(again),
+        "the append was answered {first:?}, and its retry should be; it was answered {again:?}"
+    );
+    assert!(again.replayed == told, "`replayed` of a retry should be {told}: {again:?}");
 }
 
 async fn an_exact_append_is_recognised(cx: Context) -> CaseResult {
@@ -177,6 +186,63 @@ async fn an_any_append_is_recognised_later(cx: Context) -> CaseResult {
         }
         assert_replayed(&store, &first, &store.append(append).await?);
     }
+    Ok(())
+}
+
+/// More events than any store keeps in a cache.
+const LATER: u64 = 3_000;
+
+async fn a_retry_is_recognised_after_thousands_of_events(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    let mut sent = Vec::new();
+    for (base, expected) in
+        [(0, ExpectedVersion::NoStream), (2, exact(2)), (4, exact(4)), (6, exact(6))]
+    {
+        let append = Append::new(stream.clone(), expected, events(base + 1..=base + 2));
+        let answer = store.append(append.clone()).await?;
+        sent.push((append, answer));
+    }
+    fill(&store, &stream, 9..=LATER).await?;
+    fill(&store, &id("other-1"), 1..=LATER).await?;
+    for store in [&store, &cx.open().await] {
+        for (append, first) in &sent {
+            assert_replayed(store, first, &store.append(append.clone()).await?);
+        }
+        // A part of one, and parts of two: neither was ever sent so.
+        for (expected, wrong) in [(exact(2), 1..=2), (exact(4), 0..=1)] {
+            let part = sent[*wrong.start()].0.events.iter().chain(&sent[*wrong.end()].0.events);
+            let part: Vec<_> = part.skip(1).take(2).cloned().collect();
+            let refused = store.append_to(&stream, expected, part).await;
+            assert_conflict(refused, &stream, expected, LATER);
+        }
+    }
+    assert_holds("after the retries", &store, &stream, 1..=LATER).await?;
+    Ok(())
+}
+
+/// Each later append is one of its own, in this and in other streams.
+async fn an_any_retry_is_recognised_after_thousands_of_appends(cx: Context) -> CaseResult {
+    let (handles, stream) = (cx.open_many(2).await, id("order-1"));
+    extend_any(&handles[0], &stream).await?;
+    let mut sent = Vec::new();
+    for expected in [ExpectedVersion::Any, ExpectedVersion::StreamExists] {
+        let append = Append::new(stream.clone(), expected, events(1..=3));
+        let answer = handles[0].append(append.clone()).await?;
+        sent.push((append, answer));
+    }
+    let later = (0..LATER).map(|n| {
+        let store = handles[size(n % 2)].clone();
+        let stream = if n % 8 == 0 { id(format!("other-{}", n % 5)) } else { stream.clone() };
+        async move { store.append_to(stream, ExpectedVersion::Any, [event(n)]).await }
+    });
+    stream::iter(later).buffer_unordered(8).try_collect::<Vec<_>>().await?;
+    let count = handles[0].stream_info(&stream).await?.version.get();
+    for store in &handles {
+        for (append, first) in &sent {
+            assert_replayed(store, first, &store.append(append.clone()).await?);
+        }
+    }
+    assert_holds("after the retries", &handles[1], &stream, 1..=count).await?;
     Ok(())
 }
 

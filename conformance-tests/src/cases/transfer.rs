@@ -29,6 +29,7 @@ cases! { "transfer":
     an_import_leaves_no_gap [25];
     a_stream_may_begin_at_any_version [25] Truncate;
     a_deleted_stream_is_imported_behind_its_version [25] Delete Truncate;
+    a_deletion_is_kept_by_an_import [21, 25] Delete Truncate;
     a_closed_stream_takes_no_import [21, 25] Tombstone;
     an_import_refuses_what_an_append_refuses [7, 25];
     an_import_needs_versions_that_go_up [25];
@@ -238,6 +239,24 @@ async fn a_deleted_stream_is_imported_behind_its_version(cx: Context) -> CaseRes
         assert_there(&store, &events).await?;
         let info = store.stream_info(&id(&name)).await?;
         assert_eq!((info.state, info.version.get()), (StreamState::Live, from + 1));
+    }
+    Ok(())
+}
+
+/// How a copy tells the versions that its source had deleted from missing ones: it imports any event at
+/// the last of them, and deletes the stream.
+async fn a_deletion_is_kept_by_an_import(cx: Context) -> CaseResult {
+    let (store, stream) = (cx.open().await, id("order-1"));
+    store.import(run("order-1", 3, 3)).await?;
+    store.delete(&stream, exact(3)).await?;
+    let events = run("order-1", 4, 6);
+    for count in [2, 3] {
+        let events = &events[..count];
+        store.import(events.to_vec()).await?;
+        assert_there(&store, events).await?;
+        let last = 3 + count as u64;
+        let due = StreamInfo::new(StreamState::Live, last.into(), Some(4.into()));
+        assert_eq!(store.stream_info(&stream).await?, due.with_deleted_at(3.into()));
     }
     Ok(())
 }

@@ -1,13 +1,15 @@
 //! What the handles of a case have been told so far.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use annals_core::{
-    Append, Appended, ExpectedVersion, Position, RecordedEvent, Snapshot, StreamId, StreamInfo,
-    StreamState, Version,
+    Append, Appended, EventType, ExpectedVersion, Position, RecordedEvent, Snapshot, StreamId,
+    StreamInfo, StreamState, Version,
 };
 use uuid::Uuid;
 
@@ -21,9 +23,11 @@ struct Known {
     /// The id and the position of each event.
     events: HashMap<(StreamId, Version), (Uuid, Position)>,
     /// The event at each position.
-    places: HashMap<Position, (StreamId, Version)>,
+    places: BTreeMap<Position, Placed>,
     /// The greatest version of each stream.
     versions: HashMap<StreamId, Version>,
+    /// The version of each stream up to which events may have been removed.
+    gone: HashMap<StreamId, Version>,
     /// The version of each stream up to which it was deleted.
     deleted: HashMap<StreamId, Version>,
     closed: HashSet<StreamId>,
@@ -33,14 +37,44 @@ struct Known {
     greatest: Position,
     /// The greatest position up to which a subscription said that it had delivered everything.
     promised: Position,
-    removals: Removals,
+    removals: Calls,
+    appends: Calls,
+    /// How many events were noted.
+    noted: u64,
 }
 
-/// The calls that may take events away from reads that are under way.
+/// Calls of one kind. A call that was dropped never ends.
 #[derive(Clone, Copy, Debug, Default)]
-struct Removals {
+struct Calls {
     begun: u64,
     ended: u64,
+}
+
+/// An event that somebody was told of.
+#[derive(Clone, Debug)]
+pub(super) struct Placed {
+    pub(super) stream: StreamId,
+    pub(super) version: Version,
+    pub(super) event_type: EventType,
+    position: Position,
+    /// The place of the event among those that were noted.
+    noted: u64,
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, version, position, event_type, .. } = self;
+        write!(f, "version {version} of {stream:?} at position {position}, a {event_type:?}")
+    }
+}
+
+/// A moment: what was noted before it was known then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment(u64);
+
+impl Moment {
+    /// Whatever is known by now.
+    pub(super) const NOW: Self = Self(u64::MAX);
 }
 
 /// What was known when an append was called.
@@ -58,6 +92,8 @@ pub(super) struct BeforeCall {
     version: Version,
     deleted: Version,
     is_closed: bool,
+    /// The number of appends that had begun, if all of them had ended.
+    appends: Option<u64>,
 }
 
 /// Whether a read can miss versions because of a removal.
@@ -78,17 +114,23 @@ impl Ledger {
         }
         assert!(*version > Version::NONE, "an event has version 0: {event:?}");
         assert_eq!(*position > Position::START, ordered, "the position of {event:?}");
-        self.known().note(stream, *version, *id, *position);
+        self.known().note(stream, *version, *id, *position, &event.event_type);
     }
 
     pub(super) fn begin_append(&self, appends: &[Append]) -> Begun {
         let mut known = self.known();
+        known.appends.begun += 1;
         let versions = appends.iter().map(|append| known.version(&append.stream)).collect();
         let mut is_first = true;
         for event in appends.iter().flat_map(|append| &append.events) {
             is_first &= known.sent.insert(event.id());
         }
         Begun { greatest: known.greatest, promised: known.promised, versions, is_first }
+    }
+
+    /// The append was refused.
+    pub(super) fn refused_append(&self) {
+        self.known().appends.ended += 1;
     }
 
     #[track_caller]
@@ -99,7 +141,14 @@ impl Ledger {
         answers: &[Appended],
         ordered: bool,
     ) {
-        assert_eq!(appends.len(), answers.len(), "the call has too few or many answers");
+        self.known().appends.ended += 1;
+        assert_eq!(
+            appends.len(),
+            answers.len(),
+            "each of {} appends is due an answer, but {} came",
+            appends.len(),
+            answers.len()
+        );
         for ((append, answer), before) in appends.iter().zip(answers).zip(&begun.versions) {
             let Appended { first_version: first, last_version: last, position, .. } = *answer;
             let count = append.count();
@@ -123,7 +172,7 @@ impl Ledger {
                 );
             }
             if let Some(event) = append.events.last() {
-                self.known().note(&append.stream, last, event.id(), position);
+                self.known().note(&append.stream, last, event.id(), position, event.event_type());
             }
         }
     }
@@ -133,15 +182,41 @@ impl Ledger {
         let mut known = self.known();
         known.removals.begun += 1;
         known.sent.extend(events.iter().map(|event| event.id));
+        for event in events {
+            // A stream without readable events may begin late.
+            if event.version > known.version(&event.stream).plus(1) {
+                known.may_lose(&event.stream, event.version.minus(1));
+            }
+        }
     }
 
-    pub(super) fn begin_removal(&self, stream: &StreamId) -> BeforeCall {
-        self.known().removals.begun += 1;
-        self.before(stream)
+    pub(super) fn end_import(&self, versions: HashMap<StreamId, Version>) {
+        let mut known = self.known();
+        known.removals.ended += 1;
+        for (stream, version) in versions {
+            let greatest = known.versions.entry(stream).or_default();
+            *greatest = version.max(*greatest);
+        }
     }
 
-    pub(super) fn end_removal(&self) {
-        self.known().removals.ended += 1;
+    /// The events of a stream up to a version are about to be removed.
+    pub(super) fn begin_removal(&self, stream: &StreamId, to: Version) -> BeforeCall {
+        let before = self.before(stream);
+        let mut known = self.known();
+        known.removals.begun += 1;
+        // If nothing is being appended, the removal reaches up to the last version.
+        let last = if before.appends.is_some() { before.version } else { to };
+        known.may_lose(stream, to.min(last));
+        before
+    }
+
+    pub(super) fn end_removal(&self, stream: &StreamId, to: Version, before: &BeforeCall) {
+        let mut known = self.known();
+        known.removals.ended += 1;
+        if before.appends != Some(known.appends.begun) {
+            // An append began meanwhile: its events may be gone too.
+            known.may_lose(stream, to);
+        }
     }
 
     /// A stream was deleted, or tombstoned.
@@ -160,7 +235,43 @@ impl Ledger {
             version: known.version(stream),
             deleted: known.deleted.get(stream).copied().unwrap_or_default(),
             is_closed: known.closed.contains(stream),
+            appends: (known.appends.begun == known.appends.ended).then_some(known.appends.begun),
         }
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        Moment(self.known().noted)
+    }
+
+    /// The greatest position of an event.
+    pub(super) fn greatest(&self) -> Position {
+        self.known().greatest
+    }
+
+    /// The first event after one position, up to another, that was known at a moment, is wanted, and
+    /// cannot have been removed.
+    pub(super) fn find(
+        &self,
+        after: Position,
+        to: Position,
+        moment: Moment,
+        wanted: impl Fn(&Placed) -> bool,
+    ) -> Option<Placed> {
+        if to <= after {
+            return None;
+        }
+        let known = self.known();
+        let is_due = |event: &&Placed| {
+            event.noted < moment.0 && event.version > known.gone(&event.stream) && wanted(event)
+        };
+        let between = (Bound::Excluded(after), Bound::Included(to));
+        known.places.range(between).map(|(_, event)| event).find(is_due).cloned()
+    }
+
+    /// The greatest known version of a stream, and the version up to which events may be removed.
+    pub(super) fn versions(&self, stream: &StreamId) -> (Version, Version) {
+        let known = self.known();
+        (known.version(stream), known.gone(stream))
     }
 
     /// A subscription has delivered everything up to this position.
@@ -171,7 +282,7 @@ impl Ledger {
 
     /// To be asked when a read begins.
     pub(super) fn undisturbed(&self) -> Undisturbed {
-        let Removals { begun, ended } = self.known().removals;
+        let Calls { begun, ended } = self.known().removals;
         Undisturbed((begun == ended).then_some(begun))
     }
 
@@ -182,20 +293,49 @@ impl Ledger {
 }
 
 impl Known {
+    fn gone(&self, stream: &StreamId) -> Version {
+        self.gone.get(stream).copied().unwrap_or_default()
+    }
+
+    fn may_lose(&mut self, stream: &StreamId, to: Version) {
+        let gone = self.gone.entry(stream.clone()).or_default();
+        *gone = to.max(*gone);
+    }
+
     fn version(&self, stream: &StreamId) -> Version {
         self.versions.get(stream).copied().unwrap_or_default()
     }
 
     #[track_caller]
-    fn note(&mut self, stream: &StreamId, version: Version, id: Uuid, position: Position) {
-        let event = *self.events.entry((stream.clone(), version)).or_insert((id, position));
-        assert_eq!(event, (id, position), "version {version} of {stream:?} was another event");
+    fn note(
+        &mut self,
+        stream: &StreamId,
+        version: Version,
+        id: Uuid,
+        position: Position,
+        event_type: &EventType,
+    ) {
+        let (was, at) = *self.events.entry((stream.clone(), version)).or_insert((id, position));
+        assert!(
+            (was, at) == (id, position),
+            "version {version} of {stream:?} was the event {was} at position {at}, and now it is \
+             the event {id} at position {position}"
+        );
         if position > Position::START {
-            let place = self.places.entry(position).or_insert_with(|| (stream.clone(), version));
+            let noted = self.noted;
+            let place = self.places.entry(position).or_insert_with(|| Placed {
+                stream: stream.clone(),
+                version,
+                event_type: event_type.clone(),
+                position,
+                noted,
+            });
             assert!(
-                (&place.0, place.1) == (stream, version),
-                "position {position} has {place:?}, and version {version} of {stream:?}"
+                (&place.stream, place.version) == (stream, version),
+                "position {position} was given twice: to {place}, and to version {version} of \
+                 {stream:?}"
             );
+            self.noted += 1;
         }
         self.greatest = position.max(self.greatest);
         match self.versions.get_mut(stream) {
@@ -209,17 +349,26 @@ impl BeforeCall {
     #[track_caller]
     pub(super) fn check_info(&self, info: &StreamInfo) {
         let StreamInfo { state, version, first_version, .. } = *info;
-        if state != StreamState::Tombstoned {
+        assert!(
+            version >= self.version,
+            "the stream had version {} before, and now it is said to be {info:?}",
+            self.version
+        );
+        assert!(
+            info.deleted_at >= self.deleted && info.deleted_at <= version,
+            "the stream was deleted at version {} or later, and is said to be {info:?}",
+            self.deleted
+        );
+        if let Some(first) = first_version {
             assert!(
-                version >= self.version,
-                "the stream had version {} before {info:?}",
-                self.version
+                state == StreamState::Live && first <= version && first > info.deleted_at,
+                "no stream can be {info:?}"
             );
         }
-        if let Some(first) = first_version {
-            assert!(state == StreamState::Live && first <= version, "impossible: {info:?}");
-        }
-        assert!(!self.is_closed || state == StreamState::Tombstoned, "not closed: {info:?}");
+        assert!(
+            !self.is_closed || state == StreamState::Tombstoned,
+            "the stream was tombstoned, and is said to be {info:?}"
+        );
     }
 
     #[track_caller]

@@ -3,25 +3,30 @@
 //!
 //! * versions of a stream and positions of all go up, and a read of a stream has no gaps;
 //! * an event has one version, one position and one id, whoever reads it;
-//! * a read or a subscription gives what its options ask for, and nothing after an error;
-//! * a subscription tells no position below one that it told before, and none beyond what the store
-//!   has given: whatever is appended later is above it;
+//! * a read or a subscription gives what its options ask for, all of what was known before, and
+//!   nothing after an error;
+//! * a subscription tells no position below one that it told before, none of an event that it has not
+//!   delivered, and none beyond what the store has given: whatever is appended later is above it;
 //! * an answer to an append is above everything that was known when it was called;
-//! * no snapshot outlives the deletion of its stream.
+//! * no snapshot outlives the deletion of its stream;
+//! * an error says from which backend and which call it comes, and of which stream; a conflict also
+//!   says what was expected.
 
+mod blame;
 mod ledger;
 mod reads;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use annals_core::{
-    Append, Appended, Capabilities, CheckpointStore, EventStore, EventStream, ExpectedVersion,
-    LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream, RecordedEvent, Result,
-    Snapshot, SnapshotStore, Store, StreamId, StreamInfo, Subscribe, SubscriberId, Subscription,
-    TransferStore, Version,
+    Append, Appended, Capabilities, CheckpointStore, Error, EventStore, EventStream,
+    ExpectedVersion, LeaseName, LeaseRecord, LeaseStore, Position, ReadAll, ReadStream,
+    RecordedEvent, Result, Snapshot, SnapshotStore, Source, Store, StreamId, StreamInfo, Subscribe,
+    SubscriberId, Subscription, TransferStore, Version,
 };
 use async_trait::async_trait;
 
+use self::blame::Call;
 pub(crate) use self::ledger::Ledger;
 
 #[derive(Debug)]
@@ -37,6 +42,17 @@ impl Watched {
         let ordered = store.capabilities().global_order;
         Self { store, ledger, ordered }
     }
+
+    /// An append has failed. If its outcome is unknown, it may still be carried out.
+    fn refused(&self, error: &Error) {
+        if !error.outcome_unknown() {
+            self.ledger.refused_append();
+        }
+    }
+
+    fn call(&self, operation: &'static str) -> Call {
+        Call::new(self.store.capabilities().backend, operation)
+    }
 }
 
 #[async_trait]
@@ -50,82 +66,107 @@ impl EventStore for Watched {
         let appends = [append];
         let begun = self.ledger.begin_append(&appends);
         let [append] = appends.clone();
-        let answer = self.store.append(append).await?;
+        let call = self.call("append").of(&append.stream).expecting(&appends);
+        let answer = call.answer(self.store.append(append).await);
+        let answer = answer.inspect_err(|error| self.refused(error))?;
         self.ledger.end_append(&begun, &appends, &[answer], self.ordered);
         Ok(answer)
     }
 
     async fn append_multi(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
         let begun = self.ledger.begin_append(&appends);
-        let answers = self.store.append_multi(appends.clone()).await?;
+        let call = self.call("append_multi").expecting(&appends);
+        let answers = call.answer(self.store.append_multi(appends.clone()).await);
+        let answers = answers.inspect_err(|error| self.refused(error))?;
         self.ledger.end_append(&begun, &appends, &answers, self.ordered);
         Ok(answers)
     }
 
     fn read_stream(&self, stream: &StreamId, options: ReadStream) -> EventStream {
-        let events = self.store.read_stream(stream, options.clone());
+        let call = self.call("read_stream").of(stream);
+        let events = call.read(self.store.read_stream(stream, options.clone()));
         reads::of_stream(events, self.ledger.clone(), self.ordered, stream.clone(), &options)
     }
 
     fn read_all(&self, options: ReadAll) -> EventStream {
-        let events = self.store.read_all(options.clone());
+        let events = self.call("read_all").read(self.store.read_all(options.clone()));
         reads::of_all(events, self.ledger.clone(), self.ordered, &options)
     }
 
     async fn subscribe(&self, options: Subscribe) -> Result<Subscription> {
-        let messages = self.store.subscribe(options.clone()).await?;
-        Ok(reads::of_subscription(messages, self.ledger.clone(), self.ordered, options))
+        let call = match &options.source {
+            Source::Stream(stream) => self.call("subscribe").of(stream),
+            Source::All(_) => self.call("subscribe"),
+        };
+        let known = self.ledger.greatest();
+        let messages = call.answer(self.store.subscribe(options.clone()).await)?;
+        Ok(reads::of_subscription(
+            messages,
+            self.ledger.clone(),
+            self.ordered,
+            options,
+            known,
+            call,
+        ))
     }
 
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
         let before = self.ledger.before(stream);
-        let info = self.store.stream_info(stream).await?;
+        let info =
+            self.call("stream_info").of(stream).answer(self.store.stream_info(stream).await)?;
         before.check_info(&info);
         Ok(info)
     }
 
     async fn truncate(&self, stream: &StreamId, before: Version) -> Result<()> {
-        self.ledger.begin_removal(stream);
+        let to = before.minus(1);
+        let begun = self.ledger.begin_removal(stream, to);
         let truncated = self.store.truncate(stream, before).await;
-        self.ledger.end_removal();
-        truncated
+        self.ledger.end_removal(stream, to, &begun);
+        self.call("truncate").of(stream).answer(truncated)
     }
 
     async fn delete(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
-        let before = self.ledger.begin_removal(stream);
+        let begun = self.ledger.begin_removal(stream, ALL);
         let deleted = self.store.delete(stream, expected).await;
-        self.ledger.end_removal();
-        deleted?;
-        self.ledger.deleted(stream, &before, false);
+        self.ledger.end_removal(stream, ALL, &begun);
+        self.call("delete").of(stream).expects(expected).answer(deleted)?;
+        self.ledger.deleted(stream, &begun, false);
         Ok(())
     }
 
     async fn tombstone(&self, stream: &StreamId, expected: ExpectedVersion) -> Result<()> {
-        let before = self.ledger.begin_removal(stream);
+        let begun = self.ledger.begin_removal(stream, ALL);
         let closed = self.store.tombstone(stream, expected).await;
-        self.ledger.end_removal();
-        closed?;
-        self.ledger.deleted(stream, &before, true);
+        self.ledger.end_removal(stream, ALL, &begun);
+        self.call("tombstone").of(stream).expects(expected).answer(closed)?;
+        self.ledger.deleted(stream, &begun, true);
         Ok(())
     }
 }
+
+/// The version up to which a deletion removes events.
+const ALL: Version = Version::new(u64::MAX);
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl SnapshotStore for Watched {
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>> {
         let before = self.ledger.before(stream);
-        let snapshot = self.store.load_snapshot(stream).await?;
+        let call = self.call("load_snapshot").of(stream);
+        let snapshot = call.answer(self.store.load_snapshot(stream).await)?;
         snapshot.iter().for_each(|snapshot| before.check_snapshot(snapshot));
         Ok(snapshot)
     }
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<()> {
-        self.store.save_snapshot(stream, snapshot).await
+        let call = self.call("save_snapshot").of(stream);
+        call.answer(self.store.save_snapshot(stream, snapshot).await)
     }
 
     async fn delete_snapshot(&self, stream: &StreamId) -> Result<()> {
-        self.store.delete_snapshot(stream).await
+        let call = self.call("delete_snapshot").of(stream);
+        call.answer(self.store.delete_snapshot(stream).await)
     }
 }
 
@@ -133,11 +174,12 @@ impl SnapshotStore for Watched {
 #[deny(clippy::missing_trait_methods)]
 impl CheckpointStore for Watched {
     async fn load_checkpoint(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {
-        self.store.load_checkpoint(subscriber).await
+        self.call("load_checkpoint").answer(self.store.load_checkpoint(subscriber).await)
     }
 
     async fn save_checkpoint(&self, subscriber: &SubscriberId, at: Position) -> Result<Position> {
-        let kept = self.store.save_checkpoint(subscriber, at).await?;
+        let kept = self.store.save_checkpoint(subscriber, at).await;
+        let kept = self.call("save_checkpoint").answer(kept)?;
         assert!(kept >= at, "saved the checkpoint {at}, but {kept} is kept");
         Ok(kept)
     }
@@ -148,7 +190,8 @@ impl CheckpointStore for Watched {
         from: Option<Position>,
         to: Position,
     ) -> Result<bool> {
-        self.store.swap_checkpoint(subscriber, from, to).await
+        let swapped = self.store.swap_checkpoint(subscriber, from, to).await;
+        self.call("swap_checkpoint").answer(swapped)
     }
 
     async fn reset_checkpoint(
@@ -156,7 +199,7 @@ impl CheckpointStore for Watched {
         subscriber: &SubscriberId,
         to: Option<Position>,
     ) -> Result<()> {
-        self.store.reset_checkpoint(subscriber, to).await
+        self.call("reset_checkpoint").answer(self.store.reset_checkpoint(subscriber, to).await)
     }
 }
 
@@ -164,11 +207,11 @@ impl CheckpointStore for Watched {
 #[deny(clippy::missing_trait_methods)]
 impl LeaseStore for Watched {
     async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
-        self.store.load_lease(name).await
+        self.call("load_lease").answer(self.store.load_lease(name).await)
     }
 
     async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
-        self.store.swap_lease(name, record).await
+        self.call("swap_lease").answer(self.store.swap_lease(name, record).await)
     }
 }
 
@@ -180,7 +223,8 @@ impl TransferStore for Watched {
         after: Option<&StreamId>,
         limit: usize,
     ) -> Result<Vec<(StreamId, StreamInfo)>> {
-        let streams = self.store.list_streams(after, limit).await?;
+        let streams = self.store.list_streams(after, limit).await;
+        let streams = self.call("list_streams").answer(streams)?;
         assert!(streams.len() <= limit, "{} streams were listed, not {limit}", streams.len());
         let mut last = after;
         for (stream, _) in &streams {
@@ -192,8 +236,13 @@ impl TransferStore for Watched {
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
         self.ledger.begin_import(&events);
+        let mut versions = HashMap::new();
+        for event in &events {
+            versions.insert(event.stream.clone(), event.version);
+        }
+        let streams: Vec<_> = versions.keys().cloned().collect();
         let imported = self.store.import(events).await;
-        self.ledger.end_removal();
-        imported
+        self.ledger.end_import(if imported.is_ok() { versions } else { HashMap::new() });
+        self.call("import").of_one_of(streams).answer(imported)
     }
 }

@@ -242,6 +242,8 @@ bugs! {
     ImportsCompareNothing [25] "transfer::an_import_replaces_nothing";
     /// An import that would leave a gap appends its events without one.
     ImportsCloseGaps [25] "transfer::an_import_leaves_no_gap";
+    /// A stream that is imported after it was deleted counts as one that was never deleted.
+    ImportsForgetDeletions [25] "transfer::a_deletion_is_kept_by_an_import";
     /// An imported stream begins at version 1, whatever version it began at elsewhere.
     ImportsRenumber [25] "transfer::a_stream_may_begin_at_any_version";
     /// An import writes its events stream by stream, not in the order given.

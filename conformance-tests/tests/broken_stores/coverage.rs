@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write};
 
-use annals_conformance::{Case, cases};
+use annals_conformance::{Case, VERSION, cases};
 use annals_core::contract;
 use libtest_mimic::Failed;
 
@@ -11,13 +11,16 @@ use crate::bug::BUGS;
 /// The chapter of the book with the table. `ANNALS_UPDATE=1` writes it again.
 const CHAPTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/coverage.md");
 
+/// The names of all cases.
+const LIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cases.txt");
+
 /// Each rule has a case and a broken store; each broken store names a case that checks its rule.
 pub(crate) fn complete() -> Result<(), Failed> {
     let cases = cases();
     let (mut checked, mut broken_rules) = (BTreeSet::<u8>::new(), BTreeSet::new());
     cases.iter().for_each(|case| checked.extend(case.rules));
     for broken in BUGS {
-        let case = cases.iter().find(|case| name(case) == broken.case);
+        let case = cases.iter().find(|case| case.full_name() == broken.case);
         let case = case.ok_or_else(|| format!("no case {}", broken.case))?;
         if !case.rules.contains(&broken.rule) {
             return Err(format!("{} does not check rule {}", broken.case, broken.rule).into());
@@ -35,15 +38,26 @@ pub(crate) fn complete() -> Result<(), Failed> {
 
 /// The book shows the coverage as it is.
 pub(crate) fn shown() -> Result<(), Failed> {
-    let due = chapter();
+    written(CHAPTER, chapter())
+}
+
+/// The names of the cases stand in a file, so that a name which changes or goes is seen, and makes another
+/// version of the suite.
+pub(crate) fn listed() -> Result<(), Failed> {
+    let names: Vec<_> = cases().iter().map(Case::full_name).collect();
+    written(LIST, format!("annals-conformance {VERSION}\n{}\n", names.join("\n")))
+}
+
+/// Compares a file with what is due there, or writes it if it is to be updated.
+fn written(file: &str, due: String) -> Result<(), Failed> {
     if std::env::var_os("ANNALS_UPDATE").is_some_and(|value| value == "1") {
-        return std::fs::write(CHAPTER, due).map_err(|e| format!("{CHAPTER}: {e}").into());
+        return std::fs::write(file, due).map_err(|e| format!("{file}: {e}").into());
     }
-    let found = std::fs::read_to_string(CHAPTER).map_err(|e| format!("{CHAPTER}: {e}"))?;
+    let found = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
     if found == due {
         return Ok(());
     }
-    Err("docs/book/src/coverage.md shows another coverage: run this with ANNALS_UPDATE=1".into())
+    Err(format!("{file} says something else: run this with ANNALS_UPDATE=1").into())
 }
 
 fn chapter() -> String {
@@ -63,15 +77,11 @@ fn chapter() -> String {
         write!(text, "\n## Rule {rule}\n\n{words}\n\n").unwrap();
         text.push_str("| case | broken stores that it notices |\n|---|---|\n");
         for case in cases.iter().filter(|case| case.rules.contains(&rule)) {
-            let name = name(case);
+            let name = case.full_name();
             let broken = BUGS.iter().filter(|bug| bug.rule == rule && bug.case == name);
             let broken: Vec<_> = broken.map(|bug| format!("{:?}", bug.bug)).collect();
             writeln!(text, "| `{name}` | {} |", broken.join(", ")).unwrap();
         }
     }
     text
-}
-
-fn name(case: &Case) -> String {
-    format!("{}::{}", case.theme, case.name)
 }

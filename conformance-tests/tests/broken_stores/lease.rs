@@ -23,6 +23,7 @@ impl LeaseStore for Handle {
         let swapped = self.swap(&name, record).await;
         if self.server.lose_next_answer.swap(false, Ordering::SeqCst) {
             let lost = Error::new(ErrorKind::Unavailable, "the connection was lost");
+            let lost = self.context("swap_lease")(lost);
             let denies = self.has(Bug::SwapsDenyTheUnknown);
             return Err(if denies { lost } else { lost.with_outcome_unknown() });
         }

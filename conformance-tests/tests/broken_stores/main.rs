@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Trial::test("the_intact_store_passes", intact),
         Trial::test("every_rule_has_a_case_and_a_broken_store", coverage::complete),
         Trial::test("the_book_shows_the_coverage", coverage::shown),
+        Trial::test("the_names_of_cases_are_listed", coverage::listed),
     ];
     for broken in BUGS {
         trials.push(Trial::test(format!("broken::{:?}", broken.bug), || caught(broken)));
@@ -90,8 +91,7 @@ fn intact() -> Result<(), Failed> {
 }
 
 fn caught(broken: &Broken) -> Result<(), Failed> {
-    let name = |case: &Case| format!("{}::{}", case.theme, case.name);
-    let named = cases().into_iter().filter(|case| name(case) == broken.case);
+    let named = cases().into_iter().filter(|case| case.full_name() == broken.case);
     match run_cases(named, Some(broken.bug), SHORT)?.pop() {
         Some((_, Outcome::Failed(reason)))
             if !broken.by_waiting && reason.contains("timed out after") =>
@@ -104,7 +104,7 @@ fn caught(broken: &Broken) -> Result<(), Failed> {
             let others: BTreeMap<_, _> = run_cases(cases(), Some(broken.bug), SHORT)?
                 .into_iter()
                 .filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
-                .map(|(case, outcome)| (name(&case), outcome))
+                .map(|(case, outcome)| (case.full_name(), outcome))
                 .collect();
             Err(format!("{}: {outcome:?}; these failed: {others:#?}", broken.case).into())
         }

@@ -73,7 +73,7 @@ impl Handle {
             }
             _ => {
                 if let Err(error) = self.check_place(place) {
-                    return Some(adapter::failed_read(error));
+                    return Some(adapter::failed_read(self.context("read_all")(error)));
                 }
             }
         }
@@ -95,6 +95,10 @@ impl Handle {
     ) -> Result<Option<Subscription>> {
         let is_stream = matches!(options.source, Source::Stream(_));
         let end = self.end();
+        let blame = |error: Error| match &options.source {
+            Source::Stream(stream) => self.context("subscribe")(error).with_stream(stream),
+            Source::All(_) => self.context("subscribe")(error),
+        };
         match (options.start, &options.source) {
             (Start::After(place), _) if place > end => {
                 let lenient = match self.bug {
@@ -107,14 +111,14 @@ impl Handle {
                     let waiting = waiting.chain(stream::pending());
                     return Ok(Some(Subscription::new(waiting)));
                 }
-                self.check_place(place)?;
+                self.check_place(place).map_err(blame)?;
             }
             (Start::After(place), Source::Stream(_))
                 if self.has(Bug::RemovedPlacesAreTheStart) && self.is_removed(place) =>
             {
                 options.start = Start::Beginning;
             }
-            (Start::After(place), _) => self.check_place(place)?,
+            (Start::After(place), _) => self.check_place(place).map_err(blame)?,
             (Start::AfterVersion(version), Source::Stream(stream)) => {
                 let info = EventStore::stream_info(self.store(), stream).await?;
                 match self.bug {
@@ -125,7 +129,7 @@ impl Handle {
                         let last =
                             if info.first_version.is_some() { info.version } else { Version::NONE };
                         if version > last {
-                            return Err(Error::version_beyond_end(version, last));
+                            return Err(blame(Error::version_beyond_end(version, last)));
                         }
                     }
                     _ => {}

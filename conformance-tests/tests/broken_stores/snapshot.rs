@@ -41,7 +41,7 @@ impl SnapshotStore for Handle {
 
     async fn save_snapshot(&self, stream: &StreamId, mut snapshot: Snapshot) -> Result<()> {
         check_snapshot(&snapshot, &self.capabilities)
-            .map_err(|e| e.with_backend(self.capabilities.backend).with_stream(stream))?;
+            .map_err(|e| self.context("save_snapshot")(e).with_stream(stream))?;
         let info = EventStore::stream_info(self.store(), stream).await?;
         if self.has(Bug::SavesAskTooEarly) {
             if self.is_past(&info, stream, snapshot.version) {

@@ -109,9 +109,21 @@ impl Handle {
         }
     }
 
-    fn shape_read(&self, events: EventStream) -> EventStream {
+    /// The events of a read, whose errors belong to this operation.
+    fn shape_read(
+        &self,
+        events: EventStream,
+        operation: &'static str,
+        stream: Option<&StreamId>,
+    ) -> EventStream {
+        let (handle, stream) = (self.clone(), stream.cloned());
+        let context = move |error| match &stream {
+            Some(stream) => handle.context(operation)(error).with_stream(stream),
+            None => handle.context(operation)(error),
+        };
         let handle = self.clone();
-        let events = events.map(move |event| event.and_then(|event| handle.shape(event)));
+        let events =
+            events.map(move |event| event.and_then(|event| handle.shape(event)).map_err(&context));
         let is_corrupt = |event: &Result<RecordedEvent>| {
             event.as_ref().is_err_and(|e| e.kind() == ErrorKind::Corrupt)
         };
@@ -333,8 +345,14 @@ impl Handle {
         Ok(answer)
     }
 
-    fn lost(&self) -> Error {
+    /// Adds to an error which call it belongs to.
+    pub(crate) fn context(&self, operation: &'static str) -> impl Fn(Error) -> Error + use<> {
+        adapter::context(self.capabilities.backend, operation)
+    }
+
+    fn lost(&self, stream: &StreamId) -> Error {
         let error = Error::new(ErrorKind::Unavailable, "the connection was lost");
+        let error = self.context("append")(error).with_stream(stream);
         if self.has(Bug::DeniesTheUnknown) { error } else { error.with_outcome_unknown() }
     }
 }
@@ -354,13 +372,14 @@ impl EventStore for Handle {
 
     async fn append(&self, append: Append) -> Result<Appended> {
         let answer = self.write(append.clone()).await;
-        let answer = self.answer(&append, answer)?;
+        let context = |error| self.context("append")(error).with_stream(&append.stream);
+        let answer = self.answer(&append, answer).map_err(context)?;
         subscription::wake(self);
         if self.server.lose_next_answer.swap(false, Ordering::SeqCst) {
             if self.has(Bug::AsksAgainWithNewIds) {
                 return self.store().append(renamed(append)).await;
             }
-            return Err(self.lost());
+            return Err(self.lost(&append.stream));
         }
         Ok(answer)
     }
@@ -388,11 +407,14 @@ impl EventStore for Handle {
                 options.from = options.from.map(|from| from.minus(1));
             }
             Some(Bug::MissingStreamsFail) if info.version == Version::NONE => {
-                return adapter::failed_read(Error::new(ErrorKind::InvalidInput, "no such stream"));
+                let error = Error::new(ErrorKind::InvalidInput, "no such stream");
+                let error = self.context("read_stream")(error).with_stream(stream);
+                return adapter::failed_read(error);
             }
             _ => {}
         }
-        let events = self.shape_read(self.store().read_stream(stream, options));
+        let events = self.store().read_stream(stream, options);
+        let events = self.shape_read(events, "read_stream", Some(stream));
         match self.bug {
             Some(Bug::CutsLongStreams) => events.take(1_000).boxed(),
             // The times are those of the events in the order of their times.
@@ -450,7 +472,7 @@ impl EventStore for Handle {
             }
             _ => {}
         }
-        let events = self.shape_read(self.store().read_all(options));
+        let events = self.shape_read(self.store().read_all(options), "read_all", None);
         let bug = self.bug;
         let wanted = move |event: &RecordedEvent| {
             let stream = event.stream.as_str();
@@ -477,7 +499,7 @@ impl EventStore for Handle {
 
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
         let info = self.store().stream_info(&self.inner_id(stream)).await?;
-        let forgets = self.has(Bug::ForgetsDeletions);
+        let forgets = self.has(Bug::ForgetsDeletions) || self.is_imported(stream).await?;
         Ok(if forgets { info.with_deleted_at(Version::NONE) } else { info })
     }
 

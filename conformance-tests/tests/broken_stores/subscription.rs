@@ -174,7 +174,10 @@ impl Connection {
                 Ok(Message::Event(event)) => self.handle.shape(event).map(Message::Event),
                 other => other,
             };
-            let Ok(message) = message else { return Some(message) };
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => return Some(Err(self.blame(error))),
+            };
             self.options.start = Start::After(message.position());
             if self.passes(&message) {
                 return Some(Ok(message));
@@ -207,11 +210,21 @@ impl Connection {
         }
     }
 
+    /// Adds to an error which call it belongs to.
+    fn blame(&self, error: Error) -> Error {
+        let error = self.handle.context("subscribe")(error);
+        match &self.options.source {
+            Source::Stream(stream) => error.with_stream(stream),
+            Source::All(_) => error,
+        }
+    }
+
     async fn reconnect(&mut self) -> Result<()> {
         let mut options = self.options.clone();
         match self.handle.bug {
             Some(Bug::EndsWithTheConnection) => {
-                return Err(Error::new(ErrorKind::Unavailable, "the connection was lost"));
+                let error = Error::new(ErrorKind::Unavailable, "the connection was lost");
+                return Err(self.blame(error));
             }
             Some(Bug::ReconnectsAtTheEnd) => options.start = Start::End,
             Some(Bug::ReconnectsAtTheBeginning) => options.start = Start::Beginning,

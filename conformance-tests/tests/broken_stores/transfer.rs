@@ -4,8 +4,8 @@
 use std::sync::atomic::Ordering;
 
 use annals_core::{
-    Append, ErrorKind, EventStore, ExpectedVersion, NewEvent, RecordedEvent, Result, StreamId,
-    StreamInfo, StreamState, TransferStore,
+    Append, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, NewEvent, RecordedEvent, Result,
+    StreamId, StreamInfo, StreamState, TransferStore,
 };
 use async_trait::async_trait;
 use chrono::{SubsecRound, Utc};
@@ -27,7 +27,10 @@ impl TransferStore for Handle {
             _ => {}
         }
         let begin = after.map_or(0, |after| {
-            let known = all.iter().position(|(id, _)| id == after).map_or(0, |n| n + 1);
+            let known = match all.iter().position(|(id, _)| id == after) {
+                Some(known) => known + 1,
+                None => all.iter().filter(|(id, _)| id < after).count(),
+            };
             if self.has(Bug::ListsSkip) { known + 1 } else { known }
         });
         Ok(all.into_iter().skip(begin).take(limit).collect())
@@ -51,6 +54,9 @@ impl TransferStore for Handle {
                     return Ok(());
                 }
                 yield_now().await;
+            }
+            Some(Bug::ImportsForgetDeletions) => {
+                self.server.seen_ids.lock().unwrap().extend(events.iter().map(|event| event.id));
             }
             Some(Bug::ImportsAppend) => return self.append_all(events).await,
             Some(Bug::ImportsRenumber) if events.iter().any(|event| event.version.get() == 5) => {
@@ -79,6 +85,16 @@ impl TransferStore for Handle {
 }
 
 impl Handle {
+    /// Whether a stream that was imported is to look as if it had never been deleted.
+    pub(crate) async fn is_imported(&self, stream: &StreamId) -> Result<bool> {
+        if !self.has(Bug::ImportsForgetDeletions) {
+            return Ok(false);
+        }
+        let events = self.store().load_stream(stream).await?;
+        let seen = self.server.seen_ids.lock().unwrap();
+        Ok(events.iter().any(|event| seen.contains(&event.id)))
+    }
+
     async fn append_all(&self, events: Vec<RecordedEvent>) -> Result<()> {
         for event in events {
             let RecordedEvent { stream, id, event_type, data, metadata, .. } = event;

@@ -3,10 +3,10 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use annals::{RecordedEvent, adapter::url::has_credentials};
+use annals::{RecordedEvent, Version, adapter::url::has_credentials};
 
 use crate::{
     cloudevents,
@@ -25,10 +25,17 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    pub(crate) fn write(self, event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), Failure> {
+    /// Writes an event as a line. `deleted_at` is the version up to which its stream was deleted before
+    /// it.
+    pub(crate) fn write(
+        self,
+        event: &RecordedEvent,
+        deleted_at: Option<Version>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
         let written = match self {
-            Self::Lines => lines::write(event, out),
-            Self::CloudEvents => cloudevents::write(event, out),
+            Self::Lines => lines::write(event, deleted_at, out),
+            Self::CloudEvents => cloudevents::write(event, deleted_at, out),
         };
         written
             .map_err(|e| Failure::new(format!("event {} of {}: {e}", event.version, event.stream)))
@@ -167,22 +174,24 @@ impl EventFile {
             Ok(found) if found.is_file() || found.is_dir() => {
                 File::options().append(true).open(&self.path).map(drop)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match parent {
-                Some(parent) => std::fs::read_dir(parent).map(drop),
-                None => Ok(()),
-            },
+            // Nobody sees this file: it has no name, and is gone when it is closed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tempfile::tempfile_in(parent.unwrap_or(Path::new("."))).map(drop)
+            }
             found => found.map(drop),
         };
         checked.map_err(|e| self.failure(&e))
     }
 
-    /// Calls `each` with every event, until it returns `false`.
+    /// Calls `each` with every event, and with the version up to which its stream was deleted before it,
+    /// until `each` returns `false`.
     pub(crate) fn for_each_event(
         &self,
-        mut each: impl FnMut(RecordedEvent) -> bool,
+        mut each: impl FnMut(RecordedEvent, Option<Version>) -> bool,
     ) -> Result<(), Failure> {
         self.for_each_line(None, |text, number| {
             let entry = self.format.parse(text).map_err(|e| self.bad_line(number, &e))?;
+            let deleted_at = entry.deleted_at;
             let event = entry.into_recorded().map_err(|missing| {
                 let what = format!(
                     "the {missing} is missing, so the file was not exported by annals; \
@@ -190,7 +199,7 @@ impl EventFile {
                 );
                 self.bad_line(number, &what)
             })?;
-            Ok(each(event))
+            Ok(each(event, deleted_at))
         })
     }
 }

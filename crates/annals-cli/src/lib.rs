@@ -9,6 +9,7 @@ mod cloudevents;
 mod complete;
 mod conformance;
 mod copy;
+mod deletions;
 mod failure;
 mod file;
 mod interrupt;
@@ -34,6 +35,8 @@ use crate::{cli::Cli, failure::Failure};
 
 /// Runs the command that the arguments of this process ask for. `annals --help` lists the exit
 /// statuses.
+///
+/// A program whose command opens stores of a backend of its own calls [`annals::register`] first.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -5,6 +5,9 @@
 //! payload in Base64 (`data_base64`). Bytes that are stored as JSON but are none, which clients of
 //! EventStoreDB may write, are written in Base64, too (`data_json_base64`). So every payload is read
 //! back byte for byte, and of the same kind.
+//!
+//! The first event after a deletion of its stream says up to which version the stream was deleted
+//! (`deleted_at`), so that an import can tell the versions before it from missing ones.
 
 use std::borrow::Cow;
 
@@ -22,6 +25,8 @@ use uuid::Uuid;
 pub(crate) struct Entry {
     pub(crate) stream: Option<StreamId>,
     pub(crate) version: Option<Version>,
+    /// The version up to which the stream was deleted before this event.
+    pub(crate) deleted_at: Option<Version>,
     pub(crate) position: Option<Position>,
     pub(crate) recorded_at: Option<DateTime<Utc>>,
     pub(crate) id: Option<Uuid>,
@@ -53,6 +58,8 @@ struct Line<'a> {
     stream: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,8 +142,13 @@ fn raw(text: &str) -> Option<&RawValue> {
     serde_json::from_str(text).ok()
 }
 
-/// Writes an event as a line, with the line break.
-pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), String> {
+/// Writes an event as a line, with the line break. `deleted_at` is the version up to which the stream
+/// was deleted before it.
+pub(crate) fn write(
+    event: &RecordedEvent,
+    deleted_at: Option<Version>,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
     let (data, data_text, data_base64, data_json_base64) =
         EncodedPayload::of(&event.data).members();
     let (metadata, metadata_text, metadata_base64, metadata_json_base64) =
@@ -144,6 +156,7 @@ pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), Stri
     let line = Line {
         stream: Some(event.stream.as_str().into()),
         version: Some(event.version.get()),
+        deleted_at: deleted_at.map(Version::get),
         position: Some(event.position.get()),
         recorded_at: Some(time(event.recorded_at).into()),
         id: Some(event.id),
@@ -185,6 +198,7 @@ pub(crate) fn parse(line: &str) -> Result<Entry, String> {
     Ok(Entry {
         stream: line.stream.map(StreamId::new).transpose().map_err(|e| e.to_string())?,
         version: line.version.map(Version::new),
+        deleted_at: line.deleted_at.map(Version::new),
         position: line.position.map(Position::new),
         recorded_at: line.recorded_at.map(|time| parse_time(&time)).transpose()?,
         id: line.id,
@@ -265,11 +279,13 @@ pub(crate) mod tests {
     fn what_was_written_is_read() {
         for event in odd() {
             let mut line = Vec::new();
-            write(&event, &mut line).unwrap();
+            let deleted_at = event.version.get().checked_sub(7).map(Version::new);
+            write(&event, deleted_at, &mut line).unwrap();
             let line = String::from_utf8(line).unwrap();
             assert_eq!(line.lines().count(), 1, "{line}");
-            let read = parse(line.trim_end_matches('\n')).unwrap().into_recorded().unwrap();
-            assert_eq!(read, event, "{line}");
+            let read = parse(line.trim_end_matches('\n')).unwrap();
+            assert_eq!(read.deleted_at, deleted_at, "{line}");
+            assert_eq!(read.into_recorded().unwrap(), event, "{line}");
         }
     }
 

@@ -87,6 +87,7 @@ impl Namespaces {
             Backend::Postgres => drop_schema(url.as_str()).await,
             #[cfg(feature = "dynamodb")]
             Backend::DynamoDb => delete_table(url.as_str()).await,
+            Backend::Registered(registered) => Ok(registered.opener().remove(url.as_str()).await?),
             // EventStoreDB has no way to remove streams without a trace.
             _ => Ok(()),
         }

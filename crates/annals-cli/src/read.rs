@@ -1,11 +1,12 @@
 //! `annals read` and `annals tail`.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{future::ready, process::ExitCode, sync::Arc};
 
 use annals::{
     Direction, EventStoreExt, EventStream, Message, Position, ReadAll, ReadStream, RecordedEvent,
-    Start, Store, Subscribe, TryStreamExt,
+    Start, Store, Subscribe, TryStreamExt, Version,
 };
+use chrono::{DateTime, Utc};
 use clap::Args;
 use futures::StreamExt;
 
@@ -32,8 +33,8 @@ pub(crate) struct Read {
     url: String,
     #[command(flatten)]
     select: Select,
-    /// Begin after this position (before it with --backwards). A store refuses a position that it
-    /// has never given.
+    /// Begin after this position (before it with --backwards). A position above every one that the
+    /// store has given, or that the file has, is an error.
     #[arg(long, value_name = "POSITION")]
     after: Option<u64>,
     /// Begin at this version. Needs one --stream.
@@ -88,7 +89,7 @@ impl Read {
         let after = Position::new(self.after.unwrap_or(0));
         let mut chunks = source.read(after, &self.select);
         while let Some(chunk) = chunks.recv().await {
-            let mut chunk = chunk?;
+            let mut chunk = chunk?.events;
             chunk.truncate(left);
             left -= chunk.len();
             if !print(&mut out, shape, &chunk)? || left == 0 {
@@ -99,19 +100,22 @@ impl Read {
     }
 
     async fn events(&self, store: &Arc<dyn Store>) -> Result<EventStream, Failure> {
-        // Without a place to begin, skip what was recorded before --since.
-        let since = self.select.times.since.filter(|_| !self.backwards);
+        let since = self.select.times.since;
         let streams = &self.select.streams;
         let alone = streams.categories.is_empty() && streams.prefix.is_none();
         if let ([stream], true, None) = (streams.ids.as_slice(), alone, self.after) {
             let mut options = ReadStream::default();
             options.from = self.from.map(Into::into);
-            if let (None, Some(time)) = (options.from, since) {
-                options.from = Some(store.version_before(stream, time).await?.plus(1));
-            }
+            let before = match since {
+                Some(time) => store.version_before(stream, time).await?,
+                None => Version::NONE,
+            };
             if self.backwards {
                 options.direction = Direction::Backwards;
+                let events = store.read_stream(stream, options);
+                return Ok(events.try_take_while(move |e| ready(Ok(e.version > before))).boxed());
             }
+            options.from = options.from.max(Some(before.plus(1)));
             return Ok(store.read_stream(stream, options));
         }
         if self.from.is_some() {
@@ -119,14 +123,30 @@ impl Read {
         }
         let mut options = ReadAll::default().with_filter(self.select.filter());
         options.from = self.after.map(Into::into);
+        if self.backwards {
+            options.direction = Direction::Backwards;
+            return until(store, options, since).await;
+        }
+        // Without a place to begin, skip what was recorded before --since.
         if let (None, Some(time)) = (options.from, since) {
             options.from = Some(store.position_before(time).await?);
         }
-        if self.backwards {
-            options.direction = Direction::Backwards;
-        }
         Ok(store.read_all(options))
     }
+}
+
+/// A read backwards that ends where everything was recorded before a time.
+async fn until(
+    store: &Arc<dyn Store>,
+    options: ReadAll,
+    since: Option<DateTime<Utc>>,
+) -> Result<EventStream, Failure> {
+    let before = match since {
+        Some(time) => store.position_before(time).await?,
+        None => Position::START,
+    };
+    let events = store.read_all(options);
+    Ok(events.try_take_while(move |event| ready(Ok(event.position > before))).boxed())
 }
 
 /// Prints the last events, and with --follow also new ones.
@@ -172,7 +192,7 @@ impl Tail {
             Some(stream) => store.read_stream(stream, ReadStream::default().backwards()),
             None => {
                 let options = ReadAll::default().with_filter(self.select.filter());
-                store.read_all(options.backwards())
+                until(&store, options.backwards(), self.select.times.since).await?
             }
         };
         // Look up the last position before reading, so that no event falls between the events that

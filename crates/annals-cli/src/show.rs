@@ -32,7 +32,7 @@ pub(crate) fn print(
     let mut buffer = Vec::new();
     for event in events {
         match shape {
-            Shape::Json => Format::Lines.write(event, &mut buffer)?,
+            Shape::Json => Format::Lines.write(event, None, &mut buffer)?,
             Shape::Text => buffer.extend_from_slice(text(event).as_bytes()),
         }
     }

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use annals::{EventStream, OpenMode, Position, RecordedEvent, Store, StoreUrl};
-use futures::StreamExt;
+use annals::{
+    Error, EventStoreExt, EventStream, OpenMode, Position, ReadAll, ReadStream, RecordedEvent,
+    Store, StoreUrl,
+};
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
 use crate::{
+    deletions::{Deletions, LookUp},
     failure::Failure,
     file::EventFile,
     piece::{self, Piece},
@@ -21,8 +25,16 @@ pub(crate) enum Source {
     File(EventFile),
 }
 
+/// Events that were read.
+pub(crate) struct Chunk {
+    pub(crate) events: Vec<RecordedEvent>,
+    /// The streams that were deleted before one of these events, or of those that follow.
+    pub(crate) deletions: Deletions,
+}
+
 /// Chunks of events that a task of their own reads ahead.
-pub(crate) type Chunks = mpsc::Receiver<Result<Vec<RecordedEvent>, Failure>>;
+pub(crate) type Chunks = mpsc::Receiver<Result<Chunk, Failure>>;
+type Sender = mpsc::Sender<Result<Chunk, Failure>>;
 
 /// How many chunks are read ahead.
 const AHEAD: usize = 4;
@@ -52,14 +64,35 @@ impl Source {
         }
     }
 
-    /// The selected events after a position, in the order of positions.
+    /// The place where a read of the selected events may begin: what was recorded before `--since` is
+    /// not read, if there is a way to find it.
+    pub(crate) async fn start(&self, select: &Select) -> Result<Position, Failure> {
+        match (self.store(), select.times.since) {
+            (Some(store), Some(since)) if store.capabilities().global_order => {
+                Ok(store.position_before(since).await?)
+            }
+            _ => Ok(Position::START),
+        }
+    }
+
+    /// The selected events after a position, in the order of positions, without the deletions.
     pub(crate) fn read(&self, after: Position, select: &Select) -> Chunks {
+        self.read_chunks(after, select, false)
+    }
+
+    /// The same with the deletions, which must be looked up in a store.
+    pub(crate) fn read_with_deletions(&self, after: Position, select: &Select) -> Chunks {
+        self.read_chunks(after, select, true)
+    }
+
+    fn read_chunks(&self, after: Position, select: &Select, deletions: bool) -> Chunks {
         let (sender, chunks) = mpsc::channel(AHEAD);
         let select = select.clone();
         match self.clone() {
             Self::Store { store, .. } => {
+                let look_up = deletions.then(|| LookUp::of(&store));
                 tokio::spawn(async move {
-                    if let Err(error) = read_store(store, after, &select, &sender).await {
+                    if let Err(error) = read_store(store, after, &select, look_up, &sender).await {
                         // If this fails, the receiver was dropped: nobody wants the error.
                         let _ = sender.send(Err(error)).await;
                     }
@@ -89,13 +122,18 @@ async fn read_store(
     store: Arc<dyn Store>,
     after: Position,
     select: &Select,
-    sender: &mpsc::Sender<Result<Vec<RecordedEvent>, Failure>>,
+    mut look_up: Option<LookUp>,
+    sender: &Sender,
 ) -> Result<(), Failure> {
     let mut not_removed = NotRemoved::of(&store);
     let mut events = in_order(&store, after, select)?.fuse();
     while let Some((chunk, error)) = piece::next(&mut events).await {
-        let kept = not_removed.filter(chunk, select).await?;
-        if sender.send(Ok(kept)).await.is_err() {
+        let events = not_removed.filter(chunk, select).await?;
+        let deletions = match &mut look_up {
+            Some(look_up) => look_up.before(&events).await?,
+            None => Deletions::new(),
+        };
+        if sender.send(Ok(Chunk { events, deletions })).await.is_err() {
             return Ok(());
         }
         if let Some(error) = error {
@@ -113,9 +151,7 @@ fn in_order(
     select: &Select,
 ) -> Result<EventStream, Failure> {
     if store.capabilities().global_order {
-        return Ok(
-            store.read_all(annals::ReadAll::default().with_filter(select.filter()).after(after))
-        );
+        return Ok(store.read_all(ReadAll::default().with_filter(select.filter()).after(after)));
     }
     let SelectStreams { ids, categories, prefix } = &select.streams;
     if ids.is_empty() || !categories.is_empty() || prefix.is_some() {
@@ -124,29 +160,45 @@ fn in_order(
              time: name the streams by --stream",
         ));
     }
-    let (store, ids) = (store.clone(), ids.clone());
-    let streams = futures::stream::iter(ids);
-    Ok(streams.flat_map(move |id| store.read_stream(&id, annals::ReadStream::default())).boxed())
+    let (store, ids, since) = (store.clone(), ids.clone(), select.times.since);
+    let read = move |id| {
+        let store = store.clone();
+        async move {
+            let mut options = ReadStream::default();
+            if let Some(since) = since {
+                options = options.with_from(store.version_before(&id, since).await?.plus(1));
+            }
+            Ok::<_, Error>(store.read_stream(&id, options))
+        }
+    };
+    Ok(futures::stream::iter(ids).then(read).try_flatten().boxed())
 }
 
-fn read_file(
-    file: &EventFile,
-    after: Position,
-    select: &Select,
-    sender: &mpsc::Sender<Result<Vec<RecordedEvent>, Failure>>,
-) {
-    let mut piece = Piece::default();
-    let read = file.for_each_event(|event| {
-        if event.position <= after || !select.matches(&event) {
-            return true;
+fn read_file(file: &EventFile, after: Position, select: &Select, sender: &Sender) {
+    let (mut piece, mut deletions) = (Piece::default(), Deletions::new());
+    let (mut greatest, mut is_wanted) = (Position::START, true);
+    let read = file.for_each_event(|event, deleted_at| {
+        greatest = greatest.max(event.position);
+        if let Some(at) = deleted_at.filter(|_| select.streams.matches(&event.stream)) {
+            deletions.push((event.stream.clone(), at));
         }
-        match piece.push(event) {
-            Some(full) => sender.blocking_send(Ok(full)).is_ok(),
-            None => true,
+        if event.position > after
+            && select.matches(&event)
+            && let Some(events) = piece.push(event)
+        {
+            let deletions = std::mem::take(&mut deletions);
+            is_wanted = sender.blocking_send(Ok(Chunk { events, deletions })).is_ok();
         }
+        is_wanted
     });
+    let read = match read {
+        Ok(()) if is_wanted && after > greatest => {
+            Err(Failure::from(Error::beyond_end(after, greatest)).at(file.shown()))
+        }
+        read => read,
+    };
     // If this fails, the receiver was dropped: nobody wants more.
-    let _ = sender.blocking_send(Ok(piece.take()));
+    let _ = sender.blocking_send(Ok(Chunk { events: piece.take(), deletions }));
     if let Err(error) = read {
         let _ = sender.blocking_send(Err(error));
     }
@@ -163,14 +215,14 @@ mod tests {
         let path = dir.path().join("large");
         let mut lines = Vec::new();
         (1..=100).for_each(|version| {
-            Format::Lines.write(&event(version, 128 << 10), &mut lines).unwrap()
+            Format::Lines.write(&event(version, 128 << 10), None, &mut lines).unwrap()
         });
         std::fs::write(&path, lines).unwrap();
         let source = Source::File(EventFile { format: Format::Lines, path });
         let mut chunks = source.read(Position::START, &Select::default());
         let mut count = 0;
         while let Some(chunk) = chunks.recv().await {
-            let chunk = chunk.unwrap();
+            let chunk = chunk.unwrap().events;
             count += chunk.len();
             let bytes: usize = chunk.iter().map(RecordedEvent::size).sum();
             assert!(bytes <= 1 << 20, "{bytes} bytes in one piece");

@@ -101,7 +101,7 @@ async fn read(
     let mut found: BTreeMap<String, (StreamId, StreamInfo)> = BTreeMap::new();
     let mut chunks = source.read(Position::START, &select);
     while let Some(chunk) = chunks.recv().await {
-        for event in chunk? {
+        for event in chunk?.events {
             let live = annals::StreamState::Live;
             let info = StreamInfo::new(live, event.version, Some(event.version));
             let entry = found.entry(event.stream.as_str().to_owned());

@@ -140,6 +140,7 @@ impl Capabilities {
             Removal::AtOnce => "at once",
             Removal::AfterCleanUp => "after a clean-up",
         };
+        let from_time = if *global_order { "yes" } else { "of one stream" };
         vec![
             ("durable", yes_no(durable)),
             ("order over all streams", yes_no(global_order)),
@@ -154,6 +155,10 @@ impl Capabilities {
             ("snapshots", yes_no(snapshots)),
             ("checkpoints", yes_no(checkpoints)),
             ("leases", yes_no(leases)),
+            // What every store does (contract, rules 12, 15 and 21).
+            ("going on from a place never given", "refused".to_owned()),
+            ("reads and subscriptions from a time", from_time.to_owned()),
+            ("deleted events told from truncated ones", "yes".to_owned()),
             ("list of streams", yes_no(list_streams)),
             ("imports with their record times", yes_no(exact_import)),
             ("largest event", bytes(*max_event_bytes)),

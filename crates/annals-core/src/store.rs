@@ -46,8 +46,8 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if the expectation does not hold;
     /// [`StreamClosed`](crate::ErrorKind::StreamClosed) for a tombstoned stream;
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there are no events, or if the stream or
-    /// an event type begins with `$`; [`LimitExceeded`](crate::ErrorKind::LimitExceeded) if an
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there are no events, if an event has the
+    /// nil id, or if the stream or an event type begins with `$`; [`LimitExceeded`](crate::ErrorKind::LimitExceeded) if an
     /// event or the append is larger than the [`Capabilities`] allow. Nothing was written, unless
     /// [`Error::outcome_unknown`] is true.
     async fn append(&self, append: Append) -> Result<Appended>;
@@ -176,7 +176,8 @@ pub trait SnapshotStore: Send + Sync {
     ///
     /// # Errors
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) if the snapshot is larger than
-    /// [`Capabilities::max_event_bytes`].
+    /// [`Capabilities::max_event_bytes`]; [`InvalidInput`](crate::ErrorKind::InvalidInput) for a
+    /// version above `i64::MAX`, which no event has.
     async fn save_snapshot(&self, _stream: &StreamId, _snapshot: Snapshot) -> Result<()> {
         Err(Error::unsupported("snapshots"))
     }
@@ -189,7 +190,8 @@ pub trait SnapshotStore: Send + Sync {
 
 /// Keeps a checkpoint for each subscriber: the position up to which it has handled all events. A
 /// method that a store does not implement refuses with
-/// [`Unsupported`](crate::ErrorKind::Unsupported).
+/// [`Unsupported`](crate::ErrorKind::Unsupported). A position above `i64::MAX`, which no event has, is
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput).
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
     /// The checkpoint of a subscriber; `None` if there is none.

@@ -261,3 +261,109 @@ impl Serializer for IsNull {
         serialize_struct_variant(&'static str, u32, &'static str, usize) -> Never;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Unit;
+    #[derive(Serialize)]
+    struct Newtype<T>(T);
+    #[derive(Serialize)]
+    struct Tuple<T>(u8, T);
+    #[derive(Serialize)]
+    struct Struct<T> {
+        field: T,
+    }
+    #[derive(Serialize)]
+    enum Enum<T> {
+        Unit,
+        Newtype(T),
+        Tuple(u8, T),
+        Struct { field: T },
+    }
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Untagged<T> {
+        Unit,
+        Value(T),
+    }
+    #[derive(Serialize)]
+    #[serde(tag = "type", content = "content")]
+    enum Tagged<T> {
+        Value(T),
+    }
+    #[derive(Serialize)]
+    struct Flat<T> {
+        #[serde(flatten)]
+        rest: BTreeMap<&'static str, T>,
+    }
+
+    fn strict<T: Serialize>(value: &T) -> serde_json::Result<Value> {
+        value.serialize(Strict(serde_json::value::Serializer))
+    }
+
+    /// Serializes a value wherever a value can stand. Returns how often it is refused, and of how many.
+    fn everywhere<T: Serialize + Copy>(value: T) -> (usize, usize) {
+        let map = BTreeMap::from([("key", value)]);
+        let written = [
+            strict(&value),
+            strict(&[value]),
+            strict(&vec![value]),
+            strict(&(1, value)),
+            strict(&map),
+            strict(&Flat { rest: map }),
+            strict(&Newtype(value)),
+            strict(&Tuple(1, value)),
+            strict(&Struct { field: value }),
+            strict(&Enum::Newtype(value)),
+            strict(&Enum::Tuple(1, value)),
+            strict(&Enum::Struct { field: value }),
+            strict(&Untagged::Value(value)),
+            strict(&Tagged::Value(value)),
+            strict(&vec![Some(Newtype(Struct { field: (value, 1) }))]),
+        ];
+        (written.iter().filter(|written| written.is_err()).count(), written.len())
+    }
+
+    #[test]
+    fn what_json_cannot_hold_is_refused_wherever_it_stands() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let (refused, all) = everywhere(number);
+            assert_eq!(refused, all, "{number}");
+            #[allow(clippy::cast_possible_truncation, reason = "no number is finite")]
+            let (refused, all) = everywhere(number as f32);
+            assert_eq!(refused, all, "{number}");
+        }
+        let (refused, all) = everywhere(Some(None::<u8>));
+        assert_eq!(refused, all);
+        let (refused, all) = everywhere(Some(()));
+        assert_eq!(refused, all);
+        for refused in [
+            strict(&Some(Unit)),
+            strict(&Some(Newtype(None::<u8>))),
+            strict(&Some(Value::Null)),
+            strict(&Some(Untagged::<u8>::Unit)),
+            strict(&Some(Some(Some(None::<u8>)))),
+        ] {
+            assert!(refused.is_err(), "{refused:?}");
+        }
+        // As a key, too.
+        assert!(strict(&BTreeMap::from([(Some(None::<u8>), 1)])).is_err());
+    }
+
+    #[test]
+    fn all_else_is_written_as_it_is() {
+        assert_eq!(everywhere(1.5).0 + everywhere(f32::MAX).0 + everywhere(u64::MAX).0, 0);
+        assert_eq!(everywhere(None::<u8>).0 + everywhere(Some(0)).0 + everywhere(()).0, 0);
+        let unit = Enum::<u8>::Unit;
+        assert_eq!(strict(&(Some(unit), Some(""), Some([0; 0]))).unwrap(), json!(["Unit", "", []]));
+        assert_eq!(strict(&Some(Newtype(false))).unwrap(), json!(false));
+        assert_eq!(strict(&Some(Struct { field: None::<u8> })).unwrap(), json!({ "field": null }));
+    }
+}

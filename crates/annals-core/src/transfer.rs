@@ -50,7 +50,9 @@ pub trait TransferStore: EventStore {
     ///
     /// If an event with the same id already has the same version of the stream, it is left as it is.
     /// So an import can be repeated, also in other pieces. A stream without readable events may
-    /// begin at any version, as if it had been truncated before. If the call fails or is dropped,
+    /// begin at any version, as if it had been truncated before. To import a stream of which the source
+    /// had deleted the versions before, which are not missing, import any event at the last of them,
+    /// delete the stream, and import the rest: `annals copy` does so. If the call fails or is dropped,
     /// the first of the events may have been written: the same call again writes the rest.
     ///
     /// # Errors

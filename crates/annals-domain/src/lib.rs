@@ -102,29 +102,34 @@
 
 mod cache;
 mod codec;
+mod command_handler;
 mod context;
 mod decider;
 mod execute;
 mod load;
 pub mod observe;
+mod outcome;
 #[cfg(feature = "personal")]
 pub mod personal;
 pub mod projection;
 mod retry;
 mod schema;
 mod snapshot;
+mod step;
 pub mod testing;
 mod together;
 #[cfg(feature = "opentelemetry")]
 pub mod trace;
 mod upcast;
 
+pub use command_handler::CommandHandler;
 pub use context::Context;
 pub use decider::Decider;
-pub use execute::{CommandHandler, ExecuteError, Executed};
 pub use load::Loaded;
+pub use outcome::{ExecuteError, Executed};
 pub use retry::RetryPolicy;
 pub use schema::{Decoded, Schema};
 pub use snapshot::SnapshotPolicy;
-pub use together::{AnyRejection, Done, Step, Together, TogetherError};
+pub use step::Step;
+pub use together::{AnyRejection, Done, Together, TogetherError};
 pub use upcast::{Upcast, Upcasters};

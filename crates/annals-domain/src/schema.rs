@@ -1,5 +1,8 @@
 //! How the events of an enum are stored and read.
 
+mod read;
+mod write;
+
 use std::{
     fmt,
     marker::PhantomData,
@@ -9,18 +12,13 @@ use std::{
     },
 };
 
-use annals_core::{
-    Error, ErrorKind, EventType, Filter, NewEvent, Payload, RecordedEvent, Result, Store, StreamId,
-};
+use annals_core::{Error, ErrorKind, EventType, Filter, Result, Store};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use self::read::Decoded;
 #[cfg(feature = "personal")]
-use crate::personal::{Opened, PersonalData, Subject};
-use crate::{
-    Context, Upcasters,
-    codec::{self, Unreadable},
-    observe,
-};
+use crate::personal::{PersonalData, Subject};
+use crate::{Upcasters, codec};
 
 /// How the events of an enum are stored: the name of the variant is the event's type, and the content
 /// of the variant is the event's data, as JSON. `#[serde(rename = "…")]` sets a type that stays the
@@ -66,32 +64,6 @@ struct Personal<E> {
 
 #[cfg(feature = "personal")]
 type SubjectOf<E> = Box<dyn Fn(&E) -> Result<Option<Subject>> + Send + Sync>;
-
-/// A stored event after decoding, from [`Schema::decode`].
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Decoded<E> {
-    /// One event. Always this if no upcaster applies.
-    One(E),
-    /// The events that upcasters made of the stored event: any number.
-    Many(Vec<E>),
-    /// The event's data is about a subject that was forgotten.
-    Forgotten,
-    /// The event cannot be read, and the schema [skips](Schema::skip_unreadable) such events.
-    Skipped,
-}
-
-impl<E> Decoded<E> {
-    /// The events, in order. A forgotten or skipped event gives none.
-    pub fn into_events(self) -> impl Iterator<Item = E> {
-        let (one, many) = match self {
-            Self::One(event) => (Some(event), Vec::new()),
-            Self::Many(events) => (None, events),
-            Self::Forgotten | Self::Skipped => (None, Vec::new()),
-        };
-        one.into_iter().chain(many)
-    }
-}
 
 impl<E: Serialize + DeserializeOwned> Schema<E> {
     /// A schema without upcasters and without personal data.
@@ -206,124 +178,26 @@ impl<E: Serialize + DeserializeOwned> Schema<E> {
         self.names.contains(&name) || self.upcasters.has(name)
     }
 
-    /// A filter that passes the event types that the schema reads.
+    /// A filter that passes the event types that the schema reads. A projection of two schemas takes the
+    /// types of both:
+    ///
+    /// ```
+    /// # use annals_core::{Filter, Result};
+    /// # use annals_domain::Schema;
+    /// # #[derive(serde::Serialize, serde::Deserialize)] enum OrderEvent { Placed }
+    /// # #[derive(serde::Serialize, serde::Deserialize)] enum StockEvent { Received }
+    /// let (orders, stock) = (Schema::<OrderEvent>::new()?, Schema::<StockEvent>::new()?);
+    /// let filter = Filter::default().with_event_types(orders.types().into_iter().chain(stock.types()));
+    /// # assert_eq!(filter.event_types.len(), 2);
+    /// # Ok::<(), annals_core::Error>(())
+    /// ```
     #[must_use]
     pub fn filter(&self) -> Filter {
         Filter::default().with_event_types(self.types())
     }
 
-    /// Makes the event to append to a stream. The event is decoded again and compared with what was
-    /// encoded, so that no event is written that could not be read, or would be read as another one.
-    /// This costs about as much as encoding it twice and decoding it once, which is little beside an
-    /// append.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the event cannot be serialised, or would not be read as it is
-    /// written: a number that is infinite or NaN, `Some(None)`, a structure more than 127 levels deep,
-    /// a field that is written but not read, or an attribute of `serde` that differs for the two. For
-    /// personal data also those of the key store.
-    pub async fn encode(
-        &self,
-        stream: &StreamId,
-        event: &E,
-        context: &Context,
-    ) -> Result<NewEvent> {
-        let unwritable = |why: String| {
-            let message = format!("an event of {} {why}", std::any::type_name::<E>());
-            Error::new(ErrorKind::InvalidInput, message).with_stream(stream)
-        };
-        let (name, data) = codec::encode(event)
-            .map_err(|e| unwritable(format!("cannot be written: {e}")).with_source(e))?;
-        if !self.names.contains(&name.as_str()) {
-            let why = format!("is written as {name:?}, which none of its variants would read");
-            return Err(unwritable(why));
-        }
-        self.check_readable(&name, &data).map_err(|(why, cause)| match cause {
-            Some(cause) => unwritable(why.to_owned()).with_source(cause),
-            None => unwritable(why.to_owned()),
-        })?;
-        let new = context.attach(NewEvent::new(EventType::new(name)?, data))?;
-        #[cfg(feature = "personal")]
-        if let Some(personal) = &self.personal
-            && let Some(subject) = (personal.subject)(event)?
-        {
-            let marks = self.marks.as_deref();
-            return personal.data.seal_for(marks, stream, new, &subject).await;
-        }
-        Ok(new)
-    }
-
-    /// Reads a stored event.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`], with the stream, version and type, for an unknown type and for data
-    /// that does not fit the variant, unless the schema [skips](Schema::skip_unreadable) such
-    /// events; for personal data also those of the key store.
-    pub async fn decode(&self, event: &RecordedEvent) -> Result<Decoded<E>> {
-        #[cfg(feature = "personal")]
-        if let Some(personal) = &self.personal {
-            return match personal.data.open(event).await? {
-                Opened::Payload(data) => self.read(event, &data),
-                Opened::Forgotten(_) => Ok(Decoded::Forgotten),
-            };
-        }
-        self.read(event, &event.data)
-    }
-
-    fn read(&self, event: &RecordedEvent, data: &Payload) -> Result<Decoded<E>> {
-        let name = event.event_type.as_str();
-        let read = if self.upcasters.has(name) {
-            self.read_type(name, data).map(Decoded::Many)
-        } else {
-            self.read_one(name, data).map(Decoded::One)
-        };
-        match (read, &self.skipped) {
-            (Ok(read), _) => Ok(read),
-            (Err(why), Some(skipped)) => {
-                skipped.fetch_add(1, Relaxed);
-                let (stream, version) = (&event.stream, event.version.get());
-                tracing::warn!(%stream, version, event_type = name, %why, "an event was skipped");
-                metrics::counter!(observe::EVENTS_SKIPPED).increment(1);
-                Ok(Decoded::Skipped)
-            }
-            (Err(why), None) => {
-                let message = format!("event {} of type {name:?} cannot be read", event.version);
-                Err(Error::new(ErrorKind::Corrupt, message)
-                    .with_stream(&event.stream)
-                    .with_source(why))
-            }
-        }
-    }
-
     pub(crate) fn upcasters(&self) -> &Upcasters {
         &self.upcasters
-    }
-
-    /// Reads data of a type, by upcasters if there are any for it.
-    pub(crate) fn read_type(&self, name: &str, data: &Payload) -> Result<Vec<E>> {
-        let made = self.upcasters.apply(name, data.clone())?;
-        made.iter().map(|made| self.read_one(&made.event_type, &made.data)).collect()
-    }
-
-    fn check_readable(&self, name: &str, data: &Payload) -> Result<(), Unreadable> {
-        if !self.upcasters.has(name) {
-            return codec::check_readable::<E>(name, data);
-        }
-        // The type is an old one, too: what is read is what its upcaster makes.
-        let read = self.read_type(name, data).map(drop);
-        read.map_err(|e| ("could not be read again by the upcaster of its type", Some(e.into())))
-    }
-
-    fn read_one(&self, name: &str, data: &Payload) -> Result<E> {
-        codec::decode(name, data.bytes()).map_err(|e| {
-            let enum_name = std::any::type_name::<E>();
-            let message = if self.names.contains(&name) {
-                format!("the data does not fit the variant of {enum_name}")
-            } else {
-                format!("{enum_name} has no variant for the type {name:?}")
-            };
-            Error::new(ErrorKind::Corrupt, message).with_source(e)
-        })
     }
 }
 

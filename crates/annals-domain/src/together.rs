@@ -2,12 +2,9 @@
 
 use std::{any::Any, error::Error as StdError, fmt, ops::Deref, sync::Arc};
 
-use annals_core::{Append, Appended, Error, Result, Store, Version};
-use async_trait::async_trait;
+use annals_core::{Appended, Error, Result, Store};
 
-use crate::{
-    CommandHandler, Context, Decider, ExecuteError, RetryPolicy, execute::size, load::Loaded,
-};
+use crate::{Context, Decider, ExecuteError, RetryPolicy, Step};
 
 /// Executes commands to several aggregates, of the same kind or of different kinds, with one atomic
 /// append to all their streams.
@@ -42,9 +39,9 @@ pub struct Together {
 /// What one of the commands that were executed [together](Together) has led to: where its events were
 /// appended (it dereferences to [`Appended`]), and the events.
 pub struct Done {
-    appended: Appended,
+    pub(crate) appended: Appended,
     /// The events, a `Vec` of the type that the decider has.
-    events: Box<dyn Any + Send + Sync>,
+    pub(crate) events: Box<dyn Any + Send + Sync>,
 }
 
 impl Done {
@@ -84,11 +81,12 @@ impl fmt::Debug for Done {
 
 /// Why commands that were executed together failed. A rejection is that of the first command that
 /// was rejected.
-pub type TogetherError = ExecuteError<AnyRejection>;
+pub type TogetherError<R = AnyRejection> = ExecuteError<R>;
 
-/// A rejection by one of several deciders.
+/// A rejection by one of several deciders. For an enum of your own, which a `match` covers, see
+/// [`step_as`](crate::CommandHandler::step_as).
 #[derive(Debug)]
-pub struct AnyRejection(Box<dyn StdError + Send + Sync>);
+pub struct AnyRejection(pub(crate) Box<dyn StdError + Send + Sync>);
 
 impl AnyRejection {
     /// The rejection by the decider `D`, or `None` if another decider rejected its command.
@@ -108,18 +106,6 @@ impl StdError for AnyRejection {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source()
     }
-}
-
-/// A command to one of the aggregates, made by [`CommandHandler::step`].
-#[async_trait]
-pub trait Step: Send {
-    /// Loads the aggregate and decides. Returns what to append, or `None` if there is nothing.
-    #[doc(hidden)]
-    async fn prepare(&mut self, context: &Context) -> Result<Option<Append>, TogetherError>;
-
-    /// Reports that the events of this step were appended, and returns them.
-    #[doc(hidden)]
-    async fn appended(&mut self, appended: Appended) -> Option<Done>;
 }
 
 impl Together {
@@ -150,18 +136,18 @@ impl Together {
     /// since the aggregates were loaded; otherwise all of them decide again. An aggregate that
     /// decides on no event is *not* part of the append, since stores check only the streams that they
     /// write to: it may change before the append happens. If the others may be written only as long as
-    /// an aggregate is as it was decided on, let that aggregate decide on an event, too, such as
-    /// `checked-for-transfer`.
+    /// an aggregate is as it was decided on, let that aggregate decide on an event, too: see
+    /// [`CommandHandler::step`](crate::CommandHandler::step).
     ///
     /// # Errors
     /// [`ExecuteError`];
     /// [`ErrorKind::InvalidInput`](annals_core::ErrorKind::InvalidInput) for two commands to one
     /// aggregate.
-    pub async fn execute(
+    pub async fn execute<R>(
         &self,
-        mut steps: Vec<Box<dyn Step + '_>>,
+        mut steps: Vec<Box<dyn Step<R> + '_>>,
         context: &Context,
-    ) -> Result<Vec<Option<Done>>, TogetherError> {
+    ) -> Result<Vec<Option<Done>>, TogetherError<R>> {
         let mut conflicts = self.retry.conflicts();
         loop {
             let (mut appends, mut indexes) = (Vec::new(), Vec::new());
@@ -190,78 +176,5 @@ impl Together {
                 Err(error) => conflicts.pause_after(error).await?,
             }
         }
-    }
-}
-
-impl<D: Decider<Command: Send>> CommandHandler<D> {
-    /// A command to execute [together](Together) with others.
-    pub fn step<'a>(&'a self, id: &str, command: D::Command) -> Box<dyn Step + 'a>
-    where
-        D::Command: 'a,
-    {
-        Box::new(Prepared { handler: self, id: id.to_owned(), command, decided: None })
-    }
-}
-
-struct Prepared<'a, D: Decider> {
-    handler: &'a CommandHandler<D>,
-    id: String,
-    command: D::Command,
-    decided: Option<Decided<D>>,
-}
-
-/// A state, and the events that were decided on it.
-struct Decided<D: Decider> {
-    loaded: Loaded<D::State>,
-    events: Vec<D::Event>,
-    /// The size of the events as they are stored.
-    bytes: u64,
-}
-
-#[async_trait]
-impl<D: Decider<Command: Send>> Step for Prepared<'_, D> {
-    async fn prepare(&mut self, context: &Context) -> Result<Option<Append>, TogetherError> {
-        let handler = self.handler;
-        let stream = handler.stream(&self.id)?;
-        let mut loaded = match self.decided.take() {
-            Some(Decided { mut loaded, .. }) => {
-                handler.catch_up(&stream, &mut loaded).await?;
-                handler.check_nothing_is_missing(&stream, &mut loaded).await?;
-                loaded
-            }
-            None => handler.load_stream(&stream).await?,
-        };
-        let decide = |state: &D::State| handler.decider.decide(&self.command, state);
-        let mut decided = decide(&loaded.state);
-        if loaded.version == Version::NONE && decided.as_ref().map_or(true, Vec::is_empty) {
-            // No append would show that the events were truncated.
-            handler.check_nothing_is_missing(&stream, &mut loaded).await?;
-            if loaded.version > Version::NONE {
-                decided = decide(&loaded.state);
-            }
-        }
-        let rejected = |rejection| ExecuteError::Rejected(AnyRejection(Box::new(rejection)));
-        let events = decided.map_err(rejected)?;
-        let append = if events.is_empty() {
-            None
-        } else {
-            Some(handler.prepare(&stream, loaded.version, &events, context).await?)
-        };
-        let bytes = append.as_ref().map_or(0, size);
-        self.decided = Some(Decided { loaded, events, bytes });
-        Ok(append)
-    }
-
-    async fn appended(&mut self, appended: Appended) -> Option<Done> {
-        let Decided { mut loaded, events, bytes } = self.decided.take()?;
-        let stream = self.handler.stream(&self.id).ok()?;
-        self.handler.appended(&stream, &mut loaded, &events, bytes, &appended).await;
-        Some(Done { appended, events: Box::new(events) })
-    }
-}
-
-impl fmt::Debug for dyn Step + '_ {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Step")
     }
 }

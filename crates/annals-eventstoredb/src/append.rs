@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Append, Appended, Direction, Error, ErrorKind, ExpectedVersion, NewEvent, Position, Result,
-    StreamId, StreamState, Version,
+    Append, Appended, Error, ErrorKind, ExpectedVersion, NewEvent, Position, Result, StreamState,
+    Version, adapter::StreamHead,
 };
-use kurrentdb::{Error as ClientError, WriteResult};
 
 use crate::{
-    codec::{current_version, event_data, expected_state, position, version_of},
-    error::Failure,
+    codec::{event_data, version_of},
+    connection::Target,
     manage, names,
-    reader::{ReadFrom, ReadItem, ReadSource, Reader, read_one},
+    reader::{Place, ReadItem, Reader},
+    rpc::{AppendAnswer, ReadSource},
     server::Server,
 };
 
@@ -22,49 +22,70 @@ const MAX_APPEND_SIZE: usize = 1024 * 1024;
 pub(crate) async fn append(server: &Arc<Server>, append: Append) -> Result<Appended> {
     check(&append)?;
     let name = server.names.stream(&append.stream);
-    let expected = expected_state(append.expected);
+    let events: Vec<_> = append.events.iter().map(event_data).collect::<Result<_>>()?;
     let mut retries = server.connection.retries();
+    // The expectation that is sent. It becomes a version where the server would go by the ids of the
+    // events although those that it knows are hidden, or are not all of them.
+    let mut sent = append.expected;
     // True if an earlier try may have written the events.
     let mut unknown = false;
+    let mark = |error: Error, unknown| if unknown { error.with_outcome_unknown() } else { error };
     loop {
-        let events = append.events.iter().map(event_data).collect::<Result<_>>()?;
-        let failure = match server.append(&name, expected, events).await {
-            Ok(written) => return appended(server, &append, &name, &written).await,
+        let seen = server.seen();
+        let failure = match server.connection.append(&name, sent, events.clone()).await {
+            Ok(AppendAnswer::Written { version, position: Some(at) }) => {
+                // A new event gets a position above all that were given before. At others, the server
+                // has recognised the ids, and what it recognised may be a part of it, or hidden.
+                let is_new = at > seen && !unknown && version.get() >= append.count();
+                if is_new || is_readable(server, &append, version).await? {
+                    server.note_seen(at);
+                    let base = version.minus(append.count());
+                    return Appended::after(base, append.count(), at, false);
+                }
+                sent = written_anew(server, &append).await?;
+                unknown = false;
+                continue;
+            }
+            // The server has recognised the ids, and the events are hidden: nothing can be read of
+            // them, and nothing was written.
+            Ok(AppendAnswer::Written { position: None, .. }) => {
+                sent = written_anew(server, &append).await?;
+                unknown = false;
+                continue;
+            }
+            Ok(AppendAnswer::WrongVersion(actual)) => {
+                match after_wrong_version(server, &append, sent, actual).await? {
+                    Next::Done(appended) => return Ok(appended),
+                    Next::Send(expected) => sent = expected,
+                }
+                retries.pause_after_lost_race().await;
+                continue;
+            }
             Err(failure) => failure,
         };
-        if let Failure::Client(ClientError::WrongExpectedVersion { current, .. }) = &failure {
-            return conflict_or_retry(server, &append, current_version(current)).await;
-        }
-        if failure.is_deleted() {
+        if failure.is_deleted(&name) {
             return Err(removed(server, &append).await?);
         }
         // Under these expectations the server recognises a retry by its ids. Under the others it
         // recognises only ids that it has seen lately, with no guarantee how long.
-        let recognised =
-            matches!(append.expected, ExpectedVersion::NoStream | ExpectedVersion::Exact(_));
+        let recognised = matches!(sent, ExpectedVersion::NoStream | ExpectedVersion::Exact(_));
         unknown |= failure.may_have_written();
-        let again = failure.is_transient() || knows_no_leader(&failure);
-        if !again || (unknown && !recognised) || !retries.pause_after(&failure).await {
-            let error = if knows_no_leader(&failure) {
-                Error::new(ErrorKind::Unavailable, "the cluster is choosing a leader")
-            } else {
-                failure.into_error()
-            };
-            return Err(if unknown { error.with_outcome_unknown() } else { error });
+        let again = failure.is_transient() && (recognised || !unknown);
+        if !again || !retries.pause_after(&failure).await {
+            return Err(mark(failure.into_error(), unknown));
         }
     }
 }
 
-/// True if the node knows of no leader. It then answers "not found", which an append gets for no
-/// other reason.
-fn knows_no_leader(failure: &Failure) -> bool {
-    failure.is_not_found()
-}
-
-/// Refuses a reserved stream, and an append that is larger than the server accepts. The limit
-/// counts event types too, in UTF-16, which the capabilities cannot express.
+/// Refuses a reserved stream, a nil id, which the server cannot take, and an append that is larger than
+/// the server accepts. The limit counts event types too, in UTF-16, which the capabilities cannot
+/// express.
 fn check(append: &Append) -> Result<()> {
     names::check_not_reserved(&append.stream)?;
+    if append.events.iter().any(|event| event.id().is_nil()) {
+        let message = "an event's id is nil, which the server does not take; give each event one";
+        return Err(Error::new(ErrorKind::InvalidInput, message).with_stream(&append.stream));
+    }
     let size =
         |event: &NewEvent| event.size() + 2 * event.event_type().as_str().encode_utf16().count();
     let bytes: usize = append.events.iter().map(size).sum();
@@ -78,48 +99,66 @@ fn check(append: &Append) -> Result<()> {
     Ok(())
 }
 
-/// The result of an append that the server accepted, be it the first or a retry: the server gives
-/// the same answer to both.
-async fn appended(
-    server: &Arc<Server>,
-    append: &Append,
-    name: &str,
-    written: &WriteResult,
-) -> Result<Appended> {
-    let last = written.next_expected_version;
-    let base = version_of(last).minus(append.count());
-    let at = match written.position.commit {
-        // The server may leave out the position of an append that it recognised.
-        0 | u64::MAX => {
-            let from = ReadFrom::Revision(last);
-            let event = read_one(server, name.to_owned(), Direction::Forwards, from).await;
-            let event = event.map_err(Error::with_outcome_unknown)?;
-            event.filter(|event| event.revision == last).map_or(Position::START, |e| position(&e))
+/// True if just the events of the append stand at the versions up to this one.
+async fn is_readable(server: &Arc<Server>, append: &Append, last: Version) -> Result<bool> {
+    let Some(first) = last.get().checked_sub(append.count()) else { return Ok(false) };
+    let source = ReadSource::Stream(server.names.stream(&append.stream));
+    let place = Place::Revision(first);
+    let mut reader = Reader::new(server.clone(), source, Target::Leader, false, place);
+    for (event, revision) in append.events.iter().zip(first..) {
+        match reader.next(append.count()).await.map_err(Error::with_outcome_unknown)? {
+            ReadItem::Event(found) if found.id == event.id() && found.revision == revision => {}
+            _ => return Ok(false),
         }
-        commit => Position::new(commit),
-    };
-    Appended::after(base, append.count(), at, false)
+    }
+    Ok(true)
 }
 
-/// The result of an append whose expectation does not hold.
-async fn conflict_or_retry(
+/// What to expect of the stream so that events are written whose ids the server knows: its version, if
+/// the append's expectation holds. Then the server does not look at the ids.
+async fn written_anew(server: &Arc<Server>, append: &Append) -> Result<ExpectedVersion> {
+    let info = manage::stream_info(server, &append.stream).await?;
+    let (state, version) = (info.state, info.version);
+    let deleted_at = if state == StreamState::Deleted { version } else { Version::NONE };
+    StreamHead { state, version, deleted_at }.check(&append.stream, append.expected)?;
+    Ok(ExpectedVersion::Exact(version))
+}
+
+/// What follows if an expectation does not hold.
+enum Next {
+    /// The append had been written before.
+    Done(Appended),
+    /// It is sent again with this expectation.
+    Send(ExpectedVersion),
+}
+
+async fn after_wrong_version(
     server: &Arc<Server>,
     append: &Append,
+    sent: ExpectedVersion,
     actual: Version,
-) -> Result<Appended> {
-    let conflict = Error::lost_race(&append.stream, append.expected, actual);
-    let no_stream = matches!(
-        append.expected,
+) -> Result<Next> {
+    let conflict = || Error::lost_race(&append.stream, append.expected, actual);
+    match append.expected {
+        // The server knows the first id, but not all.
+        ExpectedVersion::Any => Ok(Next::Send(ExpectedVersion::Exact(actual))),
+        ExpectedVersion::StreamExists if actual == Version::NONE => Err(conflict()),
+        ExpectedVersion::StreamExists => written_anew(server, append).await.map(Next::Send),
+        // Another writer came first since this version was found to be expected.
+        expected if expected != sent => written_anew(server, append).await.map(Next::Send),
         ExpectedVersion::NoStream | ExpectedVersion::Exact(Version::NONE)
-    );
-    if !no_stream || actual < Version::new(append.count()) {
-        return Err(conflict);
-    }
-    // The server looks for the events of a retry at the first revision. If the stream was deleted
-    // and written anew, the events are not there: they are the first that can be read.
-    match find_at_start(server, append).await? {
-        Some((base, at)) => Appended::after(base, append.count(), at, false),
-        None => Err(conflict),
+            if actual >= Version::new(append.count()) =>
+        {
+            // The server looks for the events of a retry at the first revision. If the stream was
+            // deleted and written anew, they are the first that can be read.
+            match find_at_start(server, append).await? {
+                Some((base, at)) => {
+                    Appended::after(base, append.count(), at, false).map(Next::Done)
+                }
+                None => Err(conflict()),
+            }
+        }
+        _ => Err(conflict()),
     }
 }
 
@@ -130,13 +169,13 @@ async fn find_at_start(
     append: &Append,
 ) -> Result<Option<(Version, Position)>> {
     let source = ReadSource::Stream(server.names.stream(&append.stream));
-    let mut reader = Reader::new(server.clone(), source, Direction::Forwards, ReadFrom::First);
+    let mut reader = Reader::new(server.clone(), source, Target::Leader, false, Place::First);
     let (mut base, mut at) = (None, Position::START);
     for event in &append.events {
         match reader.next(append.count()).await? {
             ReadItem::Event(found) if found.id == event.id() => {
-                base.get_or_insert(Version::new(found.revision));
-                at = position(&found);
+                base.get_or_insert(version_of(found.revision).minus(1));
+                at = found.position;
             }
             _ => return Ok(None),
         }
@@ -147,7 +186,7 @@ async fn find_at_start(
 /// The error of an append to a stream that the server reports as removed: tombstoned, or, if the
 /// append expects the stream to exist, perhaps only deleted.
 async fn removed(server: &Arc<Server>, append: &Append) -> Result<Error> {
-    let stream: &StreamId = &append.stream;
+    let stream = &append.stream;
     if append.expected == ExpectedVersion::StreamExists {
         let info = manage::stream_info(server, stream).await?;
         if info.state != StreamState::Tombstoned {

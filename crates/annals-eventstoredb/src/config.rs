@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use annals_core::{Error, ErrorKind, Result};
 use kurrentdb::{ClientSettings, Credentials};
 
-/// The options of a store, whether it creates its client or the application does.
+/// The options of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventStoreDbOptions {
@@ -18,11 +18,13 @@ pub struct EventStoreDbOptions {
     /// a leader, if a retry is safe. 15 seconds by default; zero turns retries off. Subscriptions
     /// retry without a limit.
     pub retry_for: Duration,
-    /// How long to wait for the answer to one request. 10 seconds by default. The call then fails
-    /// with [`ErrorKind::Unavailable`], and an append may have been written all the same.
+    /// How long to wait for the answer to one request, or for the next event of a read. 10 seconds by
+    /// default. The call then fails with [`ErrorKind::Unavailable`], and an append may have been
+    /// written all the same. A read of all with a filter may wait for longer, since the server says
+    /// nothing until an event matches: the connection's probes tell that the server is there.
     pub deadline: Duration,
-    /// How often a waiting subscription reads although no message from the server woke it, in case
-    /// that message was lost. Every second by default.
+    /// How long a subscription that catches up waits for the server to say something, before it reads
+    /// whether there is more. Servers from 23.10 on say when there is not. A second by default.
     pub poll_interval: Duration,
 }
 
@@ -90,11 +92,11 @@ impl EventStoreDbOptions {
     }
 }
 
-/// How to open a store that creates its own client.
+/// How to open a store.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct EventStoreDbConfig {
-    /// The client's settings: hosts, TLS, which node to prefer. The credentials of a URL are not in
+    /// The settings of the official client: hosts, TLS, which node to prefer. The credentials of a URL are not in
     /// here but in [`credentials`](Self::credentials).
     pub settings: ClientSettings,
     /// The user and password that the store sends with each request.

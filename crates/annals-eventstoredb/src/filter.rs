@@ -2,15 +2,21 @@
 //! whole filter, and possibly more; the reader applies the whole filter to what the server sends.
 
 use annals_core::Filter;
-use kurrentdb::SubscriptionFilter;
+use annals_eventstoredb_proto::shared::{
+    FilterOptions,
+    filter_options::{Expression, Filter as Subject, Window},
+};
 
 use crate::names::Names;
 
-/// A filter in the form that the server takes: one condition on stream names or on event types.
+/// A filter in the form that the server takes: a regular expression for stream names or for event types.
+///
+/// The server knows prefixes, too, but compares them by culture: by its rules `a` is no prefix of `a`
+/// with a combining accent after it, and the event would be left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerFilter {
     pub(crate) subject: FilterSubject,
-    pub(crate) pattern: FilterPattern,
+    pub(crate) regex: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +25,6 @@ pub(crate) enum FilterSubject {
     EventType,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum FilterPattern {
-    Prefix(String),
-    Regex(String),
-}
-
-/// After how many events that do not match the server tells a subscriber how far it has looked.
-pub(crate) const WINDOW: u32 = 1_000;
-
 impl ServerFilter {
     /// The part of `filter` that the server can apply. `None` if every event matches.
     pub(crate) fn new(filter: &Filter, names: &Names) -> Option<Self> {
@@ -35,39 +32,42 @@ impl ServerFilter {
         let prefix = filter.prefix.as_ref().map(ToString::to_string);
         // An event has to match both, and the server takes one: the longer one lets fewer through.
         let stream_prefix = category.into_iter().chain(prefix).max_by_key(String::len);
-        let on_name = |pattern| Some(Self { subject: FilterSubject::StreamName, pattern });
+        let on_name = |regex| Some(Self { subject: FilterSubject::StreamName, regex });
         match stream_prefix {
             // System streams are in no namespace.
-            Some(prefix) if prefix.starts_with('$') => on_name(FilterPattern::Prefix(prefix)),
-            Some(prefix) => on_name(FilterPattern::Prefix(format!("{}{prefix}", names.prefix()))),
+            Some(prefix) if prefix.starts_with('$') => on_name(format!("^{}", escape(&prefix))),
+            Some(prefix) => on_name(format!("^{}{}", escape(names.prefix()), escape(&prefix))),
             None if !names.prefix().is_empty() => {
-                let prefix = names.prefix();
+                let prefix = escape(names.prefix());
                 on_name(if filter.include_system {
-                    FilterPattern::Regex(format!("^(?:\\$|{})", escape(prefix)))
+                    format!("^(?:\\$|{prefix})")
                 } else {
-                    FilterPattern::Prefix(prefix.to_owned())
+                    format!("^{prefix}")
                 })
             }
             None if !filter.event_types.is_empty() => {
                 let types: Vec<_> = filter.event_types.iter().map(|t| escape(t.as_str())).collect();
-                let pattern = FilterPattern::Regex(format!("^(?:{})$", types.join("|")));
-                Some(Self { subject: FilterSubject::EventType, pattern })
+                let regex = format!("^(?:{})$", types.join("|"));
+                Some(Self { subject: FilterSubject::EventType, regex })
             }
             None if filter.include_system => None,
-            None => on_name(FilterPattern::Regex("^[^$]".to_owned())),
+            None => on_name("^[^$]".to_owned()),
         }
     }
 
-    pub(crate) fn for_client(&self) -> SubscriptionFilter {
-        let filter = match self.subject {
-            FilterSubject::StreamName => SubscriptionFilter::on_stream_name(),
-            FilterSubject::EventType => SubscriptionFilter::on_event_type(),
+    /// The filter of a request. A subscription gets a message after each `window` events that the
+    /// server has looked at.
+    pub(crate) fn options(&self, window: u32) -> FilterOptions {
+        let expression = Expression { regex: self.regex.clone(), prefix: Vec::new() };
+        let subject = match self.subject {
+            FilterSubject::StreamName => Subject::StreamIdentifier(expression),
+            FilterSubject::EventType => Subject::EventType(expression),
         };
-        match &self.pattern {
-            FilterPattern::Prefix(prefix) => filter.add_prefix(prefix),
-            FilterPattern::Regex(regex) => filter.regex(regex),
+        FilterOptions {
+            filter: Some(subject),
+            window: Some(Window::Max(window)),
+            checkpoint_interval_multiplier: 1,
         }
-        .max(WINDOW)
     }
 }
 
@@ -89,12 +89,12 @@ mod tests {
 
     use super::*;
 
-    fn prefix(text: &str) -> FilterPattern {
-        FilterPattern::Prefix(text.to_owned())
+    fn regex(text: &str) -> String {
+        text.to_owned()
     }
 
-    fn regex(text: &str) -> FilterPattern {
-        FilterPattern::Regex(text.to_owned())
+    fn prefix(text: &str) -> String {
+        format!("^{}", escape(text))
     }
 
     #[test]
@@ -130,9 +130,9 @@ mod tests {
                 Some(prefix("$ce-")),
             ),
         ] {
-            let got = ServerFilter::new(&filter, &none).map(|f| (f.subject, f.pattern));
+            let got = ServerFilter::new(&filter, &none).map(|f| (f.subject, f.regex));
             assert_eq!(got, without, "{filter:?}");
-            assert_eq!(ServerFilter::new(&filter, &shop).map(|f| f.pattern), within, "{filter:?}");
+            assert_eq!(ServerFilter::new(&filter, &shop).map(|f| f.regex), within, "{filter:?}");
         }
     }
 }

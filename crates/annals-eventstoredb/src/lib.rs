@@ -12,8 +12,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An application that already has a `kurrentdb::Client` passes it to
-//! [`EventStoreDbStore::with_client`].
+//! An application that already has settings of the official client, or a client, passes them to
+//! [`EventStoreDbStore::with_settings`] or [`EventStoreDbStore::with_client`]. The store has connections of
+//! its own in any case: the client leaves Nagle's algorithm on, and so makes each append wait.
 //!
 //! # How annals maps to the server
 //!
@@ -38,16 +39,21 @@
 //!   the ids that stand at the revisions after the expected one. The server's answer to a retry is
 //!   the same as to the first append, so [`Appended::replayed`](annals_core::Appended::replayed) is
 //!   always false.
+//! * The server also recognises events that were deleted or truncated since, and writes nothing. The
+//!   store sends them again where the expectation holds, in a way in which the server does not look at
+//!   ids; elsewhere the append is a conflict.
 //! * If the answer to an append is lost, the append is sent again if its expected version makes
 //!   that safe; otherwise it fails with an unknown outcome. An append that cannot have been
 //!   written, since there was no connection or the node was not the leader, is always sent again.
 //!   Retries stop after [`EventStoreDbOptions::retry_for`].
-//! * A read consists of pages, each of them one request. After a lost connection it goes on with
-//!   the next event.
-//! * A subscription reads pages, too. While it has no more to read, a message from the server wakes
-//!   it. Its events come from reads only, so a lost message costs time but no event, and a slow
-//!   consumer costs the memory of one page.
+//! * A read is one request. The server sends as fast as its answer is read, and a slow reader costs a
+//!   page and a window of the connection. After a lost connection the read goes on with the next event.
+//! * A subscription is one on the server, which is made again after a lost connection, behind the last
+//!   event and behind what the filter left out. One that waits costs no request.
 //! * The server applies as much of a filter as it can. The store applies the rest.
+//! * In a cluster, everything that decides is asked of the leader. Reads and subscriptions of events go
+//!   there, too, unless the settings prefer other nodes: see
+//!   [`EventStoreDbStore::reads_may_lag`].
 //!
 //! # Events of other applications
 //!
@@ -55,6 +61,20 @@
 //! system events; links, which are returned as events of the type `$>` and not followed. A name of
 //! a stream or an event type may break the rules of annals (1 to 255 bytes, no control characters).
 //! Reads of all leave out such an event and log a warning; reads of its stream fail.
+//!
+//! # What surprises on a real server
+//!
+//! * Deleting a stream replaces its metadata: access lists, `$maxCount` and the properties of other
+//!   applications are gone. The first append after it is followed by a record that makes the stream
+//!   visible again; a reader in between may find no stream.
+//! * Events that were deleted or truncated stay in reads of all until a scavenge. They show again in
+//!   their stream if another application lowers `$tb`.
+//! * A stream that has only metadata exists to the server: an append that expects the stream to exist
+//!   succeeds. [`stream_info`](annals_core::EventStore::stream_info) calls it missing.
+//! * An event needs an id that is not nil.
+//! * A number at which no event stands is no place for the server to begin. The store finds the events
+//!   before and behind it, for which it reads all streams backwards. The positions that the store gives
+//!   out never need that.
 //!
 //! # What the server has to provide
 //!
@@ -69,20 +89,25 @@ mod codec;
 mod config;
 mod connect;
 mod connection;
-mod doorbell;
+mod dial;
 mod error;
 mod filter;
+mod follow_all;
+mod follow_stream;
 mod manage;
 mod metadata;
 mod names;
 mod read;
 mod reader;
 mod records;
+mod rpc;
 mod server;
+mod settings;
 mod store;
 mod subscribe;
+mod subscription;
+mod tls;
 mod url;
-mod wire;
 
 pub use config::{EventStoreDbConfig, EventStoreDbOptions};
 /// The client crate, in the version whose types this crate's API uses.

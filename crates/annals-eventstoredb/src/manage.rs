@@ -3,27 +3,25 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Direction, Error, ErrorKind, ExpectedVersion, Result, StreamId, StreamInfo, StreamState,
-    Version, adapter::StreamHead,
+    Error, ErrorKind, ExpectedVersion, Result, StreamId, StreamInfo, StreamState, Version,
+    adapter::StreamHead,
 };
 use bytes::Bytes;
-use kurrentdb::{
-    DeleteStreamOptions, Error as ClientError, EventData, StreamState as ExpectedState,
-    TombstoneStreamOptions,
-};
 
 use crate::{
-    codec::{current_version, expected_state, version_of},
-    error::Failure,
+    codec::version_of,
+    connection::Target,
+    error::Refusal,
     metadata::StreamMetadata,
     names,
-    reader::{ReadFrom, read_last, read_one},
+    reader::{Place, Seen, look, look_at_last},
     records,
+    rpc::{AppendAnswer, EventData, RemovalKind},
     server::Server,
 };
 
-/// A revision that no stream reaches. The server itself uses the next one, for tombstones.
-const UNREACHABLE: u64 = i64::MAX.unsigned_abs() - 1;
+/// A version that no stream reaches. The server itself uses the next revision, for tombstones.
+const UNREACHABLE: Version = Version::new(i64::MAX.unsigned_abs());
 /// The type of an event that is sent but never written.
 const PROBE: &str = "annals-probe";
 
@@ -31,26 +29,23 @@ const PROBE: &str = "annals-probe";
 /// this asks again until nothing has changed meanwhile.
 pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Result<StreamInfo> {
     loop {
-        if let Some((first, last)) = ends(server, stream).await? {
-            // A stream that begins with its first event was never deleted.
-            let deleted_at = match first {
-                Version::FIRST => Version::NONE,
-                _ => records::deleted_at(server, stream, first).await?,
-            };
-            let info = StreamInfo::new(StreamState::Live, last, Some(first));
-            return Ok(info.with_deleted_at(deleted_at));
-        }
-        let (state, version) = if stream.is_system() {
-            (StreamState::Missing, Version::NONE)
-        } else {
-            match state_without_events(server, stream).await? {
-                Some(state) => state,
-                None => continue,
+        let without = match ends(server, stream).await? {
+            Ok((first, last)) => {
+                // A stream that begins with its first event was never deleted.
+                let deleted_at = match first {
+                    Version::FIRST => Version::NONE,
+                    _ => records::deleted_below(server, stream, first).await?,
+                };
+                let info = StreamInfo::new(StreamState::Live, last, Some(first));
+                return Ok(info.with_deleted_at(deleted_at));
             }
+            Err(without) => without,
         };
+        let found = state_without_events(server, stream, &without).await?;
+        let Some((state, version)) = found else { continue };
         // Without events nothing shows whether the stream was deleted before it was truncated.
         let deleted_at = if state == StreamState::Live {
-            records::deleted_at(server, stream, version.plus(1)).await?
+            records::deleted_below(server, stream, version.plus(1)).await?
         } else {
             version
         };
@@ -58,20 +53,24 @@ pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Resu
     }
 }
 
-/// The first and the last version of a stream that can be read, as they were at one moment. `None` if
-/// the stream has no readable events.
-async fn ends(server: &Arc<Server>, stream: &StreamId) -> Result<Option<(Version, Version)>> {
+/// The first and the last version of a stream that can be read, as they were at one moment; or what
+/// was seen in place of an event.
+async fn ends(server: &Arc<Server>, stream: &StreamId) -> Result<Result<(Version, Version), Seen>> {
     let name = || server.names.stream(stream);
     let mut before = None;
     loop {
-        let Some(last) = read_last(server, name()).await? else { return Ok(None) };
-        let first = read_one(server, name(), Direction::Forwards, ReadFrom::First).await?;
-        let Some(first) = first else { return Ok(None) };
-        // The first version only rises. So it was the same when the last event was read if it is the
-        // lowest, or if it is the one that was read before.
+        let last = match look_at_last(server, name()).await? {
+            Seen::Event(last) => version_of(last.revision),
+            without => return Ok(Err(without)),
+        };
+        let first = look(server, Target::Leader, name(), false, Place::First).await?.event();
+        // All events were removed between the two looks: look again.
+        let Some(first) = first else { continue };
+        // The first version only rises. So it was the same when the last event was looked at if it is
+        // the lowest that there is, or the one that was seen before.
         let first = version_of(first.revision);
         if first == Version::FIRST || before == Some(first) {
-            return Ok(Some((first, version_of(last.revision))));
+            return Ok(Ok((first, last)));
         }
         before = Some(first);
     }
@@ -81,45 +80,80 @@ async fn ends(server: &Arc<Server>, stream: &StreamId) -> Result<Option<(Version
 /// then no version counts as beyond the end.
 pub(crate) async fn greatest_version(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
     const UNKNOWN: Version = Version::new(u64::MAX);
-    if let Some(last) = read_last(server, server.names.stream(stream)).await? {
-        return Ok(version_of(last.revision));
-    }
-    if stream.is_system() {
-        return Ok(UNKNOWN);
-    }
-    match probe(server, stream).await? {
-        ProbeAnswer::At(version) => Ok(version),
-        ProbeAnswer::Tombstoned => match records::tombstoned_at(server, stream).await? {
-            Version::NONE => Ok(UNKNOWN),
-            version => Ok(version),
-        },
+    loop {
+        let without = match look_at_last(server, server.names.stream(stream)).await? {
+            Seen::Event(last) => return Ok(version_of(last.revision)),
+            _ if stream.is_system() => return Ok(UNKNOWN),
+            without => without,
+        };
+        match state_without_events(server, stream, &without).await? {
+            Some((StreamState::Tombstoned, Version::NONE)) => return Ok(UNKNOWN),
+            Some((_, version)) => return Ok(version),
+            None => {}
+        }
     }
 }
 
-/// The state and the version of a stream that has no readable events; `None` if it has changed
-/// meanwhile.
+/// The state and the version of a stream of which no event can be read; `None` if the stream has
+/// changed meanwhile.
 async fn state_without_events(
     server: &Arc<Server>,
     stream: &StreamId,
+    seen: &Seen,
 ) -> Result<Option<(StreamState, Version)>> {
-    let version = match probe(server, stream).await? {
-        // The server does not tell the version of a tombstoned stream. A record of this store does.
-        ProbeAnswer::Tombstoned => {
-            let version = records::tombstoned_at(server, stream).await?;
-            return Ok(Some((StreamState::Tombstoned, version)));
-        }
-        ProbeAnswer::At(Version::NONE) => return Ok(Some((StreamState::Missing, Version::NONE))),
-        ProbeAnswer::At(version) => version,
-    };
-    // Events may have been appended since the caller found none.
-    if read_last(server, server.names.stream(stream)).await?.is_some() {
-        return Ok(None);
+    const MISSING: (StreamState, Version) = (StreamState::Missing, Version::NONE);
+    if stream.is_system() {
+        return Ok(Some(MISSING));
     }
-    let deleted = StreamMetadata::load(server, stream).await?.is_deleted();
-    let state = if deleted { StreamState::Deleted } else { StreamState::Live };
-    // Nothing was appended while the metadata were read if the version is still the same.
-    let is_same = matches!(probe(server, stream).await?, ProbeAnswer::At(now) if now == version);
+    let name = || server.names.stream(stream);
+    let state = match seen {
+        Seen::Tombstoned => return tombstoned(server, stream).await.map(Some),
+        Seen::Event(_) | Seen::Nothing => StreamState::Live,
+        Seen::Missing => {
+            // Only a stream that was deleted has a version. So nothing has to be sent to find it out,
+            // and a user that may only read gets an answer.
+            let metadata = StreamMetadata::load(server, stream).await?;
+            if metadata.is_deleted() {
+                StreamState::Deleted
+            } else {
+                // A stream that was deleted keeps a `$tb` when it is written anew.
+                let is_missing = metadata.truncated_before().is_none()
+                    || matches!(look_at_last(server, name()).await?, Seen::Missing);
+                return Ok(is_missing.then_some(MISSING));
+            }
+        }
+    };
+    let version = match probe(server, stream).await {
+        Ok(ProbeAnswer::At(version)) => version,
+        Ok(ProbeAnswer::Tombstoned) => return tombstoned(server, stream).await.map(Some),
+        // This user may not write. A record tells at which version this store deleted the stream, the
+        // metadata how far it was truncated.
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            let version = if state == StreamState::Deleted {
+                records::deleted_below(server, stream, Version::new(u64::MAX)).await?
+            } else {
+                let metadata = StreamMetadata::load(server, stream).await?;
+                Version::new(metadata.truncated_before().unwrap_or(0))
+            };
+            return if version == Version::NONE { Err(error) } else { Ok(Some((state, version))) };
+        }
+        Err(error) => return Err(error),
+    };
+    // The version may count events that were appended after the look. So look again, and ask once more
+    // for the version: if it is the same, nothing was appended around the second look.
+    let is_same = match look_at_last(server, name()).await? {
+        Seen::Nothing => state == StreamState::Live,
+        Seen::Missing => state == StreamState::Deleted,
+        Seen::Event(_) | Seen::Tombstoned => false,
+    };
+    let is_same =
+        is_same && matches!(probe(server, stream).await?, ProbeAnswer::At(now) if now == version);
     Ok(is_same.then_some((state, version)))
+}
+
+/// The state of a tombstoned stream. The server does not tell its version. A record of this store does.
+async fn tombstoned(server: &Arc<Server>, stream: &StreamId) -> Result<(StreamState, Version)> {
+    Ok((StreamState::Tombstoned, records::tombstoned_at(server, stream).await?))
 }
 
 enum ProbeAnswer {
@@ -131,18 +165,16 @@ enum ProbeAnswer {
 /// tells it, so this sends an append whose expectation cannot hold.
 async fn probe(server: &Arc<Server>, stream: &StreamId) -> Result<ProbeAnswer> {
     let name = server.names.stream(stream);
-    let expected = ExpectedState::StreamRevision(UNREACHABLE);
+    let expected = ExpectedVersion::Exact(UNREACHABLE);
     let mut retries = server.connection.retries();
     loop {
         let event = EventData::binary(PROBE, Bytes::new());
-        match server.append(&name, expected, vec![event]).await {
-            Err(Failure::Client(ClientError::WrongExpectedVersion { current, .. })) => {
-                return Ok(ProbeAnswer::At(current_version(&current)));
-            }
-            Err(failure) if failure.is_deleted() => return Ok(ProbeAnswer::Tombstoned),
+        match server.connection.append(&name, expected, [event]).await {
+            Ok(AppendAnswer::WrongVersion(version)) => return Ok(ProbeAnswer::At(version)),
+            Err(failure) if failure.is_deleted(&name) => return Ok(ProbeAnswer::Tombstoned),
             Err(failure) if failure.is_transient() && retries.pause_after(&failure).await => {}
             Err(failure) => return Err(failure.into_error()),
-            Ok(_) => {
+            Ok(AppendAnswer::Written { .. }) => {
                 let message = "the server accepted an append that expected a version which no \
                                stream can have";
                 return Err(Error::new(ErrorKind::Internal, message));
@@ -177,27 +209,21 @@ pub(crate) async fn truncate(
             return Ok(());
         }
         let (name, expected) = (server.names.metadata(stream), metadata.expected());
-        let failure = match server.append(&name, expected, vec![metadata.truncating(before)?]).await
-        {
-            Ok(_) => return Ok(()),
+        let failure = match server.replace(&name, expected, metadata.truncating(before)?).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                retries.pause_after_lost_race().await;
+                continue;
+            }
             Err(failure) => failure,
         };
         // A truncation that is carried out twice changes nothing the second time, so try again.
-        if failure.is_failed_precondition() {
-            retries.pause_after_lost_race().await;
-        } else if failure.is_deleted() {
+        if failure.is_deleted(&name) {
             return Err(Error::stream_closed(stream));
         } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
             return Err(failure.into_write_error());
         }
     }
-}
-
-/// The two ways to remove a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RemovalKind {
-    Deletion,
-    Tombstone,
 }
 
 impl RemovalKind {
@@ -259,52 +285,33 @@ pub(crate) async fn remove(
         let is_tombstone = kind == RemovalKind::Tombstone;
         records::announce_removal(server, stream, version, is_tombstone).await?;
         announced = Some(version);
-        let failure = match request_removal(server, stream, version, kind).await {
+        let name = server.names.stream(stream);
+        let at = ExpectedVersion::Exact(version);
+        let failure = match server.connection.remove(kind, &name, at).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
         if failure.may_have_written() {
             tried = Some(version);
         }
-        if failure.is_failed_precondition() {
-            retries.pause_after_lost_race().await;
-        } else if failure.is_deleted() {
+        // If the stream has changed, the expectation is compared again. Where the server sends no
+        // status, the next look at the stream tells which of the two it was.
+        let again = match failure.refusal() {
+            Some(Refusal::WrongVersion(_)) => {
+                retries.pause_after_lost_race().await;
+                continue;
+            }
+            Some(Refusal::NoStatus) => true,
+            _ => failure.is_transient(),
+        };
+        if failure.refusal() == Some(&Refusal::Deleted) {
             return match (kind, tried) {
                 (RemovalKind::Tombstone, Some(_)) => Ok(()),
                 _ => Err(Error::stream_closed(stream)),
             };
-        } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
+        }
+        if !(again && retries.pause_after(&failure).await) {
             return Err(mark(failure.into_error(), tried));
-        }
-    }
-}
-
-/// Removes the stream if it is still at `version`. If not, the caller compares the expectation
-/// again.
-async fn request_removal(
-    server: &Arc<Server>,
-    stream: &StreamId,
-    version: Version,
-    kind: RemovalKind,
-) -> Result<(), Failure> {
-    let expected = expected_state(ExpectedVersion::Exact(version));
-    let (name, connection) = (server.names.stream(stream), &server.connection);
-    match kind {
-        RemovalKind::Deletion => {
-            let options = DeleteStreamOptions::default().stream_state(expected);
-            let options = connection.authenticated_with_deadline(options);
-            let sent = connection
-                .send(|client| async move { client.delete_stream(name, &options).await })
-                .await;
-            sent.map(drop)
-        }
-        RemovalKind::Tombstone => {
-            let options = TombstoneStreamOptions::default().stream_state(expected);
-            let options = connection.authenticated_with_deadline(options);
-            let sent = connection
-                .send(|client| async move { client.tombstone_stream(name, &options).await })
-                .await;
-            sent.map(drop)
         }
     }
 }

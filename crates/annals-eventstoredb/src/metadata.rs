@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use annals_core::{Result, StreamId};
-use kurrentdb::{EventData, StreamState as ExpectedState};
+use annals_core::{ExpectedVersion, Result, StreamId};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{error::corrupt, reader::read_last, server::Server};
+use crate::{codec::version_of, error::corrupt, reader::read_last, rpc::EventData, server::Server};
 
 /// Events before this revision are hidden, and removed by the server's next clean-up.
 const TRUNCATE_BEFORE: &str = "$tb";
@@ -16,7 +15,7 @@ const DELETED: u64 = i64::MAX.unsigned_abs();
 const EVENT_TYPE: &str = "$metadata";
 
 /// A stream's metadata. Other applications set properties of their own, so each value is kept as
-/// the text that it is: the client's own type would refuse some, and write numbers differently.
+/// the text that it is, with its numbers as they were written.
 #[derive(Debug, Default)]
 pub(crate) struct StreamMetadata {
     properties: BTreeMap<String, Box<RawValue>>,
@@ -51,16 +50,22 @@ impl StreamMetadata {
     }
 
     /// What a change expects of the metadata stream: that nobody changed it since it was loaded.
-    pub(crate) fn expected(&self) -> ExpectedState {
-        self.revision.map_or(ExpectedState::NoStream, ExpectedState::StreamRevision)
+    pub(crate) fn expected(&self) -> ExpectedVersion {
+        self.revision.map_or(ExpectedVersion::NoStream, |at| ExpectedVersion::Exact(version_of(at)))
     }
 
     /// The event that sets `$tb` to `before` and leaves the other properties as they are.
     pub(crate) fn truncating(mut self, before: u64) -> Result<EventData> {
         let written = to_raw_value(&before).and_then(|value| {
             self.properties.insert(TRUNCATE_BEFORE.to_owned(), value);
-            EventData::json(EVENT_TYPE, &self.properties)
+            serde_json::to_vec(&self.properties)
         });
-        written.map_err(|e| corrupt("the stream's metadata cannot be written").with_source(e))
+        let event = |data: Vec<u8>| EventData {
+            is_json: true,
+            ..EventData::binary(EVENT_TYPE, data.into())
+        };
+        written
+            .map(event)
+            .map_err(|e| corrupt("the stream's metadata cannot be written").with_source(e))
     }
 }

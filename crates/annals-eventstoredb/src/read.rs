@@ -7,48 +7,62 @@ use annals_core::{
     adapter::{Page, Pages},
 };
 use async_trait::async_trait;
-use kurrentdb::{Position as ServerPosition, RecordedEvent as ServerEvent};
 
 use crate::{
-    codec::{position, recorded},
+    codec::recorded,
+    connection::Target,
     error::corrupt,
     filter::{FilterSubject, ServerFilter},
-    reader::{ReadFrom, ReadItem, ReadSource, Reader},
+    reader::{Place, ReadItem, Reader},
+    rpc::{GREATEST, ReadSource, ServerEvent},
     server::Server,
 };
 
-/// The most events of a page. A page is one request, and this is enough to make its round trip
-/// negligible. No request stays open between two pages: one that is open and not read would take
-/// flow-control window from the connection, and so hold up appends.
-const PAGE_EVENTS: u64 = 1_024;
+/// The most events of a page. All pages of a read come from one request.
+pub(crate) const PAGE_EVENTS: usize = 1_024;
 /// A page ends with the event that makes it this large, so that memory stays bounded.
-const PAGE_BYTES: usize = 1 << 20;
+pub(crate) const PAGE_BYTES: usize = 1 << 20;
 
-/// The greatest number that the server takes as a revision or a position.
-const GREATEST: u64 = i64::MAX.unsigned_abs();
-
-/// Reads the next page. `wanted` converts an event, or leaves it out; `left` is the number of
-/// events that the caller still wants.
-async fn next_page(
-    reader: &mut Reader,
+/// What a page has to be filled with.
+struct Filling<'a> {
+    reader: &'a mut Reader,
+    /// The most events that a request may ask for.
     count: u64,
-    left: &mut Option<u64>,
+    /// The events that the caller still wants.
+    left: &'a mut Option<u64>,
+    /// True if a page with an event is not to wait for more.
+    at_hand: bool,
+}
+
+/// Reads the next page. `wanted` converts an event, or leaves it out.
+async fn next_page(
+    server: &Server,
+    filling: Filling<'_>,
     mut wanted: impl FnMut(ServerEvent) -> Result<Option<RecordedEvent>>,
 ) -> Result<Page> {
+    let Filling { reader, count, left, at_hand } = filling;
     let (mut events, mut bytes, mut considered) = (Vec::new(), 0, Position::START);
     let more = loop {
         if *left == Some(0) {
             break false;
         }
-        if bytes >= PAGE_BYTES {
+        if bytes >= PAGE_BYTES || events.len() >= PAGE_EVENTS {
             break true;
         }
-        match reader.next(count).await? {
+        let item = if at_hand && !events.is_empty() {
+            match reader.next_at_hand(count) {
+                Some(item) => item?,
+                None => break true,
+            }
+        } else {
+            reader.next(count).await?
+        };
+        match item {
             ReadItem::End => break false,
             ReadItem::CountReached => break true,
             ReadItem::Event(event) => {
-                bytes += event.data.len() + event.custom_metadata.len();
-                considered = position(&event);
+                bytes += event.data.len() + event.metadata.len();
+                considered = event.position;
                 if let Some(event) = wanted(event)? {
                     events.push(event);
                     *left = left.map(|left| left.saturating_sub(1));
@@ -56,7 +70,7 @@ async fn next_page(
             }
         }
     };
-    reader.close();
+    server.note_seen(events.iter().map(|event| event.position).max().unwrap_or(Position::START));
     Ok(Page { events, considered, more })
 }
 
@@ -67,9 +81,9 @@ pub(crate) struct AllPages {
     filter: Filter,
     /// True if the server applies the whole filter.
     exact: bool,
+    /// True if the server applies a part of it.
+    filtered: bool,
     left: Option<u64>,
-    /// Events of this page whose names annals does not allow.
-    unnamable: u64,
 }
 
 impl AllPages {
@@ -84,43 +98,45 @@ impl AllPages {
             }
             None => true,
         };
-        let from = match (from.map(Position::get), direction) {
-            (Some(0), Direction::Backwards) => ReadFrom::Exhausted,
-            (Some(0) | None, _) => ReadFrom::First,
+        let place = match (from.map(Position::get), direction) {
+            (Some(0), Direction::Backwards) => Place::Exhausted,
+            (Some(0) | None, _) => Place::First,
             // Not every server accepts a position beyond its last one.
-            (Some(GREATEST..), Direction::Backwards) => ReadFrom::First,
-            (Some(position), _) => {
-                let position = position.min(GREATEST - 1);
-                ReadFrom::AfterPosition(ServerPosition { commit: position, prepare: position })
-            }
+            (Some(GREATEST..), Direction::Backwards) => Place::First,
+            (Some(position), _) => Place::AfterPosition(Position::new(position.min(GREATEST - 1))),
         };
+        let filtered = server_filter.is_some();
         let source = ReadSource::All(server_filter);
-        let reader = Reader::new(server.clone(), source, direction, from);
-        Self { reader, server, filter, exact, left: limit, unnamable: 0 }
+        let backwards = direction == Direction::Backwards;
+        let reader = Reader::new(server.clone(), source, Target::Events, backwards, place);
+        Self { reader, server, filter, exact, filtered, left: limit }
     }
 }
 
 #[async_trait]
 impl Pages for AllPages {
     async fn next_page(&mut self) -> Result<Page> {
-        let Self { reader, server, filter, exact, left, unnamable } = self;
-        let count = left.filter(|_| *exact).map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
-        let page = next_page(reader, count, left, |event| {
+        let Self { reader, server, filter, exact, filtered, left } = self;
+        let count = left.filter(|_| *exact).unwrap_or(GREATEST);
+        let filling = Filling { reader, count, left, at_hand: *filtered };
+        let mut unnamable = 0_u64;
+        let page = next_page(server, filling, |event| {
             let event = recorded(event, &server.names);
             if event.is_none() {
-                *unnamable += 1;
+                unnamable += 1;
             }
             Ok(event.filter(|event| filter.matches(&event.stream, &event.event_type)))
         });
         let page = page.await?;
-        if *unnamable > 0 {
-            let events = std::mem::take(unnamable);
-            tracing::warn!(
-                events,
-                "left out events whose stream or type has a name annals forbids"
-            );
-        }
+        warn_of_unnamable(unnamable);
         Ok(page)
+    }
+}
+
+/// Says that events were left out of a page.
+pub(crate) fn warn_of_unnamable(events: u64) {
+    if events > 0 {
+        tracing::warn!(events, "left out events whose stream or type has a name annals forbids");
     }
 }
 
@@ -135,17 +151,18 @@ pub(crate) struct StreamPages {
 impl StreamPages {
     pub(crate) fn new(server: Arc<Server>, stream: StreamId, options: &ReadStream) -> Self {
         let direction = options.direction;
-        let from = match (options.from, direction) {
-            (None, _) => ReadFrom::First,
-            (Some(Version::NONE), Direction::Backwards) => ReadFrom::Exhausted,
+        let place = match (options.from, direction) {
+            (None, _) => Place::First,
+            (Some(Version::NONE), Direction::Backwards) => Place::Exhausted,
             (Some(version), _) => match (version.minus(1).get(), direction) {
-                (0..=GREATEST, _) => ReadFrom::Revision(version.minus(1).get()),
-                (_, Direction::Forwards) => ReadFrom::Exhausted,
-                (_, Direction::Backwards) => ReadFrom::First,
+                (0..=GREATEST, _) => Place::Revision(version.minus(1).get()),
+                (_, Direction::Forwards) => Place::Exhausted,
+                (_, Direction::Backwards) => Place::First,
             },
         };
         let source = ReadSource::Stream(server.names.stream(&stream));
-        let reader = Reader::new(server.clone(), source, direction, from);
+        let backwards = direction == Direction::Backwards;
+        let reader = Reader::new(server.clone(), source, Target::Events, backwards, place);
         Self { reader, server, stream, left: options.limit }
     }
 }
@@ -154,18 +171,25 @@ impl StreamPages {
 impl Pages for StreamPages {
     async fn next_page(&mut self) -> Result<Page> {
         let Self { reader, server, stream, left } = self;
-        let count = left.map_or(PAGE_EVENTS, |left| left.min(PAGE_EVENTS));
-        let converted = |event: ServerEvent| {
-            let (revision, event_type) = (event.revision, event.event_type.clone());
-            let unnamable = || {
-                corrupt(format!(
-                    "the event at revision {revision} has the type {event_type:?}, which is not a \
-                     valid name in annals"
-                ))
-                .with_stream(stream)
-            };
-            recorded(event, &server.names).ok_or_else(unnamable).map(Some)
-        };
-        next_page(reader, count, left, converted).await
+        let count = left.unwrap_or(GREATEST);
+        let filling = Filling { reader, count, left, at_hand: false };
+        let convert = |event: ServerEvent| in_stream(event, server, stream).map(Some);
+        next_page(server, filling, convert).await
     }
+}
+
+/// Converts an event of a stream that is read by itself.
+pub(crate) fn in_stream(
+    event: ServerEvent,
+    server: &Server,
+    stream: &StreamId,
+) -> Result<RecordedEvent> {
+    let (revision, event_type) = (event.revision, event.event_type.clone());
+    recorded(event, &server.names).ok_or_else(|| {
+        corrupt(format!(
+            "the event at revision {revision} has the type {event_type:?}, which is not a valid \
+             name in annals"
+        ))
+        .with_stream(stream)
+    })
 }

@@ -1,39 +1,29 @@
-//! Reads one stream or `$all` event by event. A lost connection does not end the read: the next
-//! request begins after the last event that arrived.
+//! Reads one stream or `$all` event by event, by one request whose answer the server sends as fast as
+//! it is read. A lost connection does not end the read: the next request begins after the last event
+//! that arrived.
 
 use std::sync::Arc;
 
-use annals_core::{Direction, ErrorKind, Filter, Position, Result};
-use kurrentdb::{
-    Position as ServerPosition, ReadAllOptions, ReadStream, ReadStreamOptions,
-    RecordedEvent as ServerEvent, StreamPosition,
-};
+use annals_core::{ErrorKind, Filter, Position, Result};
+use futures::FutureExt;
 
 use crate::{
-    codec::{position, server_event},
+    connection::Target,
     error::Failure,
     filter::ServerFilter,
     names::Names,
+    rpc::{GREATEST, Messages, ReadFrom, ReadMessage, ReadRequest, ReadSource, ServerEvent},
     server::Server,
 };
 
-/// What is read.
-#[derive(Clone, Debug)]
-pub(crate) enum ReadSource {
-    /// `$all`, with the part of a filter that the server applies.
-    All(Option<ServerFilter>),
-    /// A stream, by its name on the server.
-    Stream(String),
-}
-
 /// Where a read begins.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum ReadFrom {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
     /// With the first event in the direction of the read.
     First,
     /// After a position of `$all`, in the direction of the read. The server may send the event at
     /// this position again; the reader skips it.
-    AfterPosition(ServerPosition),
+    AfterPosition(Position),
     /// With a revision of a stream.
     Revision(u64),
     /// Nowhere: a backwards read has returned the stream's first event.
@@ -43,17 +33,29 @@ pub(crate) enum ReadFrom {
 pub(crate) struct Reader {
     server: Arc<Server>,
     source: ReadSource,
-    direction: Direction,
-    from: ReadFrom,
-    request: Option<ReadRequest>,
+    target: Target,
+    backwards: bool,
+    place: Place,
+    open: Option<Open>,
+    end: Option<End>,
 }
 
 /// A request whose answer is being read.
-struct ReadRequest {
-    events: ReadStream,
+struct Open {
+    messages: Messages,
     /// The number of events that the request asks for.
     count: u64,
     received: u64,
+}
+
+/// How a read of a stream came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// After the last event, if there is any that can be read.
+    Last,
+    /// The stream does not exist, or was deleted.
+    Missing,
+    Tombstoned,
 }
 
 #[allow(clippy::large_enum_variant, reason = "nearly all are events")]
@@ -69,16 +71,11 @@ impl Reader {
     pub(crate) fn new(
         server: Arc<Server>,
         source: ReadSource,
-        direction: Direction,
-        from: ReadFrom,
+        target: Target,
+        backwards: bool,
+        place: Place,
     ) -> Self {
-        Self { server, source, direction, from, request: None }
-    }
-
-    /// Ends the current request. The next call of [`next`](Self::next) sends another, which begins
-    /// after the last event that was returned.
-    pub(crate) fn close(&mut self) {
-        self.request = None;
+        Self { server, source, target, backwards, place, open: None, end: None }
     }
 
     /// The next event. If this takes a new request, it asks for `count` events.
@@ -90,43 +87,91 @@ impl Reader {
                 Ok(None) => continue,
                 Err(failure) => failure,
             };
-            self.request = None;
-            if matches!(self.source, ReadSource::Stream(_))
-                && (failure.is_not_found() || failure.is_deleted())
+            if let Some(open) = self.open.take() {
+                self.server.connection.note(open.messages.node(), &failure);
+            }
+            if let ReadSource::Stream(name) = &self.source
+                && failure.is_deleted(name)
             {
+                self.end = Some(End::Tombstoned);
                 return Ok(ReadItem::End);
             }
-            self.server.connection.answer_failed(&failure);
+            if let (Place::AfterPosition(at), true) = (self.place, failure.is_unforeseen()) {
+                self.place = self.boundary(at, failure).await?;
+                continue;
+            }
             if !(failure.is_transient() && retries.pause_after(&failure).await) {
                 return Err(failure.into_error());
             }
         }
     }
 
-    /// Takes one message of the answer. `None` if it was an event that had been returned before.
+    /// The place to begin at for a number at which no event stands, where the server cannot begin.
+    async fn boundary(&mut self, at: Position, failure: Failure) -> Result<Place> {
+        let (before, after) = Box::pin(neighbours(&self.server, self.target, at)).await?;
+        let found = if self.backwards { after } else { before };
+        if found == Some(at) {
+            return Err(failure.into_error());
+        }
+        Ok(found.map_or(Place::First, Place::AfterPosition))
+    }
+
+    /// The next event, if it is there already. `None` if it has to be waited for.
+    pub(crate) fn next_at_hand(&mut self, count: u64) -> Option<Result<ReadItem>> {
+        // A new request would be lost with the future.
+        self.open.as_ref()?;
+        self.next(count).now_or_never()
+    }
+
+    /// Takes one message of the answer. `None` if it was no event, or one that was returned before.
     async fn step(&mut self, count: u64) -> Result<Option<ReadItem>, Failure> {
-        let request = match &mut self.request {
-            Some(request) => request,
-            None if matches!(self.from, ReadFrom::Exhausted) => return Ok(Some(ReadItem::End)),
+        let open = match &mut self.open {
+            Some(open) => open,
+            None if self.place == Place::Exhausted => return Ok(Some(ReadItem::End)),
             None => {
                 // The first event may be the one at the position, which is skipped.
-                let count = match self.from {
-                    ReadFrom::AfterPosition(_) => count.saturating_add(1),
+                let count = match self.place {
+                    Place::AfterPosition(_) => count.saturating_add(1),
                     _ => count,
                 };
-                let events = self.send(count).await?;
-                self.request.insert(ReadRequest { events, count, received: 0 })
+                let request = self.request(count);
+                let messages = self.server.connection.read(self.target, &request).await?;
+                self.open.insert(Open { messages, count, received: 0 })
             }
         };
-        let next = request.events.next();
-        let Some(event) = self.server.connection.within_deadline(next).await? else {
-            let more = request.received >= request.count;
-            self.request = None;
-            return Ok(Some(if more { ReadItem::CountReached } else { ReadItem::End }));
+        let next = open.messages.next();
+        let message = if matches!(&self.source, ReadSource::All(Some(_))) {
+            // The server sends nothing until an event matches, however long that takes.
+            next.await?
+        } else {
+            self.server.connection.within_deadline(next).await?
         };
-        request.received += 1;
-        let Some(event) = server_event(event) else { return Ok(None) };
-        Ok(self.advance(&event).then(|| ReadItem::Event(event)))
+        match message {
+            None => {
+                let more = open.received >= open.count;
+                self.open = None;
+                if !more {
+                    self.end.get_or_insert(End::Last);
+                }
+                Ok(Some(if more { ReadItem::CountReached } else { ReadItem::End }))
+            }
+            Some(ReadMessage::NotFound) => {
+                self.end = Some(End::Missing);
+                Ok(None)
+            }
+            Some(ReadMessage::Event(event)) => {
+                open.received += 1;
+                // The server's note that a stream was tombstoned is no event of the stream.
+                Ok((self.advance(&event) && !event.is_tombstone())
+                    .then_some(ReadItem::Event(event)))
+            }
+            Some(_) => Ok(None),
+        }
+    }
+
+    /// How the read came to its end. `None` before that.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end
     }
 
     /// Moves the start of the next request behind this event. False if the event is not after all
@@ -135,110 +180,137 @@ impl Reader {
         match &self.source {
             ReadSource::All(_) => {
                 let at = event.position;
-                let seen = |last: &ServerPosition| match self.direction {
-                    Direction::Forwards => at <= *last,
-                    Direction::Backwards => at >= *last,
-                };
-                if let ReadFrom::AfterPosition(last) = &self.from
-                    && seen(last)
+                if let Place::AfterPosition(last) = self.place
+                    && (if self.backwards { at >= last } else { at <= last })
                 {
                     return false;
                 }
-                self.from = ReadFrom::AfterPosition(at);
+                self.place = Place::AfterPosition(at);
             }
             ReadSource::Stream(_) => {
-                let next = match self.direction {
-                    Direction::Forwards => Some(event.revision.saturating_add(1)),
-                    Direction::Backwards => event.revision.checked_sub(1),
+                let next = if self.backwards {
+                    event.revision.checked_sub(1)
+                } else {
+                    Some(event.revision.saturating_add(1))
                 };
-                self.from = next.map_or(ReadFrom::Exhausted, ReadFrom::Revision);
+                self.place = next.map_or(Place::Exhausted, Place::Revision);
             }
         }
         true
     }
 
-    async fn send(&mut self, count: u64) -> Result<ReadStream, Failure> {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let connection = &self.server.connection;
-        match &self.source {
-            ReadSource::All(filter) => {
-                let options = self.all_options(filter.as_ref()).max_count(count);
-                let options = connection.authenticated(options);
-                connection.send(|client| async move { client.read_all(&options).await }).await
-            }
-            ReadSource::Stream(name) => {
-                let options = connection.authenticated(self.stream_options()).max_count(count);
-                let name = name.clone();
-                connection
-                    .send(|client| async move { client.read_stream(name, &options).await })
-                    .await
-            }
-        }
-    }
-
-    fn all_options(&self, filter: Option<&ServerFilter>) -> ReadAllOptions {
-        let position = match self.from {
-            ReadFrom::AfterPosition(at) => StreamPosition::Position(at),
-            _ => self.outermost(),
+    fn request(&self, count: u64) -> ReadRequest {
+        let from = match self.place {
+            Place::AfterPosition(at) => ReadFrom::At(at.get()),
+            Place::Revision(revision) => ReadFrom::At(revision.min(GREATEST)),
+            _ if self.backwards => ReadFrom::End,
+            _ => ReadFrom::Start,
         };
-        let options = ReadAllOptions::default().position(position);
-        let options = match self.direction {
-            Direction::Forwards => options.forwards(),
-            Direction::Backwards => options.backwards(),
-        };
-        match filter {
-            Some(filter) => options.filter(filter.for_client()),
-            None => options,
-        }
-    }
-
-    fn stream_options(&self) -> ReadStreamOptions {
-        let position = match self.from {
-            ReadFrom::Revision(revision) => StreamPosition::Position(revision),
-            _ => self.outermost(),
-        };
-        let options = ReadStreamOptions::default().position(position);
-        match self.direction {
-            Direction::Forwards => options.forwards(),
-            Direction::Backwards => options.backwards(),
-        }
-    }
-
-    fn outermost<T>(&self) -> StreamPosition<T> {
-        match self.direction {
-            Direction::Forwards => StreamPosition::Start,
-            Direction::Backwards => StreamPosition::End,
-        }
+        let (source, backwards) = (self.source.clone(), self.backwards);
+        ReadRequest { source, from, backwards, count: Some(count), window: 1_000 }
     }
 }
 
-/// Reads one event of a stream, named as on the server: the first in this direction, from `from`
-/// on.
-pub(crate) async fn read_one(
+/// The last position before a number, or at it, and the first one at it or behind it. `None` if there is
+/// none.
+///
+/// The server cannot tell them, so this reads `$all` backwards from its end. A number at which no event
+/// stands was made up, or comes from elsewhere: this store gives out none.
+pub(crate) async fn neighbours(
     server: &Arc<Server>,
-    name: String,
-    direction: Direction,
-    from: ReadFrom,
-) -> Result<Option<ServerEvent>> {
-    let mut reader = Reader::new(server.clone(), ReadSource::Stream(name), direction, from);
-    match reader.next(1).await? {
-        ReadItem::Event(event) => Ok(Some(event)),
-        ReadItem::CountReached | ReadItem::End => Ok(None),
+    target: Target,
+    at: Position,
+) -> Result<(Option<Position>, Option<Position>)> {
+    tracing::debug!(%at, "a position of no event; the log is searched for its neighbours");
+    let source = ReadSource::All(None);
+    let mut reader = Reader::new(server.clone(), source, target, true, Place::First);
+    let mut after = None;
+    loop {
+        match reader.next(GREATEST).await? {
+            ReadItem::Event(event) if event.position < at => {
+                return Ok((Some(event.position), after));
+            }
+            ReadItem::Event(event) => {
+                after = Some(event.position);
+                if event.position == at {
+                    return Ok((after, after));
+                }
+            }
+            ReadItem::CountReached => {}
+            ReadItem::End => return Ok((None, after)),
+        }
     }
 }
 
-/// The last event of a stream, named as on the server.
+/// What a look at an end of a stream shows.
+#[allow(clippy::large_enum_variant, reason = "nearly all are events")]
+pub(crate) enum Seen {
+    Event(ServerEvent),
+    /// The stream exists, and no event of it can be read.
+    Nothing,
+    /// The stream does not exist, or was deleted.
+    Missing,
+    Tombstoned,
+}
+
+impl Seen {
+    pub(crate) fn event(self) -> Option<ServerEvent> {
+        match self {
+            Self::Event(event) => Some(event),
+            _ => None,
+        }
+    }
+}
+
+/// Looks at one event of a stream, named as on the server: the first in this direction, from `place`
+/// on.
+pub(crate) async fn look(
+    server: &Arc<Server>,
+    target: Target,
+    name: String,
+    backwards: bool,
+    place: Place,
+) -> Result<Seen> {
+    let source = ReadSource::Stream(name);
+    let mut reader = Reader::new(server.clone(), source, target, backwards, place);
+    if let ReadItem::Event(event) = reader.next(1).await? {
+        return Ok(Seen::Event(event));
+    }
+    Ok(match reader.end() {
+        Some(End::Missing) => Seen::Missing,
+        Some(End::Tombstoned) => Seen::Tombstoned,
+        _ => Seen::Nothing,
+    })
+}
+
+/// Looks at the last event of a stream, named as on the server, at the leader.
+pub(crate) async fn look_at_last(server: &Arc<Server>, name: String) -> Result<Seen> {
+    look(server, Target::Leader, name, true, Place::First).await
+}
+
+/// The last event of a stream, named as on the server, at the leader.
 pub(crate) async fn read_last(server: &Arc<Server>, name: String) -> Result<Option<ServerEvent>> {
-    read_one(server, name, Direction::Backwards, ReadFrom::First).await
+    Ok(look_at_last(server, name).await?.event())
 }
 
 /// The position of the last event of `$all`, in whatever namespace it is.
 pub(crate) async fn last_position(server: &Arc<Server>) -> Result<Position> {
     let source = ReadSource::All(None);
-    let mut reader = Reader::new(server.clone(), source, Direction::Backwards, ReadFrom::First);
-    match reader.next(1).await? {
-        ReadItem::Event(event) => Ok(position(&event)),
-        ReadItem::CountReached | ReadItem::End => Ok(Position::START),
+    let mut reader = Reader::new(server.clone(), source, Target::Leader, true, Place::First);
+    loop {
+        match reader.next(1).await? {
+            ReadItem::Event(event) => {
+                server.note_seen(event.position);
+                return Ok(event.position);
+            }
+            // The last event is the note of a tombstone: its position counts as well.
+            ReadItem::CountReached => {}
+            ReadItem::End => return Ok(Position::START),
+        }
+        if let Place::AfterPosition(at) = reader.place {
+            server.note_seen(at);
+            return Ok(at);
+        }
     }
 }
 
@@ -253,11 +325,16 @@ pub(crate) async fn greatest_position(server: &Arc<Server>) -> Result<Position> 
 }
 
 /// Whether `$all` has an event after a position that is not the server's own and no record of this
-/// crate, in whatever namespace it is.
+/// crate, in whatever namespace it is. Asks the node from which events are read.
 pub(crate) async fn has_event_after(server: &Arc<Server>, after: Position) -> Result<bool> {
     let source = ReadSource::All(ServerFilter::new(&Filter::default(), &Names::default()));
-    let position = after.to_i64().unsigned_abs();
-    let from = ReadFrom::AfterPosition(ServerPosition { commit: position, prepare: position });
-    let mut reader = Reader::new(server.clone(), source, Direction::Forwards, from);
-    Ok(matches!(reader.next(1).await?, ReadItem::Event(_)))
+    let place = if after == Position::START { Place::First } else { Place::AfterPosition(after) };
+    let mut reader = Reader::new(server.clone(), source, Target::Events, false, place);
+    loop {
+        match reader.next(1).await? {
+            ReadItem::Event(_) => return Ok(true),
+            ReadItem::CountReached => {}
+            ReadItem::End => return Ok(false),
+        }
+    }
 }

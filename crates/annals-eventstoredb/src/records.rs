@@ -8,17 +8,21 @@
 use std::sync::Arc;
 
 use annals_core::{
-    ContentKind, Error, ErrorKind, LeaseName, LeaseRecord, Payload, Position, Result, Snapshot,
-    StreamId, StreamState, SubscriberId, Version, adapter::CheckpointSwap,
+    ContentKind, Error, ErrorKind, ExpectedVersion, LeaseName, LeaseRecord, Payload, Position,
+    Result, Snapshot, StreamId, StreamState, SubscriberId, Version, adapter::CheckpointSwap,
 };
 use bytes::Bytes;
 use futures::future::try_join;
-use kurrentdb::{EventData, StreamState as ExpectedState};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    error::corrupt, manage::stream_info, metadata::StreamMetadata, reader::read_last,
+    codec::version_of,
+    error::corrupt,
+    manage::stream_info,
+    metadata::StreamMetadata,
+    reader::read_last,
+    rpc::{EventData, ServerEvent},
     server::Server,
 };
 
@@ -80,8 +84,8 @@ struct Record {
 }
 
 impl Record {
-    fn read(event: kurrentdb::RecordedEvent) -> Result<Self> {
-        let all = event.custom_metadata;
+    fn read(event: ServerEvent) -> Result<Self> {
+        let all = event.metadata;
         let end = all.iter().position(|byte| *byte == b'\n').unwrap_or(all.len());
         let header = serde_json::from_slice(all.get(..end).unwrap_or_default()).map_err(|e| {
             corrupt("annals did not write the snapshot, checkpoint or lease that is stored there")
@@ -124,18 +128,19 @@ impl Record {
         })?;
         metadata.push(b'\n');
         metadata.extend_from_slice(&self.metadata);
-        Ok(EventData::binary(event_type, self.data.clone()).metadata(metadata.into()))
+        let event = EventData::binary(event_type, self.data.clone());
+        Ok(EventData { metadata: metadata.into(), ..event })
     }
 }
 
 /// The record under a name, and what a replacement of it has to expect of the stream.
-async fn load(server: &Arc<Server>, name: &str) -> Result<(ExpectedState, Option<Record>)> {
+async fn load(server: &Arc<Server>, name: &str) -> Result<(ExpectedVersion, Option<Record>)> {
     match read_last(server, name.to_owned()).await? {
         Some(event) => {
-            let expected = ExpectedState::StreamRevision(event.revision);
+            let expected = ExpectedVersion::Exact(version_of(event.revision));
             Record::read(event).map(|record| (expected, Some(record)))
         }
-        None => Ok((ExpectedState::NoStream, None)),
+        None => Ok((ExpectedVersion::NoStream, None)),
     }
 }
 
@@ -161,14 +166,16 @@ async fn change<T>(
             Change::Replace(record, answer) => (record, answer),
         };
         let event = record.event(event_type)?;
-        let failure = match server.append(name, expected, vec![event]).await {
-            Ok(_) => return Ok(answer),
+        let failure = match server.replace(name, expected, event).await {
+            Ok(true) => return Ok(answer),
+            Ok(false) => {
+                retries.pause_after_lost_race().await;
+                continue;
+            }
             Err(failure) => failure,
         };
         // If the answer was lost, the next load shows whether the record was written.
-        if failure.is_failed_precondition() {
-            retries.pause_after_lost_race().await;
-        } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
+        if !(failure.is_transient() && retries.pause_after(&failure).await) {
             return Err(failure.into_write_error());
         }
     }
@@ -294,7 +301,7 @@ async fn forget_snapshot(
 
 /// The version below `first` at which a stream was last deleted: `NONE` if it was not, or if another
 /// application deleted it.
-pub(crate) async fn deleted_at(
+pub(crate) async fn deleted_below(
     server: &Arc<Server>,
     stream: &StreamId,
     first: Version,
@@ -403,24 +410,26 @@ pub(crate) async fn swap_lease(
         let (expected, before) = match last.map_err(|e| mark(e, unknown))? {
             Some(event) if event.id == id => return Ok(true),
             Some(event) => {
-                let expected = ExpectedState::StreamRevision(event.revision);
+                let expected = ExpectedVersion::Exact(version_of(event.revision));
                 let lease = Record::read(event).map_err(|e| mark(e, unknown))?.header.lease;
                 (expected, lease.map_or(0, |lease| lease.revision))
             }
-            None => (ExpectedState::NoStream, 0),
+            None => (ExpectedVersion::NoStream, 0),
         };
         if before.checked_add(1) != Some(revision) {
             return Ok(false);
         }
-        let event = record.event(LEASE)?.id(id);
-        let failure = match server.append(&name, expected, vec![event]).await {
-            Ok(_) => return Ok(true),
+        let event = EventData { id, ..record.event(LEASE)? };
+        let failure = match server.replace(&name, expected, event).await {
+            Ok(true) => return Ok(true),
+            Ok(false) => {
+                retries.pause_after_lost_race().await;
+                continue;
+            }
             Err(failure) => failure,
         };
         unknown |= failure.may_have_written();
-        if failure.is_failed_precondition() {
-            retries.pause_after_lost_race().await;
-        } else if !(failure.is_transient() && retries.pause_after(&failure).await) {
+        if !(failure.is_transient() && retries.pause_after(&failure).await) {
             return Err(mark(failure.into_error(), unknown));
         }
     }

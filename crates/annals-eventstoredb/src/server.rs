@@ -1,17 +1,20 @@
 //! The server, or cluster, of one store: how to reach it, and what the store's streams are called
 //! there. All files that send requests share it.
 
-use std::{fmt, sync::Arc};
-
-use annals_core::{Capabilities, Recognition, Removal, Result};
-use kurrentdb::{
-    AppendToStreamOptions, Client, Credentials, EventData, ReadStreamOptions,
-    StreamState as ExpectedState, WriteResult,
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
 };
 
+use annals_core::{Capabilities, ExpectedVersion, Position, Recognition, Removal, Result};
+
 use crate::{
-    config::EventStoreDbOptions, connection::Connection, doorbell::Doorbells, error::Failure,
+    config::EventStoreDbOptions,
+    connection::{Connection, Target},
+    error::Failure,
     names::Names,
+    rpc::{AppendAnswer, EventData, ReadFrom, ReadRequest, ReadSource},
+    settings::Settings,
 };
 
 /// The name of this backend.
@@ -25,7 +28,7 @@ pub(crate) static CAPABILITIES: Capabilities = {
     capabilities.retry_recognition = Recognition::BestEffort;
     capabilities.tells_retries = false;
     capabilities.removal = Removal::AfterCleanUp;
-    // By default the server accepts 1 MiB for a whole append, in which it counts event types too.
+    // By default the server accepts 1 MiB for a whole append. Some versions count event types, too.
     capabilities.max_event_bytes = 1_000_000;
     capabilities.max_append_bytes = 1_000_000;
     capabilities
@@ -34,9 +37,10 @@ pub(crate) static CAPABILITIES: Capabilities = {
 /// Lives until the last handle of the store, read and subscription is dropped.
 pub(crate) struct Server {
     pub(crate) connection: Connection,
-    pub(crate) doorbells: Arc<Doorbells>,
     pub(crate) names: Names,
     pub(crate) options: EventStoreDbOptions,
+    /// The greatest position that the server has given to this store.
+    seen: AtomicU64,
 }
 
 impl fmt::Debug for Server {
@@ -49,56 +53,57 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    pub(crate) fn new(
-        client: Client,
-        credentials: Option<Credentials>,
-        options: EventStoreDbOptions,
-    ) -> Self {
-        let doorbells = Arc::new(Doorbells::new(client.settings(), credentials.as_ref()));
+    pub(crate) fn new(settings: Settings, options: EventStoreDbOptions) -> Self {
         let EventStoreDbOptions { deadline, retry_for, .. } = options;
-        let connection = Connection::new(client, credentials, deadline, retry_for);
+        let connection = Connection::new(settings, deadline, retry_for);
         let names = Names::new(options.namespace.as_deref());
-        Self { connection, doorbells, names, options }
+        Self { connection, names, options, seen: AtomicU64::new(0) }
     }
 
     /// Fails if the server does not answer, or refuses the store's credentials.
     pub(crate) async fn check_access(&self) -> Result<()> {
-        let options = ReadStreamOptions::default().max_count(1);
-        let options = self.connection.authenticated_with_deadline(options);
-        // The stream need not exist.
-        let name = format!("{}annals.open", self.names.prefix());
-        let read = self
-            .connection
-            .send(|client| async move { client.read_stream(name, &options).await?.next().await });
+        let request = ReadRequest {
+            // The stream need not exist.
+            source: ReadSource::Stream(format!("{}annals.open", self.names.prefix())),
+            from: ReadFrom::Start,
+            backwards: false,
+            count: Some(1),
+            window: 1,
+        };
+        let read = async {
+            let mut messages = self.connection.read(Target::Leader, &request).await?;
+            self.connection.within_deadline(messages.next()).await
+        };
         match read.await {
-            Err(failure) if !failure.is_not_found() && !failure.is_deleted() => {
-                Err(failure.into_error())
-            }
+            Err(failure) if !failure.is_deleted("") => Err(failure.into_error()),
             _ => Ok(()),
         }
     }
 
     /// The server's version, if the server tells it.
     pub(crate) async fn version(&self) -> Result<Option<String>> {
-        let asked = self.connection.send(|client| async move { client.server_info().await });
-        let info = asked.await.map_err(Failure::into_error)?;
-        let version = info.version();
-        let (major, minor, patch) = (version.major(), version.minor(), version.patch());
-        Ok((major > 0).then(|| format!("{major}.{minor}.{patch}")))
+        self.connection.version().await.map_err(Failure::into_error)
     }
 
-    /// Sends one append to a stream, named as on the server, without retries.
-    pub(crate) async fn append(
+    /// Replaces a record, or writes metadata. False if the stream is not as expected.
+    pub(crate) async fn replace(
         &self,
         name: &str,
-        expected: ExpectedState,
-        events: Vec<EventData>,
-    ) -> Result<WriteResult, Failure> {
-        let options = AppendToStreamOptions::default().stream_state(expected);
-        let options = self.connection.authenticated_with_deadline(options);
-        let name = name.to_owned();
-        self.connection
-            .send(|client| async move { client.append_to_stream(name, &options, events).await })
-            .await
+        expected: ExpectedVersion,
+        event: EventData,
+    ) -> Result<bool, Failure> {
+        match self.connection.append(name, expected, [event]).await? {
+            AppendAnswer::Written { .. } => Ok(true),
+            AppendAnswer::WrongVersion(_) => Ok(false),
+        }
+    }
+
+    /// The greatest position that the server has given to this store.
+    pub(crate) fn seen(&self) -> Position {
+        Position::new(self.seen.load(SeqCst))
+    }
+
+    pub(crate) fn note_seen(&self, position: Position) {
+        self.seen.fetch_max(position.get(), SeqCst);
     }
 }

@@ -12,9 +12,10 @@ use annals_core::{
 use crate::{
     append,
     config::EventStoreDbOptions,
-    manage::{self, RemovalKind},
+    follow_all, follow_stream, manage,
     read::{AllPages, StreamPages},
     reader, records,
+    rpc::RemovalKind,
     server::{BACKEND, CAPABILITIES, Server},
     subscribe,
 };
@@ -39,7 +40,16 @@ impl EventStoreDbStore {
         &self.server.options
     }
 
-    /// The version of the server that the client is connected to, such as `24.10.0`. `None` if the
+    /// True if reads and subscriptions of events go to a node that may lag behind the leader, since the
+    /// settings prefer one: `nodePreference=follower`, `random` or `readOnlyReplica`. Then an append
+    /// that has returned may not be seen yet. Everything else is asked of the leader in any case:
+    /// what a stream's version is, leases, checkpoints and snapshots.
+    #[must_use]
+    pub fn reads_may_lag(&self) -> bool {
+        !self.server.connection.reads_from_leader()
+    }
+
+    /// The version of the server that the store is connected to, such as `24.10.0`. `None` if the
     /// server does not tell it.
     ///
     /// # Errors
@@ -69,11 +79,11 @@ impl Adapter for EventStoreDbStore {
     }
 
     fn follow_stream(&self, stream: StreamId, after: Version, at: Position) -> impl Tail {
-        subscribe::follow_stream(&self.server, stream, after, at)
+        follow_stream::follow_stream(&self.server, stream, after, at)
     }
 
     fn follow_all(&self, filter: Filter, after: Position) -> impl Tail {
-        subscribe::follow_all(&self.server, filter, after)
+        follow_all::follow_all(&self.server, filter, after)
     }
 
     async fn last_position(&self) -> Result<Position> {

@@ -13,8 +13,8 @@ use crate::config::{EventStoreDbConfig, EventStoreDbOptions};
 
 const SCHEMES: [&str; 4] = ["esdb", "esdb+discover", "kurrentdb", "kurrentdb+discover"];
 
-/// The parameters that are passed on to the client, which would log and skip any other. The
-/// client's `defaultDeadline` is not among them, since the store has a deadline of its own.
+/// The parameters of the official client, which would log and skip any other. Its `defaultDeadline` is
+/// not among them, since the store has a deadline of its own.
 const CLIENT_PARAMETERS: [&str; 12] = [
     "tls",
     "tlsVerifyCert",
@@ -44,13 +44,13 @@ impl EventStoreDbConfig {
     ///
     /// * for the store: `namespace`, and `retry_for`, `deadline`, `poll_interval`: `500ms`, `10s`,
     ///   `2m`, or a number of milliseconds;
-    /// * for the client: `tls`, `tlsVerifyCert`, `tlsCAFile`, `userCertFile`, `userKeyFile`,
+    /// * as for the official client: `tls`, `tlsVerifyCert`, `tlsCAFile`, `userCertFile`, `userKeyFile`,
     ///   `nodePreference` (`leader`, `follower`, `random`, `readOnlyReplica`),
     ///   `maxDiscoverAttempts`, `discoveryInterval`, `gossipTimeout`, `keepAliveInterval`,
     ///   `keepAliveTimeout`, `connectionName`.
     ///
-    /// `discoveryInterval` also delays the client's first attempt to connect. It is 20 ms unless
-    /// the URL sets it; the client's own default is 500 ms.
+    /// `discoveryInterval` is 20 ms unless the URL sets it. With a `nodePreference` other than `leader`,
+    /// reads and subscriptions of events may lag behind appends.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`], with the part of the URL that is wrong and what it may be. The
@@ -135,7 +135,7 @@ fn push(url: &mut String, name: &str, value: &str) {
     let _ = write!(url, "{name}={value}&");
 }
 
-/// The client sends the name as a header, and panics if it cannot.
+/// The name is sent as a header.
 fn check_connection_name(parameter: &Parameter) -> Result<()> {
     let sendable = |c: char| c == ' ' || c.is_ascii_graphic();
     let is_name = parameter.name().eq_ignore_ascii_case("connectionName");

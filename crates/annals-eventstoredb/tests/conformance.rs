@@ -19,7 +19,7 @@ use annals_test_servers::{
     eventstoredb::{self, EventStoreDb, Source},
     postgres,
 };
-use common::{GatewayServer, Lossy};
+use common::{GatewayServer, LikeServer, Lossy};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
@@ -142,6 +142,62 @@ impl Harness for OnGateway {
     }
 }
 
+/// A server that behaves as EventStoreDB 23.10, also where the gateway differs from it on purpose. Each
+/// case has one of its own.
+#[derive(Default)]
+struct Like2310 {
+    places: Mutex<HashMap<String, LikeServer>>,
+}
+
+#[async_trait::async_trait]
+impl Harness for Like2310 {
+    fn name(&self) -> &str {
+        "eventstoredb-like-23.10"
+    }
+
+    fn random_programs(&self) -> u32 {
+        32
+    }
+
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
+        let url = {
+            let mut places = self.places.lock().await;
+            if !places.contains_key(namespace) {
+                places.insert(namespace.to_owned(), LikeServer::start().await?);
+            }
+            places.get(namespace).ok_or("just inserted")?.url()
+        };
+        let config = EventStoreDbConfig::from_url(&url)?;
+        Ok(Arc::new(EventStoreDbStore::open(config).await?))
+    }
+
+    async fn clean_up(&self, namespace: &str) -> Result<(), BoxError> {
+        self.places.lock().await.remove(namespace);
+        Ok(())
+    }
+
+    fn cannot_inject(&self, fault: Fault) -> Option<String> {
+        match fault {
+            Fault::CutConnections | Fault::RestartServer | Fault::LoseNextAnswer => None,
+            Fault::CorruptEvent => Some("only the server can reach its events".to_owned()),
+            Fault::NewerSchema => Some("the server has no schema of annals".to_owned()),
+            _ => Some("the harness has no such fault".to_owned()),
+        }
+    }
+
+    async fn inject(&self, namespace: &str, fault: Fault) -> Result<(), BoxError> {
+        let mut places = self.places.lock().await;
+        let place = places.get_mut(namespace).ok_or("the case has opened no store")?;
+        match fault {
+            Fault::CutConnections => place.proxy().cut().await,
+            Fault::RestartServer => place.restart().await?,
+            Fault::LoseNextAnswer => place.lose_next_answer(),
+            fault => return Err(format!("{fault:?} cannot be injected").into()),
+        }
+        Ok(())
+    }
+}
+
 /// A real server. Each namespace of the suite is a namespace of the store.
 struct OnServer {
     source: Result<Source, String>,
@@ -237,6 +293,7 @@ fn main() -> ExitCode {
             "eventstoredb-postgres",
             Backing::Postgres(postgres::Source::find()),
         )),
+        Arc::new(Like2310::default()),
         Arc::new(OnServer { source: Source::find(), places: Mutex::default() }),
     ];
     run(&Arguments::from_args(), harnesses)

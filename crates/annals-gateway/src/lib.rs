@@ -47,15 +47,19 @@ mod append;
 mod auth;
 mod call_layer;
 mod cluster;
+mod command;
 mod delete;
 mod filter;
+#[cfg(feature = "like-eventstoredb-23-10")]
+#[doc(hidden)]
+pub mod like_eventstoredb;
 mod metadata;
 mod names;
 mod open_calls;
 mod options;
 mod persistent;
 #[doc(hidden)]
-pub mod proto;
+pub use annals_eventstoredb_proto as proto;
 mod read;
 mod server;
 mod socket;
@@ -63,5 +67,6 @@ mod status;
 mod streams;
 mod wire;
 
+pub use command::{main, main_with};
 pub use options::{GatewayOptions, Security};
 pub use server::Gateway;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use annals_core::Result;
 
-use crate::url::StoreUrl;
+use crate::{Registered, StoreUrl, register::registered};
 
 /// A kind of database that annals can keep events in.
 ///
@@ -14,11 +14,10 @@ use crate::url::StoreUrl;
 /// let backend = Backend::of("postgres://user:password@host/shop")?;
 /// assert_eq!(backend, Backend::Postgres);
 /// if !backend.is_enabled() {
-///     println!("build with the feature `{}` of the crate annals", backend.feature());
+///     println!("build with the feature {:?} of the crate annals", backend.feature());
 /// }
 /// # Ok::<(), annals::Error>(())
 /// ```
-// Non-exhaustive also because a scheme that another crate registers would be one more variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
@@ -32,12 +31,19 @@ pub enum Backend {
     DynamoDb,
     /// EventStoreDB or KurrentDB: `esdb:` or `kurrentdb:`, each also with `+discover`.
     EventStoreDb,
+    /// A backend of another crate: see [`register`](crate::register).
+    Registered(Registered),
 }
 
 impl Backend {
-    /// Every backend that annals knows, in every build.
+    /// Every backend of this workspace, in every build.
     pub const ALL: &'static [Self] =
         &[Self::Memory, Self::Sqlite, Self::Postgres, Self::DynamoDb, Self::EventStoreDb];
+
+    /// Every backend of this workspace, and those that were [registered](crate::register).
+    pub(crate) fn known() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().chain(registered().into_iter().map(Self::Registered))
+    }
 
     /// The backend that a URL names, whether or not this build has it. Only the scheme is read:
     /// [`StoreUrl::check`] reads the rest.
@@ -52,8 +58,9 @@ impl Backend {
     /// The backend's name, as in [`Capabilities::backend`](crate::Capabilities::backend) and in
     /// errors.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
+            Self::Registered(registered) => registered.opener().name(),
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
             Self::Postgres => "postgres",
@@ -62,16 +69,18 @@ impl Backend {
         }
     }
 
-    /// The feature of the crate `annals` that compiles this backend.
+    /// The feature of the crate `annals` that compiles this backend; `None` for a backend of another
+    /// crate.
     #[must_use]
-    pub const fn feature(self) -> &'static str {
-        self.name()
+    pub fn feature(self) -> Option<&'static str> {
+        (!matches!(self, Self::Registered(_))).then(|| self.name())
     }
 
     /// Whether this build has the backend, which means that its [feature](Self::feature) is on.
     #[must_use]
     pub const fn is_enabled(self) -> bool {
         match self {
+            Self::Registered(_) => true,
             Self::Memory => cfg!(feature = "memory"),
             Self::Sqlite => cfg!(feature = "sqlite"),
             Self::Postgres => cfg!(feature = "postgres"),
@@ -82,8 +91,9 @@ impl Backend {
 
     /// The schemes of the backend's URLs, in lower case and without the colon.
     #[must_use]
-    pub const fn schemes(self) -> &'static [&'static str] {
+    pub fn schemes(self) -> &'static [&'static str] {
         match self {
+            Self::Registered(registered) => registered.opener().schemes(),
             Self::Memory => &["memory"],
             Self::Sqlite => &["sqlite"],
             Self::Postgres => &["postgres", "postgresql"],

@@ -14,15 +14,7 @@ use annals_postgres::{PostgresConfig, PostgresStore};
 #[cfg(feature = "sqlite")]
 use annals_sqlite::{Location, SqliteConfig, SqliteStore};
 
-#[cfg(any(
-    feature = "dynamodb",
-    feature = "eventstoredb",
-    feature = "memory",
-    feature = "postgres",
-    feature = "sqlite"
-))]
-use crate::backend::Backend;
-use crate::url::StoreUrl;
+use crate::{Backend, Opener, StoreUrl};
 
 /// What [`connect_with`] does if there is no store at the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +37,7 @@ pub enum OpenMode {
 /// | `postgres://user:password@host/database?schema=shop` | a schema in PostgreSQL; options: [`PostgresConfig::from_url`](crate::postgres::PostgresConfig::from_url) |
 /// | `dynamodb://shop?region=eu-west-1` | a table in DynamoDB; options: [`DynamoDbConfig::from_url`](crate::dynamodb::DynamoDbConfig::from_url) |
 /// | `esdb://user:password@host:2113?namespace=shop`, `kurrentdb://`, each also with `+discover` | EventStoreDB or KurrentDB; options: [`EventStoreDbConfig::from_url`](crate::eventstoredb::EventStoreDbConfig::from_url) |
+/// | any scheme that was [registered](crate::register) | a backend of another crate |
 ///
 /// # Errors
 /// Those of [`connect_with`].
@@ -112,6 +105,7 @@ async fn open(url: &StoreUrl, mode: OpenMode) -> Result<Arc<dyn Store>> {
 
 /// What a URL says, by the backend's own rules.
 enum Config {
+    Registered(&'static dyn Opener, String),
     #[cfg(feature = "memory")]
     Memory,
     #[cfg(feature = "sqlite")]
@@ -127,6 +121,10 @@ enum Config {
 impl Config {
     fn read(url: &StoreUrl) -> Result<Self> {
         match url.backend() {
+            Backend::Registered(registered) => {
+                let (opener, url) = (registered.opener(), url.as_str());
+                opener.check(url).map(|()| Self::Registered(opener, url.to_owned()))
+            }
             #[cfg(feature = "memory")]
             Backend::Memory => match url.as_str() {
                 "memory:" | "memory://" => Ok(Self::Memory),
@@ -149,7 +147,7 @@ impl Config {
                 .map(|config| Self::EventStoreDb(config.into())),
             #[allow(unreachable_patterns, reason = "a build may have all backends")]
             backend => {
-                let feature = backend.feature();
+                let feature = backend.name();
                 let message = format!(
                     "the backend `{backend}` is known, but this build lacks the feature \
                      `{feature}`; enable it for the crate `annals` in Cargo.toml"
@@ -160,8 +158,8 @@ impl Config {
     }
 
     async fn open(self, mode: OpenMode) -> Result<Arc<dyn Store>> {
-        let _ = mode; // A build without backends has no other use for it.
         match self {
+            Self::Registered(opener, url) => opener.open(&url, mode).await,
             #[cfg(feature = "memory")]
             Self::Memory => match mode {
                 OpenMode::Create => Ok(Arc::new(MemoryStore::new())),

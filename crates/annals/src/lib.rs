@@ -36,6 +36,7 @@
 //! | to | see |
 //! |---|---|
 //! | open a store | [`connect`], [`connect_with`], [`StoreUrl`], [`Backend`] |
+//! | open stores of a backend that annals does not know | [`register`] |
 //! | write events | [`NewEvent`], [`ExpectedVersion`], [`EventStore::append`] |
 //! | write to several streams at once | [`EventStore::append_multi`] |
 //! | read one stream, or all | [`EventStore::read_stream`], [`EventStore::read_all`], [`Filter`] |
@@ -70,11 +71,13 @@ mod backend;
 #[cfg(all(doctest, feature = "domain", feature = "memory", feature = "sqlite"))]
 mod book;
 mod connect;
+mod register;
 mod url;
 
 pub use annals_core::*;
 pub use backend::Backend;
 pub use connect::{OpenMode, connect, connect_with};
+pub use register::{Opener, Registered, register};
 pub use url::StoreUrl;
 
 /// The typed layer: deciders, typed events, snapshots and projections, on any store. Feature

@@ -42,9 +42,9 @@ impl StoreUrl {
     pub fn parse(url: &str) -> Result<Self> {
         let Some((scheme, rest)) = split_scheme(url) else { return Err(no_scheme(url)) };
         let scheme = scheme.to_ascii_lowercase();
-        let is_its = |backend: &&Backend| backend.schemes().contains(&scheme.as_str());
-        match Backend::ALL.iter().find(is_its) {
-            Some(backend) => Ok(Self { backend: *backend, text: format!("{scheme}:{rest}") }),
+        let is_its = |backend: &Backend| backend.schemes().contains(&scheme.as_str());
+        match Backend::known().find(is_its) {
+            Some(backend) => Ok(Self { backend, text: format!("{scheme}:{rest}") }),
             None => {
                 // Without `//` this may be `user:password@host`.
                 let is_scheme = rest.starts_with("//") || !rest.contains('@');
@@ -75,6 +75,7 @@ impl StoreUrl {
         match self.backend {
             Backend::Memory => true,
             Backend::Sqlite => matches!(address, "sqlite::memory:" | "sqlite://:memory:"),
+            Backend::Registered(registered) => registered.opener().is_in_memory(&self.text),
             _ => false,
         }
     }
@@ -102,6 +103,9 @@ impl StoreUrl {
             Backend::DynamoDb => (format!("{}.{name}", address.trim_end_matches('/')), None),
             Backend::Postgres => (address.to_owned(), Some("schema")),
             Backend::EventStoreDb => (address.to_owned(), Some("namespace")),
+            Backend::Registered(registered) => {
+                return Self::parse(&registered.opener().sibling(&self.text, name)?);
+            }
         };
         let is_kept = |pair: &&str| {
             !OF_THIS_STORE.contains(&name_of(pair)) && parameter != Some(name_of(pair))
@@ -187,13 +191,15 @@ fn join<T: AsRef<str>>(address: &str, parameters: &[T]) -> String {
 }
 
 fn split_scheme(url: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = url.split_once(':')?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
+    url.split_once(':').filter(|(scheme, _)| is_scheme(scheme))
+}
+
+pub(crate) fn is_scheme(text: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
     // A scheme of one letter is a drive, as in `C:\shop.db`.
-    let is_scheme = scheme.len() > 1
-        && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.chars().all(legal);
-    is_scheme.then_some((scheme, rest))
+    text.len() > 1
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(is_legal)
 }
 
 fn no_scheme(url: &str) -> Error {
@@ -207,7 +213,7 @@ fn no_scheme(url: &str) -> Error {
 }
 
 fn known_schemes() -> String {
-    let schemes = Backend::ALL.iter().flat_map(|backend| backend.schemes());
+    let schemes = Backend::known().flat_map(Backend::schemes);
     schemes.map(|scheme| format!("`{scheme}:`")).collect::<Vec<_>>().join(", ")
 }
 

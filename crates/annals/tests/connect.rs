@@ -54,7 +54,7 @@ fn the_backend_of_a_url_is_known_in_every_build() {
         ("KurrentDB://h", Backend::EventStoreDb, "eventstoredb", cfg!(feature = "eventstoredb")),
     ] {
         assert_eq!(Backend::of(url).unwrap(), backend);
-        assert_eq!((backend.name(), backend.feature()), (name, name));
+        assert_eq!((backend.name(), backend.feature()), (name, Some(name)));
         assert_eq!(backend.is_enabled(), enabled, "{name}");
         let checked = StoreUrl::parse(url).unwrap().check().map_err(|error| error.kind());
         assert_eq!(checked, if enabled { Ok(()) } else { Err(ErrorKind::Unsupported) }, "{url}");
@@ -148,4 +148,86 @@ async fn an_existing_file_is_opened_and_none_is_created() {
     assert!(error.to_string().contains("has no tables `other_"), "{error}");
     drop(connect_with(&other, OpenMode::Create).await.unwrap());
     existing(other).await.unwrap();
+}
+
+/// A backend of another crate, whose one store is missing unless it may be created.
+struct Other;
+
+#[async_trait::async_trait]
+impl annals::Opener for Other {
+    fn name(&self) -> &'static str {
+        "other"
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        &["other", "other+tls"]
+    }
+
+    async fn open(
+        &self,
+        url: &str,
+        mode: annals::OpenMode,
+    ) -> annals::Result<std::sync::Arc<dyn annals::Store>> {
+        Err(Error::new(ErrorKind::Unavailable, format!("{url} {mode:?}")))
+    }
+
+    fn check(&self, url: &str) -> annals::Result<()> {
+        let is_bad = url.ends_with("bad");
+        if is_bad { Err(Error::new(ErrorKind::InvalidInput, "bad")) } else { Ok(()) }
+    }
+
+    fn sibling(&self, _: &str, name: &str) -> annals::Result<String> {
+        Ok(format!("other+tls://{name}"))
+    }
+}
+
+/// A backend that would take the scheme of another one.
+struct Thief(&'static str, &'static [&'static str]);
+
+#[async_trait::async_trait]
+impl annals::Opener for Thief {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        self.1
+    }
+
+    async fn open(
+        &self,
+        _: &str,
+        _: annals::OpenMode,
+    ) -> annals::Result<std::sync::Arc<dyn annals::Store>> {
+        Err(Error::new(ErrorKind::Internal, "not reached"))
+    }
+}
+
+#[tokio::test]
+async fn a_registered_backend_is_opened_by_its_schemes() {
+    assert!(Backend::of("other+x://u:hunter2@h").is_err());
+    annals::register(Other).unwrap();
+    let url = StoreUrl::parse("OTHER://u:hunter2@h/x?schema=a&password=hunter2").unwrap();
+    assert_eq!((url.backend().name(), url.backend().feature()), ("other", None));
+    assert!(url.backend().is_enabled());
+    assert_eq!(url.to_string(), "other://h/x?schema=a");
+    assert_eq!(url.sibling("tmp").unwrap().as_str(), "other+tls://tmp");
+    let error = refused("Other://h").await;
+    assert_eq!((error.kind(), error.backend()), (ErrorKind::Unavailable, Some("other")));
+    assert!(error.to_string().contains("other://h Create"), "{error}");
+    assert_eq!(refused("other://bad").await.kind(), ErrorKind::InvalidInput);
+    assert!(refused("mysql://h").await.to_string().contains("`other+tls:`"));
+
+    let thieves: [(_, &[_]); 5] = [
+        ("other", &["more"]),
+        ("sqlite", &["more"]),
+        ("more", &["esdb"]),
+        ("more", &["other+tls"]),
+        ("more", &["More"]),
+    ];
+    for (name, schemes) in thieves {
+        let error = annals::register(Thief(name, schemes)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name} {schemes:?}");
+    }
+    assert!(Backend::of("more://h").is_err());
 }

@@ -134,7 +134,7 @@ async fn run(arguments: Arguments) -> Result<Summary, AnyError> {
 fn explain(url: &str, error: annals::Error) -> AnyError {
     match Backend::of(url) {
         Ok(backend) if !backend.is_enabled() => {
-            let feature = backend.feature();
+            let feature = backend.name();
             let scheme = url.split(':').next().unwrap_or_default();
             let command = format!("cargo run -p shop --features {feature} -- --store {scheme}:…");
             format!("{error}; for the shop: {command}").into()

@@ -16,7 +16,7 @@ mod sqlite;
 
 use std::process::ExitCode;
 
-use annals::StoreUrl;
+use annals::{Backend, ErrorKind, OpenMode, StoreUrl};
 use clap::Args;
 
 use crate::{check::report::CheckReport, failure::Failure, output};
@@ -61,24 +61,51 @@ impl Check {
 
 /// Whether there is no store at a URL yet, or an older one, and nothing else is in the way of
 /// creating or migrating it.
-pub(crate) async fn can_be_created(url: &StoreUrl) -> bool {
-    inspect(url).await.is_ok_and(|report| report.lacks_only_schema())
+///
+/// # Errors
+/// Why the store could not be written to.
+pub(crate) async fn can_be_created(url: &StoreUrl) -> Result<bool, Failure> {
+    if let Backend::Registered(registered) = url.backend() {
+        // Where the URL itself can be read, `InvalidInput` says that there is no store.
+        let opened = registered.opener().open(url.as_str(), OpenMode::Existing).await;
+        let is_missing = opened.is_err_and(|error| error.kind() == ErrorKind::InvalidInput);
+        return Ok(url.check().is_ok() && is_missing);
+    }
+    let Ok(report) = inspect(url).await else { return Ok(false) };
+    let can_be = report.lacks_only_schema();
+    report.unwritable.map_or(Ok(can_be), |why| Err(Failure::new(why)))
+}
+
+/// Fails if a store that is there can be read, but not written to. Only a file can be so.
+pub(crate) async fn check_writable(url: &StoreUrl) -> Result<(), Failure> {
+    match url.backend() {
+        #[cfg(feature = "sqlite")]
+        Backend::Sqlite => match inspect(url).await?.unwritable {
+            Some(why) => Err(Failure::new(why)),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 async fn inspect(url: &StoreUrl) -> Result<CheckReport, Failure> {
     match url.backend() {
         #[cfg(feature = "sqlite")]
-        annals::Backend::Sqlite => sqlite::inspect(url.as_str()).await,
+        Backend::Sqlite => sqlite::inspect(url.as_str()).await,
         #[cfg(feature = "postgres")]
-        annals::Backend::Postgres => postgres::inspect(url.as_str()).await,
+        Backend::Postgres => postgres::inspect(url.as_str()).await,
         #[cfg(feature = "dynamodb")]
-        annals::Backend::DynamoDb => dynamodb::inspect(url.as_str()).await,
+        Backend::DynamoDb => dynamodb::inspect(url.as_str()).await,
         #[cfg(feature = "eventstoredb")]
-        annals::Backend::EventStoreDb => eventstoredb::inspect(url.as_str()).await,
+        Backend::EventStoreDb => eventstoredb::inspect(url.as_str()).await,
         // A store in memory has nothing to inspect. For a backend that this build lacks, the error
         // of `connect` names the feature.
         backend => {
-            let store = annals::connect(url.as_str()).await?;
+            let mode = match backend {
+                Backend::Registered(_) => OpenMode::Existing,
+                _ => OpenMode::Create,
+            };
+            let store = annals::connect_with(url.as_str(), mode).await?;
             let mut report = CheckReport::new(backend);
             report.capabilities = Some(store.capabilities().clone());
             Ok(report)

@@ -23,6 +23,8 @@ pub(crate) struct CheckReport {
     pub(crate) capabilities: Option<Capabilities>,
     problems: Vec<Problem>,
     is_unreachable: bool,
+    /// Why the store cannot be written to, if so.
+    pub(crate) unwritable: Option<String>,
 }
 
 /// The version of the schema that exists, if one does, and the version that this build needs.
@@ -46,7 +48,8 @@ impl CheckReport {
     pub(crate) fn new(backend: Backend) -> Self {
         let (server, schema, capabilities) = (None, None, None);
         let (facts, problems) = (Vec::new(), Vec::new());
-        Self { backend, server, facts, schema, capabilities, problems, is_unreachable: false }
+        let (is_unreachable, unwritable) = (false, None);
+        Self { backend, server, facts, schema, capabilities, problems, is_unreachable, unwritable }
     }
 
     pub(crate) fn problem(&mut self, what: impl Into<String>, fix: &'static str) {

@@ -42,10 +42,19 @@ async fn examine(config: SqliteConfig, report: &mut CheckReport) -> annals::Resu
         if let Ok(metadata) = std::fs::metadata(path) {
             report.facts.push(("file", sizes(path, metadata.len())));
         }
-        if !found.writable {
+        let parent = parent.unwrap_or(Path::new("."));
+        let unwritable = if found.exists {
+            (!found.writable).then(|| format!("{} cannot be written to", path.display()))
+        } else {
+            // Nobody sees this file: it has no name, and is gone when it is closed.
+            let error = tempfile::tempfile_in(parent).err();
+            error.map(|e| format!("the directory {} cannot be written to: {e}", parent.display()))
+        };
+        if let Some(what) = &unwritable {
             let fix = "let this user write to the file and to its directory";
-            report.problem(format!("{} cannot be written to", path.display()), fix);
+            report.problem(what.clone(), fix);
         }
+        report.unwritable = unwritable;
         let is_current = report.schema((version > 0).then_some(version), needed, &place);
         if !is_current || !found.writable {
             return Ok(());

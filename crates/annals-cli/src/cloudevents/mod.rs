@@ -2,7 +2,8 @@
 //!
 //! `id`, `type`, `time`, `subject` (the stream), `data` and `data_base64` are attributes of the
 //! [specification](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md).
-//! Extensions hold the rest: `annalsversion`, `annalsposition`, and the metadata, as a JSON text in
+//! Extensions hold the rest: `annalsversion`, `annalsposition`, `annalsdeletedat` (the version up to
+//! which the stream was deleted before the event), and the metadata, as a JSON text in
 //! `annalsmeta`, or in Base64 in `annalsmetab64` (binary) or `annalsmetajson64` (called JSON, but
 //! none). A JSON payload that would change inside a line is written to `data_base64`; the content type
 //! says that it is JSON.
@@ -45,6 +46,8 @@ struct CloudEvent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     annalsversion: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    annalsdeletedat: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     annalsposition: Option<Cow<'a, str>>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     annalsmeta: Option<Cow<'a, str>>,
@@ -66,8 +69,13 @@ struct CloudEvent<'a> {
     extensions: Map<String, Value>,
 }
 
-/// Writes an event as a line, with the line break.
-pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), String> {
+/// Writes an event as a line, with the line break. `deleted_at` is the version up to which the stream
+/// was deleted before it.
+pub(crate) fn write(
+    event: &RecordedEvent,
+    deleted_at: Option<Version>,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
     let (mut data, mut data_base64) = (None, None);
     match EncodedPayload::of(&event.data) {
         EncodedPayload::Raw(raw) => data = Some(raw),
@@ -104,6 +112,7 @@ pub(crate) fn write(event: &RecordedEvent, out: &mut Vec<u8>) -> Result<(), Stri
         time: Some(lines::time(event.recorded_at).into()),
         datacontenttype: content,
         annalsversion: Some(event.version.to_string().into()),
+        annalsdeletedat: deleted_at.map(|version| version.to_string().into()),
         annalsposition: Some(event.position.to_string().into()),
         annalsmeta: meta,
         annalsmetab64: meta_base64,
@@ -173,6 +182,7 @@ pub(crate) fn parse(line: &str) -> Result<Entry, String> {
     Ok(Entry {
         stream,
         version: number("annalsversion", event.annalsversion)?.map(Version::new),
+        deleted_at: number("annalsdeletedat", event.annalsdeletedat)?.map(Version::new),
         position: number("annalsposition", event.annalsposition)?.map(Position::new),
         recorded_at: event.time.map(|time| lines::parse_time(&time)).transpose()?,
         id: Some(id),

@@ -6,7 +6,7 @@ use super::*;
 fn what_was_written_is_read() {
     for event in crate::lines::tests::odd() {
         let mut line = Vec::new();
-        write(&event, &mut line).unwrap();
+        write(&event, None, &mut line).unwrap();
         let line = String::from_utf8(line).unwrap();
         let read = parse(line.trim_end()).unwrap().into_recorded().unwrap();
         assert_eq!(read, event, "{line}");
@@ -47,7 +47,7 @@ fn media_types_have_no_case_and_no_one_spelling() {
         let event = parsed(&line);
         assert_eq!(event.data, Payload::json_text("{\"a\":1.50}").unwrap(), "{media}");
         let mut out = Vec::new();
-        write(&event, &mut out).unwrap();
+        write(&event, None, &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
         assert!(out.contains(&format!("\"datacontenttype\":\"{media}\"")), "{out}");
         assert_eq!(parse(&out).unwrap().into_recorded().unwrap(), event);
@@ -74,7 +74,7 @@ fn attributes_of_others_come_back_in_an_export() {
     }});
     assert_eq!(metadata, kept);
     let mut out = Vec::new();
-    write(&event, &mut out).unwrap();
+    write(&event, None, &mut out).unwrap();
     let out = String::from_utf8(out).unwrap();
     let written: Map<String, Value> = serde_json::from_str(&out).unwrap();
     for (name, value) in kept["cloudevents"].as_object().unwrap() {

@@ -7,7 +7,7 @@ use quick_junit::{NonSuccessKind, Property, TestCase, TestCaseStatus, TestSuite}
 
 use crate::conformance::{report::Report, result::CaseResult};
 
-pub(crate) fn report(report: &Report, url: &str) -> quick_junit::Report {
+pub(crate) fn report(report: &Report) -> quick_junit::Report {
     let mut themes: BTreeMap<&str, Vec<&CaseResult>> = BTreeMap::new();
     for result in &report.results {
         themes.entry(result.case.theme).or_default().push(result);
@@ -17,7 +17,7 @@ pub(crate) fn report(report: &Report, url: &str) -> quick_junit::Report {
     for (theme, cases) in themes {
         let mut suite = TestSuite::new(theme);
         suite.set_time(cases.iter().map(|result| result.time).sum::<Duration>());
-        suite.add_property(Property::new("store", url));
+        suite.add_property(Property::new("store", report.store.as_str()));
         suite.add_property(Property::new("seed", report.seed.to_string()));
         for result in cases {
             suite.add_test_case(test_case(result, report));

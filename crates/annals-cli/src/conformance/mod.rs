@@ -1,23 +1,24 @@
 //! `annals conformance`: runs the conformance suite, which tests the adapters, on any store.
 
+mod badge;
+mod html;
+mod json;
 mod junit;
 mod report;
 mod result;
 
-use std::{fs::File, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+use std::{fs::File, io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use annals::{Backend, Store};
-use annals_conformance::{BoxError, Case, Fault, Harness, cases, run_case};
+use annals_conformance::{BoxError, Case, Fault, Harness, Outcome, cases, run_case};
 use async_trait::async_trait;
+use chrono::Utc;
 use clap::Args;
 use futures::StreamExt;
 use indicatif::ProgressBar;
 
 use crate::{
-    conformance::{
-        report::Report,
-        result::{CaseResult, name},
-    },
+    conformance::{report::Report, result::CaseResult},
     failure::{Code, Failure},
     interrupt::Interrupt,
     namespace::Namespaces,
@@ -37,6 +38,9 @@ pub(crate) struct Conformance {
     /// Run only cases whose `theme::name` contains this text. May be repeated.
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
+    /// Do not run this case, `theme::name=reason`; the report shows the reason. May be repeated.
+    #[arg(long, value_name = "CASE=REASON", value_parser = skip)]
+    skip: Vec<(String, String)>,
     /// How many cases to run at the same time [default: one for each core, at most 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -46,6 +50,15 @@ pub(crate) struct Conformance {
     /// Write the result of each case to this file as JUnit XML, for a CI server.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Print the result as one JSON object, or write it to a file.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// Print the result as an HTML page, or write it to a file: for people to look at.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    html: Option<PathBuf>,
+    /// Write a badge for a README to this file, as an SVG image.
+    #[arg(long, value_name = "FILE")]
+    badge: Option<PathBuf>,
     /// List the cases, and run none.
     #[arg(long)]
     list: bool,
@@ -68,11 +81,7 @@ impl Conformance {
             return Ok(ExitCode::SUCCESS);
         }
         let url = self.url.as_deref().unwrap_or_default();
-        // Create the file before the suite runs, so that a path that cannot be written fails at once.
-        let junit = self.junit.as_ref().map(|path| {
-            File::create(path).map_err(|error| Failure::from(error).at(path.display()))
-        });
-        let junit = junit.transpose()?;
+        let outputs = Outputs::create(&self)?;
         let interrupt = Interrupt::listen();
         let namespaces = Arc::new(Namespaces::at(url)?);
         namespaces.probe().await?;
@@ -84,16 +93,12 @@ impl Conformance {
             cases.len(),
             namespaces.url()
         ));
-        let due = cases.len();
+        let (due, began) = (cases.len(), Utc::now());
         let harness = Arc::new(InNamespaces(namespaces.clone()));
-        let results = run(harness, cases, jobs, seed, &interrupt).await;
-        let report = Report { backend: namespaces.backend(), seed, results };
-        output::written(report.write(&mut output::stdout()))?;
-        if let Some(file) = junit {
-            junit::report(&report, &namespaces.url().to_string()).serialize(file).map_err(
-                |error| Failure::new("the JUnit report cannot be written").because(&error),
-            )?;
-        }
+        let results = run(harness, cases, &self.skip, jobs, seed, &interrupt).await;
+        let (backend, store) = (namespaces.backend(), namespaces.url().to_string());
+        let report = Report { backend, store, began, seed, results };
+        outputs.write(&report)?;
         if let Some(left) = namespaces.leftovers() {
             output::say(left);
         }
@@ -106,8 +111,13 @@ impl Conformance {
     }
 
     fn cases(&self) -> Result<Vec<Case>, Failure> {
+        let names: Vec<_> = cases().iter().map(Case::full_name).collect();
+        if let Some((name, _)) = self.skip.iter().find(|(name, _)| !names.contains(name)) {
+            let message = format!("--skip names the case `{name}`, which the suite does not have");
+            return Err(Failure::usage(&message));
+        }
         let wanted = |case: &Case| {
-            let name = name(case);
+            let name = case.full_name();
             self.filter.is_empty() || self.filter.iter().any(|text| name.contains(text.as_str()))
         };
         let cases: Vec<Case> = cases().into_iter().filter(wanted).collect();
@@ -120,11 +130,88 @@ impl Conformance {
     }
 }
 
+/// Reads `theme::name=reason`.
+fn skip(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((case, reason)) if !reason.trim().is_empty() => {
+            Ok((case.to_owned(), reason.to_owned()))
+        }
+        _ => Err("write `theme::name=reason`: whoever reads the report has to know why".to_owned()),
+    }
+}
+
+/// Where the results are written beside standard output, which has the text if no other form is asked
+/// for there.
+struct Outputs {
+    files: Vec<(Form, PathBuf, File)>,
+    stdout: Form,
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    Text,
+    Json,
+    Html,
+    Badge,
+    Junit,
+}
+
+impl Outputs {
+    /// Creates the files before the suite runs, so that a path that cannot be written fails at once.
+    fn create(options: &Conformance) -> Result<Self, Failure> {
+        let asked = [
+            (Form::Json, &options.json),
+            (Form::Html, &options.html),
+            (Form::Badge, &options.badge),
+            (Form::Junit, &options.junit),
+        ];
+        let mut outputs = Self { files: Vec::new(), stdout: Form::Text };
+        for (form, path) in asked {
+            let Some(path) = path else { continue };
+            if matches!(form, Form::Json | Form::Html) && path.as_os_str() == "-" {
+                if !matches!(outputs.stdout, Form::Text) {
+                    return Err(Failure::usage(
+                        "only one of --json and --html can be printed; give the other one a file",
+                    ));
+                }
+                outputs.stdout = form;
+                continue;
+            }
+            let file =
+                File::create(path).map_err(|error| Failure::from(error).at(path.display()))?;
+            outputs.files.push((form, path.clone(), file));
+        }
+        Ok(outputs)
+    }
+
+    fn write(self, report: &Report) -> Result<(), Failure> {
+        output::written(self.stdout.write(report, &mut output::stdout()))?;
+        for (form, path, mut file) in self.files {
+            form.write(report, &mut file)
+                .map_err(|error| Failure::from(error).at(path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Form {
+    fn write(self, report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+        match self {
+            Self::Text => report.write(out),
+            Self::Json => json::write(report, out),
+            Self::Html => html::write(report, out),
+            Self::Badge => badge::write(report, out),
+            Self::Junit => junit::report(report).serialize(out).map_err(std::io::Error::other),
+        }
+    }
+}
+
 /// Runs cases, `jobs` at a time, and returns their results in the order of the cases. After an
 /// interrupt no further case is started.
 async fn run(
     harness: Arc<dyn Harness>,
     cases: Vec<Case>,
+    skips: &[(String, String)],
     jobs: usize,
     seed: u64,
     interrupt: &Interrupt,
@@ -139,9 +226,15 @@ async fn run(
             if interrupt.is_set() {
                 return None;
             }
-            progress.set_message(name(&case));
+            let name = case.full_name();
             let began = Instant::now();
-            let outcome = run_case(harness, case, seed).await;
+            let outcome = match skips.iter().find(|(skipped, _)| *skipped == name) {
+                Some((_, reason)) => Outcome::Ignored(format!("skipped: {reason}")),
+                None => {
+                    progress.set_message(name);
+                    run_case(harness, case, seed).await
+                }
+            };
             progress.inc(1);
             Some((nth, CaseResult { case, outcome, time: began.elapsed() }))
         }
@@ -228,11 +321,12 @@ mod tests {
         let harness = Arc::new(Forgetful::default());
         let theme = |case: &Case| case.theme == "append";
         let cases: Vec<_> = cases().into_iter().filter(theme).collect();
-        let due: Vec<_> = cases.iter().map(name).collect();
-        let results = run(harness.clone(), cases, 3, 7, &Interrupt::listen()).await;
+        let due: Vec<_> = cases.iter().map(Case::full_name).collect();
+        let results = run(harness.clone(), cases, &[], 3, 7, &Interrupt::listen()).await;
         assert!(harness.0.lock().unwrap().is_empty());
         assert_eq!(results.iter().map(CaseResult::name).collect::<Vec<_>>(), due);
-        let report = Report { backend: "forgetful", seed: 7, results };
+        let (store, began) = ("forgetful:".to_owned(), Utc::now());
+        let report = Report { backend: "forgetful", store, began, seed: 7, results };
         assert!(report.has_failures());
         let mut text = Vec::new();
         report.write(&mut text).unwrap();
@@ -241,7 +335,7 @@ mod tests {
         for part in [&first, "forgotten how to open", "replay with --filter append::", "--seed 7"] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        let xml = junit::report(&report, "forgetful:").to_string().unwrap();
+        let xml = junit::report(&report).to_string().unwrap();
         let read = quick_junit::Report::deserialize_from_str(&xml).unwrap();
         assert_eq!((read.tests, read.failures), (due.len(), due.len()));
     }

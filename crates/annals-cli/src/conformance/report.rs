@@ -7,13 +7,19 @@ use std::{
 
 use annals_conformance::{Case, Outcome, Table};
 
+use chrono::{DateTime, Utc};
+
 use crate::{
-    conformance::result::{CaseResult, name},
+    conformance::result::CaseResult,
     output::{BAD, DIM, GOOD, styled},
 };
 
+/// What a run has found.
 pub(crate) struct Report {
     pub(crate) backend: &'static str,
+    /// The URL, without secrets.
+    pub(crate) store: String,
+    pub(crate) began: DateTime<Utc>,
     pub(crate) seed: u64,
     pub(crate) results: Vec<CaseResult>,
 }
@@ -29,7 +35,7 @@ impl Report {
         let mut failed = 0;
         let mut table = Table::default();
         for result in &self.results {
-            table.add(self.backend, &result.case, &result.outcome);
+            table.add(self.backend, &result.case, &result.outcome, result.time);
             match &result.outcome {
                 Outcome::Failed(reason) => {
                     failed += 1;
@@ -63,7 +69,7 @@ impl Report {
 /// Writes the names of cases.
 pub(crate) fn list(out: &mut impl Write, cases: &[Case]) -> io::Result<()> {
     for case in cases {
-        writeln!(out, "{}", name(case))?;
+        writeln!(out, "{}", case.full_name())?;
     }
     out.flush()
 }

@@ -13,7 +13,7 @@ pub(crate) struct CaseResult {
 
 impl CaseResult {
     pub(crate) fn name(&self) -> String {
-        name(&self.case)
+        self.case.full_name()
     }
 
     /// The rules of the contract that the case tests, and the options that run it again.
@@ -21,8 +21,4 @@ impl CaseResult {
         let rules = self.case.rules_in_words();
         format!("{rules}\nreplay with --filter {} --seed {seed}", self.name())
     }
-}
-
-pub(crate) fn name(case: &Case) -> String {
-    format!("{}::{}", case.theme, case.name)
 }

@@ -1,13 +1,15 @@
 //! A file that a copy writes to.
 
 use std::{
+    collections::HashMap,
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
 };
 
-use annals::RecordedEvent;
+use annals::{RecordedEvent, StreamId, Version};
 
 use crate::{
+    deletions::Deletions,
     failure::Failure,
     file::{EventFile, LONGEST_LINE},
     lines::Entry,
@@ -22,12 +24,14 @@ pub(crate) struct FileTarget {
     open: Option<File>,
     /// Whether the file is a pipe or a device, which has no end to continue from.
     is_special: bool,
+    /// Deletions for which the file has no later event yet.
+    deletions: HashMap<StreamId, Version>,
     lines: Vec<u8>,
 }
 
 impl FileTarget {
     pub(crate) fn new(file: EventFile) -> Self {
-        Self { file, open: None, is_special: false, lines: Vec::new() }
+        Self { file, open: None, is_special: false, deletions: HashMap::new(), lines: Vec::new() }
     }
 
     /// The file as messages name it.
@@ -87,10 +91,17 @@ impl FileTarget {
         Ok(last)
     }
 
-    pub(crate) fn write(&mut self, events: &[RecordedEvent]) -> Result<()> {
+    pub(crate) fn write(&mut self, events: &[RecordedEvent], deletions: Deletions) -> Result<()> {
+        self.deletions.extend(deletions);
         self.lines.clear();
         for event in events {
-            self.file.format.write(event, &mut self.lines)?;
+            let deleted_at = match self.deletions.get(&event.stream) {
+                // The event was deleted after it was read.
+                Some(at) if event.version <= *at => continue,
+                Some(_) => self.deletions.remove(&event.stream),
+                None => None,
+            };
+            self.file.format.write(event, deleted_at, &mut self.lines)?;
         }
         let written = match &mut self.open {
             Some(file) => file.write_all(&self.lines),

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{End, Import, Run};
-use crate::failure::Failure;
+use crate::{deletions, failure::Failure};
 
 /// The most messages of a subscription that are taken at once.
 const CHUNK: usize = 1_000;
@@ -95,14 +95,22 @@ impl Run {
             let Some(messages) = messages else {
                 return Err(Failure::new("the subscription has ended").at("the source"));
             };
-            let (mut import, mut seen) = (Import::new(self.target.import_limits()), self.done);
+            let (mut events, mut seen) = (Vec::new(), self.done);
             for message in messages {
                 let message = message.map_err(of_source)?;
                 seen = seen.max(message.position());
                 if let Message::Event(event) = message
                     && self.select.matches(&event)
-                    && let Some(full) = import.push(event)
                 {
+                    events.push(event);
+                }
+            }
+            // A stream may have been deleted since its last event was copied.
+            let deletions = deletions::before(&store, &events).await;
+            self.deletions.extend(deletions.map_err(|e| e.at("the source"))?);
+            let mut import = Import::new(self.target.import_limits());
+            for event in events {
+                if let Some(full) = import.push(event) {
                     self.write(full).await?;
                 }
             }

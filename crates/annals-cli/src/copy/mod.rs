@@ -17,6 +17,7 @@ use clap::Args;
 use tokio::time::Instant;
 
 use crate::{
+    deletions::Deletions,
     failure::{Code, Failure},
     file::EventFile,
     interrupt::Interrupt,
@@ -34,7 +35,13 @@ use target::Target;
 /// continues where it was.
 ///
 /// At the end of each run, streams that were truncated, deleted or tombstoned in the source are
-/// treated alike in the target, if the target was empty when the copy began.
+/// treated alike in the target, if the target was empty when the copy began. A stream that was deleted
+/// and then written to again is deleted in the target before its new events are written; a file says so
+/// with the first of them.
+///
+/// --since begins at the place where everything before was recorded earlier. It is found without
+/// reading all events; if the clocks that recorded them disagree by more than a minute, events may be
+/// missed.
 #[derive(Args, Debug)]
 pub(crate) struct Copy {
     /// The source. Other programs may write to it meanwhile.
@@ -87,6 +94,8 @@ struct Run {
     interrupt: Interrupt,
     /// All events up to this position are written.
     done: Position,
+    /// Deletions that the target does not know yet.
+    deletions: Deletions,
     saved: Instant,
     /// With --follow: a store cannot be reached, and these are the pauses between tries.
     outage: Option<Backoff>,
@@ -116,10 +125,19 @@ impl Copy {
         if done > Position::START {
             progress.say(&format!("continuing after position {done}"));
         }
-        let saved = Instant::now();
-        let outage = None;
-        let mut run =
-            Run { source, target, select, name, progress, interrupt, done, saved, outage };
+        let done = done.max(source.start(&select).await.map_err(|e| e.at("the source"))?);
+        let mut run = Run {
+            source,
+            target,
+            select,
+            name,
+            progress,
+            interrupt,
+            done,
+            deletions: Deletions::new(),
+            saved: Instant::now(),
+            outage: None,
+        };
         let end = if self.follow { run.follow().await? } else { run.copy().await? };
         run.finish(&self, end).await
     }
@@ -156,10 +174,12 @@ impl Run {
                 store.last_position().await.map_err(|e| Failure::from(e).at("the source"))?;
             self.progress.until(self.done, last);
         }
-        let mut chunks = self.source.read(self.done, &self.select);
+        let mut chunks = self.source.read_with_deletions(self.done, &self.select);
         let mut import = Import::new(self.target.import_limits());
-        while let Some(events) = chunks.recv().await {
-            for event in events.map_err(|e| e.at("the source"))? {
+        while let Some(chunk) = chunks.recv().await {
+            let chunk = chunk.map_err(|e| e.at("the source"))?;
+            self.deletions.extend(chunk.deletions);
+            for event in chunk.events {
                 if let Some(full) = import.push(event) {
                     self.write(full).await?;
                 }
@@ -178,7 +198,9 @@ impl Run {
     async fn write(&mut self, events: Vec<RecordedEvent>) -> Result<(), Failure> {
         let Some(last) = events.last().map(|event| event.position) else { return Ok(()) };
         let (count, bytes) = (events.len(), events.iter().map(RecordedEvent::size).sum());
-        self.target.write(&self.source, events).await.map_err(|e| e.at("the target"))?;
+        let deletions = std::mem::take(&mut self.deletions);
+        let write = self.target.write(&self.source, events, deletions);
+        write.await.map_err(|e| e.at("the target"))?;
         self.done = self.done.max(last);
         self.has_worked();
         self.progress.copied(count, bytes, last);
@@ -202,10 +224,18 @@ impl Run {
         }
         if let (Some(from), Target::Store(to)) = (self.source.store(), &self.target) {
             if from.capabilities().list_streams && copy.times.is_everything() {
-                let changed = states::follow(from, to, &copy.streams).await?;
-                if changed > 0 {
+                let followed = states::follow(from, to, &copy.streams).await?;
+                if followed.changed > 0 {
                     self.progress.say(&format!(
-                        "{changed} streams were truncated, deleted or tombstoned as in the source"
+                        "{} streams were truncated, deleted or tombstoned as in the source",
+                        followed.changed
+                    ));
+                }
+                for stream in followed.not_deleted {
+                    self.progress.say(&format!(
+                        "note: {stream} was deleted and written to again while it was copied; the \
+                         target has truncated it instead, so that programs miss the events before; \
+                         to have it alike, copy into an empty store"
                     ));
                 }
             }

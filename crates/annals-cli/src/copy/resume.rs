@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use annals::{
-    ErrorKind, EventStream, Position, ReadAll, ReadStream, RecordedEvent, Store, SubscriberId,
+    ErrorKind, EventStoreExt, EventStream, Position, ReadAll, ReadStream, RecordedEvent, Store,
+    SubscriberId,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use xxhash_rust::xxh3::xxh3_64;
@@ -141,8 +142,12 @@ pub(crate) async fn last_until(
         return Ok(None);
     }
     let filter = || ReadAll::default().with_filter(select.filter());
+    let first = match select.times.since {
+        Some(since) => store.position_before(since).await?,
+        None => Position::START,
+    };
     let mut events = up_to(store, filter, position).await?;
-    while let Some(event) = events.try_next().await? {
+    while let Some(event) = events.try_next().await?.filter(|event| event.position > first) {
         if select.matches(&event) {
             return Ok(Some(event));
         }

@@ -2,29 +2,37 @@
 
 use std::sync::Arc;
 
-use annals::{
-    Error, EventType, ExpectedVersion, NewEvent, PLACEHOLDER, Payload, Position, Store, StreamId,
-    StreamInfo, StreamState, Version,
-};
-use chrono::Utc;
+use annals::{ExpectedVersion, Store, StreamId, StreamInfo, StreamState, Version};
 
 use super::target::StoreTarget;
 use crate::{failure::Failure, listing::Listing, select::SelectStreams};
 
-/// Truncates, deletes and tombstones streams of the target as in the source. Returns how many streams
-/// were changed.
+/// What [`follow`] has done.
+#[derive(Default)]
+pub(crate) struct Followed {
+    /// How many streams were changed.
+    pub(crate) changed: u64,
+    /// Streams that were deleted and written to again while they were copied. The target has their
+    /// events before and after the deletion, and cannot delete some of them: they are truncated there.
+    pub(crate) not_deleted: Vec<StreamId>,
+}
+
+/// Truncates, deletes and tombstones streams of the target as in the source.
 pub(crate) async fn follow(
     from: &Arc<dyn Store>,
     to: &StoreTarget,
     streams: &SelectStreams,
-) -> Result<u64, Failure> {
-    let (mut listing, mut changed) = (Listing::of(from), 0);
+) -> Result<Followed, Failure> {
+    let (mut listing, mut followed) = (Listing::of(from), Followed::default());
     while let Some((stream, info)) = listing.next(streams).await? {
         if has_removals(&info) && apply(to, &stream, info).await? {
-            changed += 1;
+            followed.changed += 1;
+            if to.store.stream_info(&stream).await?.deleted_at < info.deleted_at {
+                followed.not_deleted.push(stream);
+            }
         }
     }
-    Ok(changed)
+    Ok(followed)
 }
 
 /// Whether events were removed from a stream, so that copying its events does not copy its state.
@@ -36,16 +44,22 @@ fn has_removals(info: &StreamInfo) -> bool {
 /// anything.
 async fn apply(target: &StoreTarget, stream: &StreamId, due: StreamInfo) -> Result<bool, Failure> {
     let to = &target.store;
-    let is = to.stream_info(stream).await?;
-    let alike = (is.state, is.version) == (due.state, due.version);
-    if alike && is.first_version == due.first_version || is.state == StreamState::Tombstoned {
+    let before = to.stream_info(stream).await?;
+    let alike = (before.state, before.version) == (due.state, due.version);
+    if alike && before.first_version == due.first_version || before.state == StreamState::Tombstoned
+    {
         return Ok(false);
     }
+    let is_revived = due.state == StreamState::Live && due.deleted_at > Version::NONE;
+    if is_revived {
+        target.delete_up_to(stream, due.deleted_at).await?;
+    }
+    let is = to.stream_info(stream).await?;
     if is.first_version.is_some_and(|is| due.first_version.is_none_or(|due| is < due)) {
         target.check_removal(stream)?;
     }
     if due.first_version.is_none() && is.version < due.version {
-        raise(to, stream, is, due.version).await?;
+        target.raise(stream, is.first_version.map(|_| is.version), due.version).await?;
     }
     match (due.state, due.first_version) {
         (StreamState::Tombstoned, _) => to.tombstone(stream, ExpectedVersion::Any).await?,
@@ -55,23 +69,7 @@ async fn apply(target: &StoreTarget, stream: &StreamId, due: StreamInfo) -> Resu
             to.truncate(stream, first).await?;
         }
         // The stream has events that are not copied yet.
-        _ => return Ok(false),
+        _ => return Ok(is != before),
     }
     Ok(true)
-}
-
-/// Raises a stream of the target to the version that it has in the source, where its events are gone:
-/// imports one placeholder at that version.
-async fn raise(
-    to: &Arc<dyn Store>,
-    stream: &StreamId,
-    is: StreamInfo,
-    version: Version,
-) -> Result<(), Error> {
-    if is.first_version.is_some() {
-        to.truncate(stream, is.version.plus(1)).await?;
-    }
-    let placeholder = NewEvent::new(EventType::new(PLACEHOLDER)?, Payload::empty());
-    let event = placeholder.recorded(stream.clone(), version, Position::START, Utc::now());
-    to.import(vec![event]).await
 }

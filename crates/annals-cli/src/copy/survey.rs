@@ -2,7 +2,7 @@
 
 use std::{fmt, io::Write, process::ExitCode, sync::Arc};
 
-use annals::{Position, Store, StoreUrl};
+use annals::{Store, StoreUrl};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::{Copy, target::Target};
@@ -81,10 +81,10 @@ pub(crate) async fn run(
         }
     }
     let most = capabilities.map_or(usize::MAX, |capabilities| capabilities.max_event_bytes);
-    let mut chunks = source.read(Position::START, select);
+    let mut chunks = source.read(source.start(select).await?, select);
     let (mut events, mut bytes, mut refused) = (0_u64, 0_u64, 0_u64);
     while let Some(chunk) = chunks.recv().await {
-        for event in chunk.map_err(|e| e.at("the source"))? {
+        for event in chunk.map_err(|e| e.at("the source"))?.events {
             (events, bytes) = (events + 1, bytes + event.size() as u64);
             let why = if event.size() > most {
                 "the event is larger than the target takes"
@@ -126,9 +126,14 @@ impl Planned {
         }
         let url = StoreUrl::parse(to)?;
         match open_existing(to).await {
-            Ok(store) => Ok(Self::Store(url, store)),
-            Err(_) if check::can_be_created(&url).await => Ok(Self::Missing(url)),
-            Err(failure) => Err(failure),
+            Ok(store) => {
+                check::check_writable(&url).await?;
+                Ok(Self::Store(url, store))
+            }
+            Err(failure) => match check::can_be_created(&url).await? {
+                true => Ok(Self::Missing(url)),
+                false => Err(failure),
+            },
         }
     }
 }

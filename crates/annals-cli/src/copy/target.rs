@@ -2,11 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals::{Position, RecordedEvent, Store, StoreUrl, StreamId, SubscriberId};
+use annals::{
+    EventType, ExpectedVersion, NewEvent, PLACEHOLDER, Payload, Position, ReadStream,
+    RecordedEvent, Store, StoreUrl, StreamId, StreamState, SubscriberId, TryStreamExt, Version,
+};
+use chrono::Utc;
 use futures::future::try_join_all;
+use uuid::Uuid;
 
 use super::file_target::FileTarget;
-use crate::{failure::Failure, file::EventFile, source::Source};
+use crate::{deletions::Deletions, failure::Failure, file::EventFile, source::Source};
 
 /// The most events, and bytes of payloads, in one import: enough that the cost of a commit does not
 /// matter, and few enough that Ctrl-C loses little work.
@@ -67,10 +72,14 @@ impl Target {
         &mut self,
         source: &Source,
         events: Vec<RecordedEvent>,
+        deletions: Deletions,
     ) -> Result<(), Failure> {
         match self {
-            Self::Store(target) => target.write(source, events).await,
-            Self::File(target) => tokio::task::block_in_place(|| target.write(&events)),
+            Self::Store(target) => {
+                let events = target.follow_deletions(events, deletions).await?;
+                target.write(source, events).await
+            }
+            Self::File(target) => tokio::task::block_in_place(|| target.write(&events, deletions)),
         }
     }
 
@@ -154,6 +163,62 @@ impl StoreTarget {
 }
 
 impl StoreTarget {
+    /// Deletes the streams that the source had deleted before these events. Returns the events that
+    /// are not deleted.
+    async fn follow_deletions(
+        &self,
+        mut events: Vec<RecordedEvent>,
+        deletions: Deletions,
+    ) -> Result<Vec<RecordedEvent>> {
+        for (stream, at) in deletions {
+            self.delete_up_to(&stream, at).await?;
+            events.retain(|event| event.stream != stream || event.version > at);
+        }
+        Ok(events)
+    }
+
+    /// Brings a stream of the target to the version at which the source deleted it, and deletes it. Does
+    /// nothing if the target has deleted it before, or has later events.
+    pub(crate) async fn delete_up_to(&self, stream: &StreamId, at: Version) -> Result<()> {
+        let is = self.store.stream_info(stream).await?;
+        if is.deleted_at >= at || is.version > at || is.state == StreamState::Tombstoned {
+            return Ok(());
+        }
+        if is.first_version.is_some() && !self.has_only_placeholder(stream, at).await? {
+            self.check_removal(stream)?;
+        }
+        if is.version < at {
+            self.raise(stream, is.first_version.map(|_| is.version), at).await?;
+        }
+        self.store.delete(stream, ExpectedVersion::Exact(at)).await?;
+        Ok(())
+    }
+
+    /// Raises a stream of the target to the version that it has in the source, where its events are
+    /// gone: imports one placeholder at that version, after the version `last` was removed.
+    pub(crate) async fn raise(
+        &self,
+        stream: &StreamId,
+        last: Option<Version>,
+        version: Version,
+    ) -> Result<()> {
+        if let Some(last) = last {
+            self.store.truncate(stream, last.plus(1)).await?;
+        }
+        let (id, kind) = (placeholder_id(stream, version), EventType::new(PLACEHOLDER)?);
+        let placeholder = NewEvent::new(kind, Payload::empty()).with_id(id);
+        let event = placeholder.recorded(stream.clone(), version, Position::START, Utc::now());
+        self.store.import(vec![event]).await?;
+        Ok(())
+    }
+
+    /// Whether the stream has nothing but the placeholder that a copy has left which was killed.
+    async fn has_only_placeholder(&self, stream: &StreamId, at: Version) -> Result<bool> {
+        let first = ReadStream::default().with_limit(1);
+        let first = self.store.read_stream(stream, first).try_next().await?;
+        Ok(first.is_some_and(|event| event.id == placeholder_id(stream, at)))
+    }
+
     /// Refuses to remove events that may not come from the source.
     pub(crate) fn check_removal(&self, stream: &StreamId) -> Result<()> {
         if self.may_remove {
@@ -164,6 +229,12 @@ impl StoreTarget {
              an empty store, or leave this stream out"
         )))
     }
+}
+
+/// The same for each try, so that an import that is repeated finds the placeholder.
+fn placeholder_id(stream: &StreamId, version: Version) -> Uuid {
+    let name = format!("{PLACEHOLDER} {version} {stream}");
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
 }
 
 type Result<T, E = Failure> = std::result::Result<T, E>;

@@ -143,7 +143,7 @@ async fn confirm(
         late.iter_mut().for_each(Late::begin_again);
         let (mut chunks, mut end) = (source.read(census.end, select), census.end);
         while let Some(chunk) = chunks.recv().await {
-            for event in chunk? {
+            for event in chunk?.events {
                 end = event.position;
                 let found =
                     late.binary_search_by(|late| late.id.as_str().cmp(event.stream.as_str()));

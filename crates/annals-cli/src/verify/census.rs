@@ -82,7 +82,7 @@ impl Census {
     ) -> Result<Self, Failure> {
         let mut census = Self::default();
         let mut ids = Ids::default();
-        let mut chunks = source.read(Position::START, select);
+        let mut chunks = source.read(source.start(select).await?, select);
         let is_ordered = source.store().is_none_or(|store| store.capabilities().global_order);
         // Clocks may disagree, so that a filter by time leaves gaps.
         let is_whole = select.times.is_everything();
@@ -91,7 +91,7 @@ impl Census {
                 return Err(Failure::interrupted());
             }
             let chunk = chunk.map_err(|e| e.at(source.shown()))?;
-            for event in &chunk {
+            for event in &chunk.events {
                 census.add(event, is_ordered, is_whole, findings);
                 ids.add(event)?;
             }

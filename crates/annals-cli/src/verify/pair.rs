@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use annals::{Position, RecordedEvent, Store, StreamId};
+use annals::{RecordedEvent, Store, StreamId};
 
 use super::{
     census::{Census, Tally},
@@ -82,8 +82,8 @@ async fn first_difference(
     let streams = SelectStreams { ids: vec![stream.clone()], ..SelectStreams::default() };
     let select = Select::of(streams, times.clone());
     let (mut here, mut there) = (
-        EventReader::new(one.read(Position::START, &select)),
-        EventReader::new(other.read(Position::START, &select)),
+        EventReader::new(one.read(one.start(&select).await?, &select)),
+        EventReader::new(other.read(other.start(&select).await?, &select)),
     );
     loop {
         let version = match (here.next().await?, there.next().await?) {
@@ -128,7 +128,7 @@ impl EventReader {
                 return Ok(Some(event));
             }
             match self.chunks.recv().await.transpose()? {
-                Some(chunk) => self.chunk = chunk.into_iter(),
+                Some(chunk) => self.chunk = chunk.events.into_iter(),
                 None => return Ok(None),
             }
         }

@@ -180,6 +180,27 @@ async fn writers_meanwhile_are_no_breach() {
     assert_eq!(found.await, [""; 0]);
 }
 
+/// A store whose list has its streams in another order.
+#[derive(Debug)]
+struct Backwards;
+
+impl Hook for Backwards {
+    async fn write<T: Send>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        call.await
+    }
+
+    async fn list_streams(
+        &self,
+        store: &Arc<dyn Store>,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<(StreamId, StreamInfo)>> {
+        // One page of all streams, and then the end.
+        let all = if after.is_none() { store.list_streams(None, limit).await? } else { vec![] };
+        Ok(all.into_iter().rev().collect())
+    }
+}
+
 /// A store whose list never ends.
 #[derive(Debug)]
 struct Again;
@@ -203,6 +224,8 @@ impl Hook for Again {
 async fn a_list_without_order_or_end_is_a_breach() {
     let found = found(Hooked::new(&filled().await, Again), || async {}).await;
     assert!(found[0].starts_with("list_streams gives a-1 after a greater id"), "{found:?}");
+    let found = self::found(Hooked::new(&filled().await, Backwards), || async {}).await;
+    assert!(found[0].starts_with("list_streams gives a-2 after a greater id"), "{found:?}");
 }
 
 #[tokio::test]

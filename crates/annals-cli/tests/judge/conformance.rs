@@ -1,5 +1,7 @@
 //! `annals conformance`.
 
+use std::fs::read_to_string;
+
 use annals_test_stores::{Fresh, Kind};
 use quick_junit::Report;
 
@@ -7,26 +9,46 @@ use crate::{annals, free_port, interrupt, leftovers};
 
 pub(crate) async fn on(kind: Kind) {
     let (fresh, dir) = (Fresh::open(&kind).await, tempfile::tempdir().unwrap());
-    let file = dir.path().join("junit.xml");
+    let path = |name| dir.path().join(name).to_str().unwrap().to_owned();
+    let file = path("junit.xml");
+    let skip = "append::any_creates_a_stream=known, 1 < 2";
     let mut arguments =
-        vec!["conformance", &fresh.url, "--junit", file.to_str().unwrap(), "--seed=7"];
+        vec!["conformance", &fresh.url, "--junit", &file, "--seed=7", "--skip", skip];
+    let others = ["json", "html", "badge"].map(|form| format!("--{form}={}", path(form)));
+    arguments.extend(others.iter().map(String::as_str));
     // All of it where that is quickest.
     if kind.name() != "memory" {
         arguments.extend(["--filter=append::", "--filter=expect::", "--filter=newer"]);
     }
     let ran = annals(&arguments).ended_with(0);
+    let pid = ran.pid;
     assert!(ran.stdout.contains("no case failed"), "{}", ran.stdout);
     assert!(ran.stdout.contains("refused as declared"), "{}", ran.stdout);
     assert!(ran.stderr.contains("seed 7"), "{}", ran.stderr);
     assert_eq!(ran.stderr.contains("keeps the streams"), kind.name() == "eventstoredb");
-    let xml = std::fs::read_to_string(file).unwrap();
+    let xml = read_to_string(&file).unwrap();
     let report = Report::deserialize_from_str(&xml).unwrap();
     assert_eq!((report.failures, report.errors), (0, 0));
     assert!(report.tests > 10, "{xml}");
     assert!(report.test_suites.iter().any(|suite| suite.name.as_str() == "append"));
     // One needs harm that the command does not do, and says so.
     assert!(xml.contains("does no harm"), "{xml}");
-    assert_eq!(leftovers::of(&kind, &fresh.url, ran.pid).await, [""; 0]);
+    assert!(ran.stdout.contains("skipped: known, 1 < 2"), "{}", ran.stdout);
+    let [json, html, badge] =
+        ["json", "html", "badge"].map(|form| read_to_string(path(form)).unwrap());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["failed"], &json["backend"]), (&0.into(), &kind.name().into()));
+    let cases = json["cases"].as_array().unwrap();
+    assert_eq!(json["cases"].as_array().map(Vec::len), Some(report.tests), "{json}");
+    let skipped = cases.iter().find(|case| case["name"] == "append::any_creates_a_stream").unwrap();
+    assert_eq!(skipped["reason"], "skipped: known, 1 < 2");
+    let append = json["groups"].as_array().unwrap().iter().find(|group| group["name"] == "append");
+    assert_eq!(append.unwrap()["ignored"], 1, "{json}");
+    assert!(html.contains("<td>append::any_creates_a_stream</td>"), "{html}");
+    assert!(html.contains("skipped: known, 1 &lt; 2"), "{html}");
+    let ran = json["cases"].as_array().unwrap().len() - json["ignored"].as_u64().unwrap() as usize;
+    assert!(badge.contains(&format!("{ran} cases passed")), "{badge}");
+    assert_eq!(leftovers::of(&kind, &fresh.url, pid).await, [""; 0]);
 }
 
 /// Lets the cases under way end, begins no other, and cleans up.
@@ -64,8 +86,14 @@ pub(crate) fn names_are_listed_and_chosen() {
     assert!(all.lines().count() > 50, "{all}");
     let some = annals(&["conformance", "--list", "--filter=read::"]).ended_with(0).stdout;
     assert!(some.lines().all(|name| name.contains("read::")), "{some}");
-    let none = annals(&["conformance", "memory:", "--filter=no-such-case"]).ended_with(2);
-    assert_eq!(none.stderr.lines().count(), 1, "{}", none.stderr);
+    for wrong in ["--filter=no-such-case", "--skip=append::no_such_case=why", "--skip=append::x"] {
+        let none = annals(&["conformance", "memory:", wrong]).ended_with(2);
+        assert!(!none.stderr.is_empty());
+    }
+    let one = ["conformance", "memory:", "--filter=append::any_creates", "--json"];
+    let json: serde_json::Value = serde_json::from_str(&annals(&one).ended_with(0).stdout).unwrap();
+    assert_eq!((&json["cases"][0]["outcome"], &json["passed"]), (&"passed".into(), &1.into()));
+    annals(&[&one[..], &["--html"]].concat()).ended_with(2);
 }
 
 pub(crate) fn a_store_that_cannot_be_made_fails_once() {

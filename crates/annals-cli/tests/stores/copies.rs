@@ -234,6 +234,53 @@ pub(crate) async fn a_part_can_be_copied() {
     }
 }
 
+/// What was recorded before `--since` need not be readable.
+pub(crate) async fn a_part_begins_without_reading_the_rest() {
+    let from = Fresh::open(&sqlite()).await;
+    // More than a page.
+    let many = (0..5_000).map(crate::command::event);
+    from.store.append_to("order-1", ExpectedVersion::Any, many).await.unwrap();
+    fill(&from.store, 0, 150).await;
+    let events = all(&from.store).await;
+    let middle = events[events.len() - 100].recorded_at;
+    // An hour passes before these.
+    let path = from.url.strip_prefix("sqlite://").unwrap();
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let earlier = "UPDATE annals_events SET recorded_at = recorded_at - 3600000000 \
+                   WHERE recorded_at < ?1";
+    let middle_micros = middle.timestamp_micros();
+    assert!(connection.execute(earlier, [middle_micros]).unwrap() > 50);
+    // The kinds of content of the first event are none that annals knows.
+    let broken = "UPDATE annals_events SET kinds = 99 WHERE position = 1";
+    assert_eq!(connection.execute(broken, []).unwrap(), 1);
+    let time = middle.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let since = ["--since", &time];
+    let dir = tempfile::tempdir().unwrap();
+    let to = Fresh::open(&sqlite()).await;
+    let due = events.iter().filter(|event| event.recorded_at >= middle).count();
+    assert!(due > 50);
+    for target in [to.url.clone(), url_of("jsonl", &dir, "part")] {
+        ends(&["copy", &from.url, &target], 1).await;
+        for _ in 0..2 {
+            ok(&[&["copy", &from.url, &target], &since[..]].concat()).await;
+        }
+        ends(&["copy", "--dry-run", &from.url, &target], 1).await;
+        ok(&[&["copy", "--dry-run", &from.url, &target], &since[..]].concat()).await;
+        let told = ok(&[&["verify", "--json", &target], &since[..]].concat()).await;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told["stores"][0]["events"], due);
+    }
+    ends(&["verify", &from.url], 1).await;
+    ok(&[&["verify", &from.url], &since[..]].concat()).await;
+    let read = ok(&[&["read", "--json", &from.url], &since[..]].concat()).await;
+    assert_eq!(read.lines().count(), due);
+    let read = ok(&[&["read", "--json", "--backwards", &from.url], &since[..]].concat()).await;
+    assert_eq!(read.lines().count(), due);
+    let lines = ["tail", "--json", "-n", "100000", &from.url];
+    assert_eq!(ok(&[&lines[..], &since[..]].concat()).await.lines().count(), due);
+    ends(&lines, 1).await;
+}
+
 pub(crate) async fn another_source_of_the_same_name_is_noticed() {
     let (from, other) = (Fresh::open(&sqlite()).await, Fresh::open(&sqlite()).await);
     let to = Fresh::open(&sqlite()).await;
@@ -265,6 +312,13 @@ pub(crate) async fn a_dry_run_reports_what_would_keep_a_copy_from_writing() {
         rusqlite::Connection::open(newer.url.strip_prefix("sqlite://").unwrap()).unwrap();
     let set = "UPDATE annals_meta SET value = 1000 WHERE key = 'schema_version'";
     assert_eq!(connection.execute(set, []).unwrap(), 1);
+    let mut unwritable = Vec::new();
+    if cfg!(target_os = "linux") {
+        // Nobody can create a file here, not even the superuser.
+        unwritable = ["sqlite:///proc/annals.db", "jsonl:/proc/annals"]
+            .map(|target| (target.to_owned(), 1, "the target: "))
+            .to_vec();
+    }
     for (target, status, due) in [
         ("postgres://x:wrong@127.0.0.1:1/db".to_owned(), 1, "the target: "),
         (
@@ -278,12 +332,54 @@ pub(crate) async fn a_dry_run_reports_what_would_keep_a_copy_from_writing() {
         (format!("sqlite://{}", dir.path().display()), 2, "the target: "),
         (path("text.db"), 1, "not an SQLite database"),
         (newer.url.clone(), 1, "version 1000"),
-    ] {
+    ]
+    .into_iter()
+    .chain(unwritable)
+    {
         let said = ends(&["copy", "--dry-run", &from.url, &target], status).await;
         assert!(said.contains(due) && !said.contains("exist yet"), "{target}: {said}");
         // A copy fails alike.
         ends(&["copy", &from.url, &target], status).await;
     }
+}
+
+/// Permissions do not bind the superuser, so another user runs the command.
+#[cfg(target_os = "linux")]
+pub(crate) async fn a_dry_run_reports_a_file_that_cannot_be_written() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    const NOBODY: u32 = 65_534;
+    let dir = tempfile::tempdir().unwrap();
+    let set_mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let from = Fresh::open(&sqlite()).await;
+    fill(&from.store, 0, 10).await;
+    for name in ["export", "events"] {
+        let scheme = if name == "export" { "jsonl" } else { "sqlite" };
+        ok(&["copy", &from.url, &url_of(scheme, &dir, name)]).await;
+        set_mode(&dir.path().join(name), 0o444);
+    }
+    let binary = dir.path().join("annals");
+    std::fs::copy(env!("CARGO_BIN_EXE_annals"), &binary).unwrap();
+    set_mode(dir.path(), 0o555);
+    let source = url_of("jsonl", &dir, "export");
+    for (scheme, name) in
+        [("sqlite", "events"), ("sqlite", "new"), ("jsonl", "export"), ("jsonl", "new")]
+    {
+        let url = url_of(scheme, &dir, name);
+        // A file is not copied to itself.
+        let source = if url == source { url_of("sqlite", &dir, "events") } else { source.clone() };
+        let mut command = tokio::process::Command::new(&binary);
+        command.args(["copy", "--dry-run", &source, &url]).current_dir("/");
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let output = command.output().await.unwrap();
+        let said = crate::command::both(&output);
+        assert_eq!(output.status.code(), Some(1), "{url}: {said}");
+        assert!(said.contains("the target: "), "{url}: {said}");
+    }
+    set_mode(dir.path(), 0o755);
 }
 
 fn sqlite() -> Kind {

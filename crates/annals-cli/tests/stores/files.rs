@@ -195,6 +195,41 @@ pub(crate) async fn cloudevents_of_others_can_be_appended() {
     assert_eq!(fresh.store.load_stream(&"order-1".try_into().unwrap()).await.unwrap().len(), 1);
 }
 
+/// A position beyond the end of a file is refused as that of a store is: nothing would come for ever.
+pub(crate) async fn a_file_has_an_end() {
+    let (fresh, dir) = (Fresh::open(&sqlite()).await, tempfile::tempdir().unwrap());
+    fill(&fresh.store, 0, 5).await;
+    let last = all(&fresh.store).await.last().unwrap().position.get();
+    for scheme in ["jsonl", "cloudevents"] {
+        let file = url_of(scheme, &dir, scheme);
+        ok(&["copy", &fresh.url, &file]).await;
+        assert_eq!(ok(&["read", &file, "--after", &last.to_string()]).await, "");
+        assert_eq!(
+            ok(&["read", &file, "--after", &(last - 1).to_string()]).await.lines().count(),
+            1
+        );
+        // An option that selects nothing does not move the end.
+        ok(&["read", &file, "--after", "1", "--stream", "nobody-1"]).await;
+        let beyond = (last + 1).to_string();
+        for options in [&[][..], &["--json"], &["-n", "1"], &["--stream", "order-1"]] {
+            for url in [&file, &fresh.url] {
+                let read = ["read", url.as_str(), "--after", &beyond];
+                let said = ends(&[&read[..], options].concat(), 1).await;
+                assert!(
+                    said.contains(&format!("position {beyond} is beyond the end"))
+                        && said.contains(&format!("is {last}")),
+                    "{said}"
+                );
+            }
+        }
+    }
+    let empty = dir.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    let empty = format!("jsonl:{}", empty.display());
+    ends(&["read", &empty, "--after", "1"], 1).await;
+    assert_eq!(ok(&["read", &empty]).await, "");
+}
+
 pub(crate) async fn standard_input_and_output_are_files() {
     let (from, to) = (Fresh::open(&sqlite()).await, Fresh::open(&sqlite()).await);
     fill(&from.store, 0, 20).await;

@@ -4,6 +4,7 @@
 
 mod command;
 mod copies;
+mod deleted;
 mod events;
 mod files;
 mod inputs;
@@ -38,15 +39,17 @@ fn main() -> ExitCode {
         files: what_breaks_the_contract_is_found ids_seen_twice_are_reported
             the_first_difference_is_shown a_torn_export_is_completed
             a_file_of_others_is_no_source cloudevents_of_others_can_be_appended
-            standard_input_and_output_are_files;
+            standard_input_and_output_are_files a_file_has_an_end;
         inputs: an_append_that_is_killed_can_be_run_again
             what_editors_and_other_programs_write_is_read_or_named
             data_called_json_that_is_none_is_exported_and_restored
             an_export_goes_on_after_a_line_without_an_end_and_into_a_pipe;
         copies: what_a_copy_loses_is_said_before a_part_can_be_copied
-            another_source_of_the_same_name_is_noticed
+            another_source_of_the_same_name_is_noticed a_part_begins_without_reading_the_rest
             a_dry_run_reports_what_would_keep_a_copy_from_writing;
     }
+    #[cfg(target_os = "linux")]
+    alone! { copies: a_dry_run_reports_a_file_that_cannot_be_written; }
     for kind in kinds().into_iter().filter(Kind::is_shared) {
         macro_rules! trials {
             ($($theme:ident: $($test:ident)*;)*) => {
@@ -64,6 +67,8 @@ fn main() -> ExitCode {
                 what_is_not_of_the_source_is_not_removed
                 a_subscriber_is_carried_over a_target_with_other_events_is_left_alone
                 an_export_is_a_source;
+            deleted: what_was_deleted_is_not_missing_in_a_copy
+                what_was_deleted_is_not_missing_after_an_import;
             verify: a_store_is_verified_alone;
             inputs: a_file_that_is_appended_again_gives_each_event_once;
         }

@@ -85,7 +85,10 @@ pub(crate) async fn output_that_cannot_be_written_is_an_error() {
         drop(reader);
         let output = run_with(&arguments, Stdio::from(writer), Stdio::piped()).await;
         let said = both(&output);
-        assert!(matches!(output.status.code(), Some(0 | 141)), "{arguments:?}: {output:?}");
+        // An export that nobody reads is not whole. What else is not read has done no harm.
+        let is_export = arguments[0] == "copy" && arguments[1] != "--dry-run";
+        let due = if is_export { 141 } else { 0 };
+        assert_eq!(output.status.code(), Some(due), "{arguments:?}: {output:?}");
         assert!(!said.contains("annals: ") && !said.contains("panicked"), "{arguments:?}: {said}");
         // Nobody is told, and nothing breaks.
         let output = run_with(&arguments, Stdio::piped(), full()).await;

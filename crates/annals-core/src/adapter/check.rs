@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use crate::{
-    Append, Capabilities, Error, ErrorKind, Result, Snapshot, Source, Start, StreamId, Subscribe,
+    Append, Capabilities, Error, ErrorKind, Position, Result, Snapshot, Source, Start, StreamId,
+    Subscribe,
 };
 
-/// Refuses an append that is empty, too large, or names something that begins with `$`; and, where
-/// there are several, none at all or two to one stream.
+/// Refuses an append that is empty, too large, has an event with the nil id, or names something that
+/// begins with `$`; and, where there are several, none at all or two to one stream.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] and [`ErrorKind::LimitExceeded`].
@@ -28,6 +29,9 @@ pub fn check_append(appends: &[Append], capabilities: &Capabilities) -> Result<(
                 return invalid("an append needs at least one event");
             }
             for event in &append.events {
+                if event.id().is_nil() {
+                    return invalid("an event needs an id that is not nil");
+                }
                 if event.event_type().is_system() {
                     return invalid("event types that begin with `$` belong to the backend");
                 }
@@ -87,15 +91,34 @@ pub fn check_subscribe(options: &Subscribe, capabilities: &Capabilities) -> Resu
     Ok(())
 }
 
-/// Refuses a snapshot that is larger than an event may be.
+/// Refuses a snapshot that is larger than an event may be, or of a version that no event can have.
 ///
 /// # Errors
-/// [`ErrorKind::LimitExceeded`].
+/// [`ErrorKind::InvalidInput`] and [`ErrorKind::LimitExceeded`].
 pub fn check_snapshot(snapshot: &Snapshot, capabilities: &Capabilities) -> Result<()> {
+    check_number("the version of the snapshot", snapshot.version.get())?;
     let (size, most) = (snapshot.size(), capabilities.max_event_bytes);
     if size > most {
         let message = format!("the snapshot has {size} bytes; this store takes at most {most}");
         return Err(Error::new(ErrorKind::LimitExceeded, message));
+    }
+    Ok(())
+}
+
+/// Refuses a checkpoint at a position that no event can have.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`].
+pub fn check_checkpoint(position: Position) -> Result<()> {
+    check_number("the checkpoint", position.get())
+}
+
+/// Databases keep numbers with a sign. A store that took a greater one would keep another number.
+fn check_number(what: &str, number: u64) -> Result<()> {
+    const GREATEST: u64 = i64::MAX.unsigned_abs();
+    if number > GREATEST {
+        let message = format!("{what} is {number}; no event has a number above {GREATEST}");
+        return Err(Error::new(ErrorKind::InvalidInput, message));
     }
     Ok(())
 }

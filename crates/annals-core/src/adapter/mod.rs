@@ -37,7 +37,7 @@ pub mod url;
 mod write;
 
 pub use backoff::Backoff;
-pub use check::{check_append, check_snapshot, check_subscribe, check_writable};
+pub use check::{check_append, check_checkpoint, check_snapshot, check_subscribe, check_writable};
 pub use cursor::Cursor;
 pub use head::{StreamHead, Verdict, all_or_none, written_after};
 pub use implement::{Adapter, CheckpointSwap};

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use super::{
-    Adapter, CheckpointSwap, Page, Pages, Tail, check_append, check_import, check_snapshot,
-    check_subscribe, check_writable, failed_read,
+    Adapter, CheckpointSwap, Page, Pages, Tail, check_append, check_checkpoint, check_import,
+    check_snapshot, check_subscribe, check_writable, failed_read,
     place::{FromPlace, check_position, check_start},
     read, subscribe,
 };
@@ -246,6 +246,7 @@ impl<A: Adapter> CheckpointStore for A {
     ) -> Result<Position> {
         let call = Call::new(self, "save_checkpoint");
         call.needs(|c| c.checkpoints, CHECKPOINTS)?;
+        call.answer(check_checkpoint(position))?;
         call.answer(Adapter::save_checkpoint(self, subscriber, position).await)
     }
 
@@ -258,6 +259,7 @@ impl<A: Adapter> CheckpointStore for A {
         let call = Call::new(self, "swap_checkpoint");
         let swap = CheckpointSwap::new(expected, position);
         call.needs(|c| c.checkpoints, CHECKPOINTS)?;
+        call.answer(check_checkpoint(position.max(expected.unwrap_or_default())))?;
         call.answer(Adapter::swap_checkpoint(self, subscriber, swap).await)
     }
 
@@ -268,6 +270,7 @@ impl<A: Adapter> CheckpointStore for A {
     ) -> Result<()> {
         let call = Call::new(self, "reset_checkpoint");
         call.needs(|c| c.checkpoints, CHECKPOINTS)?;
+        call.answer(check_checkpoint(position.unwrap_or_default()))?;
         call.answer(Adapter::reset_checkpoint(self, subscriber, position).await)
     }
 }

@@ -38,10 +38,15 @@ impl<D: Delivery> Projection<D> {
             self.refuse_others(found, wanted).await?;
             self.delivery.advance(&record, stored, Position::new(wanted.into())).await?;
         }
+        let mut first = None;
         for index in 0..wanted {
             let partition = self.partition_id(index, wanted)?;
             if self.delivery.position(&partition).await?.is_none() {
-                self.delivery.advance(&partition, None, Position::START).await?;
+                let first = match first {
+                    Some(first) => first,
+                    None => *first.insert(self.first_position().await?),
+                };
+                self.delivery.advance(&partition, None, first).await?;
             }
         }
         if wanted > 0 && self.delivery.position(&record).await? != Some(u64::from(wanted).into()) {

@@ -16,26 +16,31 @@ mod division;
 mod error;
 mod hand_over;
 mod handle;
+mod handler;
+mod keep;
 mod lead;
+mod options;
+mod origin;
+mod partition;
 mod poison;
 mod progress;
 mod reader;
 mod run;
+mod start;
 mod workers;
 
-use std::{fmt, hash::Hasher, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
-use annals_core::{Error, ErrorKind, Position, Result, Source, Store, SubscriberId};
-use fnv::FnvHasher;
+use annals_core::{Error, ErrorKind, Position, Result, Source, Start, Store, SubscriberId};
 use tokio::sync::watch;
 
 /// Where exactly-once projections write: `SqliteSink`, `PostgresSink`, or a sink of your own.
 pub use annals_core::Sink;
-pub use delivery::{
-    AtLeastOnce, Batch, BoxError, Delivery, ExactlyOnce, Guarantee, Handler, TransactionalHandler,
-};
+pub use delivery::{AtLeastOnce, Delivery, ExactlyOnce, Guarantee};
 pub use error::{ProjectionError, Stopped};
 pub use handle::{ProjectionHandle, Status};
+pub use handler::{Batch, BoxError, Handler, TransactionalHandler};
+pub use partition::Partition;
 pub use poison::{OnPoison, Poison};
 pub use progress::Progress;
 pub use workers::Workers;
@@ -72,6 +77,8 @@ pub struct Projection<D> {
     generation: NonZeroU32,
     partition: Option<Partition>,
     source: Source,
+    /// Where it begins without a checkpoint.
+    start: Start,
     delivery: D,
     batch: usize,
     save_every: Duration,
@@ -82,16 +89,6 @@ pub struct Projection<D> {
     token: Option<u64>,
     /// What handles tell.
     status: watch::Sender<Status>,
-}
-
-/// One of the parts into which [`Workers`] divide all streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Partition {
-    /// The number of this partition, from 0.
-    pub index: u32,
-    /// The number of all partitions.
-    pub count: NonZeroU32,
 }
 
 impl<H: Handler> Projection<AtLeastOnce<H>> {
@@ -187,6 +184,7 @@ impl<D: Delivery> Projection<D> {
             generation: NonZeroU32::MIN,
             partition: None,
             source: Source::default(),
+            start: Start::Beginning,
             delivery,
             batch: 500,
             save_every: Duration::from_secs(1),
@@ -196,61 +194,6 @@ impl<D: Delivery> Projection<D> {
             token: None,
             status: watch::Sender::new(Status::new(subscriber)),
         })
-    }
-
-    /// Sets which events the projection reads: one stream, a category, or those that pass a filter,
-    /// best a filter [made from a schema](crate::Schema::filter). By default it reads all events.
-    ///
-    /// On DynamoDB and EventStoreDB a projection of one stream stays at the position of the stream's last
-    /// event while others are appended elsewhere. To wait for those, use a filter.
-    #[must_use]
-    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
-        self.source = source.into();
-        self
-    }
-
-    /// Sets how many events the handler gets at once, at most: 500 by default, and at least one. The
-    /// projection reads as many events ahead while the handler works.
-    #[must_use]
-    pub fn with_batch(mut self, events: usize) -> Self {
-        self.batch = events.max(1);
-        self
-    }
-
-    /// Sets how often the projection saves its checkpoint, every second by default. This is for
-    /// at-least-once delivery while catching up, and for events that the filter leaves out. If there
-    /// were none, nothing is saved. The projection looks as often whether its checkpoint was
-    /// [reset](annals_core::CheckpointStore::reset_checkpoint), after which it goes on from there, and
-    /// whether a later generation has taken over.
-    #[must_use]
-    pub fn with_save_every(mut self, time: Duration) -> Self {
-        self.save_every = time;
-        self
-    }
-
-    /// Sets how often failed calls to the stores are retried, and how often the handler gets an event
-    /// on which it fails.
-    #[must_use]
-    pub fn with_retry(mut self, policy: RetryPolicy) -> Self {
-        self.retry = policy;
-        self
-    }
-
-    /// Sets what to do with an event on which the handler fails at every try. By default the
-    /// projection stops.
-    #[must_use]
-    pub fn with_poison(mut self, on_poison: OnPoison) -> Self {
-        self.on_poison = on_poison;
-        self
-    }
-
-    /// Sets a function that is called with the progress: every second while the projection catches
-    /// up, and once when it has caught up. The progress is also logged, and the lag is a
-    /// [metric](crate::observe).
-    #[must_use]
-    pub fn with_progress(mut self, callback: impl FnMut(&Progress) + Send + 'static) -> Self {
-        self.on_progress = Some(Box::new(callback));
-        self
     }
 
     /// Sets the generation, from 1. When a handler has changed, build its rows anew as the next
@@ -331,32 +274,8 @@ impl<D: Delivery> fmt::Debug for Projection<D> {
             .field("generation", &self.generation)
             .field("partition", &self.partition)
             .field("source", &self.source)
+            .field("start", &self.start)
             .field("batch", &self.batch)
             .finish_non_exhaustive()
-    }
-}
-
-impl Partition {
-    /// Whether a stream belongs to this partition. The hash (FNV-1a) is the same on every machine and
-    /// in every version.
-    #[must_use]
-    pub fn has(&self, stream: &annals_core::StreamId) -> bool {
-        let mut hasher = FnvHasher::default();
-        hasher.write(stream.as_str().as_bytes());
-        hasher.finish() % u64::from(self.count.get()) == u64::from(self.index)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn streams_stay_in_their_partitions() {
-        let count = NonZeroU32::new(1 << 16).unwrap();
-        for (stream, index) in [("a", 0xec8c), ("order-42", 0x62d4), ("ä %", 0x4e39)] {
-            let stream = annals_core::StreamId::new(stream).unwrap();
-            assert!(Partition { index, count }.has(&stream), "{stream}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! The run of a projection: reads ahead, hands events over, keeps the checkpoint.
+//! The run of a projection: reads ahead, and hands events over.
 
 use std::{
     future::{Future, pending},
@@ -73,6 +73,7 @@ impl<D: Delivery> Projection<D> {
         if self.partition.is_none() {
             self.claim_division().await?;
         }
+        self.claim_store().await?;
         let policy = self.retry.clone();
         let mut attempts = policy.attempts_without_deadline();
         let mut run = Run::new(self)?;
@@ -115,7 +116,7 @@ pub(super) struct Run<'a, D> {
     /// Whether events after the stored checkpoint were handled.
     pub(super) has_unsaved: bool,
     /// When [`Run::check`] was called last.
-    last_check: Instant,
+    pub(super) last_check: Instant,
 }
 
 impl<'a, D: Delivery> Run<'a, D> {
@@ -144,6 +145,9 @@ impl<'a, D: Delivery> Run<'a, D> {
     ) -> Result<Stopped, Interruption> {
         let before = self.checkpoint;
         self.checkpoint = self.projection.delivery.position(&self.subscriber).await?;
+        if self.checkpoint.is_none() {
+            self.checkpoint = self.projection.store_start(&self.subscriber).await?;
+        }
         if self.checkpoint < before {
             // It was reset: the events after it are to be handled again.
             self.handled_to = None;
@@ -244,65 +248,9 @@ impl<'a, D: Delivery> Run<'a, D> {
         }
     }
 
-    pub(super) async fn save_checkpoint(&mut self) -> Result<(), Interruption> {
-        if let Some(to) = self.handled_to.filter(|to| Some(*to) > self.checkpoint) {
-            self.projection.delivery.advance(&self.subscriber, self.checkpoint, to).await?;
-            self.checkpoint = Some(to);
-        }
-        self.has_unsaved = false;
-        Ok(())
-    }
-
     async fn stop(&mut self) -> Result<Stopped, Interruption> {
         self.save_checkpoint().await?;
         Ok(Stopped::Requested)
-    }
-
-    /// Tells handles how far the run is.
-    pub(super) fn tell(&self) {
-        let (position, is_live) = (self.handled_to.unwrap_or_default(), self.tracker.is_live);
-        self.projection.status.send_if_modified(|status| {
-            let changes = (status.position, status.is_live) != (Some(position), is_live);
-            (status.position, status.is_live) = (Some(position), is_live);
-            changes
-        });
-    }
-
-    /// Does what is due from time to time: saves the checkpoint or looks whether it was reset, measures
-    /// the lag, and looks whether a later generation has taken over.
-    async fn check(&mut self) -> Result<Option<Stopped>, Interruption> {
-        if self.handled_to > self.checkpoint {
-            self.save_checkpoint().await?;
-        } else if self.projection.delivery.position(&self.subscriber).await? != self.checkpoint {
-            return Err(Interruption::CheckpointMoved);
-        }
-        self.last_check = Instant::now();
-        if self.tracker.is_live {
-            let end = self.projection.store.last_position().await?;
-            self.tracker.measure_lag(self.handled_to.unwrap_or_default(), end);
-        }
-        Ok(self.is_superseded().await?.then_some(Stopped::Superseded))
-    }
-
-    async fn is_superseded(&mut self) -> Result<bool> {
-        let live = self.projection.live_generation().await?;
-        Ok(live > u64::from(self.projection.generation.get()))
-    }
-
-    /// The projection has caught up: its generation takes over, unless it has done so before.
-    async fn caught_up(&mut self, at: Position) -> Result<(), Interruption> {
-        self.save_checkpoint().await?;
-        let generation = u64::from(self.projection.generation.get());
-        let before = self.projection.live_position().await?;
-        if generation > before.map_or(1, Position::get) {
-            let live = self.projection.live_id()?;
-            self.projection.delivery.switch(&live, before, generation.into()).await?;
-            tracing::info!(projection = %self.subscriber, "this generation has taken over");
-        }
-        self.tracker.is_live = true;
-        self.tell();
-        self.tracker.report(at, at, self.projection.on_progress.as_mut());
-        Ok(())
     }
 }
 

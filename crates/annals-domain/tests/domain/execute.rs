@@ -12,6 +12,7 @@ use futures::future::try_join_all;
 use crate::{
     account::{Account, Command, Event, Rejection},
     faulty::{Fault, Faulty},
+    projection::PATIENCE,
 };
 
 pub(crate) fn accounts(store: &Arc<dyn Store>) -> CommandHandler<Account> {
@@ -186,6 +187,8 @@ pub(crate) async fn several_change_together(kind: Kind) {
     let faulty = Faulty::on(&fresh.store, Fault::InTurn);
     let quick = Duration::from_millis(1);
     let policy = RetryPolicy::default().with_max_conflicts(1_000).with_pauses(quick, 5 * quick);
+    // A busy machine is no failure.
+    let policy = policy.with_deadline(PATIENCE);
     let together = Arc::new(Together::new(faulty).unwrap().with_retry(policy));
     let tasks = (0..6).map(|task| {
         let (accounts, together) = (accounts.clone(), together.clone());

@@ -13,6 +13,8 @@ mod progress;
 mod projection;
 mod restored;
 mod snapshot;
+mod start;
+mod together;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -52,7 +54,10 @@ fn main() -> ExitCode {
                 dropped_at_random_points_nothing_is_applied_twice
                 two_at_once_apply_nothing_twice failing_stores_are_tried_again progress_is_told;
             restored: a_checkpoint_beyond_the_end_is_an_error a_sink_ahead_of_its_store_is_an_error
+                a_sink_of_another_store_is_an_error a_sink_moves_to_a_copy
                 a_late_snapshot_brings_nothing_back;
+            together: a_check_has_to_be_an_event rejections_have_names;
+            start: at_a_time at_the_end after_a_position of_workers is_refused;
             progress: left_out_events_are_passed_soon an_idle_store_is_not_written_to
                 a_wait_ends_with_an_error_that_says_where a_reset_is_noticed_by_what_runs
                 what_was_parked_is_not_parked_again the_number_of_workers_stays;

@@ -1,6 +1,6 @@
 //! A gateway in this process behind a proxy, and a store that loses the answer to an append.
 
-mod front;
+mod like;
 
 use std::{
     net::SocketAddr,
@@ -17,7 +17,8 @@ use annals_gateway::{Gateway, GatewayOptions, Security};
 use annals_test_servers::{BoxError, Proxy};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use self::front::Front;
+#[allow(unused_imports, reason = "not every test program uses all")]
+pub(crate) use self::like::LikeServer;
 
 /// A gateway, which clients reach through a proxy.
 pub(crate) struct GatewayServer {
@@ -25,7 +26,6 @@ pub(crate) struct GatewayServer {
     options: GatewayOptions,
     serving: JoinHandle<std::io::Result<()>>,
     proxy: Arc<Proxy>,
-    front: Front,
 }
 
 impl GatewayServer {
@@ -40,14 +40,13 @@ impl GatewayServer {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let proxy = Arc::new(Proxy::start(addr).await?);
-        let front = Front::start(proxy.addr()).await?;
-        let options = options.with_advertise(front.addr.ip().to_string(), front.addr.port());
+        let options = options.with_advertise(proxy.addr().ip().to_string(), proxy.addr().port());
         let serving = serve(store, listener, options.clone());
-        Ok(Self { addr, options, serving, proxy, front })
+        Ok(Self { addr, options, serving, proxy })
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("esdb://{}?tls=false", self.front.addr)
+        format!("esdb://{}?tls=false", self.proxy.addr())
     }
 
     pub(crate) fn proxy(&self) -> &Arc<Proxy> {

@@ -19,8 +19,8 @@ use annals_core::{
 use annals_eventstoredb::{EventStoreDbConfig, EventStoreDbOptions, EventStoreDbStore};
 use annals_gateway::proto::{
     shared::{
-        ReadEvent, StreamIdentifier, SubscriptionConfirmation, Uuid, read_event, stream_options,
-        uuid,
+        ReadEvent, StreamIdentifier, SubscriptionConfirmation, Uuid, all_options, read_event,
+        stream_options, uuid,
     },
     streams::{
         AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ReadReq, ReadResp, RemoveReq,
@@ -121,6 +121,16 @@ impl Streams for Node {
         let options = request.into_inner().options.unwrap();
         let backwards = options.read_direction() == ReadDirection::Backwards;
         let mut answers: Vec<Content> = Vec::new();
+        let after = match options.stream_option.as_ref().unwrap() {
+            StreamOption::Stream(of) => match of.revision_option {
+                Some(stream_options::RevisionOption::Revision(revision)) => 10 * (revision + 1),
+                _ => 0,
+            },
+            StreamOption::All(of) => match of.all_option {
+                Some(all_options::AllOption::Position(at)) => at.commit_position,
+                _ => 0,
+            },
+        };
         let in_stream = match options.stream_option.unwrap() {
             StreamOption::Stream(of) => {
                 if of.stream_identifier.unwrap().stream_name != STREAM {
@@ -136,12 +146,20 @@ impl Streams for Node {
             StreamOption::All(_) => 0,
         };
         let count = match options.count_option.unwrap() {
-            CountOption::Count(count) => usize::try_from(count).unwrap(),
+            CountOption::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
             CountOption::Subscription(_) => {
                 self.0.subscriptions.fetch_add(1, SeqCst);
-                // The subscription ends after this message, without an error.
+                // The subscription ends after the events that are there, without an error.
                 let confirmed = SubscriptionConfirmation { subscription_id: "1".to_owned() };
-                let answers = [Content::Confirmation(confirmed)].map(said);
+                let events = self.0.events.lock().unwrap().clone();
+                let later = events.into_iter().filter(|event| event.commit_position > after);
+                let later = later.map(|event| {
+                    Content::Event(ReadEvent { event: Some(event), ..ReadEvent::default() })
+                });
+                let answers: Vec<_> = std::iter::once(Content::Confirmation(confirmed))
+                    .chain(later)
+                    .map(said)
+                    .collect();
                 return Ok(Response::new(Box::pin(stream::iter(answers))));
             }
         };
@@ -214,7 +232,7 @@ async fn a_node_that_is_not_the_leader_is_left() {
     assert_eq!(leader.store.load_stream(&id("order-1")).await.unwrap().len(), 3);
 }
 
-/// The client gives up for good if it cannot reach the leader that it is told of.
+/// The store does not stay with a leader that it is told of and cannot reach.
 #[tokio::test]
 async fn a_leader_that_is_gone_does_not_end_the_store() {
     let gone = Server::start().await;
@@ -281,7 +299,6 @@ async fn an_answer_that_cannot_be_read_is_an_error() {
     node.node.write(|e| e.metadata = HashMap::new());
     let error = store.load_stream(&id(STREAM)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "an event without a type: {error:?}");
-    // The client panics over this one.
     node.node.0.events.lock().unwrap()[1].id = None;
     let error = store.load_stream(&id(STREAM)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "an event without an id: {error:?}");

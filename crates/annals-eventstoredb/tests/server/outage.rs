@@ -19,7 +19,6 @@ async fn a_restarted_server_is_found_again() {
     let store = server.open(impatient()).await;
     store.append_to("order-1", ExpectedVersion::Any, [event(1)]).await.unwrap();
     server.gateway.kill().await;
-    // During these calls the client gives up for good.
     for _ in 0..3 {
         let lost = store.append_to("order-1", ExpectedVersion::Any, [event(2)]).await.unwrap_err();
         assert_eq!(lost.kind(), ErrorKind::Unavailable, "{lost:?}");

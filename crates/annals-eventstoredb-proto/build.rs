@@ -11,7 +11,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     tonic_build::configure()
-        .build_client(false)
         .build_transport(false)
         .bytes(["."])
         .disable_comments(".")

@@ -1,4 +1,4 @@
-//! The protocol's messages and services, generated from `proto/`.
+//! The generated code.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -11,7 +11,3 @@
 )]
 
 include!(concat!(env!("OUT_DIR"), "/proto.rs"));
-
-pub use event_store::client::{
-    self as shared, gossip, persistent_subscriptions as persistent, server_features, streams,
-};
