@@ -218,6 +218,11 @@ impl Context {
         self.harness.histories()
     }
 
+    /// Why removals cannot be part of histories, if they cannot.
+    pub(crate) fn removes_in_steps(&self) -> Option<String> {
+        self.harness.removes_in_steps()
+    }
+
     pub(crate) fn harness_name(&self) -> &str {
         self.harness.name()
     }

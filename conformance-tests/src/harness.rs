@@ -77,6 +77,12 @@ pub trait Harness: Send + Sync + 'static {
         200
     }
 
+    /// Says why a truncation, deletion or tombstone of this store is not one step beside other calls, if
+    /// it is not. Histories have no removals then, and the case about them is ignored with this reason.
+    fn removes_in_steps(&self) -> Option<String> {
+        None
+    }
+
     /// How long a case waits for something that has to happen soon, before the case fails.
     fn patience(&self) -> Duration {
         Duration::from_secs(30)

@@ -29,7 +29,13 @@ const AT_ONCE: usize = 4;
 const HANDLES: usize = 3;
 
 /// Runs histories: so many in a hundred of those of a whole run.
-pub(crate) async fn check(cx: Context, case: &str, mix: Mix, percent: u64) -> CaseResult {
+pub(crate) async fn check(cx: Context, case: &str, mut mix: Mix, percent: u64) -> CaseResult {
+    if let Some(reason) = cx.removes_in_steps().filter(|_| mix.removals > 0) {
+        if mix.only_removes() {
+            return Err(Stop::Ignored(reason));
+        }
+        mix.removals = 0;
+    }
     let number = |name| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
     let all = number(HISTORIES).unwrap_or_else(|| cx.histories().into());
     let runs: Vec<(u64, u64)> = match number(HISTORY) {

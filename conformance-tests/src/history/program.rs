@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 /// What the programs of a case are made of: for each kind of call how often it comes, beside the
 /// plain appends, reads and `stream_info` that every program has.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mix {
     /// Appends to several streams.
     pub(crate) several: u32,
@@ -19,6 +19,13 @@ pub(crate) struct Mix {
     pub(crate) reads_of_all: u32,
     /// The most subscriptions.
     pub(crate) followers: usize,
+}
+
+impl Mix {
+    /// Whether nothing but the removals tells these programs from the plainest ones.
+    pub(super) fn only_removes(&self) -> bool {
+        *self == Self { removals: self.removals, ..Self::default() }
+    }
 }
 
 const WRITERS: RangeInclusive<usize> = 2..=4;

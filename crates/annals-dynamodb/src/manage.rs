@@ -4,7 +4,7 @@
 //! each item loses its events, and keeps its key: a writer that knows the version before must find
 //! that it cannot write there again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use annals_core::{
     Error, ErrorKind, ExpectedVersion, Result, StreamId, StreamInfo, StreamState, Version,
@@ -31,6 +31,13 @@ const CONCURRENT_ITEMS: usize = 16;
 /// The first and the longest pause before a deletion that others have overtaken is tried again.
 const OVERTAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 
+/// Runs a removal in a task of its own: a read of all would find some of the removed events if it ended
+/// half-way because the caller has dropped the future.
+async fn to_its_end(removal: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    let ended = tokio::spawn(removal).await;
+    ended.map_err(|e| Error::new(ErrorKind::Internal, "a removal failed").with_source(e))?
+}
+
 impl Shared {
     async fn removal(&self, stream: &StreamId) -> Result<RemovalProgress> {
         RemovalProgress::of(self.table.get(&Key::removal(stream)).await?.as_ref())
@@ -45,7 +52,16 @@ impl Shared {
         Ok(head.stream.info(has_events.then_some(first)))
     }
 
-    pub(crate) async fn truncate(&self, stream: &StreamId, before: Version) -> Result<()> {
+    pub(crate) async fn truncate(
+        self: &Arc<Self>,
+        stream: &StreamId,
+        before: Version,
+    ) -> Result<()> {
+        let (shared, stream) = (self.clone(), stream.clone());
+        to_its_end(async move { shared.truncate_now(&stream, before).await }).await
+    }
+
+    async fn truncate_now(&self, stream: &StreamId, before: Version) -> Result<()> {
         let head = Head::load(&self.table, stream).await?.stream;
         match head.state {
             StreamState::Tombstoned => return Err(Error::stream_closed(stream)),
@@ -61,6 +77,16 @@ impl Shared {
 
     /// Deletes a stream, or tombstones it if it is to be closed.
     pub(crate) async fn delete(
+        self: &Arc<Self>,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        closed: bool,
+    ) -> Result<()> {
+        let (shared, stream) = (self.clone(), stream.clone());
+        to_its_end(async move { shared.delete_now(&stream, expected, closed).await }).await
+    }
+
+    async fn delete_now(
         &self,
         stream: &StreamId,
         expected: ExpectedVersion,

@@ -192,7 +192,12 @@ impl Harness for Server {
     }
 
     fn histories(&self) -> u32 {
-        if matches!(self.source, Ok(Source::Moto)) { 20 } else { 100 }
+        match (&self.source, &self.faults) {
+            (Ok(Source::Moto), _) => 20,
+            // Each fault is followed by a pause.
+            (_, Some(_)) => 40,
+            _ => 100,
+        }
     }
 
     fn patience(&self) -> Duration {

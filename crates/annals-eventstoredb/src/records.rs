@@ -301,7 +301,7 @@ async fn forget_snapshot(
 
 /// The version below `first` at which a stream was last deleted: `NONE` if it was not, or if another
 /// application deleted it.
-pub(crate) async fn deleted_at(
+pub(crate) async fn deleted_below(
     server: &Arc<Server>,
     stream: &StreamId,
     first: Version,

@@ -62,6 +62,10 @@ struct GatewayPlace {
     store: Arc<Lossy>,
 }
 
+/// A removal asks for the version, announces that it removes the snapshot, and then removes the events
+/// on the condition that the version is still the same: a deletion in between does not change it.
+const REMOVES_IN_STEPS: &str = "a removal takes several requests of EventStoreDB";
+
 struct OnGateway {
     name: &'static str,
     backing: Backing,
@@ -86,6 +90,10 @@ impl Harness for OnGateway {
 
     fn histories(&self) -> u32 {
         100
+    }
+
+    fn removes_in_steps(&self) -> Option<String> {
+        Some(REMOVES_IN_STEPS.to_owned())
     }
 
     async fn unavailable(&self) -> Option<String> {
@@ -159,6 +167,14 @@ impl Harness for Like2310 {
         32
     }
 
+    fn histories(&self) -> u32 {
+        100
+    }
+
+    fn removes_in_steps(&self) -> Option<String> {
+        Some(REMOVES_IN_STEPS.to_owned())
+    }
+
     async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
         let url = {
             let mut places = self.places.lock().await;
@@ -221,6 +237,10 @@ impl Harness for OnServer {
 
     fn histories(&self) -> u32 {
         100
+    }
+
+    fn removes_in_steps(&self) -> Option<String> {
+        Some(REMOVES_IN_STEPS.to_owned())
     }
 
     async fn unavailable(&self) -> Option<String> {

@@ -276,6 +276,11 @@ impl Harness for InNamespaces {
         }
     }
 
+    fn removes_in_steps(&self) -> Option<String> {
+        let is_server = self.0.url().backend() == Backend::EventStoreDb;
+        is_server.then(|| "a removal takes several requests of EventStoreDB".to_owned())
+    }
+
     async fn open(&self, namespace: &str) -> Result<Arc<dyn Store>, BoxError> {
         Ok(self.0.open(namespace).await?)
     }
