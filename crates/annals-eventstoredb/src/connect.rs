@@ -56,4 +56,22 @@ impl EventStoreDbStore {
         server.check_access().await.map_err(context(BACKEND, "open"))?;
         Ok(Self { server: Arc::new(server) })
     }
+
+    /// True if reads and subscriptions of events go to a node that may lag behind the leader, since the
+    /// settings prefer one: `nodePreference=follower`, `random` or `readOnlyReplica`. Then an append
+    /// that has returned may not be seen yet. Everything else is asked of the leader in any case:
+    /// what a stream's version is, leases, checkpoints and snapshots.
+    #[must_use]
+    pub fn reads_may_lag(&self) -> bool {
+        !self.server.connection.reads_from_leader()
+    }
+
+    /// The version of the server that the store is connected to, such as `24.10.0`. `None` if the
+    /// server does not tell it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](annals_core::ErrorKind::Unavailable) if no server can be reached.
+    pub async fn server_version(&self) -> Result<Option<String>> {
+        self.server.version().await.map_err(context(BACKEND, "server_version"))
+    }
 }

@@ -29,33 +29,17 @@ const PROBE: &str = "annals-probe";
 /// this asks again until nothing has changed meanwhile.
 pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Result<StreamInfo> {
     loop {
-<<<<<<< HEAD
-        let seen = match ends(server, stream).await? {
-            Ends::Events(first, last) => {
-                // A stream that begins with its first event was never deleted.
-                let deleted_at = match first {
-                    Version::FIRST => Version::NONE,
-                    _ => records::deleted_at(server, stream, first).await?,
-=======
         let without = match ends(server, stream).await? {
             Ok((first, last)) => {
                 // A stream that begins with its first event was never deleted.
                 let deleted_at = match first {
                     Version::FIRST => Version::NONE,
                     _ => records::deleted_below(server, stream, first).await?,
->>>>>>> history
                 };
                 let info = StreamInfo::new(StreamState::Live, last, Some(first));
                 return Ok(info.with_deleted_at(deleted_at));
             }
-<<<<<<< HEAD
-            Ends::None(seen) => seen,
-        };
-        let Some((state, version)) = state_without_events(server, stream, &seen).await? else {
-            continue;
-=======
             Err(without) => without,
->>>>>>> history
         };
         let found = state_without_events(server, stream, &without).await?;
         let Some((state, version)) = found else { continue };
@@ -69,39 +53,14 @@ pub(crate) async fn stream_info(server: &Arc<Server>, stream: &StreamId) -> Resu
     }
 }
 
-<<<<<<< HEAD
-enum Ends {
-    /// The first and the last version that can be read.
-    Events(Version, Version),
-    /// What is there if there are no events.
-    None(Seen),
-}
-
-/// The ends of a stream, as they were at one moment.
-async fn ends(server: &Arc<Server>, stream: &StreamId) -> Result<Ends> {
-=======
 /// The first and the last version of a stream that can be read, as they were at one moment; or what
 /// was seen in place of an event.
 async fn ends(server: &Arc<Server>, stream: &StreamId) -> Result<Result<(Version, Version), Seen>> {
->>>>>>> history
     let name = || server.names.stream(stream);
     let mut before = None;
     loop {
         let last = match look_at_last(server, name()).await? {
             Seen::Event(last) => version_of(last.revision),
-<<<<<<< HEAD
-            without => return Ok(Ends::None(without)),
-        };
-        let first = look(server, Target::Leader, name(), false, Place::First).await?.event();
-        // The first version only rises. So it was the same when the last event was read if it is the
-        // lowest, or if it is the one that was read before.
-        let first = first.map(|first| version_of(first.revision));
-        match first {
-            Some(first) if first == Version::FIRST || before == Some(first) => {
-                return Ok(Ends::Events(first, last));
-            }
-            _ => before = first,
-=======
             without => return Ok(Err(without)),
         };
         let first = look(server, Target::Leader, name(), false, Place::First).await?.event();
@@ -112,8 +71,8 @@ async fn ends(server: &Arc<Server>, stream: &StreamId) -> Result<Result<(Version
         let first = version_of(first.revision);
         if first == Version::FIRST || before == Some(first) {
             return Ok(Ok((first, last)));
->>>>>>> history
         }
+        before = Some(first);
     }
 }
 
@@ -122,21 +81,12 @@ async fn ends(server: &Arc<Server>, stream: &StreamId) -> Result<Result<(Version
 pub(crate) async fn greatest_version(server: &Arc<Server>, stream: &StreamId) -> Result<Version> {
     const UNKNOWN: Version = Version::new(u64::MAX);
     loop {
-<<<<<<< HEAD
-        let seen = match look_at_last(server, server.names.stream(stream)).await? {
-            Seen::Event(last) => return Ok(version_of(last.revision)),
-            _ if stream.is_system() => return Ok(UNKNOWN),
-            seen => seen,
-        };
-        match state_without_events(server, stream, &seen).await? {
-=======
         let without = match look_at_last(server, server.names.stream(stream)).await? {
             Seen::Event(last) => return Ok(version_of(last.revision)),
             _ if stream.is_system() => return Ok(UNKNOWN),
             without => without,
         };
         match state_without_events(server, stream, &without).await? {
->>>>>>> history
             Some((StreamState::Tombstoned, Version::NONE)) => return Ok(UNKNOWN),
             Some((_, version)) => return Ok(version),
             None => {}
@@ -144,41 +94,13 @@ pub(crate) async fn greatest_version(server: &Arc<Server>, stream: &StreamId) ->
     }
 }
 
-<<<<<<< HEAD
-/// The state and the version of a stream of which no event can be read; `None` if it has changed
-/// meanwhile.
-=======
 /// The state and the version of a stream of which no event can be read; `None` if the stream has
 /// changed meanwhile.
->>>>>>> history
 async fn state_without_events(
     server: &Arc<Server>,
     stream: &StreamId,
     seen: &Seen,
 ) -> Result<Option<(StreamState, Version)>> {
-<<<<<<< HEAD
-    if stream.is_system() {
-        return Ok(Some((StreamState::Missing, Version::NONE)));
-    }
-    // The server does not tell the version of a tombstoned stream. A record of this store does.
-    let tombstoned = async || {
-        let version = records::tombstoned_at(server, stream).await?;
-        Ok(Some((StreamState::Tombstoned, version)))
-    };
-    let state = match seen {
-        Seen::Tombstoned => return tombstoned().await,
-        Seen::Event(_) | Seen::Nothing => StreamState::Live,
-        // Only a stream that was deleted has a version. So nothing has to be sent to find it out, and
-        // a user that may only read gets an answer.
-        Seen::Missing if !StreamMetadata::load(server, stream).await?.is_deleted() => {
-            return Ok(Some((StreamState::Missing, Version::NONE)));
-        }
-        Seen::Missing => StreamState::Deleted,
-    };
-    let version = match probe(server, stream).await {
-        Ok(ProbeAnswer::At(version)) => version,
-        Ok(ProbeAnswer::Tombstoned) => return tombstoned().await,
-=======
     const MISSING: (StreamState, Version) = (StreamState::Missing, Version::NONE);
     if stream.is_system() {
         return Ok(Some(MISSING));
@@ -204,16 +126,11 @@ async fn state_without_events(
     let version = match probe(server, stream).await {
         Ok(ProbeAnswer::At(version)) => version,
         Ok(ProbeAnswer::Tombstoned) => return tombstoned(server, stream).await.map(Some),
->>>>>>> history
         // This user may not write. A record tells at which version this store deleted the stream, the
         // metadata how far it was truncated.
         Err(error) if error.kind() == ErrorKind::Denied => {
             let version = if state == StreamState::Deleted {
-<<<<<<< HEAD
-                records::deleted_at(server, stream, Version::new(u64::MAX)).await?
-=======
                 records::deleted_below(server, stream, Version::new(u64::MAX)).await?
->>>>>>> history
             } else {
                 let metadata = StreamMetadata::load(server, stream).await?;
                 Version::new(metadata.truncated_before().unwrap_or(0))
@@ -222,12 +139,6 @@ async fn state_without_events(
         }
         Err(error) => return Err(error),
     };
-<<<<<<< HEAD
-    // Nothing has changed meanwhile if the stream looks the same, and has the same version.
-    let again = look_at_last(server, server.names.stream(stream)).await?;
-    let is_same = std::mem::discriminant(&again) == std::mem::discriminant(seen)
-        && matches!(probe(server, stream).await?, ProbeAnswer::At(now) if now == version);
-=======
     // The version may count events that were appended after the look. So look again, and ask once more
     // for the version: if it is the same, nothing was appended around the second look.
     let is_same = match look_at_last(server, name()).await? {
@@ -237,7 +148,6 @@ async fn state_without_events(
     };
     let is_same =
         is_same && matches!(probe(server, stream).await?, ProbeAnswer::At(now) if now == version);
->>>>>>> history
     Ok(is_same.then_some((state, version)))
 }
 
@@ -376,7 +286,6 @@ pub(crate) async fn remove(
         records::announce_removal(server, stream, version, is_tombstone).await?;
         announced = Some(version);
         let name = server.names.stream(stream);
-<<<<<<< HEAD
         // To the server, the last version of a stream holds after a deletion, too. So of several
         // deletions that expect the stream to exist, only this expectation lets one succeed.
         let by_existence =
@@ -384,10 +293,6 @@ pub(crate) async fn remove(
         let at = if by_existence { expecting } else { ExpectedVersion::Exact(version) };
         let failure = match server.connection.remove(kind, &name, at).await {
             Ok(()) if by_existence => return announce_again(server, stream, version).await,
-=======
-        let at = ExpectedVersion::Exact(version);
-        let failure = match server.connection.remove(kind, &name, at).await {
->>>>>>> history
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };

@@ -6,17 +6,15 @@ use annals_core::{
     Append, Appended, Capabilities, Error, ExpectedVersion, Filter, LeaseName, LeaseRecord,
     Position, ReadAll, ReadStream, Result, Snapshot, Start, StreamId, StreamInfo, SubscriberId,
     Version,
-    adapter::{Adapter, CheckpointSwap, Pages, Tail, context},
+    adapter::{Adapter, CheckpointSwap, Pages, Tail},
 };
 
 use crate::{
     append,
     config::EventStoreDbOptions,
-    follow_all, follow_stream, manage,
-    read::{AllPages, StreamPages},
-    reader, records,
+    follow_all, follow_stream, manage, read, reader, records,
     rpc::RemovalKind,
-    server::{BACKEND, CAPABILITIES, Server},
+    server::{CAPABILITIES, Server},
     subscribe,
 };
 
@@ -39,24 +37,6 @@ impl EventStoreDbStore {
     pub fn options(&self) -> &EventStoreDbOptions {
         &self.server.options
     }
-
-    /// True if reads and subscriptions of events go to a node that may lag behind the leader, since the
-    /// settings prefer one: `nodePreference=follower`, `random` or `readOnlyReplica`. Then an append
-    /// that has returned may not be seen yet. Everything else is asked of the leader in any case:
-    /// what a stream's version is, leases, checkpoints and snapshots.
-    #[must_use]
-    pub fn reads_may_lag(&self) -> bool {
-        !self.server.connection.reads_from_leader()
-    }
-
-    /// The version of the server that the store is connected to, such as `24.10.0`. `None` if the
-    /// server does not tell it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unavailable`](annals_core::ErrorKind::Unavailable) if no server can be reached.
-    pub async fn server_version(&self) -> Result<Option<String>> {
-        self.server.version().await.map_err(context(BACKEND, "server_version"))
-    }
 }
 
 impl Adapter for EventStoreDbStore {
@@ -71,11 +51,11 @@ impl Adapter for EventStoreDbStore {
     }
 
     fn stream_pages(&self, stream: StreamId, options: ReadStream) -> impl Pages {
-        StreamPages::new(self.server.clone(), stream, &options)
+        read::StreamPages::new(self.server.clone(), stream, &options)
     }
 
     fn all_pages(&self, options: ReadAll) -> impl Pages {
-        AllPages::new(self.server.clone(), options)
+        read::AllPages::new(self.server.clone(), options)
     }
 
     fn follow_stream(&self, stream: StreamId, after: Version, at: Position) -> impl Tail {
