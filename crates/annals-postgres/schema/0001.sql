@@ -166,7 +166,7 @@ BEGIN
             array_agg(head.deleted_at), array_agg(head.seen), array_agg(head.removed_to),
             array_agg(CASE WHEN head.state <> 2 THEN
                 coalesce(head.seen - 1, CASE WHEN head.expected = 0 THEN head.deleted_at
-                    WHEN head.expected > 0 THEN head.expected END) END),
+                    WHEN head.expected BETWEEN 1 AND head.version THEN head.expected END) END),
             array_agg(CASE
                 WHEN head.state = 2 OR head.seen IS NOT NULL THEN false
                 WHEN head.expected = -1 OR head.expected <= -10 AND head.expected % 2 = 0 THEN true
@@ -307,7 +307,7 @@ BEGIN
             SELECT event.position INTO replay FROM {schema}.events AS event
             WHERE event.stream = stream_id AND event.id = event_id AND event.version > removed
                 AND event.version = coalesce(seen, CASE WHEN expected = 0 THEN deletion + 1
-                    WHEN expected > 0 THEN expected + 1 END);
+                    WHEN expected BETWEEN 1 AND stream_version - 1 THEN expected + 1 END);
         END IF;
         RETURN;
     END IF;
