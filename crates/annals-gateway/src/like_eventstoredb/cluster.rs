@@ -260,7 +260,11 @@ impl Node {
 
     /// Looks at what the node has of the log.
     pub(super) fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
-        self.with(|node, _, log| look(log.view_until(node.held_at.unwrap_or(usize::MAX))))
+        self.with(|node, leader, log| {
+            // A leader has everything.
+            let held_at = node.held_at.filter(|_| leader != Some(self.index));
+            look(log.view_until(held_at.unwrap_or(usize::MAX)))
+        })
     }
 
     /// Changes the log, as the leader does.
