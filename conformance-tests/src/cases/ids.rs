@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Append, Appended, EventStoreExt, ExpectedVersion, NewEvent, Position, Result, Store, StreamId,
+    Append, Appended, EventStoreExt, ExpectedVersion, NewEvent, Position, Recognition, Result,
+    Store, StreamId,
 };
 use chrono::DateTime;
 
@@ -225,7 +226,10 @@ async fn an_append_of_known_and_new_ids_is_new(cx: Context) -> CaseResult {
             let what = format!("known ids that do not stand in this order, under {expected}");
             assert_new(&what, &appended, base, sent.len() as u64);
             assert_ends(&what, &store, &stream, &sent).await?;
-            assert_retried(&what, &store, &stream, expected, &sent, &appended).await?;
+            // Where recognition is best effort, a store may go by ids that also stand elsewhere.
+            if store.capabilities().retry_recognition == Recognition::Guaranteed {
+                assert_retried(&what, &store, &stream, expected, &sent, &appended).await?;
+            }
             base += sent.len() as u64;
         }
     }

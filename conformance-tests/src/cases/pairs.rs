@@ -141,7 +141,8 @@ impl Model {
     }
 
     fn left(&self) -> std::ops::RangeInclusive<u64> {
-        if self.exists() { self.first..=self.version } else { 1..=0 }
+        let last = if self.exists() { self.version } else { 0 };
+        self.first.max(1)..=last
     }
 }
 

@@ -108,7 +108,7 @@ async fn a_prefix_ends_between_bytes_that_characters_share(cx: Context) -> CaseR
     let mut streams = Vec::new();
     for character in SHARED {
         streams.extend([
-            format!("{character}"),
+            character.to_string(),
             format!("{character}a-1"),
             format!("a{character}-1"),
         ]);
@@ -116,7 +116,7 @@ async fn a_prefix_ends_between_bytes_that_characters_share(cx: Context) -> CaseR
     }
     let mut prefixes = Vec::new();
     for character in SHARED {
-        prefixes.extend([format!("{character}"), format!("{character}a"), format!("a{character}")]);
+        prefixes.extend([character.to_string(), format!("{character}a"), format!("a{character}")]);
         prefixes.push(format!("ab{character}"));
     }
     let prefixes: Vec<_> = prefixes.iter().map(String::as_str).collect();
