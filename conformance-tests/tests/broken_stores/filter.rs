@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use annals_core::{
     Direction, EventStore, EventStream, EventType, Filter, Message, ReadAll, ReadStream,
-    RecordedEvent, Result, Source, StreamId, Subscription,
+    RecordedEvent, Source, StreamId, Subscription,
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
 
@@ -26,32 +26,29 @@ impl Handle {
             Bug::FiltersByAHundredTypes => filter.event_types.len() > 100,
             _ => false,
         };
-        concerns.then(|| {
-            move |event: &RecordedEvent| {
-                let (id, mut others) = (event.stream.as_str(), filter.clone());
-                let lets_through = match bug {
-                    Bug::PrefixComparesCharacters => {
-                        let prefix = others.prefix.take().unwrap();
-                        let count = prefix.as_str().chars().count();
-                        id.as_bytes().starts_with(&prefix.as_str().as_bytes()[..count])
-                    }
-                    Bug::PrefixEndsTooEarly => {
-                        let prefix = others.prefix.clone().unwrap();
-                        id < format!("{prefix}\u{ffff}").as_str()
-                    }
-                    Bug::TypesIgnoreCase => {
-                        let lower = |name: &EventType| name.as_str().to_lowercase();
-                        let wanted: Vec<_> =
-                            others.event_types.drain(..).map(|t| lower(&t)).collect();
-                        wanted.contains(&lower(&event.event_type))
-                    }
-                    _ => {
-                        others.event_types.truncate(100);
-                        true
-                    }
-                };
-                lets_through && others.matches(&event.stream, &event.event_type)
-            }
+        concerns.then_some(move |event: &RecordedEvent| {
+            let (id, mut others) = (event.stream.as_str(), filter.clone());
+            let lets_through = match bug {
+                Bug::PrefixComparesCharacters => {
+                    let prefix = others.prefix.take().unwrap();
+                    let count = prefix.as_str().chars().count();
+                    id.as_bytes().starts_with(&prefix.as_str().as_bytes()[..count])
+                }
+                Bug::PrefixEndsTooEarly => {
+                    let prefix = others.prefix.clone().unwrap();
+                    id < format!("{prefix}\u{ffff}").as_str()
+                }
+                Bug::TypesIgnoreCase => {
+                    let lower = |name: &EventType| name.as_str().to_lowercase();
+                    let wanted: Vec<_> = others.event_types.drain(..).map(|t| lower(&t)).collect();
+                    wanted.contains(&lower(&event.event_type))
+                }
+                _ => {
+                    others.event_types.truncate(100);
+                    true
+                }
+            };
+            lets_through && others.matches(&event.stream, &event.event_type)
         })
     }
 
@@ -168,7 +165,6 @@ impl Handle {
                 }
             }
         });
-        let events: Result<EventStream, ()> = Ok(pages.try_flatten().boxed());
-        events.unwrap()
+        pages.try_flatten().boxed()
     }
 }

@@ -112,7 +112,7 @@ impl Racing {
                 let visible = self.races.visible.load(Ordering::SeqCst);
                 position > visible.max(self.own.load(Ordering::SeqCst))
             }
-            Bug::ReadersGoBack if self.number % 2 == 0 => false,
+            Bug::ReadersGoBack if self.number.is_multiple_of(2) => false,
             _ => self.races.hidden.lock().unwrap().contains(&position),
         }
     }

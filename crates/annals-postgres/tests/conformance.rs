@@ -46,7 +46,7 @@ struct Place {
 }
 
 impl Server {
-    fn new(is_pooled: bool) -> Arc<dyn Harness> {
+    fn harness(is_pooled: bool) -> Arc<dyn Harness> {
         let pooler = is_pooled.then(OnceCell::new);
         Arc::new(Self { source: Source::find(), pooler, places: Mutex::default() })
     }
@@ -177,5 +177,5 @@ impl Harness for Server {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    annals_conformance::run(&arguments, [false, true].map(Server::new).into())
+    annals_conformance::run(&arguments, [false, true].map(Server::harness).into())
 }

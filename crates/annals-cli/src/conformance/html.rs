@@ -60,7 +60,7 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
             "<tr><td>{}</td><td class=\"{class}\">{word}{}</td><td>{}</td><td class=\"n\">{:.1}</td></tr>",
-            escaped(&result.name()),
+            escaped(result.name()),
             reason.unwrap_or_default(),
             rules.join(", "),
             result.time.as_secs_f64(),

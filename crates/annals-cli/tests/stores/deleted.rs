@@ -52,7 +52,7 @@ fn stream(id: &str) -> StreamId {
 
 async fn append(store: &Arc<dyn Store>, id: &str, count: usize) {
     let events = (0..count).map(|_| NewEvent::json("counted", &serde_json::json!({})).unwrap());
-    store.append_to(&stream(id), ExpectedVersion::Any, events).await.unwrap();
+    store.append_to(stream(id), ExpectedVersion::Any, events).await.unwrap();
 }
 
 async fn delete(store: &Arc<dyn Store>, id: &str) {

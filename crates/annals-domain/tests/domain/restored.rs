@@ -161,7 +161,7 @@ impl Sink for One {
         from: Option<Position>,
         to: Position,
     ) -> Result<bool, Error> {
-        Ok(std::mem::replace(transaction, Some(to)) == from)
+        Ok(transaction.replace(to) == from)
     }
 
     async fn commit(&self, transaction: Option<Position>) -> Result<(), Error> {
