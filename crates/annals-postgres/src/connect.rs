@@ -44,9 +44,10 @@ impl PostgresStore {
     /// * [`ErrorKind::InvalidInput`] for options that cannot work.
     /// * [`ErrorKind::Denied`] for wrong credentials, and if the role may not create what is
     ///   missing.
-    /// * [`ErrorKind::Incompatible`] if the server is a standby, if the database does not exist, if
-    ///   the schema holds tables of another program, if its sequence of positions is behind its
-    ///   events, and if a newer annals created the schema, which is then left as it is.
+    /// * [`ErrorKind::Incompatible`] if the server is a standby or only looks like PostgreSQL, if the
+    ///   database does not exist, if the schema holds tables of another program or was renamed, if its
+    ///   sequence of positions is behind its events, if a newer annals created the schema, which is
+    ///   then left as it is, and if [`PostgresConfig::listen`] leads to a pooler of transactions.
     /// * [`ErrorKind::Unavailable`] if the server cannot be reached.
     pub async fn open(config: PostgresConfig) -> Result<Self> {
         // If other crates of the program bring a second TLS provider and none is chosen, sqlx

@@ -30,8 +30,8 @@ const LIMITED_PAGES: usize = 100;
 pub(crate) struct PageReader {
     connections: Arc<Connections>,
     /// For how many more pages the server limits the bytes. Otherwise it sends as many events as it
-    /// was asked for, however large they are, and only closing the connection stops it. The limit
-    /// makes a page of small events a quarter slower, so it is for stores that have large ones.
+    /// was asked for, however large they are, and only closing the connection stops it. The server has
+    /// to add up sizes for that, so it does it only for stores that have large events.
     limited: AtomicUsize,
 }
 

@@ -26,8 +26,8 @@ use bouncer::PgBouncer;
 use libtest_mimic::Arguments;
 use tokio::sync::OnceCell;
 
-/// Fewer sessions than the stores of a case have connections.
-const SESSIONS: usize = 8;
+/// Fewer sessions than the stores of all cases that run at the same time have connections.
+const SESSIONS: usize = 16;
 
 struct Server {
     source: Result<Source, String>,
