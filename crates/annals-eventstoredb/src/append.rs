@@ -8,11 +8,13 @@ use annals_core::{
 };
 
 use crate::{
-    codec::{event_data, version_of},
+    codec::event_data,
     connection::Target,
-    manage, names,
+    manage,
+    message::{AppendAnswer, version_of},
+    names,
     reader::{Place, ReadItem, Reader},
-    rpc::{AppendAnswer, ReadSource},
+    rpc::ReadSource,
     server::Server,
 };
 

@@ -27,10 +27,9 @@ use tonic::{Code, Request, Status, Streaming};
 use uuid::Uuid;
 
 use crate::{
-    codec::version_of,
     connection::{Connection, Node},
     error::{Failure, Refusal},
-    rpc::{AppendAnswer, EventData, structured, uuid},
+    message::{AppendAnswer, EventData, structured, uuid, version_of},
 };
 
 /// How many appends wait to be sent before the next one has to wait, too.

@@ -1,20 +1,15 @@
 //! Converts events and versions of annals to those of the protocol, and back.
 
 use annals_core::{
-    ContentKind, Error, ErrorKind, EventType, NewEvent, Payload, RecordedEvent, Result, Version,
+    ContentKind, Error, ErrorKind, EventType, NewEvent, Payload, RecordedEvent, Result,
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use crate::{
+    message::{EventData, ServerEvent, version_of},
     names::Names,
-    rpc::{EventData, ServerEvent},
 };
-
-/// Versions count from 1, the server's revisions from 0.
-pub(crate) fn version_of(revision: u64) -> Version {
-    Version::new(revision.saturating_add(1))
-}
 
 /// Converts an event to write. Data and metadata stay byte for byte what they are.
 pub(crate) fn event_data(event: &NewEvent) -> Result<EventData> {

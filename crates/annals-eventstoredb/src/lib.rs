@@ -97,6 +97,7 @@ mod filter;
 mod follow_all;
 mod follow_stream;
 mod manage;
+mod message;
 mod metadata;
 mod names;
 mod read;

@@ -9,14 +9,13 @@ use annals_core::{
 use bytes::Bytes;
 
 use crate::{
-    codec::version_of,
     connection::Target,
     error::Refusal,
+    message::{AppendAnswer, EventData, RemovalKind, version_of},
     metadata::StreamMetadata,
     names,
     reader::{Place, Seen, look, look_at_last},
     records,
-    rpc::{AppendAnswer, EventData, RemovalKind},
     server::Server,
 };
 
@@ -118,6 +117,12 @@ async fn state_without_events(
             if metadata.is_deleted() {
                 StreamState::Deleted
             } else {
+                // The metadata may have been read before others deleted the stream.
+                let deleted =
+                    records::deleted_below(server, stream, Version::new(u64::MAX)).await?;
+                if deleted > Version::NONE {
+                    return Ok(Some((StreamState::Deleted, deleted)));
+                }
                 // A stream that was deleted keeps a `$tb` when it is written anew.
                 let is_missing = metadata.truncated_before().is_none()
                     || matches!(look_at_last(server, name()).await?, Seen::Missing);

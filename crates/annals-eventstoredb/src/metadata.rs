@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use annals_core::{ExpectedVersion, Result, StreamId};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{codec::version_of, error::corrupt, reader::read_last, rpc::EventData, server::Server};
+use crate::{
+    error::corrupt,
+    message::{EventData, version_of},
+    reader::read_last,
+    server::Server,
+};
 
 /// Events before this revision are hidden, and removed by the server's next clean-up.
 const TRUNCATE_BEFORE: &str = "$tb";

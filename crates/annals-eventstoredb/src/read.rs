@@ -13,8 +13,10 @@ use crate::{
     connection::Target,
     error::corrupt,
     filter::{FilterSubject, ServerFilter},
+    message::GREATEST,
+    message::ServerEvent,
     reader::{Place, ReadItem, Reader},
-    rpc::{GREATEST, ReadSource, ServerEvent},
+    rpc::ReadSource,
     server::Server,
 };
 

@@ -11,8 +11,10 @@ use crate::{
     connection::Target,
     error::Failure,
     filter::ServerFilter,
+    message::GREATEST,
+    message::ServerEvent,
     names::Names,
-    rpc::{GREATEST, Messages, ReadFrom, ReadMessage, ReadRequest, ReadSource, ServerEvent},
+    rpc::{Messages, ReadFrom, ReadMessage, ReadRequest, ReadSource},
     server::Server,
 };
 

@@ -17,12 +17,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    codec::version_of,
     error::corrupt,
     manage::stream_info,
+    message::{EventData, ServerEvent, version_of},
     metadata::StreamMetadata,
     reader::read_last,
-    rpc::{EventData, ServerEvent},
     server::Server,
 };
 

@@ -19,8 +19,9 @@ use crate::{
     config::EventStoreDbOptions,
     connection::{Connection, Target},
     error::Failure,
+    message::{AppendAnswer, EventData},
     names::Names,
-    rpc::{AppendAnswer, EventData, ReadFrom, ReadRequest, ReadSource},
+    rpc::{ReadFrom, ReadRequest, ReadSource},
     settings::Settings,
 };
 

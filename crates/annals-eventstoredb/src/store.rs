@@ -12,8 +12,9 @@ use annals_core::{
 use crate::{
     append,
     config::EventStoreDbOptions,
-    follow_all, follow_stream, manage, read, reader, records,
-    rpc::RemovalKind,
+    follow_all, follow_stream, manage,
+    message::RemovalKind,
+    read, reader, records,
     server::{CAPABILITIES, Server},
     subscribe,
 };

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use annals_core::{Position, Result, Start, StreamId, Version};
 
 use crate::{
-    codec::version_of,
     connection::Target,
+    message::ServerEvent,
+    message::version_of,
     reader::{Place, look, read_last},
-    rpc::ServerEvent,
     server::Server,
 };
 

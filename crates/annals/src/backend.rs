@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use annals_core::Result;
-
-use crate::{Registered, StoreUrl, register::registered};
+use crate::Registered;
 
 /// A kind of database that annals can keep events in.
 ///
@@ -39,21 +37,6 @@ impl Backend {
     /// Every backend of this workspace, in every build.
     pub const ALL: &'static [Self] =
         &[Self::Memory, Self::Sqlite, Self::Postgres, Self::DynamoDb, Self::EventStoreDb];
-
-    /// Every backend of this workspace, and those that were [registered](crate::register).
-    pub(crate) fn known() -> impl Iterator<Item = Self> {
-        Self::ALL.iter().copied().chain(registered().into_iter().map(Self::Registered))
-    }
-
-    /// The backend that a URL names, whether or not this build has it. Only the scheme is read:
-    /// [`StoreUrl::check`] reads the rest.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a URL without a scheme that
-    /// annals knows. The error lists the known ones, and shows no password.
-    pub fn of(url: &str) -> Result<Self> {
-        StoreUrl::parse(url).map(|url| url.backend())
-    }
 
     /// The backend's name, as in [`Capabilities::backend`](crate::Capabilities::backend) and in
     /// errors.

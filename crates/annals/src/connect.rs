@@ -14,18 +14,7 @@ use annals_postgres::{PostgresConfig, PostgresStore};
 #[cfg(feature = "sqlite")]
 use annals_sqlite::{Location, SqliteConfig, SqliteStore};
 
-use crate::{Backend, Opener, StoreUrl};
-
-/// What [`connect_with`] does if there is no store at the URL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OpenMode {
-    /// Creates the store, unless the URL forbids that by `create=false` or `migrate=false`. An older
-    /// schema is migrated.
-    Create,
-    /// Fails, and creates no file, table or schema. An older schema is refused, too.
-    Existing,
-}
+use crate::{Backend, OpenMode, Opener, StoreUrl};
 
 /// Opens the store that a URL names, and creates what is missing: [`connect_with`] and
 /// [`OpenMode::Create`].
@@ -128,7 +117,7 @@ impl Config {
             #[cfg(feature = "memory")]
             Backend::Memory => match url.as_str() {
                 "memory:" | "memory://" => Ok(Self::Memory),
-                _ => Err(crate::url::invalid(
+                _ => Err(crate::scheme::invalid(
                     "a store in memory takes no options; its URL is `memory:`",
                 )),
             },
@@ -163,7 +152,7 @@ impl Config {
             #[cfg(feature = "memory")]
             Self::Memory => match mode {
                 OpenMode::Create => Ok(Arc::new(MemoryStore::new())),
-                OpenMode::Existing => Err(crate::url::invalid(NONE_IN_MEMORY)),
+                OpenMode::Existing => Err(crate::scheme::invalid(NONE_IN_MEMORY)),
             },
             #[cfg(feature = "sqlite")]
             Self::Sqlite(mut config) => {
@@ -201,7 +190,7 @@ const NONE_IN_MEMORY: &str =
 #[cfg(feature = "sqlite")]
 async fn check_file(config: &SqliteConfig) -> Result<()> {
     let Location::File(path) = &config.location else {
-        return Err(crate::url::invalid(NONE_IN_MEMORY));
+        return Err(crate::scheme::invalid(NONE_IN_MEMORY));
     };
     let found = SqliteStore::inspect(config.clone()).await?;
     if !found.exists || found.schema_version >= SqliteStore::SCHEMA_VERSION {

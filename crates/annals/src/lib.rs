@@ -71,12 +71,15 @@ mod backend;
 #[cfg(all(doctest, feature = "domain", feature = "memory", feature = "sqlite"))]
 mod book;
 mod connect;
+mod mode;
 mod register;
+mod scheme;
 mod url;
 
 pub use annals_core::*;
 pub use backend::Backend;
-pub use connect::{OpenMode, connect, connect_with};
+pub use connect::{connect, connect_with};
+pub use mode::OpenMode;
 pub use register::{Opener, Registered, register};
 pub use url::StoreUrl;
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use crate::{
     Backend, OpenMode,
-    url::{invalid, is_scheme},
+    scheme::{invalid, is_scheme},
 };
 
 /// Opens the stores of a backend that this crate does not know. [`register`] makes its URLs work.

@@ -1,10 +1,14 @@
 //! URLs of stores: which backend they name, how they are shown, and what stands beside them.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
-use annals_core::{Error, ErrorKind, Result, adapter::url::has_credentials};
+use annals_core::{Error, Result, adapter::url::has_credentials};
 
-use crate::backend::Backend;
+use crate::{
+    backend::Backend,
+    register::registered,
+    scheme::{invalid, is_scheme},
+};
 
 /// The URL of a store, with a scheme that annals knows.
 ///
@@ -32,6 +36,23 @@ const SHOWN: &[&str] = &["namespace", "prefix", "region", "schema"];
 /// The parameters that allow or forbid to create the store itself, or to delete it. They say nothing
 /// of a store beside it.
 const OF_THIS_STORE: &[&str] = &["create", "migrate", "deletion_protection"];
+
+impl Backend {
+    /// Every backend of this workspace, and those that were [registered](crate::register).
+    pub(crate) fn known() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().chain(registered().into_iter().map(Self::Registered))
+    }
+
+    /// The backend that a URL names, whether or not this build has it. Only the scheme is read:
+    /// [`StoreUrl::check`] reads the rest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a URL without a scheme that
+    /// annals knows. The error lists the known ones, and shows no password.
+    pub fn of(url: &str) -> Result<Self> {
+        StoreUrl::parse(url).map(|url| url.backend())
+    }
+}
 
 impl StoreUrl {
     /// Reads the scheme of a URL. Schemes have no case.
@@ -194,14 +215,6 @@ fn split_scheme(url: &str) -> Option<(&str, &str)> {
     url.split_once(':').filter(|(scheme, _)| is_scheme(scheme))
 }
 
-pub(crate) fn is_scheme(text: &str) -> bool {
-    let is_legal = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
-    // A scheme of one letter is a drive, as in `C:\shop.db`.
-    text.len() > 1
-        && text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.chars().all(is_legal)
-}
-
 fn no_scheme(url: &str) -> Error {
     // Only a plain path is repeated: any other text may hold a password.
     let plain = |c: char| c.is_alphanumeric() || "./_- ".contains(c);
@@ -217,12 +230,10 @@ fn known_schemes() -> String {
     schemes.map(|scheme| format!("`{scheme}:`")).collect::<Vec<_>>().join(", ")
 }
 
-pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidInput, message)
-}
-
 #[cfg(test)]
 mod tests {
+    use annals_core::ErrorKind;
+
     use super::*;
 
     fn parsed(url: &str) -> StoreUrl {
