@@ -330,8 +330,7 @@ async fn run(cx: Context, programs: Vec<Vec<Call>>) -> CaseResult {
             Ok::<_, Error>(subject)
         }
     });
-    // A few at once: a slow store waits for most of each call.
-    let subjects: Vec<_> = stream::iter(running).buffer_unordered(8).try_collect().await?;
+    let subjects: Vec<_> = stream::iter(running).buffer_unordered(AT_ONCE).try_collect().await?;
     check_all(&handles[0], &subjects).await
 }
 
@@ -415,34 +414,45 @@ async fn three_calls_in_any_order(cx: Context) -> CaseResult {
     run(cx, programs).await
 }
 
+/// How many streams a case works on at once: a slow store waits for most of each call.
+const AT_ONCE: usize = 8;
+
 /// Between any two calls no handle is open.
 async fn each_two_calls_with_a_reopen_between_them(cx: Context) -> CaseResult {
     let mut subjects = Vec::new();
     {
         let store = cx.open().await;
-        for one in CALLS {
-            for two in CALLS {
-                if is_possible(&store, one) && is_possible(&store, two) {
-                    let mut subject = Subject::new(format!("order-{one:?}-{two:?}"));
-                    subject.make(&store, Call::Append).await?;
-                    subjects.push((one, two, subject));
-                }
+        let possible: Vec<_> =
+            CALLS.into_iter().filter(|call| is_possible(&store, *call)).collect();
+        for one in &possible {
+            for two in &possible {
+                let subject = Subject::new(format!("order-{one:?}-{two:?}"));
+                subjects.push(([Call::Append, *one, *two], subject));
             }
         }
     }
-    for step in 0..2 {
+    for step in 0..3 {
         let store = cx.open().await;
-        for (one, two, subject) in &mut subjects {
-            subject.make(&store, if step == 0 { *one } else { *two }).await?;
-        }
+        let making = subjects.into_iter().map(|(calls, mut subject): ([Call; 3], Subject)| {
+            let store = store.clone();
+            async move {
+                subject.make(&store, calls[step]).await?;
+                Ok::<_, Error>((calls, subject))
+            }
+        });
+        subjects = stream::iter(making).buffered(AT_ONCE).try_collect().await?;
     }
     let store = cx.open().await;
-    for (n, (_, _, subject)) in subjects.iter_mut().enumerate() {
-        subject.check(&store).await?;
-        if n % 3 == 0 {
-            subject.revive(&store, n).await?;
+    let checking = subjects.into_iter().enumerate().map(|(n, (_, mut subject))| {
+        let store = store.clone();
+        async move {
+            subject.check(&store).await?;
+            if n % 3 == 0 {
+                subject.revive(&store, n).await?;
+            }
+            Ok::<_, Error>(subject)
         }
-    }
-    let subjects: Vec<_> = subjects.into_iter().map(|(_, _, subject)| subject).collect();
+    });
+    let subjects: Vec<_> = stream::iter(checking).buffered(AT_ONCE).try_collect().await?;
     check_all(&store, &subjects).await
 }
