@@ -26,7 +26,7 @@ pub trait Step<R = AnyRejection>: Send {
 }
 
 impl<D: Decider<Command: Send>> CommandHandler<D> {
-    /// A command to execute [together](Together) with others.
+    /// A command to execute [together](crate::Together) with others.
     ///
     /// A step that decides on no event checks nothing: the events of the other steps are appended even
     /// if this aggregate has changed since. A store checks only the streams that it writes to, so a

@@ -58,7 +58,7 @@ impl StoreUrl {
     /// Reads the scheme of a URL. Schemes have no case.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a text without a scheme, and for a scheme that annals does
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a text without a scheme, and for a scheme that annals does
     /// not know. The error lists the known schemes, and shows no password.
     pub fn parse(url: &str) -> Result<Self> {
         let Some((scheme, rest)) = split_scheme(url) else { return Err(no_scheme(url)) };
@@ -109,7 +109,7 @@ impl StoreUrl {
     /// `name` has small letters, digits and `_` only, which every backend takes.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for another name, and for a store in memory, which has no place.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for another name, and for a store in memory, which has no place.
     pub fn sibling(&self, name: &str) -> Result<Self> {
         let plain = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
         if name.is_empty() || !name.chars().all(plain) {

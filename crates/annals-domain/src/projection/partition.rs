@@ -4,7 +4,7 @@ use std::{hash::Hasher, num::NonZeroU32};
 
 use fnv::FnvHasher;
 
-/// One of the parts into which [`Workers`] divide all streams.
+/// One of the parts into which [`Workers`](super::Workers) divide all streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Partition {
