@@ -10,7 +10,7 @@ use annals_core::{
     Error, ErrorKind, ExpectedVersion, Result, StreamId, StreamInfo, StreamState, Version,
     adapter::Backoff,
 };
-use futures::{TryStreamExt, future::try_join, stream};
+use futures::{TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -44,8 +44,16 @@ impl Shared {
     }
 
     pub(crate) async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
-        let (head, removal) =
-            try_join(Head::load(&self.table, stream), self.removal(stream)).await?;
+        // A removal between the two reads would give an answer that no moment explains: what is removed
+        // has to be the same before and after the read of the head.
+        let mut removal = self.removal(stream).await?;
+        let head = loop {
+            let head = Head::load(&self.table, stream).await?;
+            let before = std::mem::replace(&mut removal, self.removal(stream).await?);
+            if before.kept_from == removal.kept_from {
+                break head;
+            }
+        };
         self.heads.learn(stream, head);
         let first = Version::new(removal.kept_from);
         let has_events = head.stream.state == StreamState::Live && first <= head.stream.version;
