@@ -23,4 +23,4 @@ pub use cases::cases;
 pub use harness::{BoxError, CORRUPT_EVENT, Fault, Harness};
 pub use libtest_mimic::Arguments;
 pub use run::{Outcome, main, run, run_case};
-pub use table::Table;
+pub use table::{Counts, Table};

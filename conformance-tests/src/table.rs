@@ -1,22 +1,29 @@
 //! The table of themes at the end of a run.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, iter::Sum, time::Duration};
 
 use crate::{Case, Outcome};
+
+/// How many cases ended how, and the sum of their times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// The cases that passed.
+    pub passed: usize,
+    /// The cases that the store refused as it declares.
+    pub declared: usize,
+    /// The cases that were not run.
+    pub ignored: usize,
+    /// The cases that failed.
+    pub failed: usize,
+    /// How long all of them took.
+    pub time: Duration,
+}
 
 /// Counts the outcomes of the cases by harness and theme, and adds up their times; its `Display` is the
 /// table.
 #[derive(Clone, Debug, Default)]
 pub struct Table(BTreeMap<String, BTreeMap<&'static str, Counts>>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    passed: usize,
-    declared: usize,
-    ignored: usize,
-    failed: usize,
-    time: Duration,
-}
 
 impl Table {
     /// Counts one case, which took this time.
@@ -32,15 +39,34 @@ impl Table {
         } += 1;
     }
 
+    /// The counts of each theme of a harness, in the order of the table.
+    pub fn themes(&self, harness: &str) -> impl Iterator<Item = (&'static str, Counts)> {
+        self.0.get(harness).into_iter().flatten().map(|(theme, counts)| (*theme, *counts))
+    }
+
     /// Removes the harnesses of which only one case ran, for which a table would say nothing: the
     /// user asked for one case, or `cargo nextest` runs each case in a process of its own.
     pub(crate) fn forget_single_cases(&mut self) {
-        self.0.retain(|_, themes| themes.values().map(Counts::sum).sum::<usize>() > 1);
+        self.0.retain(|_, themes| themes.values().map(Counts::cases).sum::<usize>() > 1);
+    }
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |one, other| Self {
+            passed: one.passed + other.passed,
+            declared: one.declared + other.declared,
+            ignored: one.ignored + other.ignored,
+            failed: one.failed + other.failed,
+            time: one.time + other.time,
+        })
     }
 }
 
 impl Counts {
-    fn sum(&self) -> usize {
+    /// All cases that were counted.
+    #[must_use]
+    pub fn cases(&self) -> usize {
         self.passed + self.declared + self.ignored + self.failed
     }
 
@@ -62,16 +88,10 @@ impl fmt::Display for Table {
                 "{harness:14} {:>8} {:>20} {:>8} {:>8} {:>9}",
                 "passed", "refused as declared", "ignored", "failed", "seconds"
             )?;
-            let mut all = Counts::default();
             for (theme, counts) in themes {
                 counts.write(f, theme)?;
-                all.passed += counts.passed;
-                all.declared += counts.declared;
-                all.ignored += counts.ignored;
-                all.failed += counts.failed;
-                all.time += counts.time;
             }
-            all.write(f, "all")?;
+            themes.values().copied().sum::<Counts>().write(f, "all")?;
             writeln!(f)?;
         }
         Ok(())

@@ -80,10 +80,6 @@ impl Adapter for Copying {
         Adapter::last_position(&self.memory).await
     }
 
-    async fn version_at(&self, stream: &StreamId, position: Position) -> Result<Version> {
-        self.memory.version_at(stream, position).await
-    }
-
     async fn stream_info(&self, stream: &StreamId) -> Result<StreamInfo> {
         Adapter::stream_info(&self.memory, stream).await
     }

@@ -47,9 +47,9 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// [`Conflict`](crate::ErrorKind::Conflict) if the expectation does not hold;
     /// [`StreamClosed`](crate::ErrorKind::StreamClosed) for a tombstoned stream;
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there are no events, if an event has the
-    /// nil id, or if the stream or an event type begins with `$`; [`LimitExceeded`](crate::ErrorKind::LimitExceeded) if an
-    /// event or the append is larger than the [`Capabilities`] allow. Nothing was written, unless
-    /// [`Error::outcome_unknown`] is true.
+    /// nil id, or if the stream or an event type begins with `$`;
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) if an event or the append is larger than the
+    /// [`Capabilities`] allow. Nothing was written, unless [`Error::outcome_unknown`] is true.
     async fn append(&self, append: Append) -> Result<Appended>;
 
     /// Writes events to several streams, all or none, each stream under its own expectation. The

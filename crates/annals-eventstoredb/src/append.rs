@@ -34,7 +34,7 @@ pub(crate) async fn append(server: &Arc<Server>, append: Append) -> Result<Appen
     let mark = |error: Error, unknown| if unknown { error.with_outcome_unknown() } else { error };
     loop {
         let seen = server.seen();
-        let failure = match server.connection.append(&name, sent, events.clone()).await {
+        let failure = match server.connection.append(&name, sent, &events).await {
             Ok(AppendAnswer::Written { version, position: Some(at) }) => {
                 // A new event gets a position above all that were given before. At others, the server
                 // has recognised the ids, and what it recognised may be a part of it, or hidden.

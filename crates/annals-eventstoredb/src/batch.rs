@@ -16,7 +16,7 @@ use annals_eventstoredb_proto::{
         WrongExpectedVersion, wrong_expected_version::CurrentStreamRevisionOption as Current,
     },
     streams::{
-        BatchAppendReq, BatchAppendResp, Success, WriteOptions, batch_append_resp,
+        BatchAppendReq, BatchAppendResp, ProposedMessage, Success, WriteOptions, batch_append_resp,
         streams_client::StreamsClient, success,
     },
 };
@@ -43,7 +43,7 @@ type Answer = oneshot::Sender<Result<AppendAnswer, Failure>>;
 /// An append, and where its answer goes.
 struct Job {
     options: WriteOptions,
-    events: Vec<EventData>,
+    events: Vec<ProposedMessage>,
     answer: Answer,
 }
 
@@ -99,8 +99,9 @@ impl Batch {
         connection: &Connection,
         node: &Arc<Node>,
         options: WriteOptions,
-        events: Vec<EventData>,
+        events: &[EventData],
     ) -> Result<AppendAnswer, Failure> {
+        let events = events.iter().map(EventData::proposed).collect();
         let jobs = self.jobs(connection, node);
         let (answer, answered) = oneshot::channel();
         // Either fails if the call ended before the append was sent.
@@ -142,7 +143,7 @@ fn requests(
         let request = BatchAppendReq {
             correlation_id: Some(structured(id)),
             options: Some(options),
-            proposed_messages: events.into_iter().map(EventData::proposed).collect(),
+            proposed_messages: events,
             is_final: true,
         };
         Some((request, (jobs, waiting)))

@@ -176,7 +176,7 @@ async fn probe(server: &Arc<Server>, stream: &StreamId) -> Result<ProbeAnswer> {
     let mut retries = server.connection.retries();
     loop {
         let event = EventData::binary(PROBE, Bytes::new());
-        match server.connection.append(&name, expected, vec![event]).await {
+        match server.connection.append(&name, expected, &[event]).await {
             Ok(AppendAnswer::WrongVersion(version)) => return Ok(ProbeAnswer::At(version)),
             Err(failure) if failure.is_deleted(&name) => return Ok(ProbeAnswer::Tombstoned),
             Err(failure) if failure.is_transient() && retries.pause_after(&failure).await => {}

@@ -43,14 +43,14 @@ impl EventData {
         }
     }
 
-    pub(crate) fn proposed(self) -> ProposedMessage {
+    pub(crate) fn proposed(&self) -> ProposedMessage {
         let content_type = if self.is_json { JSON } else { BINARY };
         let headers = [("type", self.event_type.as_str()), ("content-type", content_type)];
         ProposedMessage {
             id: Some(structured(self.id)),
             metadata: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            custom_metadata: self.metadata,
-            data: self.data,
+            custom_metadata: self.metadata.clone(),
+            data: self.data.clone(),
         }
     }
 }

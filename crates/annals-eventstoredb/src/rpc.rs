@@ -199,12 +199,11 @@ impl Connection {
         &self,
         name: &str,
         expected: ExpectedVersion,
-        events: Vec<EventData>,
+        events: &[EventData],
     ) -> Result<AppendAnswer, Failure> {
-        let options = write_options(name, expected);
         let node = self.node(Target::Leader).await?;
-        if may_share(expected, &events) && node.takes_batches() {
-            let sent = node.batch.append(self, &node, options.clone(), events.clone());
+        if may_share(expected, events) && node.takes_batches() {
+            let sent = node.batch.append(self, &node, write_options(name, expected), events);
             let sent = self.within_deadline(sent).await;
             match sent.inspect_err(|failure| self.note(&node, failure)) {
                 // The call was refused for good, so the append was not written.
@@ -212,7 +211,7 @@ impl Connection {
                 sent => return sent,
             }
         }
-        self.append_alone(&node, options, events).await
+        self.append_alone(&node, write_options(name, expected), events).await
     }
 
     /// Sends one append by a call of its own.
@@ -220,10 +219,10 @@ impl Connection {
         &self,
         node: &Arc<Node>,
         options: WriteOptions,
-        events: Vec<EventData>,
+        events: &[EventData],
     ) -> Result<AppendAnswer, Failure> {
         let options = AppendContent::Options(options);
-        let events = events.into_iter().map(|e| AppendContent::ProposedMessage(e.proposed()));
+        let events = events.iter().map(|e| AppendContent::ProposedMessage(e.proposed()));
         let messages: Vec<_> = std::iter::once(options)
             .chain(events)
             .map(|content| AppendReq { content: Some(content) })

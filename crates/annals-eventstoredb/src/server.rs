@@ -105,7 +105,7 @@ impl Server {
         expected: ExpectedVersion,
         event: EventData,
     ) -> Result<bool, Failure> {
-        match self.connection.append(name, expected, vec![event]).await? {
+        match self.connection.append(name, expected, &[event]).await? {
             AppendAnswer::Written { .. } => Ok(true),
             AppendAnswer::WrongVersion(_) => Ok(false),
         }

@@ -107,9 +107,10 @@ impl StreamsMut for State {
 }
 
 impl State {
-    /// Wakes the subscribers, after events were added.
+    /// Wakes the subscribers if events were added.
     pub(crate) fn wake(&self) {
-        self.appended.send_replace(self.last_position());
+        let last = self.last_position();
+        self.appended.send_if_modified(|known| std::mem::replace(known, last) != last);
     }
 }
 

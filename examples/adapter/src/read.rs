@@ -1,6 +1,6 @@
 //! Pages of events. Each page is a read transaction of its own, so that no reader holds one for long.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use annals_core::{
     Filter, Result, StreamId,
@@ -41,10 +41,8 @@ impl Pages for EventPages {
             let found = positions.map(|position| {
                 let position = position?;
                 let event = events.get(position)?.ok_or_else(|| corrupt("an event is missing"))?;
-                Ok::<_, Fault>(decode_event(
-                    Bytes::copy_from_slice(event.value()),
-                    position.into(),
-                )?)
+                let event = decode_event(Bytes::copy_from_slice(event.value()), position.into())?;
+                Ok::<_, Fault>(Cow::Owned(event))
             });
             Ok((cursor.page(found, &filter, end)?, cursor))
         });

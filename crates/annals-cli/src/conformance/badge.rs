@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use crate::conformance::{json::counts, report::Report};
+use crate::conformance::report::Report;
 
 const LABEL: &str = "annals suite";
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    let (all, _) = counts(report);
-    let run = all.cases - all.ignored;
+    let all = report.all();
+    let run = all.cases() - all.ignored;
     let (text, colour) = match all.failed {
         0 => (format!("{run} cases passed"), "#2a7d2e"),
         failed => (format!("{failed} of {run} failed"), "#b3261e"),

@@ -5,12 +5,9 @@ use std::{
     io::{self, Write},
 };
 
-use annals_conformance::VERSION;
+use annals_conformance::{Counts, VERSION};
 
-use crate::conformance::{
-    json::{Counts, counts, outcome},
-    report::Report,
-};
+use crate::conformance::{json::outcome, report::Report};
 
 const STYLE: &str = "
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em; padding: 0 1em }
@@ -23,11 +20,11 @@ pre { margin: 0; white-space: pre-wrap }
 ";
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    let (all, groups) = counts(report);
+    let all = report.all();
     let title = format!("annals conformance: {}", report.backend);
     let verdict = match all.failed {
         0 => "no case failed".to_owned(),
-        failed => format!("{failed} of {} cases failed", all.cases),
+        failed => format!("{failed} of {} cases failed", all.cases()),
     };
     let began = report.began.format("%Y-%m-%d %H:%M UTC");
     writeln!(
@@ -46,10 +43,10 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         write!(out, "<th class=\"n\">{head}</th>")?;
     }
     writeln!(out, "</tr>")?;
-    for (name, counts) in &groups {
+    for (name, counts) in report.groups() {
         row(out, name, counts)?;
     }
-    row(out, "all", &all)?;
+    row(out, "all", all)?;
     writeln!(out, "</table>\n<h2>Cases</h2>\n<table>")?;
     writeln!(out, "<tr><th>case</th><th>outcome</th><th>rules</th><th class=\"n\">s</th></tr>")?;
     for result in &report.results {
@@ -70,13 +67,13 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     out.flush()
 }
 
-fn row(out: &mut impl Write, name: &str, counts: &Counts) -> io::Result<()> {
-    let Counts { passed, refused_as_declared, ignored, failed, seconds, .. } = counts;
+fn row(out: &mut impl Write, name: &str, counts: Counts) -> io::Result<()> {
+    let Counts { passed, declared, ignored, failed, time, .. } = counts;
     write!(out, "<tr><td>{name}</td>")?;
-    for count in [passed, refused_as_declared, ignored, failed] {
+    for count in [passed, declared, ignored, failed] {
         write!(out, "<td class=\"n\">{count}</td>")?;
     }
-    writeln!(out, "<td class=\"n\">{seconds:.1}</td></tr>")
+    writeln!(out, "<td class=\"n\">{:.1}</td></tr>", time.as_secs_f64())
 }
 
 /// Text that is shown as it is.

@@ -1,15 +1,14 @@
 //! The results as one JSON object.
 
 use std::{
-    collections::BTreeMap,
     io::{self, Write},
     time::Duration,
 };
 
-use annals_conformance::{Outcome, VERSION};
+use annals_conformance::{Counts, Outcome, VERSION};
 use serde::Serialize;
 
-use crate::conformance::{report::Report, result::CaseResult};
+use crate::conformance::report::Report;
 
 /// The form of the object. A reader of another version finds what it knows: names are only added.
 #[derive(Serialize)]
@@ -21,7 +20,7 @@ struct Json<'a> {
     began: String,
     seed: u64,
     #[serde(flatten)]
-    all: Counts,
+    all: JsonCounts,
     groups: Vec<Group<'a>>,
     cases: Vec<Case<'a>>,
 }
@@ -30,18 +29,30 @@ struct Json<'a> {
 struct Group<'a> {
     name: &'a str,
     #[serde(flatten)]
-    counts: Counts,
+    counts: JsonCounts,
 }
 
-/// How many cases ended how, and the sum of their times.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Counts {
-    pub(super) cases: usize,
-    pub(super) passed: usize,
-    pub(super) refused_as_declared: usize,
-    pub(super) ignored: usize,
-    pub(super) failed: usize,
-    pub(super) seconds: f64,
+#[derive(Serialize)]
+struct JsonCounts {
+    cases: usize,
+    passed: usize,
+    refused_as_declared: usize,
+    ignored: usize,
+    failed: usize,
+    seconds: f64,
+}
+
+impl From<Counts> for JsonCounts {
+    fn from(counts: Counts) -> Self {
+        Self {
+            cases: counts.cases(),
+            passed: counts.passed,
+            refused_as_declared: counts.declared,
+            ignored: counts.ignored,
+            failed: counts.failed,
+            seconds: rounded(counts.time),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -52,30 +63,6 @@ struct Case<'a> {
     reason: Option<&'a str>,
     rules: &'static [u8],
     seconds: f64,
-}
-
-impl Counts {
-    fn add(&mut self, result: &CaseResult) {
-        self.cases += 1;
-        self.seconds += rounded(result.time);
-        *match result.outcome {
-            Outcome::Passed => &mut self.passed,
-            Outcome::Declared => &mut self.refused_as_declared,
-            Outcome::Ignored(_) => &mut self.ignored,
-            _ => &mut self.failed,
-        } += 1;
-    }
-}
-
-/// The counts of all cases, and those of each theme, which are the groups.
-pub(super) fn counts(report: &Report) -> (Counts, BTreeMap<&str, Counts>) {
-    let mut all = Counts::default();
-    let mut groups = BTreeMap::<_, Counts>::new();
-    for result in &report.results {
-        all.add(result);
-        groups.entry(result.case.theme).or_default().add(result);
-    }
-    (all, groups)
 }
 
 /// The word for an outcome, and its reason.
@@ -95,20 +82,21 @@ fn rounded(time: Duration) -> f64 {
 }
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    let (all, groups) = counts(report);
     let cases = report.results.iter().map(|result| {
         let (outcome, reason) = outcome(&result.outcome);
         let (rules, seconds) = (result.case.rules, rounded(result.time));
         Case { name: result.name(), outcome, reason, rules, seconds }
     });
+    let groups = report.groups().into_iter();
+    let groups = groups.map(|(name, counts)| Group { name, counts: counts.into() });
     let json = Json {
         suite: VERSION,
         store: &report.store,
         backend: report.backend,
         began: report.began.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         seed: report.seed,
-        all,
-        groups: groups.into_iter().map(|(name, counts)| Group { name, counts }).collect(),
+        all: report.all().into(),
+        groups: groups.collect(),
         cases: cases.collect(),
     };
     serde_json::to_writer_pretty(&mut *out, &json)?;

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use annals_conformance::{Case, Outcome, Table};
+use annals_conformance::{Case, Counts, Outcome, Table};
 
 use chrono::{DateTime, Utc};
 
@@ -29,13 +29,30 @@ impl Report {
         self.results.iter().any(|result| matches!(result.outcome, Outcome::Failed(_)))
     }
 
+    /// The cases counted by theme.
+    pub(super) fn table(&self) -> Table {
+        let mut table = Table::default();
+        for CaseResult { case, outcome, time } in &self.results {
+            table.add(self.backend, case, outcome, *time);
+        }
+        table
+    }
+
+    /// The counts of each theme, which are the groups of a report.
+    pub(super) fn groups(&self) -> Vec<(&'static str, Counts)> {
+        self.table().themes(self.backend).collect()
+    }
+
+    /// The counts of all cases.
+    pub(super) fn all(&self) -> Counts {
+        self.groups().into_iter().map(|(_, counts)| counts).sum()
+    }
+
     /// Writes the failures, the reasons why cases were ignored, and a table of all themes.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let mut ignored: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         let mut failed = 0;
-        let mut table = Table::default();
         for result in &self.results {
-            table.add(self.backend, &result.case, &result.outcome, result.time);
             match &result.outcome {
                 Outcome::Failed(reason) => {
                     failed += 1;
@@ -56,7 +73,7 @@ impl Report {
             }
             writeln!(out)?;
         }
-        write!(out, "{table}")?;
+        write!(out, "{}", self.table())?;
         if failed == 0 {
             writeln!(out, "{}", styled(GOOD, "no case failed"))?;
         } else {

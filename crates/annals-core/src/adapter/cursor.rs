@@ -1,6 +1,6 @@
 //! Where a read goes on, for pages that look at one event after the other.
 
-use std::ops::RangeInclusive;
+use std::{borrow::Cow, ops::RangeInclusive};
 
 use super::Page;
 use crate::{Direction, Filter, Position, ReadAll, ReadStream, RecordedEvent};
@@ -55,13 +55,14 @@ impl Cursor {
 
     /// Fills a page from the events that have these versions or positions, in their order, and moves
     /// the cursor behind the last one that the page looked at. The page has at most 256 events, and
-    /// looks at no more than 4,096. `end` is the position up to which `events` has all events.
+    /// looks at no more than 4,096. `end` is the position up to which `events` has all events. A borrowed
+    /// event is copied only if the filter lets it through.
     ///
     /// # Errors
     /// The first error that `events` gives.
-    pub fn page<E>(
+    pub fn page<'a, E>(
         &mut self,
-        mut events: impl DoubleEndedIterator<Item = Result<RecordedEvent, E>>,
+        mut events: impl DoubleEndedIterator<Item = Result<Cow<'a, RecordedEvent>, E>>,
         filter: &Filter,
         end: Position,
     ) -> Result<Page, E> {
@@ -86,7 +87,7 @@ impl Cursor {
             };
             page.considered = event.position;
             if filter.matches(&event.stream, &event.event_type) {
-                page.events.push(event);
+                page.events.push(event.into_owned());
             }
         }
         self.limit -= page.events.len() as u64;
@@ -107,12 +108,12 @@ mod tests {
     /// The events at these places of a stream whose every hundredth event has the type `b`.
     fn events(
         range: RangeInclusive<u64>,
-    ) -> impl DoubleEndedIterator<Item = Result<RecordedEvent, Error>> {
+    ) -> impl DoubleEndedIterator<Item = Result<Cow<'static, RecordedEvent>, Error>> {
         let range = *range.start().max(&1)..=*range.end().min(&COUNT);
         range.map(|n| {
             let name = if n % 100 == 0 { "b" } else { "a" };
             let event = NewEvent::new(EventType::new(name)?, crate::Payload::binary(vec![]));
-            Ok(event.recorded(StreamId::new("s")?, n.into(), n.into(), Utc::now()))
+            Ok(Cow::Owned(event.recorded(StreamId::new("s")?, n.into(), n.into(), Utc::now())))
         })
     }
 

@@ -13,8 +13,8 @@ use std::{
 
 use annals_core::{
     CheckpointStore, Error, ErrorKind, EventStore, EventStoreExt, ExpectedVersion, LeaseName,
-    LeaseRecord, LeaseStore, Payload, Position, RecordedEvent, Snapshot, SnapshotStore, StreamId,
-    Subscribe, SubscriberId,
+    LeaseRecord, LeaseStore, Payload, Position, RecordedEvent, Snapshot, SnapshotStore, Subscribe,
+    SubscriberId,
 };
 use annals_eventstoredb::{EventStoreDbConfig, EventStoreDbOptions, EventStoreDbStore};
 use annals_gateway::like_eventstoredb::{Cluster, Fault};
@@ -23,7 +23,7 @@ use fastrand::Rng;
 use futures::future::join_all;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::tools::{event, id, next, within};
+use crate::tools::{WRITERS, assert_complete, event, id, next, within, write};
 
 struct Member {
     addr: SocketAddr,
@@ -89,36 +89,13 @@ impl Three {
     }
 }
 
-const WRITERS: u64 = 4;
 const APPENDS: u64 = 40;
 
-/// Appends events one by one, and repeats each append until it succeeds.
-async fn write(store: Arc<EventStoreDbStore>, stream: StreamId) {
-    for version in 0..APPENDS {
-        let event = event(version);
-        loop {
-            let expected = ExpectedVersion::Exact(version.into());
-            match store.append_to(&stream, expected, [event.clone()]).await {
-                Ok(appended) => {
-                    assert_eq!(appended.last_version.get(), version + 1);
-                    break;
-                }
-                Err(error) => assert!(error.is_retryable(), "{error:?}"),
-            }
-        }
-    }
-}
-
-fn assert_complete(events: &[RecordedEvent], what: &str) {
+fn assert_complete_in_order(events: &[RecordedEvent], what: &str) {
     let mut positions = events.iter().map(|event| event.position);
     let mut last = Position::START;
     assert!(positions.all(|at| std::mem::replace(&mut last, at) < at), "{what}: out of order");
-    for writer in 0..WRITERS {
-        let stream = id(&format!("order-{writer}"));
-        let numbers: Vec<u64> =
-            events.iter().filter(|e| e.stream == stream).map(|e| e.json().unwrap()).collect();
-        assert_eq!(numbers, (0..APPENDS).collect::<Vec<_>>(), "{what} of {stream}");
-    }
+    assert_complete(events, APPENDS, what);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,7 +119,7 @@ async fn elections_lose_nothing_and_double_nothing() {
     let lagging = Arc::new(three.open("nodePreference=follower").await);
     let readers = [follow(store.clone()), follow(lagging)];
     let writers = (0..WRITERS)
-        .map(|writer| tokio::spawn(write(store.clone(), id(&format!("order-{writer}")))));
+        .map(|writer| tokio::spawn(write(store.clone(), id(&format!("order-{writer}")), APPENDS)));
     let writing = join_all(writers.collect::<Vec<_>>());
     tokio::pin!(writing);
     loop {
@@ -178,7 +155,7 @@ async fn elections_lose_nothing_and_double_nothing() {
         three.cluster.elect(Some(rng.usize(..3)));
     }
     for reading in readers {
-        assert_complete(&within("all events", reading).await.unwrap(), "a subscriber");
+        assert_complete_in_order(&within("all events", reading).await.unwrap(), "a subscriber");
     }
     let mut ids = HashSet::new();
     for writer in 0..WRITERS {

@@ -3,41 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals_core::{EventStore, EventStoreExt, ExpectedVersion, RecordedEvent, StreamId, Subscribe};
-use annals_eventstoredb::{EventStoreDbOptions, EventStoreDbStore};
+use annals_core::{EventStore, EventStoreExt, Subscribe};
+use annals_eventstoredb::EventStoreDbOptions;
 use fastrand::Rng;
 use futures::future::join_all;
 
-use crate::tools::{Server, event, id, within};
+use crate::tools::{Server, WRITERS, assert_complete, id, within, write};
 
-const WRITERS: u64 = 4;
 const APPENDS: u64 = 60;
-
-/// Appends events one by one, and repeats each append until it succeeds.
-async fn write(store: Arc<EventStoreDbStore>, stream: StreamId) {
-    for version in 0..APPENDS {
-        let event = event(version);
-        loop {
-            let expected = ExpectedVersion::Exact(version.into());
-            match store.append_to(&stream, expected, [event.clone()]).await {
-                Ok(appended) => {
-                    assert_eq!(appended.last_version.get(), version + 1);
-                    break;
-                }
-                Err(error) => assert!(error.is_retryable(), "{error:?}"),
-            }
-        }
-    }
-}
-
-fn assert_complete(events: &[RecordedEvent], what: &str) {
-    for writer in 0..WRITERS {
-        let stream = id(&format!("order-{writer}"));
-        let numbers: Vec<u64> =
-            events.iter().filter(|e| e.stream == stream).map(|e| e.json().unwrap()).collect();
-        assert_eq!(numbers, (0..APPENDS).collect::<Vec<_>>(), "{what} of {stream}");
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_and_nothing_twice() {
@@ -60,7 +33,7 @@ async fn nothing_is_lost_and_nothing_twice() {
     };
     let (one, other) = (follow(), follow());
     let writers = (0..WRITERS)
-        .map(|writer| tokio::spawn(write(store.clone(), id(&format!("order-{writer}")))));
+        .map(|writer| tokio::spawn(write(store.clone(), id(&format!("order-{writer}")), APPENDS)));
     let writing = join_all(writers.collect::<Vec<_>>());
     tokio::pin!(writing);
     // Until the writers are done, a fault happens every few milliseconds.
@@ -81,11 +54,11 @@ async fn nothing_is_lost_and_nothing_twice() {
         }
     }
     for (reading, what) in [(one, "one subscriber"), (other, "the other")] {
-        assert_complete(&within("all events", reading).await.unwrap(), what);
+        assert_complete(&within("all events", reading).await.unwrap(), APPENDS, what);
     }
     let mut all = Vec::new();
     for writer in 0..WRITERS {
         all.extend(store.load_stream(&id(&format!("order-{writer}"))).await.unwrap());
     }
-    assert_complete(&all, "a read");
+    assert_complete(&all, APPENDS, "a read");
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals_core::{EventType, NewEvent, Payload, StreamId, Subscription};
+use annals_core::{
+    EventStoreExt, EventType, ExpectedVersion, NewEvent, Payload, RecordedEvent, StreamId,
+    Subscription,
+};
 use annals_eventstoredb::{EventStoreDbConfig, EventStoreDbOptions, EventStoreDbStore};
 use annals_memory::MemoryStore;
 
@@ -49,6 +52,36 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(value) => value,
         Err(_) => panic!("waited {DEADLINE:?} in vain for {what}"),
+    }
+}
+
+/// How many writers a test has. Each writes to a stream of its own, `order-0` and so on.
+pub(crate) const WRITERS: u64 = 4;
+
+/// Appends `count` numbered events one by one, and repeats each append until it succeeds.
+pub(crate) async fn write(store: Arc<EventStoreDbStore>, stream: StreamId, count: u64) {
+    for version in 0..count {
+        let event = event(version);
+        loop {
+            let expected = ExpectedVersion::Exact(version.into());
+            match store.append_to(&stream, expected, [event.clone()]).await {
+                Ok(appended) => {
+                    assert_eq!(appended.last_version.get(), version + 1);
+                    break;
+                }
+                Err(error) => assert!(error.is_retryable(), "{error:?}"),
+            }
+        }
+    }
+}
+
+/// Checks that events have all that [`write`] has written to the streams of all writers, in order.
+pub(crate) fn assert_complete(events: &[RecordedEvent], count: u64, what: &str) {
+    for writer in 0..WRITERS {
+        let stream = id(&format!("order-{writer}"));
+        let numbers: Vec<u64> =
+            events.iter().filter(|e| e.stream == stream).map(|e| e.json().unwrap()).collect();
+        assert_eq!(numbers, (0..count).collect::<Vec<_>>(), "{what} of {stream}");
     }
 }
 

@@ -62,7 +62,7 @@ pub(crate) async fn append(
 
 /// The error has both revisions twice, for clients of 20.6.0 and for newer ones. It repeats the
 /// expectation as the client sent it, also a revision that means `NoStream`.
-fn wrong_version(expected: Option<Expected>, actual: i64) -> WrongExpectedVersion {
+pub(crate) fn wrong_version(expected: Option<Expected>, actual: i64) -> WrongExpectedVersion {
     let (current, old_current) = match u64::try_from(actual) {
         Ok(revision) => {
             (Current::CurrentRevision(revision), OldCurrent::CurrentRevision2060(revision))

@@ -91,16 +91,21 @@ impl AppendOutcome {
     }
 
     pub(super) fn success(&self) -> Success {
-        let current = match self.revision {
-            Some(revision) => CurrentRevisionOption::CurrentRevision(revision),
-            None => CurrentRevisionOption::NoStream(Empty {}),
-        };
-        let position = match self.position {
-            Some(position) => PositionOption::Position(wire_position(position)),
-            None => PositionOption::NoPosition(Empty {}),
-        };
-        Success { current_revision_option: Some(current), position_option: Some(position) }
+        success(self.revision, self.position)
     }
+}
+
+/// The answer to an append that was written, or that was written before.
+pub(crate) fn success(revision: Option<u64>, position: Option<u64>) -> Success {
+    let current = match revision {
+        Some(revision) => CurrentRevisionOption::CurrentRevision(revision),
+        None => CurrentRevisionOption::NoStream(Empty {}),
+    };
+    let position = match position {
+        Some(position) => PositionOption::Position(wire_position(position)),
+        None => PositionOption::NoPosition(Empty {}),
+    };
+    Success { current_revision_option: Some(current), position_option: Some(position) }
 }
 
 /// Appends to a store for clients.

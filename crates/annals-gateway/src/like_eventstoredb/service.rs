@@ -14,24 +14,14 @@ use super::{
     read,
 };
 use crate::{
+    append,
     call_layer::RequestState,
     proto::{
-        shared::{Empty, Uuid as WireUuid, uuid as wire_uuid},
+        shared::{Uuid as WireUuid, uuid as wire_uuid},
         streams::{
             AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ProposedMessage, ReadReq,
-            ReadResp, RemoveReq, RemoveResp, Success, WriteOptions,
-            append_req::Content,
-            append_resp::{
-                Result as Answer, WrongExpectedVersion,
-                wrong_expected_version::{
-                    CurrentRevisionOption as Current, CurrentRevisionOption2060 as OldCurrent,
-                    ExpectedRevisionOption as Echo, ExpectedRevisionOption2060 as OldEcho,
-                },
-            },
-            remove_resp,
-            streams_server::Streams,
-            success::{CurrentRevisionOption, PositionOption},
-            write_options,
+            ReadResp, RemoveReq, RemoveResp, Success, WriteOptions, append_req::Content,
+            append_resp::Result as Answer, remove_resp, streams_server::Streams, write_options,
         },
     },
     status::{insert_trailer, trailers},
@@ -156,43 +146,7 @@ pub(super) fn write(
 }
 
 pub(super) fn success(written: Written) -> Success {
-    let current = match u64::try_from(written.revision) {
-        Ok(revision) => CurrentRevisionOption::CurrentRevision(revision),
-        Err(_) => CurrentRevisionOption::NoStream(Empty {}),
-    };
-    let position = match written.position {
-        Some(position) => PositionOption::Position(wire_position(position)),
-        None => PositionOption::NoPosition(Empty {}),
-    };
-    Success { current_revision_option: Some(current), position_option: Some(position) }
-}
-
-fn in_band(expected: Option<write_options::Expected>, actual: i64) -> WrongExpectedVersion {
-    let (current, old_current) = match u64::try_from(actual) {
-        Ok(revision) => {
-            (Current::CurrentRevision(revision), OldCurrent::CurrentRevision2060(revision))
-        }
-        Err(_) => (Current::CurrentNoStream(Empty {}), OldCurrent::NoStream2060(Empty {})),
-    };
-    let echo = expected.map(|expected| match expected {
-        write_options::Expected::Any(it) => (Echo::ExpectedAny(it), OldEcho::Any2060(it)),
-        write_options::Expected::StreamExists(it) => {
-            (Echo::ExpectedStreamExists(it), OldEcho::StreamExists2060(it))
-        }
-        write_options::Expected::NoStream(it) => {
-            (Echo::ExpectedNoStream(it), OldEcho::ExpectedRevision2060(u64::MAX))
-        }
-        write_options::Expected::Revision(it) => {
-            (Echo::ExpectedRevision(it), OldEcho::ExpectedRevision2060(it))
-        }
-    });
-    let (echo, old_echo) = echo.unzip();
-    WrongExpectedVersion {
-        current_revision_option_20_6_0: Some(old_current),
-        expected_revision_option_20_6_0: old_echo,
-        current_revision_option: Some(current),
-        expected_revision_option: echo,
-    }
+    append::success(u64::try_from(written.revision).ok(), written.position)
 }
 
 #[tonic::async_trait]
@@ -228,7 +182,7 @@ impl Streams for Node {
         let result = match written {
             Ok(written) => Answer::Success(success(written)),
             Err(Refused::WrongVersion(actual)) => {
-                Answer::WrongExpectedVersion(in_band(options.expected, actual))
+                Answer::WrongExpectedVersion(append::wrong_version(options.expected, actual))
             }
             Err(Refused::Deleted) => return Err(stream_deleted(&stream)),
         };
