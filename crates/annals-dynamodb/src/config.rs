@@ -5,7 +5,11 @@ use std::time::Duration;
 use annals_core::{Error, ErrorKind, Result};
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
-use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::{Client, config::SharedHttpClient};
+use aws_smithy_http_client::{
+    Builder as HttpClientBuilder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
 
 /// The options of a store, whoever makes its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,7 +270,7 @@ impl DynamoDbConfig {
     /// A client like that of a store with this configuration, for requests that a store does not
     /// send: to delete its table, or to read metrics.
     pub async fn client(&self) -> Client {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
         let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let region = match &self.region {
             None if self.is_local() && !has("AWS_REGION") => Some("us-east-1".to_owned()),
@@ -287,4 +291,10 @@ impl DynamoDbConfig {
         }
         Client::new(&loader.load().await)
     }
+}
+
+/// An HTTP client that speaks TLS by `ring`, as the other stores do. The client that the SDK would
+/// make by itself brings a second library of cryptography, written in C.
+pub(crate) fn http_client() -> SharedHttpClient {
+    HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }

@@ -7,7 +7,7 @@ use aws_config::SdkConfig;
 use aws_sdk_dynamodb::{Client, types::TableDescription};
 
 use crate::{
-    config::{DynamoDbConfig, DynamoDbOptions},
+    config::{DynamoDbConfig, DynamoDbOptions, http_client},
     error::BACKEND,
     item::{Key, attribute, get_number},
     schema::{LAYOUT, check_keys},
@@ -58,7 +58,11 @@ impl DynamoDbStore {
         table: impl Into<String>,
         options: DynamoDbOptions,
     ) -> Result<Self> {
-        Self::with_client(&Client::new(sdk), table, options).await
+        let client = match sdk.http_client() {
+            Some(_) => Client::new(sdk),
+            None => Client::new(&sdk.to_builder().http_client(http_client()).build()),
+        };
+        Self::with_client(&client, table, options).await
     }
 
     /// Opens a store with a client of the application. The store does not use the client's retries:

@@ -25,6 +25,9 @@ use annals_test_servers::{
 };
 use libtest_mimic::Arguments;
 
+/// moto is a hundred times slower than the others.
+const MOTO_PATIENCE: Duration = Duration::from_secs(150);
+
 struct Server {
     name: &'static str,
     source: Result<Source, String>,
@@ -44,6 +47,11 @@ struct Place {
 impl Server {
     fn new(name: &'static str, options: DynamoDbOptions) -> Self {
         let (source, places) = (Source::find(), Mutex::default());
+        let options = match source {
+            // So slow that an append beside others can lose for longer than the default.
+            Ok(Source::Moto) => options.with_retry_for(MOTO_PATIENCE),
+            _ => options,
+        };
         Self { name, source, options, faults: None, places }
     }
 
@@ -201,8 +209,10 @@ impl Harness for Server {
     }
 
     fn patience(&self) -> Duration {
-        // moto is a hundred times slower.
-        Duration::from_secs(if matches!(self.source, Ok(Source::Moto)) { 150 } else { 30 })
+        match self.source {
+            Ok(Source::Moto) => MOTO_PATIENCE,
+            _ => Duration::from_secs(30),
+        }
     }
 
     fn cannot_inject(&self, fault: Fault) -> Option<String> {

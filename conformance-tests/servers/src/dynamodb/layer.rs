@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::{
     connector_metadata::ConnectorMetadata,
     http::{
@@ -19,6 +20,12 @@ use serde_json::Value;
 /// An HTTP client that speaks no TLS. Its connections end with the runtime on which they were made.
 pub fn plain_http() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new().build_http()
+}
+
+/// An HTTP client that speaks TLS, for the real service.
+pub(super) fn https() -> SharedHttpClient {
+    let tls = Provider::Rustls(CryptoMode::Ring);
+    aws_smithy_http_client::Builder::new().tls_provider(tls).build_https()
 }
 
 /// What a layer around an HTTP client does with a request.

@@ -119,7 +119,10 @@ impl DynamoDb {
         }
         let account = match url.is_loopback() {
             true => None,
-            false => Some(aws_config::load_defaults(BehaviorVersion::latest()).await),
+            false => {
+                let loader = aws_config::defaults(BehaviorVersion::latest());
+                Some(loader.http_client(layer::https()).load().await)
+            }
         };
         Ok(Self { server: Server::Given, addr, url, account })
     }

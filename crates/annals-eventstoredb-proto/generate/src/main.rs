@@ -1,0 +1,21 @@
+//! Generates `../src/generated` from `../proto`:
+//! `cargo run --manifest-path crates/annals-eventstoredb-proto/generate/Cargo.toml`.
+//! `protox` compiles the files, so `protoc` need not be installed.
+
+use std::{error::Error, path::Path};
+
+const FILES: [&str; 4] =
+    ["streams.proto", "persistent.proto", "serverfeatures.proto", "gossip.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let descriptors = protox::compile(FILES, [package.join("proto")])?;
+    tonic_build::configure()
+        .build_transport(false)
+        .bytes(["."])
+        .disable_comments(".")
+        .include_file("mod.rs")
+        .out_dir(package.join("src/generated"))
+        .compile_fds(descriptors)?;
+    Ok(())
+}
