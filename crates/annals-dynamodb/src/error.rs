@@ -34,7 +34,9 @@ pub(crate) enum Failure {
 
 /// Codes of transient errors. These and the next are from "Common Errors" in the API reference of
 /// DynamoDB, and "Error handling with DynamoDB" in its developer guide.
-const TRANSIENT: [&str; 9] = [
+const TRANSIENT: [&str; 10] = [
+    // The SDK renews credentials that expire.
+    EXPIRED,
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "ReplicatedWriteConflictException",
@@ -45,10 +47,10 @@ const TRANSIENT: [&str; 9] = [
     "TransactionConflictException",
     "TransactionInProgressException",
 ];
+const EXPIRED: &str = "ExpiredTokenException";
 /// Codes of requests that the credentials do not allow.
-const DENIED: [&str; 9] = [
+const DENIED: [&str; 8] = [
     "AccessDeniedException",
-    "ExpiredTokenException",
     "IncompleteSignature",
     "InvalidClientTokenId",
     "InvalidSignatureException",
@@ -59,12 +61,18 @@ const DENIED: [&str; 9] = [
 ];
 
 /// What an error says about a request other than a transaction.
-pub(crate) fn failure<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Failure {
+pub(crate) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    if let Some(cause) = credentials_error(error) {
+        // Without credentials nothing was sent.
+        return if are_missing(cause) { Failure::Permanent } else { Failure::Transient };
+    }
     match error {
         SdkError::ConstructionFailure(_) => Failure::Permanent,
         SdkError::DispatchFailure(dispatch) if dispatch.is_user() => Failure::Permanent,
         SdkError::DispatchFailure(dispatch) => match dispatch.as_connector_error() {
-            Some(cause) if caused_by::<CredentialsError>(cause).is_some() => Failure::Permanent,
             Some(cause) if is_connection_refused(cause) => Failure::Transient,
             _ => Failure::Unknown,
         },
@@ -105,20 +113,17 @@ pub(crate) fn driver<E>(error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
+    if let Some(cause) = credentials_error(&error) {
+        let (kind, message) = match are_missing(cause) {
+            true => (ErrorKind::Denied, NO_CREDENTIALS),
+            false => (ErrorKind::Unavailable, NO_ANSWER_ABOUT_CREDENTIALS),
+        };
+        return Error::new(kind, message).with_source(error);
+    }
     let (kind, message) = match &error {
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().unwrap_or_default();
             of_service(code, answer.raw().status().is_server_error())
-        }
-        SdkError::DispatchFailure(failure)
-            if failure
-                .as_connector_error()
-                .is_some_and(|cause| caused_by::<CredentialsError>(cause).is_some()) =>
-        {
-            (ErrorKind::Denied, NO_CREDENTIALS)
-        }
-        SdkError::ConstructionFailure(_) if caused_by::<CredentialsError>(&error).is_some() => {
-            (ErrorKind::Denied, NO_CREDENTIALS)
         }
         SdkError::ConstructionFailure(_) => (
             ErrorKind::InvalidInput,
@@ -135,6 +140,25 @@ where
 const NO_CREDENTIALS: &str = "the AWS SDK found no credentials; set AWS_ACCESS_KEY_ID and \
     AWS_SECRET_ACCESS_KEY, a profile, or a role (the default chain of the SDK)";
 
+const NO_ANSWER_ABOUT_CREDENTIALS: &str = "the service that gives out credentials did not answer for \
+    as long as it was asked; try again";
+
+/// Why there were no credentials for a request.
+fn credentials_error<E>(error: &SdkError<E, HttpResponse>) -> Option<&CredentialsError>
+where
+    E: StdError + 'static,
+{
+    caused_by(error)
+}
+
+/// Whether nobody has credentials to give, so that asking again would not help.
+fn are_missing(error: &CredentialsError) -> bool {
+    matches!(
+        error,
+        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
+    )
+}
+
 /// The kind and message for an error that DynamoDB itself answered.
 fn of_service(code: &str, server_error: bool) -> (ErrorKind, &'static str) {
     match code {
@@ -145,6 +169,10 @@ fn of_service(code: &str, server_error: bool) -> (ErrorKind, &'static str) {
             ErrorKind::Busy,
             "other transactions kept writing to the same items for as long as this one was \
                  tried; try again",
+        ),
+        EXPIRED => (
+            ErrorKind::Unavailable,
+            "the credentials have expired, and the SDK has got no others; renew them, and try again",
         ),
         code if TRANSIENT.contains(&code) => (
             ErrorKind::Busy,

@@ -10,7 +10,8 @@ use crate::{
     config::{DynamoDbConfig, DynamoDbOptions, http_client},
     error::BACKEND,
     item::{Key, attribute, get_number},
-    schema::{LAYOUT, check_keys},
+    log::Log,
+    schema::{LAYOUT, check_table},
     shared::Shared,
     store::DynamoDbStore,
     table::Table,
@@ -25,6 +26,9 @@ pub struct Inspection {
     /// The layout of the store in the table; `None` if the table is not a store yet. It is more
     /// than [`DynamoDbStore::LAYOUT`] if a newer version of annals created the store.
     pub layout: Option<u64>,
+    /// How many slots the counter of the log is behind the log, as after a restore of the table.
+    /// Opening the store raises it.
+    pub counter_behind: u64,
 }
 
 impl DynamoDbStore {
@@ -99,10 +103,20 @@ async fn inspect(config: DynamoDbConfig) -> Result<Inspection> {
     let client = config.client().await;
     let table = Table::new(&client, config.table, &config.options);
     let Some(description) = table.describe().await? else {
-        return Ok(Inspection { table: None, layout: None });
+        return Ok(Inspection { table: None, layout: None, counter_behind: 0 });
     };
-    check_keys(&table, &description)?;
+    check_table(&table.name, &description)?;
     let meta = table.get(&Key::meta()).await?;
-    let layout = meta.as_ref().map(|meta| get_number(meta, attribute::LAYOUT)).transpose()?;
-    Ok(Inspection { table: Some(description), layout: layout.map(Option::unwrap_or_default) })
+    let number = |name| match &meta {
+        Some(meta) => get_number(meta, name),
+        None => Ok(None),
+    };
+    let layout = meta.is_some().then_some(number(attribute::LAYOUT)?.unwrap_or_default());
+    let counter_behind = match number(attribute::STRIPES)? {
+        Some(stripes) if layout == Some(LAYOUT) && stripes > 0 => {
+            Log::new(table, stripes, config.options.close_after).slots_beyond_counter().await?
+        }
+        _ => 0,
+    };
+    Ok(Inspection { table: Some(description), layout, counter_behind })
 }

@@ -57,7 +57,7 @@ pub(crate) async fn open(table: &Table, options: &DynamoDbOptions) -> Result<u64
             ));
         }
     };
-    check_keys(table, &table.ready().await?)?;
+    check_table(&table.name, &table.ready().await?)?;
     if created {
         table.configure(options).await?;
     } else if options.snapshot_ttl.is_some() {
@@ -74,15 +74,34 @@ fn incompatible<T>(message: String) -> Result<T> {
     Err(Error::new(ErrorKind::Incompatible, message))
 }
 
+/// Refuses a table that cannot keep the promises of a store.
+pub(crate) fn check_table(name: &str, found: &TableDescription) -> Result<()> {
+    check_keys(name, found)?;
+    if !found.local_secondary_indexes().is_empty() {
+        return incompatible(format!(
+            "the table {name:?} has a local secondary index: DynamoDB then takes at most 10 GB for each \
+             partition key, and the log of a store outgrows that; copy the events into a table \
+             without one"
+        ));
+    }
+    if !found.replicas().is_empty() {
+        return incompatible(format!(
+            "the table {name:?} is a global table: two regions could write the same version of a stream, \
+             or DynamoDB refuses the transactions that keep the order; use a table in one region"
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses a table that has other keys than [`KEYS`].
-pub(crate) fn check_keys(table: &Table, found: &TableDescription) -> Result<()> {
+fn check_keys(name: &str, found: &TableDescription) -> Result<()> {
     let schema = found.key_schema();
     let attributes = found.attribute_definitions();
-    let has = |(name, key_type, scalar): &(&str, KeyType, ScalarAttributeType)| {
-        schema.iter().any(|k| k.attribute_name() == *name && k.key_type() == key_type)
+    let has = |(attribute, key_type, scalar): &(&str, KeyType, ScalarAttributeType)| {
+        schema.iter().any(|k| k.attribute_name() == *attribute && k.key_type() == key_type)
             && attributes
                 .iter()
-                .any(|a| a.attribute_name() == *name && a.attribute_type() == scalar)
+                .any(|a| a.attribute_name() == *attribute && a.attribute_type() == scalar)
     };
     if schema.len() == KEYS.len() && KEYS.iter().all(has) {
         return Ok(());
@@ -97,9 +116,8 @@ pub(crate) fn check_keys(table: &Table, found: &TableDescription) -> Result<()> 
         })
         .collect();
     incompatible(format!(
-        "the table {:?} has the keys {}; a store needs the keys `{PARTITION}` (HASH, S) and \
+        "the table {name:?} has the keys {}; a store needs the keys `{PARTITION}` (HASH, S) and \
          `{SORT}` (RANGE, N)",
-        table.name,
         found.join(" and ")
     ))
 }
@@ -266,5 +284,31 @@ impl Table {
             WriteOutcome::Written => Ok(meta),
             WriteOutcome::Refused(found) => Ok(found),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::types::ReplicaDescription;
+
+    use super::*;
+
+    #[test]
+    fn a_global_table_is_refused() {
+        let keys = KEYS.map(|(name, kind, _)| {
+            KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap()
+        });
+        let attributes = KEYS.map(|(name, _, kind)| {
+            let attribute = AttributeDefinition::builder().attribute_name(name);
+            attribute.attribute_type(kind).build().unwrap()
+        });
+        let table = TableDescription::builder()
+            .set_key_schema(Some(keys.to_vec()))
+            .set_attribute_definitions(Some(attributes.to_vec()));
+        check_table("events", &table.clone().build()).unwrap();
+        let replica = ReplicaDescription::builder().region_name("eu-central-1").build();
+        let error = check_table("events", &table.replicas(replica).build()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Incompatible);
+        assert!(error.to_string().contains("global table"), "{error}");
     }
 }

@@ -48,6 +48,9 @@ impl Shared {
         let stripes = schema::open(&table, &options).await?;
         let log = Log::new(table.clone(), stripes, options.close_after);
         let log = (stripes > 0).then(|| Arc::new(log));
+        if let Some(log) = &log {
+            log.mend_counter(0).await?;
+        }
         let notifier = Arc::new(Notifier::new(options.poll_interval));
         let writer = Writer::new(table.clone(), log.clone(), notifier.clone(), options.writers);
         let mut capabilities = CAPABILITIES;

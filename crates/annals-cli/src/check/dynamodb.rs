@@ -28,7 +28,8 @@ async fn examine(mut config: DynamoDbConfig, report: &mut CheckReport) -> annals
     if let Some(region) = &config.region {
         report.facts.push(("region", region.clone()));
     }
-    let Inspection { table, layout, .. } = DynamoDbStore::inspect(config.clone()).await?;
+    let Inspection { table, layout, counter_behind, .. } =
+        DynamoDbStore::inspect(config.clone()).await?;
     let place = match &table {
         Some(table) => {
             describe(table, report);
@@ -36,6 +37,10 @@ async fn examine(mut config: DynamoDbConfig, report: &mut CheckReport) -> annals
         }
         None => format!("the table {}", config.table),
     };
+    if counter_behind > 0 {
+        let what = "slots behind the log, as after a restore; opening the store mends it";
+        report.facts.push(("counter", format!("{counter_behind} {what}")));
+    }
     let version = |layout: u64| i64::try_from(layout).unwrap_or(i64::MAX);
     if !report.schema(layout.map(version), version(DynamoDbStore::LAYOUT), &place) {
         return Ok(());

@@ -3,6 +3,7 @@
 //!
 //! `docs/adr/0005-dynamodb.md` explains why no reader skips an event.
 
+mod counter;
 mod reader;
 mod settle;
 mod slots;

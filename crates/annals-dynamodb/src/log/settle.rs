@@ -16,7 +16,8 @@ impl Log {
     /// Makes sure that no slot up to the last written one can still be written, and returns the
     /// number of that slot, at most `to`.
     pub(crate) async fn settle(self: &Arc<Self>, to: u64) -> Result<u64> {
-        if self.settled() == 0 {
+        if self.settled() < to {
+            // Other processes may have settled more: to ask costs less than to read their slots.
             let known = self.table.get(&Key::settled()).await?;
             let known = known.as_ref().map_or(Ok(0), count)?;
             self.settled_in_table.fetch_max(known, SeqCst);

@@ -1,4 +1,4 @@
-//! The slots: allocating their numbers, reading them, and closing empty ones.
+//! The slots: reading them, and closing empty ones.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use futures::future::try_join_all;
 
 use crate::{
     error::internal,
-    item::{Item, Key, Slot, count, sort},
+    item::{Item, Key, Slot, sort},
     table::{Condition, KeyRange, Table, WriteOutcome},
 };
 
@@ -40,17 +40,6 @@ impl Log {
     pub(crate) fn new(table: Table, stripes: u64, close_after: Duration) -> Self {
         let (settled, settled_in_table) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { table, stripes, close_after, settled, settled_in_table }
-    }
-
-    /// Allocates a slot for the caller alone, beyond every slot that anybody has seen.
-    pub(crate) async fn allocate(&self) -> Result<u64> {
-        count(&self.table.increment(&Key::counter()).await?)
-    }
-
-    /// The last slot that was allocated. Every append that returned before this call has this slot
-    /// or an earlier one.
-    pub(crate) async fn last_allocated(&self) -> Result<u64> {
-        self.table.get(&Key::counter()).await?.as_ref().map_or(Ok(0), count)
     }
 
     pub(super) fn settled(&self) -> u64 {
@@ -113,7 +102,7 @@ impl Log {
     }
 }
 
-fn slot_number(item: &Item) -> Result<u64> {
+pub(super) fn slot_number(item: &Item) -> Result<u64> {
     u64::try_from(Key::of(item)?.sort)
         .map_err(|e| internal("a slot has a negative number").with_source(e))
 }

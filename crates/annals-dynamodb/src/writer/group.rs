@@ -9,7 +9,7 @@ use super::{
     queue::{AppendRequest, Queue},
 };
 use crate::{
-    error::{corrupt, internal},
+    error::internal,
     item::{POSITIONS_PER_SLOT, Slot, attribute::ENTRIES},
     log::Log,
     notify::Notifier,
@@ -31,6 +31,8 @@ enum SlotOutcome {
     Overtaken(HashSet<usize>),
     /// Nothing is written, because a reader has closed the slot, which was empty for too long.
     Closed,
+    /// Nothing is written, because the slot has other appends: its number was given out twice.
+    Used,
 }
 
 impl GroupWriter {
@@ -51,18 +53,11 @@ impl GroupWriter {
     /// rest of it is tried again.
     async fn write(&self, mut group: Vec<AppendRequest>) {
         let log = &self.log;
-        let mut slot = match log.allocate().await {
+        let mut slot = match self.allocate_after(&group).await {
             Ok(slot) => slot,
             Err(error) => return fail(group, error),
         };
         loop {
-            if group.iter().flat_map(|request| &request.items).any(|item| item.is_after_slot(slot))
-            {
-                let message = "the counter of the log is behind the log, as after a restore of \
-                               the table from a backup; set the attribute `n` of the item \
-                               `counter` to the number of the last slot";
-                return fail(group, corrupt(message));
-            }
             match self.write_slot(slot, &mut group).await {
                 Ok(SlotOutcome::Written) => break,
                 Ok(SlotOutcome::Overtaken(indexes)) => {
@@ -80,10 +75,20 @@ impl GroupWriter {
                         return;
                     }
                 }
-                Ok(SlotOutcome::Closed) => match log.allocate().await {
-                    Ok(next) => slot = next,
-                    Err(error) => return fail(group, error),
-                },
+                Ok(outcome @ (SlotOutcome::Closed | SlotOutcome::Used)) => {
+                    let mended = match outcome {
+                        SlotOutcome::Used => log.mend_counter(slot).await,
+                        _ => Ok(()),
+                    };
+                    let next = match mended {
+                        Ok(()) => self.allocate_after(&group).await,
+                        Err(error) => Err(error),
+                    };
+                    match next {
+                        Ok(next) => slot = next,
+                        Err(error) => return fail(group, error),
+                    }
+                }
                 Err(error) => {
                     // If the slot was written all the same, this changes nothing.
                     log.abandon(slot);
@@ -98,6 +103,20 @@ impl GroupWriter {
             request.reply(Ok(AppendOutcome::Written(positions)));
         }
         log.settle_sometimes(slot);
+    }
+
+    /// Allocates a slot after those of all events before the group. If the counter is behind them, it
+    /// is raised first.
+    async fn allocate_after(&self, group: &[AppendRequest]) -> Result<u64> {
+        let slot = self.log.allocate().await?;
+        let items = group.iter().flat_map(|request| &request.items);
+        match items.filter_map(NewItem::slot_before).max() {
+            Some(before) if before >= slot => {
+                self.log.mend_counter(before).await?;
+                self.log.allocate().await
+            }
+            _ => Ok(slot),
+        }
     }
 
     /// Writes all items of a group and the slot in one transaction, or nothing.
@@ -118,6 +137,9 @@ impl GroupWriter {
             Some(WriteOutcome::Refused(found)) if found.get(ENTRIES) == slot_item.get(ENTRIES) => {
                 // An earlier try has written the slot, and its answer was lost.
                 return Ok(SlotOutcome::Written);
+            }
+            Some(WriteOutcome::Refused(found)) if found.contains_key(ENTRIES) => {
+                return Ok(SlotOutcome::Used);
             }
             Some(WriteOutcome::Refused(_)) => return Ok(SlotOutcome::Closed),
             Some(WriteOutcome::Written) => {}

@@ -72,10 +72,10 @@ impl NewItem {
         self.events.entry_index = index;
     }
 
-    /// Whether an event before this item is at a position of this slot or of a later one: then the
-    /// counter of the log gives out numbers again that were used.
-    pub(super) fn is_after_slot(&self, slot: u64) -> bool {
-        self.after.is_some_and(|position| position / POSITIONS_PER_SLOT >= slot)
+    /// The slot of the event before the first one, if the stream has one. A slot that is not after it
+    /// was given out by a counter that is behind the log.
+    pub(super) fn slot_before(&self) -> Option<u64> {
+        self.after.map(|position| position / POSITIONS_PER_SLOT)
     }
 
     pub(super) fn to_item(&self) -> Item {

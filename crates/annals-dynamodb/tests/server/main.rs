@@ -17,5 +17,6 @@ mod gate;
 mod open;
 mod order;
 mod removal;
+mod restored;
 mod retry;
 mod torn;

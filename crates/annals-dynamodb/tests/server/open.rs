@@ -7,7 +7,7 @@ use annals_dynamodb::{
     DynamoDbOptions, DynamoDbStore,
     aws_sdk_dynamodb::types::{
         AttributeDefinition, AttributeValue::N, BillingMode, KeySchemaElement, KeyType,
-        ScalarAttributeType,
+        LocalSecondaryIndex, Projection, ProjectionType, ScalarAttributeType,
     },
 };
 use futures::future::join_all;
@@ -58,6 +58,35 @@ async fn a_table_with_other_keys_is_refused() {
     let place = Place::new().await;
     create(&place, "pk", None).await;
     refused(&place, options(true)).await;
+}
+
+#[tokio::test]
+async fn a_table_with_a_local_secondary_index_is_refused() {
+    let place = Place::new().await;
+    let keys = [("pk", KeyType::Hash), ("sk", KeyType::Range), ("at", KeyType::Range)];
+    let [hash, range, at] = keys.map(|(name, kind)| {
+        KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap()
+    });
+    let index = LocalSecondaryIndex::builder()
+        .index_name("by-time")
+        .set_key_schema(Some(vec![hash.clone(), at]))
+        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .build()
+        .unwrap();
+    let attributes = [
+        ("pk", ScalarAttributeType::S),
+        ("sk", ScalarAttributeType::N),
+        ("at", ScalarAttributeType::N),
+    ];
+    let attributes = attributes.map(|(name, kind)| {
+        AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().unwrap()
+    });
+    let create = place.client().create_table().table_name(TABLE);
+    let create = create.billing_mode(BillingMode::PayPerRequest);
+    let create = create.set_key_schema(Some(vec![hash, range]));
+    let create = create.set_attribute_definitions(Some(attributes.to_vec()));
+    create.local_secondary_indexes(index).send().await.unwrap();
+    says(&refused(&place, options(true)).await, &["local secondary index", "10 GB"]);
 }
 
 #[tokio::test]

@@ -11,14 +11,15 @@ use std::{
 use annals_core::{
     Append, ErrorKind, EventStore,
     ExpectedVersion::{Any, Exact, NoStream},
-    Subscribe,
+    Result, Subscribe,
 };
-use annals_dynamodb::DynamoDbStore;
+use annals_dynamodb::{DynamoDbStore, aws_sdk_dynamodb::Client};
 use annals_test_servers::dynamodb::{Fault, Faults, Rates};
+use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError, future};
 use serde_json::json;
 
 use crate::{
-    common::{Place, any, event, everything, gapless, id, options, soon, take},
+    common::{Place, TABLE, any, event, everything, gapless, id, options, soon, take},
     gate::{Fate, Gate},
 };
 
@@ -232,4 +233,58 @@ async fn a_server_that_does_not_tell_what_it_found_is_asked() {
         let error = store.append(stale).await.unwrap_err();
         assert_eq!(error.conflict().unwrap().actual.get(), 2);
     }
+}
+
+/// Gives out credentials after some failures.
+#[derive(Debug)]
+struct Credentials {
+    failures_left: AtomicU64,
+    failure: fn() -> CredentialsError,
+}
+
+impl ProvideCredentials for Credentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let take = |left: u64| left.checked_sub(1);
+        future::ProvideCredentials::ready(
+            match self.failures_left.fetch_update(SeqCst, SeqCst, take) {
+                Ok(_) => Err((self.failure)()),
+                Err(_) => Ok(aws_credential_types::Credentials::for_tests()),
+            },
+        )
+    }
+}
+
+async fn with_credentials(
+    place: &Place,
+    failures: u64,
+    failure: fn() -> CredentialsError,
+) -> Result<DynamoDbStore> {
+    let credentials = Credentials { failures_left: failures.into(), failure };
+    let config = place.server.config().to_builder().credentials_provider(credentials).build();
+    let options = options(true).with_retry_for(RETRY_FOR);
+    DynamoDbStore::with_client(&Client::from_conf(config), TABLE, options).await
+}
+
+#[tokio::test]
+async fn a_service_for_credentials_that_is_away_is_waited_for() {
+    let place = Place::new().await;
+    place.open(true).await;
+    let away = || CredentialsError::provider_error("the metadata service answered 503");
+    let store = with_credentials(&place, 2, away).await.unwrap();
+    store.append(any("a-1", 1)).await.unwrap();
+    let error = with_credentials(&place, u64::MAX, away).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.is_retryable());
+}
+
+#[tokio::test]
+async fn without_any_credentials_nothing_is_tried_again() {
+    let place = Place::new().await;
+    place.open(true).await;
+    let none = || CredentialsError::not_loaded("no provider has any");
+    let error = with_credentials(&place, 1, none).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
 }
