@@ -65,6 +65,7 @@
 //! | `l:` and a stripe | slot number | a slot of the log: its events, or where they are, or that it is closed |
 //! | `c:` and a subscriber | 0 | a checkpoint |
 //! | `h:` and a name | 0 | a lease |
+//! | `unfinished` | a random number | a removal that is under way: its stream |
 //! | `counter` | 0 | the last slot number that was allocated |
 //! | `settled` | 0 | the slot up to which no slot can be written any more |
 //! | `meta` | 0 | the layout of the table, and the number of stripes |

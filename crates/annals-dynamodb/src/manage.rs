@@ -2,7 +2,8 @@
 //!
 //! A removal is first recorded in one request; from then on nobody reads the removed events. Then
 //! each item loses its events, and keeps its key: a writer that knows the version before must find
-//! that it cannot write there again.
+//! that it cannot write there again. A note stands in the table meanwhile: whoever opens the store
+//! after a process has died in between finishes its removal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,12 +16,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     codec,
+    error::corrupt,
     head::Head,
     item::{
-        EventsItem, Key, MOST_INLINE_BYTES, Marker, POSITIONS_PER_SLOT, RemovalProgress,
+        EventsItem, Item, Key, MOST_INLINE_BYTES, Marker, POSITIONS_PER_SLOT, RemovalProgress,
         StreamItem,
-        attribute::{BODY, CLEANED_TO, DELETED_AT, ENTRIES, KEPT_FROM},
-        bytes, number, sort,
+        attribute::{BODY, CLEANED_TO, DELETED_AT, ENTRIES, KEPT_FROM, STREAM},
+        bytes, get_text, number, sort, text,
     },
     shared::Shared,
     table::{Change, Condition, KeyRange, WriteOutcome},
@@ -36,6 +38,14 @@ const OVERTAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duratio
 async fn to_its_end(removal: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
     let ended = tokio::spawn(removal).await;
     ended.map_err(|e| Error::new(ErrorKind::Internal, "a removal failed").with_source(e))?
+}
+
+/// The note of a removal: its key and its item.
+fn note(stream: &StreamId) -> (Key, Item) {
+    let key = Key::unfinished(fastrand::u64(..) >> 1);
+    let mut item = key.to_item();
+    item.insert(STREAM.to_owned(), text(stream.as_str()));
+    (key, item)
 }
 
 impl Shared {
@@ -78,9 +88,12 @@ impl Shared {
         }
         // Only events that exist now are removed.
         let before = before.min(head.version.plus(1)).max(Version::FIRST).get();
+        let (note, item) = note(stream);
+        self.table.put(&item, &Condition::ALWAYS).await?;
         // If more was removed before, the value is not raised, and there may be more to clean.
         self.table.raise(&Key::removal(stream), KEPT_FROM, before).await?;
-        self.clean(stream, before).await
+        self.clean(stream, before).await?;
+        self.table.delete(&note).await
     }
 
     /// Deletes a stream, or tombstones it if it is to be closed.
@@ -117,6 +130,7 @@ impl Shared {
                 // A snapshot of a closed stream is not kept, whatever its version.
                 let deleted_at = if closed { u64::MAX } else { after - 1 };
                 let values = [(":value", number(after)), (":deleted", number(deleted_at))];
+                let (note, item) = note(stream);
                 let changes = [
                     Change::Put(marker.to_item(stream), head.condition()),
                     Change::Update(
@@ -125,6 +139,7 @@ impl Shared {
                         Condition::values_only(values),
                     ),
                     Change::Delete(Key::snapshot(stream)),
+                    Change::Put(item, Condition::ALWAYS),
                 ];
                 let outcomes = self.table.transact(&changes).await?;
                 if let Some(WriteOutcome::Refused(found)) = outcomes.first()
@@ -139,9 +154,24 @@ impl Shared {
                     continue;
                 }
                 self.heads.forget(stream);
+                self.clean(stream, after).await?;
+                return self.table.delete(&note).await;
             }
             return self.clean(stream, after).await;
         }
+    }
+
+    /// Finishes the removals whose processes have died, and helps those that are under way.
+    pub(crate) async fn finish_removals(&self) -> Result<()> {
+        let notes = KeyRange::new(Key::UNFINISHED.to_owned(), 0, i64::MAX);
+        for item in self.table.query_all(notes).await? {
+            let stream = get_text(&item, STREAM).and_then(|stream| StreamId::new(stream).ok());
+            let stream = stream.ok_or_else(|| corrupt("the note of a removal has no stream"))?;
+            tracing::info!(stream = stream.as_str(), "finishing a removal that was interrupted");
+            self.clean(&stream, self.removal(&stream).await?.kept_from).await?;
+            self.table.delete(&Key::of(&item)?).await?;
+        }
+        Ok(())
     }
 
     /// Removes the events before a version from the items, and records when that is done. If it is

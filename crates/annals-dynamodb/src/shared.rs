@@ -56,7 +56,11 @@ impl Shared {
         let mut capabilities = CAPABILITIES;
         capabilities.global_order = log.is_some();
         let (heads, locks) = (Heads::new(), StreamLocks::new());
-        Ok(Self { table, options, capabilities, heads, locks, notifier, log, writer })
+        let shared = Self { table, options, capabilities, heads, locks, notifier, log, writer };
+        if let Err(error) = shared.finish_removals().await {
+            tracing::warn!(%error, "removals that were interrupted could not be finished");
+        }
+        Ok(shared)
     }
 
     /// The log of a store with an order over all streams.

@@ -37,6 +37,11 @@
 //! * a large body, which only the item has: its [`SIZE`] and the [`EVENT_TYPES`] in it;
 //! * after a removal: neither.
 //!
+//! # Removals that are under way, `pk` = `unfinished`, `sk` = a random number
+//!
+//! [`STREAM`]: the stream whose events are removed. Whoever opens the store next finishes a removal
+//! whose process has died.
+//!
 //! # Other items, `sk` = 0
 //!
 //! | `pk` | attributes |
@@ -83,7 +88,7 @@ pub(crate) const BODY: &str = "b";
 
 /// The entries of a slot.
 pub(crate) const ENTRIES: &str = "a";
-/// The stream of an entry.
+/// The stream of an entry, or of a removal.
 pub(crate) const STREAM: &str = "s";
 /// About how many bytes the events of an entry have, unpacked.
 pub(crate) const SIZE: &str = "z";

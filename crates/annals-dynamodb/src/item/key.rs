@@ -19,6 +19,9 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// The partition with the removals that are under way.
+    pub(crate) const UNFINISHED: &str = "unfinished";
+
     pub(crate) fn new(partition: impl Into<String>, sort: i64) -> Self {
         Self { partition: partition.into(), sort }
     }
@@ -49,6 +52,11 @@ impl Key {
     /// The item that says how far the events of a stream were removed.
     pub(crate) fn removal(stream: &StreamId) -> Self {
         Self::new(Self::stream_partition(stream), 0)
+    }
+
+    /// The note of a removal that is under way, under a random number.
+    pub(crate) fn unfinished(number: u64) -> Self {
+        Self::new(Self::UNFINISHED, sort(number))
     }
 
     pub(crate) fn snapshot(stream: &StreamId) -> Self {

@@ -12,4 +12,4 @@ pub(crate) use slot::{
     last_position_of, slot_of,
 };
 pub(crate) use stream::{EventsItem, Marker, RemovalProgress, StreamItem, end_state};
-pub(crate) use value::{Item, bytes, count, get_bytes, get_number, number, text};
+pub(crate) use value::{Item, bytes, count, get_bytes, get_number, get_text, number, text};

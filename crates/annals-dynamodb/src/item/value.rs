@@ -38,7 +38,7 @@ pub(super) fn need_number(item: &Item, name: &str) -> Result<u64> {
     get_number(item, name)?.ok_or_else(missing)
 }
 
-pub(super) fn get_text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+pub(crate) fn get_text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     item.get(name).and_then(|value| value.as_s().ok()).map(String::as_str)
 }
 

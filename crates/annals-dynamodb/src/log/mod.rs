@@ -7,6 +7,7 @@ mod counter;
 mod reader;
 mod settle;
 mod slots;
+mod wait;
 
 pub(crate) use reader::SlotReader;
 pub(crate) use slots::Log;

@@ -1,15 +1,12 @@
 //! Reading slots one after the other.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use annals_core::{Result, adapter::Backoff};
-use tokio::time::{Instant, sleep};
+use annals_core::Result;
+use tokio::time::Instant;
 
 use super::slots::Log;
-use crate::item::{Key, Slot};
-
-/// The first and the longest pause before looking again at an empty slot.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
+use crate::item::Slot;
 
 /// Reads slots in the order of their numbers, and leaves none out: it waits for an empty slot, or
 /// closes it, if a later slot is written.
@@ -75,21 +72,9 @@ impl SlotReader {
         }
     }
 
-    /// Waits until the next slot, which is empty although a later one is not, is written. After
-    /// `close_after` closes the slot, so that its writer has to take a later one.
+    /// Waits until the next slot, which is empty although a later one is not, is written or closed.
     async fn wait_for_next(&mut self) -> Result<Slot> {
         let since = *self.missing_since.get_or_insert_with(Instant::now);
-        let key = Key::slot(self.next, self.log.stripes);
-        let mut backoff = Backoff::new(LOOK_AGAIN.0, LOOK_AGAIN.1);
-        loop {
-            if let Some(found) = self.log.table.get(&key).await? {
-                return Slot::of(&found);
-            }
-            if since.elapsed() >= self.log.close_after {
-                tracing::debug!(slot = self.next, "closing a slot that its writer did not write");
-                return self.log.close(self.next).await;
-            }
-            sleep(backoff.next_pause()).await;
-        }
+        self.log.wait_for(self.next, since).await
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use annals_core::Result;
 use futures::future::try_join_all;
 
+use super::wait::Waits;
 use crate::{
     error::internal,
     item::{Item, Key, Slot, sort},
@@ -34,12 +35,13 @@ pub(crate) struct Log {
     settled: AtomicU64,
     /// The value of `settled` in the table, as this process knows it.
     pub(super) settled_in_table: AtomicU64,
+    pub(super) waits: Waits,
 }
 
 impl Log {
     pub(crate) fn new(table: Table, stripes: u64, close_after: Duration) -> Self {
         let (settled, settled_in_table) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { table, stripes, close_after, settled, settled_in_table }
+        Self { table, stripes, close_after, settled, settled_in_table, waits: Waits::default() }
     }
 
     pub(super) fn settled(&self) -> u64 {

@@ -12,7 +12,7 @@ use std::{
 use annals_core::{Append, EventStore, ExpectedVersion::Any, Message, Subscribe, TryStreamExt};
 use annals_dynamodb::aws_sdk_dynamodb::types::AttributeValue::N;
 use annals_test_servers::dynamodb::plain_http;
-use futures::FutureExt;
+use futures::{FutureExt, future::join_all};
 use serde_json::json;
 
 use crate::{
@@ -46,6 +46,37 @@ async fn a_slot_that_stays_empty_does_not_blind_a_subscriber() {
     }
     other.append(any("a-1", 2)).await.unwrap();
     assert_eq!(take(&mut live, 1).await[0].version.get(), 2);
+}
+
+/// The subscribers of a process ask once for a slot whose writer has died, not each by itself.
+#[tokio::test]
+async fn subscribers_that_wait_for_the_same_slot_share_a_question() {
+    const SUBSCRIBERS: usize = 20;
+    let place = Place::new().await;
+    let other = place.open(true).await;
+    other.append(any("a-1", 1)).await.unwrap();
+    let asked = Arc::new(AtomicU64::new(0));
+    let asks = asked.clone();
+    let counting = Gate::new(move |operation, body| {
+        if operation == "GetItem" && body["Key"]["pk"]["S"] == "l:2" {
+            asks.fetch_add(1, SeqCst);
+        }
+        Fate::Pass
+    });
+    let store = place.open_through(counting.http_client(), options(true)).await.unwrap();
+    let mut subscriptions = Vec::new();
+    for _ in 0..SUBSCRIBERS {
+        let mut live = store.subscribe(Subscribe::default()).await.unwrap();
+        take(&mut live, 1).await;
+        subscriptions.push(live);
+    }
+    place.set("counter", 0, "n", N("2".to_owned())).await;
+    other.append(any("a-1", 2)).await.unwrap();
+    for events in join_all(subscriptions.iter_mut().map(|live| take(live, 1))).await {
+        assert_eq!(events[0].version.get(), 2);
+    }
+    let asked = asked.load(SeqCst);
+    assert!(asked <= 2, "{SUBSCRIBERS} subscribers asked {asked} times");
 }
 
 #[tokio::test]

@@ -64,14 +64,19 @@ async fn an_append_raises_a_counter_that_is_behind_in_a_few_requests() {
 
 #[tokio::test]
 async fn an_append_after_an_event_beyond_the_counter_raises_it() {
-    let (place, store) = written().await;
+    let (place, _) = written().await;
+    let meter = Meter::new();
+    let store = place.open_through(meter.http_client(), options(true)).await.unwrap();
     set_back(&place, 3).await;
     // The last slot is lost as well, so that only the stream tells of it.
     let stripe = format!("l:{}", STREAMS % 8);
     place.remove(&stripe, STREAMS.try_into().unwrap()).await;
     let stream = id(&format!("a-{}", STREAMS - 1));
     let append = Append::new(stream.clone(), Exact(1.into()), [event(2)]);
+    meter.take();
     let appended = store.append(append).await.unwrap();
+    let usage = meter.take();
+    assert!(usage.requests <= 15, "{usage:?}");
     assert!(appended.position.get() / 1024 > STREAMS, "{appended:?} is not beyond all slots");
     let fresh = place.open(true).await;
     assert_eq!(crate::common::read_all(&fresh).await.len(), 40);
