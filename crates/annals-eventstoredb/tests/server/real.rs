@@ -464,3 +464,60 @@ async fn a_snapshot_of_a_deleted_stream_goes_with_the_next_deletion() {
         assert_eq!(store.load_snapshot(&stream).await.unwrap(), None, "version {version}");
     }
 }
+
+/// A removal that comes too late says so in no record: not even if the events that others have appended
+/// were truncated meanwhile.
+#[tokio::test]
+async fn a_deletion_that_was_refused_is_not_remembered() {
+    let (_server, store) = start().await;
+    let mut refused = 0;
+    for round in 0..40 {
+        let stream = id(&format!("order-{round}"));
+        store.append_to(&stream, ExpectedVersion::NoStream, two()).await.unwrap();
+        let deleting = store.delete(&stream, ExpectedVersion::Exact(2.into()));
+        let others = async {
+            for _ in 0..round % 8 {
+                tokio::task::yield_now().await;
+            }
+            let more = [event(3), event(4)];
+            store.append_to(&stream, ExpectedVersion::Any, more).await.unwrap();
+            store.truncate(&stream, 4.into()).await.unwrap();
+        };
+        let (deleted, ()) = futures::future::join(deleting, others).await;
+        let info = store.stream_info(&stream).await.unwrap();
+        match deleted {
+            Ok(()) => assert_eq!(info.deleted_at.get(), 2, "round {round}"),
+            Err(error) => {
+                refused += 1;
+                assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+                assert_eq!(info.deleted_at.get(), 0, "round {round}");
+            }
+        }
+        assert_eq!(info.first_version, Some(4.into()), "round {round}");
+    }
+    assert!(refused > 0, "no deletion came too late");
+}
+
+/// What a reader has seen before the truncation took effect is truncated.
+#[tokio::test]
+async fn a_truncation_beyond_the_end_takes_what_is_appended_meanwhile() {
+    let (_server, store) = start().await;
+    for round in 0..40 {
+        let stream = id(&format!("order-{round}"));
+        store.append_to(&stream, ExpectedVersion::NoStream, two()).await.unwrap();
+        let truncating = store.truncate(&stream, u64::MAX.into());
+        let others = async {
+            for _ in 0..round % 8 {
+                tokio::task::yield_now().await;
+            }
+            store.append_to(&stream, ExpectedVersion::Any, [event(3)]).await.unwrap();
+            store.load_stream(&stream).await.unwrap()
+        };
+        let (truncated, seen) = futures::future::join(truncating, others).await;
+        truncated.unwrap();
+        if seen.len() == 3 {
+            let left = store.load_stream(&stream).await.unwrap();
+            assert!(left.is_empty(), "round {round}: {} events are left", left.len());
+        }
+    }
+}
