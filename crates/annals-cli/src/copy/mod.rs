@@ -85,6 +85,9 @@ pub(crate) struct Copy {
     quiet: bool,
 }
 
+/// What the command says when Ctrl-C has stopped it.
+const STOPPED: &str = "stopped; the same command continues from here";
+
 /// How often the progress is saved in the target.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
@@ -136,7 +139,12 @@ impl Copy {
         if survey::is_needed(&source, limits, self.treatment) {
             progress.say("looking through the source first");
             let mut carrier = carrier();
-            survey = Survey::take(&source, &select, &mut carrier, &interrupt).await?;
+            let taken = Survey::take(&source, &select, &mut carrier, &interrupt).await;
+            if interrupt.is_set() {
+                progress.end(STOPPED);
+                return Ok(Code::Interrupted.into());
+            }
+            survey = taken?;
             survey.notes().iter().for_each(|note| progress.say(&format!("note: {note}")));
             carrier.check_decided()?;
         }
@@ -267,7 +275,7 @@ impl Run {
 
     async fn finish(self, copy: &Copy, end: End) -> Result<ExitCode, Failure> {
         if end == End::Interrupted {
-            self.progress.end("stopped; the same command continues from here");
+            self.progress.end(STOPPED);
             return Ok(Code::Interrupted.into());
         }
         if let (Some(from), Target::Store(to)) = (self.source.store(), &self.target) {
