@@ -269,6 +269,24 @@ async fn streams_with_other_names_than_ascii_can_be_closed_and_deleted() {
     assert_eq!(lost.kind(), ErrorKind::Conflict, "{lost:?}");
 }
 
+/// The answer without a status is also that to a deletion which came too late.
+#[tokio::test]
+async fn a_stream_with_another_name_than_ascii_is_deleted_beside_appends() {
+    let (_server, store) = start().await;
+    for round in 0..20 {
+        let stream = id(&format!("größe-{round}"));
+        store.append_to(&stream, ExpectedVersion::NoStream, two()).await.unwrap();
+        let deleting = store.delete(&stream, ExpectedVersion::Any);
+        let appending = async {
+            for number in 0..8 {
+                store.append_to(&stream, ExpectedVersion::Any, [event(number)]).await.unwrap();
+            }
+        };
+        let (deleted, ()) = futures::future::join(deleting, appending).await;
+        deleted.unwrap();
+    }
+}
+
 /// The server cannot begin there, and says so with a text that sounds as if it might pass.
 #[tokio::test]
 async fn a_number_between_two_positions_lies_between_them() {
@@ -402,6 +420,30 @@ async fn an_idle_subscriber_costs_no_request() {
         assert!(idle.is_err(), "{idle:?}");
     }
     assert_eq!(server.cluster().calls(), calls, "requests of subscribers that wait");
+}
+
+/// While others write, the store asks once in a while what it was that the filter left out.
+#[tokio::test]
+async fn a_sparse_subscriber_does_not_ask_about_each_event_of_others() {
+    let server = LikeServer::start().await.unwrap();
+    let options = EventStoreDbOptions::default().with_poll_interval(Duration::from_secs(3600));
+    let store = open(&server, options).await;
+    let rare = Filter::default().with_category(Category::new("rare").unwrap());
+    let mut live = store.subscribe(Subscribe::to(rare)).await.unwrap();
+    within("catching up", async {
+        while !matches!(live.next().await.unwrap(), Message::CaughtUp(_)) {}
+    })
+    .await;
+    let calls = server.cluster().calls();
+    for _ in 0..20 {
+        server.cluster().fill("other-1", 1);
+        let _ = tokio::time::timeout(Duration::from_millis(5), live.next()).await;
+    }
+    store.append_to("rare-1", ExpectedVersion::Any, [event(7)]).await.unwrap();
+    assert_eq!(next(&mut live).await, 7);
+    // The append, another subscription that tells more, and a question.
+    let made = server.cluster().calls() - calls;
+    assert!(made <= 6, "{made} requests");
 }
 
 /// A live subscriber that saves each position that it is told of does not make itself busy for ever.
