@@ -21,6 +21,10 @@ const DIGITS: usize = 16;
 
 /// The names that an event had before it was given names that annals takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "eventstoredb"),
+    allow(dead_code, reason = "only EventStoreDB has such events")
+)]
 pub(crate) struct Original {
     /// The stream's name, if it was changed.
     pub(crate) stream: Option<String>,
@@ -49,12 +53,20 @@ impl Originals {
 
 /// A server that may have events under such names, or links.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    not(feature = "eventstoredb"),
+    allow(dead_code, reason = "only EventStoreDB has such events")
+)]
 pub(crate) struct Exporter {
     #[cfg(feature = "eventstoredb")]
     store: annals::eventstoredb::EventStoreDbStore,
     pub(crate) originals: Originals,
 }
 
+#[cfg_attr(
+    not(feature = "eventstoredb"),
+    allow(dead_code, reason = "only EventStoreDB has such events")
+)]
 impl Exporter {
     /// Opens a store, and what reads its foreign events if it may have any.
     pub(crate) async fn open(

@@ -317,6 +317,14 @@ pub(crate) async fn remove(
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
+        // For such a name the server cannot say whether the stream is closed, or at another version. It has
+        // done nothing, and the next look at the stream tells which of the two it is.
+        if failure.refusal() == Some(&Refusal::NoStatus) && failure.is_deleted(&name) {
+            if retries.pause_after(&failure).await {
+                continue;
+            }
+            return Err(mark(failure.into_error(), tried));
+        }
         if failure.may_have_written() {
             tried = Some(version);
         }
