@@ -29,7 +29,8 @@ use lexopt::prelude::{Long, Short, Value, ValueExt};
 use plan::Plan;
 
 const USAGE: &str = "\
-Usage: annals-benches [--quick] [--seconds N] [--rounds N] [--dir PATH] [--peers PATH] [SECTION …]
+Usage: annals-benches [--quick] [--seconds N] [--rounds N] [--dir PATH] [--peers PATH]
+                      [--sparse N] [SECTION …]
 
 Sections (those with a star run only if they are named; without a name, all others run):
   sqlite-append     appends by 1, 8 and 64 writers, beside bare loops of rusqlite
@@ -53,6 +54,7 @@ Options:
   --seconds N     how long each contender runs in a round [default: 1.5]
   --rounds N      how many rounds to run [default: 7]
   --dir PATH      the directory for database files, on a real disk [default: beside this program]
+  --sparse N      how many events the section gateway looks through for one [default: 300000]
   --peers PATH    the program of `benches/peers`";
 
 type Section = (&'static str, fn(&Plan));
@@ -91,7 +93,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<(), Box<dyn Error>> {
     let (mut quick, mut seconds, mut rounds, mut dir, mut peers) = (false, None, None, None, None);
-    let mut named = Vec::new();
+    let (mut sparse, mut named) = (None, Vec::new());
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
@@ -99,6 +101,7 @@ fn start() -> Result<(), Box<dyn Error>> {
             Long("seconds") => seconds = Some(args.value()?.parse_with(seconds_of)?),
             Long("rounds") => rounds = Some(args.value()?.parse()?),
             Long("dir") => dir = Some(PathBuf::from(args.value()?)),
+            Long("sparse") => sparse = Some(args.value()?.parse()?),
             Long("peers") => peers = Some(PathBuf::from(args.value()?)),
             // `latency` runs this program again, as a subscriber in another process.
             Long(subscriber::OPTION) => return Ok(subscriber::main(args.value()?)?),
@@ -113,7 +116,8 @@ fn start() -> Result<(), Box<dyn Error>> {
             other => return Err(other.unexpected().into()),
         }
     }
-    let plan = Plan::new(quick, seconds, rounds, dir, peers)?;
+    let mut plan = Plan::new(quick, seconds, rounds, dir, peers)?;
+    plan.sparse = sparse.unwrap_or(plan.sparse);
     if named.is_empty() {
         named = SECTIONS.into_iter().collect();
         named.retain(|(name, _)| *name != LONG && !PEERS.contains(name));

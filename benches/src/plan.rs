@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     /// The program of `benches/peers`.
     pub(crate) peers: Option<PathBuf>,
+    /// How many events a filter leaves out before the one that matches.
+    pub(crate) sparse: u64,
     dir: TempDir,
     runtime: Runtime,
 }
@@ -43,7 +45,8 @@ impl Plan {
         let slice = slice.unwrap_or(Duration::from_millis(if quick { 200 } else { 1_500 }));
         let rounds = rounds.unwrap_or(if quick { 3 } else { 7 }).max(1);
         let dir = tempfile::Builder::new().prefix("annals-benches-").tempdir_in(dir)?;
-        Ok(Self { quick, slice, rounds, peers, dir, runtime: Runtime::new()? })
+        let sparse = if quick { 20_000 } else { 300_000 };
+        Ok(Self { quick, slice, rounds, peers, sparse, dir, runtime: Runtime::new()? })
     }
 
     /// A new directory, which is removed when it is dropped.

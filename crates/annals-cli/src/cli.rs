@@ -25,9 +25,10 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit status: 0 success; 1 a store, a file or the machine failed; 2 the command line, a URL or the \
-input is wrong; 3 a problem was found (verify, conformance, check, copy --dry-run); 4 a stream is not \
-at the expected version (append), or has other events in the target (copy); 130 stopped by Ctrl-C; 141 \
-nobody reads the output of a copy any more.
+input is wrong; 3 a problem was found (verify, conformance, check; copy, before it writes); 4 a stream \
+is not at the expected version (append), or has other events in the target (copy); 5 all else is done, \
+and events stay behind, which are listed (copy, verify); 130 stopped by Ctrl-C; 141 nobody reads the \
+output of a copy any more.
 
 No command prints the password of a URL. To keep the password out of the process list as well, set \
 the URL in ANNALS_URL instead of giving it as an argument, and the two URLs of copy, verify and bench \

@@ -14,10 +14,12 @@ pub(crate) enum Code {
     Failed = 1,
     /// The command line, a URL or the input is wrong.
     Usage = 2,
-    /// `verify`, `conformance`, `check` or `copy --dry-run` has found a problem.
+    /// `verify`, `conformance`, `check` or `copy` has found a problem, `copy` before it wrote anything.
     Found = 3,
     /// The stream is not at the expected version, or holds other events.
     Conflict = 4,
+    /// `copy` and `verify` are done, and events of the source stay behind.
+    LeftBehind = 5,
     /// Ctrl-C stopped the command before its end. Shells use this status for that signal.
     Interrupted = 130,
     /// Nobody reads standard output any more. Shells use this status for SIGPIPE.
@@ -45,6 +47,10 @@ impl Failure {
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::with_code(Code::Usage, message)
+    }
+
+    pub(crate) fn found(message: impl Into<String>) -> Self {
+        Self::with_code(Code::Found, message)
     }
 
     pub(crate) fn interrupted() -> Self {

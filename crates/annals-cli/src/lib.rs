@@ -3,6 +3,7 @@
 
 mod append;
 mod bench;
+mod carry;
 mod check;
 mod cli;
 mod cloudevents;
@@ -12,6 +13,7 @@ mod copy;
 mod deletions;
 mod failure;
 mod file;
+mod foreign;
 mod interrupt;
 mod lines;
 mod listing;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use annals::{RecordedEvent, Removal, Store, StreamId, StreamState, Version};
 
-use crate::{failure::Failure, select::Select};
+use crate::{failure::Failure, foreign::Originals, select::Select};
 
 /// Leaves removed events out of a read of all streams.
 pub(crate) struct NotRemoved {
@@ -12,12 +12,20 @@ pub(crate) struct NotRemoved {
     store: Option<Arc<dyn Store>>,
     /// The first version that is left of each stream; `None` if nothing is left.
     firsts: HashMap<StreamId, Option<Version>>,
+    /// Events whose streams the store cannot name. Whatever gives them leaves out what was removed.
+    originals: Option<Originals>,
 }
 
 impl NotRemoved {
-    pub(crate) fn of(store: &Arc<dyn Store>) -> Self {
+    pub(crate) fn of(store: &Arc<dyn Store>, originals: Option<Originals>) -> Self {
         let late = store.capabilities().removal == Removal::AfterCleanUp;
-        Self { store: late.then(|| store.clone()), firsts: HashMap::new() }
+        Self { store: late.then(|| store.clone()), firsts: HashMap::new(), originals }
+    }
+
+    /// The streams of which events were removed, as far as the read has shown any.
+    pub(crate) fn streams(self) -> Vec<StreamId> {
+        let removed = |first: &Option<Version>| first.is_none_or(|first| first > Version::FIRST);
+        self.firsts.into_iter().filter(|(_, first)| removed(first)).map(|(id, _)| id).collect()
     }
 
     /// The events that are selected and not removed.
@@ -37,6 +45,10 @@ impl NotRemoved {
 
     async fn is_removed(&mut self, event: &RecordedEvent) -> Result<bool, Failure> {
         let Some(store) = &self.store else { return Ok(false) };
+        let is_foreign = self.originals.as_ref().is_some_and(|originals| originals.has(event));
+        if is_foreign || event.stream.is_system() {
+            return Ok(false);
+        }
         let first = match self.firsts.get(&event.stream) {
             Some(first) => *first,
             None => {
@@ -80,7 +92,8 @@ mod tests {
         let after: Vec<_> = store.read_all(ReadAll::default()).try_collect().await.unwrap();
 
         let shown: Vec<_> = before.into_iter().chain(after.iter().skip(6).cloned()).collect();
-        let mut not_removed = NotRemoved { store: Some(store), firsts: HashMap::new() };
+        let mut not_removed =
+            NotRemoved { store: Some(store), firsts: HashMap::new(), originals: None };
         let kept = not_removed.filter(shown, &Select::default()).await.unwrap();
         assert_eq!(kept, after);
     }

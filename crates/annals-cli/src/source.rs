@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use annals::{
     Error, EventStoreExt, EventStream, OpenMode, Position, ReadAll, ReadStream, RecordedEvent,
-    Store, StoreUrl,
+    Store, StoreUrl, StreamId,
 };
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
@@ -13,6 +13,7 @@ use crate::{
     deletions::{Deletions, LookUp},
     failure::Failure,
     file::EventFile,
+    foreign::Exporter,
     piece::{self, Piece},
     removed::NotRemoved,
     select::{Select, SelectStreams},
@@ -21,7 +22,12 @@ use crate::{
 /// A store that is open, or a file.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    Store { url: StoreUrl, store: Arc<dyn Store> },
+    Store {
+        url: StoreUrl,
+        store: Arc<dyn Store>,
+        /// What reads events under names that annals does not take, if there may be any.
+        exporter: Option<Exporter>,
+    },
     File(EventFile),
 }
 
@@ -30,6 +36,19 @@ pub(crate) struct Chunk {
     pub(crate) events: Vec<RecordedEvent>,
     /// The streams that were deleted before one of these events, or of those that follow.
     pub(crate) deletions: Deletions,
+    /// At the end: the streams of which events were removed, as far as the read has shown any.
+    pub(crate) removed: Vec<StreamId>,
+}
+
+/// What a read gives besides the events that the store gives by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Also {
+    /// Look up deletions.
+    pub(crate) deletions: bool,
+    /// Events under names that annals does not take.
+    pub(crate) foreign: bool,
+    /// Events of the server's own streams.
+    pub(crate) system: bool,
 }
 
 /// Chunks of events that a task of their own reads ahead.
@@ -45,8 +64,9 @@ impl Source {
         if let Some(file) = EventFile::of(url) {
             return Ok(Self::File(file));
         }
-        let store = open_existing(url).await?;
-        Ok(Self::Store { url: StoreUrl::parse(url)?, store })
+        let parsed = StoreUrl::parse(url)?;
+        let (store, exporter) = Exporter::open(&parsed, url, mode_of(&parsed)).await?;
+        Ok(Self::Store { url: parsed, store, exporter })
     }
 
     /// The source as messages name it, without secrets.
@@ -64,6 +84,13 @@ impl Source {
         }
     }
 
+    pub(crate) fn exporter(&self) -> Option<&Exporter> {
+        match self {
+            Self::Store { exporter, .. } => exporter.as_ref(),
+            Self::File(_) => None,
+        }
+    }
+
     /// The place where a read of the selected events may begin: what was recorded before `--since` is
     /// not read, if there is a way to find it.
     pub(crate) async fn start(&self, select: &Select) -> Result<Position, Failure> {
@@ -77,22 +104,19 @@ impl Source {
 
     /// The selected events after a position, in the order of positions, without the deletions.
     pub(crate) fn read(&self, after: Position, select: &Select) -> Chunks {
-        self.read_chunks(after, select, false)
+        self.read_with(after, select, Also::default())
     }
 
-    /// The same with the deletions, which must be looked up in a store.
-    pub(crate) fn read_with_deletions(&self, after: Position, select: &Select) -> Chunks {
-        self.read_chunks(after, select, true)
-    }
-
-    fn read_chunks(&self, after: Position, select: &Select, deletions: bool) -> Chunks {
+    /// The same with more.
+    pub(crate) fn read_with(&self, after: Position, select: &Select, also: Also) -> Chunks {
         let (sender, chunks) = mpsc::channel(AHEAD);
         let select = select.clone();
         match self.clone() {
-            Self::Store { store, .. } => {
-                let look_up = deletions.then(|| LookUp::of(&store));
+            Self::Store { store, exporter, .. } => {
+                let exporter = exporter.filter(|_| also.foreign);
                 tokio::spawn(async move {
-                    if let Err(error) = read_store(store, after, &select, look_up, &sender).await {
+                    let from = (store, exporter, after);
+                    if let Err(error) = read_store(from, &select, also, &sender).await {
                         // If this fails, the receiver was dropped: nobody wants the error.
                         let _ = sender.send(Err(error)).await;
                     }
@@ -110,36 +134,53 @@ impl Source {
 
 /// Opens a store that must exist, so that a mistyped name is an error and not a new store.
 pub(crate) async fn open_existing(url: &str) -> Result<Arc<dyn Store>, Failure> {
-    // A store in memory has no name that could be mistyped. It is empty.
-    let mode = match StoreUrl::parse(url)?.is_in_memory() {
-        true => OpenMode::Create,
-        false => OpenMode::Existing,
-    };
+    let mode = mode_of(&StoreUrl::parse(url)?);
     Ok(annals::connect_with(url, mode).await?)
 }
 
+/// A store in memory has no name that could be mistyped. It is empty.
+fn mode_of(url: &StoreUrl) -> OpenMode {
+    match url.is_in_memory() {
+        true => OpenMode::Create,
+        false => OpenMode::Existing,
+    }
+}
+
 async fn read_store(
-    store: Arc<dyn Store>,
-    after: Position,
+    (store, exporter, after): (Arc<dyn Store>, Option<Exporter>, Position),
     select: &Select,
-    mut look_up: Option<LookUp>,
+    also: Also,
     sender: &Sender,
 ) -> Result<(), Failure> {
-    let mut not_removed = NotRemoved::of(&store);
-    let mut events = in_order(&store, after, select)?.fuse();
+    let originals = exporter.as_ref().map(|exporter| exporter.originals.clone());
+    let mut not_removed = NotRemoved::of(&store, originals);
+    let mut look_up = also.deletions.then(|| LookUp::of(&store));
+    let mut events = match exporter {
+        Some(exporter) => {
+            let filter = select.filter();
+            let filter = if also.system { filter.including_system() } else { filter };
+            exporter.read(filter, after)
+        }
+        None => in_order(&store, after, select)?,
+    }
+    .fuse();
     while let Some((chunk, error)) = piece::next(&mut events).await {
         let events = not_removed.filter(chunk, select).await?;
         let deletions = match &mut look_up {
             Some(look_up) => look_up.before(&events).await?,
             None => Deletions::new(),
         };
-        if sender.send(Ok(Chunk { events, deletions })).await.is_err() {
+        let chunk = Chunk { events, deletions, removed: Vec::new() };
+        if sender.send(Ok(chunk)).await.is_err() {
             return Ok(());
         }
         if let Some(error) = error {
             return Err(error.into());
         }
     }
+    let (events, deletions) = (Vec::new(), Deletions::new());
+    // If this fails, the receiver was dropped: nobody wants more.
+    let _ = sender.send(Ok(Chunk { events, deletions, removed: not_removed.streams() })).await;
     Ok(())
 }
 
@@ -187,7 +228,8 @@ fn read_file(file: &EventFile, after: Position, select: &Select, sender: &Sender
             && let Some(events) = piece.push(event)
         {
             let deletions = std::mem::take(&mut deletions);
-            is_wanted = sender.blocking_send(Ok(Chunk { events, deletions })).is_ok();
+            let chunk = Chunk { events, deletions, removed: Vec::new() };
+            is_wanted = sender.blocking_send(Ok(chunk)).is_ok();
         }
         is_wanted
     });
@@ -198,7 +240,8 @@ fn read_file(file: &EventFile, after: Position, select: &Select, sender: &Sender
         read => read,
     };
     // If this fails, the receiver was dropped: nobody wants more.
-    let _ = sender.blocking_send(Ok(Chunk { events: piece.take(), deletions }));
+    let chunk = Chunk { events: piece.take(), deletions, removed: Vec::new() };
+    let _ = sender.blocking_send(Ok(chunk));
     if let Err(error) = read {
         let _ = sender.blocking_send(Err(error));
     }

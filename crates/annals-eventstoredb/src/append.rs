@@ -86,15 +86,10 @@ pub(crate) async fn append(server: &Arc<Server>, append: Append) -> Result<Appen
     }
 }
 
-/// Refuses a reserved stream, a nil id, which the server cannot take, and an append that is larger than
-/// the server accepts. The limit counts event types too, in UTF-16, which the capabilities cannot
-/// express.
+/// Refuses a reserved stream, and an append that is larger than the server accepts. The limit counts
+/// event types too, in UTF-16, which the capabilities cannot express.
 fn check(append: &Append) -> Result<()> {
     names::check_not_reserved(&append.stream)?;
-    if append.events.iter().any(|event| event.id().is_nil()) {
-        let message = "an event's id is nil, which the server does not take; give each event one";
-        return Err(Error::new(ErrorKind::InvalidInput, message).with_stream(&append.stream));
-    }
     let size =
         |event: &NewEvent| event.size() + 2 * event.event_type().as_str().encode_utf16().count();
     let bytes: usize = append.events.iter().map(size).sum();

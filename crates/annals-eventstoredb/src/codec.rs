@@ -34,16 +34,17 @@ pub(crate) fn recorded(event: ServerEvent, names: &Names) -> Option<RecordedEven
     let event_type = EventType::new(event.event_type).ok()?;
     let recorded_at = DateTime::<Utc>::from_timestamp_micros(event.created / 10)?;
     let version = version_of(event.revision);
-    // Other applications may mark data as JSON that is none, so look at the bytes.
-    let data =
-        if event.is_json { Payload::inferred(event.data) } else { Payload::binary(event.data) };
-    let metadata = metadata(event.metadata);
+    let (data, metadata) = payloads(event.is_json, event.data, event.metadata);
     let new = NewEvent::from_stored(event.id, event_type, data, metadata);
     Some(new.recorded(stream, version, event.position, recorded_at))
 }
 
-fn metadata(bytes: Bytes) -> Payload {
-    if bytes.is_empty() { Payload::empty() } else { Payload::inferred(bytes) }
+/// Data and metadata of an event that was read.
+pub(crate) fn payloads(is_json: bool, data: Bytes, metadata: Bytes) -> (Payload, Payload) {
+    // Other applications may mark data as JSON that is none, so look at the bytes.
+    let data = if is_json { Payload::inferred(data) } else { Payload::binary(data) };
+    let metadata = if metadata.is_empty() { Payload::empty() } else { Payload::inferred(metadata) };
+    (data, metadata)
 }
 
 #[cfg(test)]

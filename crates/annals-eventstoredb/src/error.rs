@@ -14,7 +14,7 @@ pub(crate) enum Failure {
     Connect(ConnectError),
     /// The nodes that answer know of no leader. Nothing was sent.
     NoLeader,
-    /// The call that appends share ended before this one was sent.
+    /// The request was not sent, or the server said that it will not look at it.
     Unsent,
     /// The connection was lost before the answer was complete.
     Lost(Box<Status>),
@@ -120,10 +120,26 @@ impl From<Status> for Failure {
             if let Some(error) = error.downcast_ref::<ConnectError>() {
                 return Self::Connect(error.clone());
             }
+            if was_not_looked_at(error) {
+                return Self::Unsent;
+            }
             source = error.source();
         }
         Self::Lost(Box::new(status))
     }
+}
+
+/// True if the connection ended in such a way that the server has done nothing of the request: before it
+/// was sent, or with a message that names it as one that the server has not begun.
+fn was_not_looked_at(error: &(dyn StdError + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        return error.is_canceled();
+    }
+    error.downcast_ref::<h2::Error>().is_some_and(|error| {
+        // Requests that the server has begun go on after this message.
+        let is_refused = error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        is_refused && error.is_remote()
+    })
 }
 
 impl fmt::Display for Failure {
@@ -135,7 +151,7 @@ impl fmt::Display for Failure {
                 write!(f, "{:?}: {}", status.code(), status.message())
             }
             Self::Timeout => f.write_str("no answer within the deadline"),
-            Self::Unsent => f.write_str("the call ended before the append was sent"),
+            Self::Unsent => f.write_str("the connection ended before the request was sent"),
             Self::Malformed(what) => f.write_str(what),
         }
     }

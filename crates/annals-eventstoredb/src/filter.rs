@@ -65,7 +65,8 @@ impl ServerFilter {
         };
         FilterOptions {
             filter: Some(subject),
-            window: Some(Window::Max(window)),
+            // From 0 the server of a read of all never answers.
+            window: Some(Window::Max(window.max(1))),
             checkpoint_interval_multiplier: 1,
         }
     }

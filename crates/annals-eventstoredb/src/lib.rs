@@ -62,6 +62,8 @@
 //! system events; links, which are returned as events of the type `$>` and not followed. A name of
 //! a stream or an event type may break the rules of annals (1 to 255 bytes, no control characters).
 //! Reads of all leave out such an event and log a warning; reads of its stream fail.
+//! [`EventStoreDbStore::export`] gives it, and [`EventStoreDbStore::resolve`] follows a link, for those
+//! who move the events elsewhere, as `annals copy` does.
 //!
 //! # What surprises on a real server
 //!
@@ -73,6 +75,13 @@
 //! * A stream that has only metadata exists to the server: an append that expects the stream to exist
 //!   succeeds. [`stream_info`](annals_core::EventStore::stream_info) calls it missing.
 //! * An event needs an id that is not nil.
+//! * The server limits an append, 1 MiB unless its `MaxAppendSize` says otherwise. Servers up to 23.10 count
+//!   the data only, newer ones metadata and types as well. The store counts all of them, and refuses more
+//!   than 1 MiB whatever the server takes.
+//! * Settings of streams other than `$tb` (`$maxAge`, `$maxCount`, `$acl`) are the server's: the store keeps
+//!   them, except in a deletion, and does not copy them elsewhere.
+//! * There is no append to several streams at once. Newer servers have one, but compare the names of streams
+//!   without case (`docs/adr/0006-eventstoredb.md`).
 //! * A number at which no event stands is no place for the server to begin. The store finds the events
 //!   before and behind it, for which it reads all streams backwards. The positions that the store gives
 //!   out never need that.
@@ -93,6 +102,7 @@ mod connect;
 mod connection;
 mod dial;
 mod error;
+mod export;
 mod filter;
 mod follow_all;
 mod follow_stream;
@@ -113,6 +123,7 @@ mod tls;
 mod url;
 
 pub use config::{EventStoreDbConfig, EventStoreDbOptions};
+pub use export::{Exported, ForeignEvent};
 /// The client crate, in the version whose types this crate's API uses.
 pub use kurrentdb;
 pub use store::EventStoreDbStore;

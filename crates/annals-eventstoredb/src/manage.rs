@@ -7,6 +7,7 @@ use annals_core::{
     adapter::StreamHead,
 };
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::{
     connection::Target,
@@ -23,6 +24,8 @@ use crate::{
 const UNREACHABLE: Version = Version::new(i64::MAX.unsigned_abs());
 /// How often a tombstone is sent again at once, each time at the version that the server has told.
 const MOST_RACES: usize = 1_000;
+/// How often a truncation is carried out again, since events were appended meanwhile.
+const MOST_CHASES: usize = 16;
 /// The type of an event that is sent but never written.
 const PROBE: &str = "annals-probe";
 
@@ -197,6 +200,7 @@ pub(crate) async fn truncate(
 ) -> Result<()> {
     names::check_not_reserved(stream)?;
     let mut retries = server.connection.retries();
+    let mut chases = 0;
     loop {
         let info = stream_info(server, stream).await?;
         match info.state {
@@ -205,6 +209,7 @@ pub(crate) async fn truncate(
             _ => return Ok(()),
         }
         // A `$tb` beyond the last event would also hide events that are appended later.
+        let is_beyond = before.minus(1) > info.version;
         let before = before.minus(1).min(info.version).get();
         let metadata = StreamMetadata::load(server, stream).await?;
         if metadata.is_deleted() && info.first_version.is_none() {
@@ -217,6 +222,14 @@ pub(crate) async fn truncate(
         }
         let (name, expected) = (server.names.metadata(stream), metadata.expected());
         let failure = match server.replace(&name, expected, metadata.truncating(before)?).await {
+            // Events that were appended since the look at the stream are to be truncated, too.
+            Ok(true) if is_beyond && chases < MOST_CHASES => {
+                chases += 1;
+                match look_at_last(server, server.names.stream(stream)).await? {
+                    Seen::Event(_) => continue,
+                    _ => return Ok(()),
+                }
+            }
             Ok(true) => return Ok(()),
             Ok(false) => {
                 retries.pause_after_lost_race().await;
@@ -252,8 +265,8 @@ pub(crate) async fn remove(
     let mut retries = server.connection.retries();
     // The stream's version before a try whose answer was lost.
     let mut tried: Option<Version> = None;
-    // The version at which the removal was announced.
-    let mut announced: Option<Version> = None;
+    // The version at which the removal was announced, and the mark of this call in what it announces.
+    let (mut announced, mark_of_call): (Option<Version>, _) = (None, Uuid::now_v7());
     let mark = |error: Error, tried: Option<Version>| match tried {
         Some(_) => error.with_outcome_unknown(),
         None => error,
@@ -272,10 +285,10 @@ pub(crate) async fn remove(
         }
         if let Some(at) = announced.take()
             && info.version > at
-            && info.first_version.is_some_and(|first| first <= at)
         {
-            // Another writer came first, so nothing is removed at this version any more.
-            records::withdraw_removal(server, stream, at).await.map_err(|e| mark(e, tried))?;
+            // Another writer came first, so this call removes nothing at this version any more.
+            let withdrawn = records::withdraw_removal(server, stream, at, mark_of_call).await;
+            withdrawn.map_err(|e| mark(e, tried))?;
         }
         let (state, version) = (info.state, info.version);
         let deleted_at = if state == StreamState::Deleted { version } else { Version::NONE };
@@ -283,14 +296,15 @@ pub(crate) async fn remove(
         if kind == RemovalKind::Deletion && kind.is_done(state) {
             // A snapshot may have been saved since the stream was deleted.
             if state == StreamState::Deleted {
-                records::announce_removal(server, stream, version, false).await?;
+                records::announce_removal(server, stream, version, false, None).await?;
             }
             return Ok(());
         }
         // Delete the snapshot before the stream: if this process died in between, a snapshot that
         // is left would be loaded for the next events of the stream.
         let is_tombstone = kind == RemovalKind::Tombstone;
-        records::announce_removal(server, stream, version, is_tombstone).await?;
+        let by = Some(mark_of_call);
+        records::announce_removal(server, stream, version, is_tombstone, by).await?;
         announced = Some(version);
         let name = server.names.stream(stream);
         // To the server, the last version of a stream holds after a deletion, too. So of several
@@ -303,6 +317,14 @@ pub(crate) async fn remove(
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
+        // For such a name the server cannot say whether the stream is closed, or at another version. It has
+        // done nothing, and the next look at the stream tells which of the two it is.
+        if failure.refusal() == Some(&Refusal::NoStatus) && failure.is_deleted(&name) {
+            if retries.pause_after(&failure).await {
+                continue;
+            }
+            return Err(mark(failure.into_error(), tried));
+        }
         if failure.may_have_written() {
             tried = Some(version);
         }
@@ -345,7 +367,7 @@ pub(crate) async fn remove(
 async fn announce_again(server: &Arc<Server>, stream: &StreamId, before: Version) -> Result<()> {
     let info = stream_info(server, stream).await?;
     if info.state == StreamState::Deleted && info.version > before {
-        records::announce_removal(server, stream, info.version, false).await?;
+        records::announce_removal(server, stream, info.version, false, None).await?;
     }
     Ok(())
 }
@@ -362,7 +384,7 @@ async fn close_at_end(
         let at = ExpectedVersion::Exact(version);
         let failure = match server.connection.remove(RemovalKind::Tombstone, &name, at).await {
             Ok(()) => {
-                records::announce_removal(server, stream, version, true).await?;
+                records::announce_removal(server, stream, version, true, None).await?;
                 return Ok(true);
             }
             Err(failure) => failure,

@@ -29,8 +29,11 @@ const SNAPSHOT: &str = "annals-snapshot";
 const CHECKPOINT: &str = "annals-checkpoint";
 const LEASE: &str = "annals-lease";
 
+/// How many calls are remembered that have announced a removal at the same version.
+const MOST_ANNOUNCERS: usize = 16;
+
 /// All of a record but the bytes of a snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
     /// The version of the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +54,10 @@ struct Header {
     /// What `deleted_at` was before: the last deletion, as long as the next is only announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deleted_before: Option<u64>,
+    /// The calls that have announced the removal at `deleted_at`, as long as one may take that back. Empty
+    /// if the stream was removed there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    announced_by: Vec<Uuid>,
     /// The position of the subscriber.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
@@ -61,8 +68,46 @@ struct Header {
 impl Header {
     /// What is left when the snapshot is deleted.
     fn without_snapshot(self) -> Self {
-        let Self { closed_at, deleted_at, deleted_before, .. } = self;
-        Self { closed_at, deleted_at, deleted_before, ..Self::default() }
+        let Self { closed_at, deleted_at, deleted_before, announced_by, .. } = self;
+        Self { closed_at, deleted_at, deleted_before, announced_by, ..Self::default() }
+    }
+}
+
+impl Header {
+    /// This with the announcement of a removal.
+    fn announcing(self, at: Version, is_tombstone: bool, by: Option<Uuid>) -> Self {
+        let deleted_at = Some(at.get()).filter(|at| *at > 0);
+        let is_same = self.deleted_at == deleted_at;
+        let announced_by = match by {
+            None => Vec::new(),
+            // The stream was removed at this version.
+            Some(_) if is_same && self.announced_by.is_empty() => Vec::new(),
+            Some(by) => {
+                let others = self.announced_by.into_iter().filter(|other| is_same && *other != by);
+                let last = others.chain([by]).collect::<Vec<_>>();
+                last.into_iter().rev().take(MOST_ANNOUNCERS).rev().collect()
+            }
+        };
+        Self {
+            closed_at: if is_tombstone { Some(at.get()) } else { self.closed_at },
+            deleted_at,
+            deleted_before: if is_same { self.deleted_before } else { self.deleted_at },
+            announced_by,
+            ..Self::default()
+        }
+    }
+
+    /// Takes back what a call has announced. False if there is nothing to take back.
+    fn withdraws(&mut self, at: Version, by: Uuid) -> bool {
+        if self.deleted_at != Some(at.get()) || !self.announced_by.contains(&by) {
+            return false;
+        }
+        self.announced_by.retain(|other| *other != by);
+        if self.announced_by.is_empty() {
+            self.deleted_at = self.deleted_before.take();
+            self.closed_at = self.closed_at.filter(|closed| *closed != at.get());
+        }
+        true
     }
 }
 
@@ -241,41 +286,33 @@ pub(crate) async fn delete_snapshot(server: &Arc<Server>, stream: &StreamId) -> 
 }
 
 /// Deletes the snapshot of a stream that is about to be deleted or tombstoned at this version, and
-/// keeps snapshots up to there from being saved later.
+/// keeps snapshots up to there from being saved later. `by` marks the call that does so, which may take
+/// it back; `None` if the stream was removed already.
 pub(crate) async fn announce_removal(
     server: &Arc<Server>,
     stream: &StreamId,
     at: Version,
     is_tombstone: bool,
+    by: Option<Uuid>,
 ) -> Result<()> {
-    let deleted_at = Some(at.get()).filter(|at| *at > 0);
-    let marked = |before: Header| Header {
-        closed_at: if is_tombstone { Some(at.get()) } else { before.closed_at },
-        deleted_at,
-        deleted_before: match before.deleted_at {
-            same if same == deleted_at => before.deleted_before,
-            other => other,
-        },
-        ..Header::default()
-    };
-    forget_snapshot(server, stream, marked).await
+    forget_snapshot(server, stream, |before| before.announcing(at, is_tombstone, by)).await
 }
 
-/// Takes back what was announced, after the removal has lost a race: the stream has other events now.
+/// Takes back what this call has announced, after its removal has lost a race. If another call has
+/// announced a removal at the same version, which may have happened, that stands.
 pub(crate) async fn withdraw_removal(
     server: &Arc<Server>,
     stream: &StreamId,
     at: Version,
+    by: Uuid,
 ) -> Result<()> {
     let name = server.names.snapshot(stream);
-    change(server, &name, SNAPSHOT, |record| match record {
-        Some(mut record) if record.header.deleted_at == Some(at.get()) => {
-            let Header { closed_at, deleted_at, deleted_before, .. } = &mut record.header;
-            *deleted_at = deleted_before.take();
-            *closed_at = closed_at.filter(|closed| *closed != at.get());
-            Change::Replace(Box::new(record), ())
+    change(server, &name, SNAPSHOT, |record| {
+        let Some(mut record) = record else { return Change::Keep(()) };
+        match record.header.withdraws(at, by) {
+            true => Change::Replace(Box::new(record), ()),
+            false => Change::Keep(()),
         }
-        _ => Change::Keep(()),
     })
     .await
 }
@@ -288,7 +325,7 @@ async fn forget_snapshot(
     let name = server.names.snapshot(stream);
     change(server, &name, SNAPSHOT, |record| {
         let before = record.map_or(Header::default(), |record| record.header);
-        let after = left(before);
+        let after = left(before.clone());
         if before == after {
             Change::Keep(())
         } else {
@@ -431,5 +468,33 @@ pub(crate) async fn swap_lease(
         if !(failure.is_transient() && retries.pause_after(&failure).await) {
             return Err(mark(failure.into_error(), unknown));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What others have announced at the same version, or have done, is not taken back.
+    #[test]
+    fn a_call_takes_back_only_what_it_has_announced() {
+        let [one, other] = [1, 2].map(Uuid::from_u128);
+        let at = Version::new(5);
+        let before = Header { deleted_at: Some(2), ..Header::default() };
+        let mut alone = before.clone().announcing(at, true, Some(one));
+        assert_eq!((alone.deleted_at, alone.closed_at), (Some(5), Some(5)));
+        assert!(!alone.withdraws(at, other) && alone.withdraws(at, one));
+        assert_eq!(alone, before);
+        let mut two = before.clone().announcing(at, false, Some(one));
+        two = two.announcing(at, false, Some(other));
+        assert!(two.withdraws(at, one));
+        assert_eq!(two.deleted_at, Some(5), "the other call may have removed the stream");
+        assert!(two.withdraws(at, other));
+        assert_eq!(two, before);
+        // Once the stream was removed, or in a record of an older version.
+        let mut done = before.announcing(at, false, Some(one)).announcing(at, false, None);
+        done = done.announcing(at, false, Some(other));
+        assert!(!done.withdraws(at, one) && !done.withdraws(at, other));
+        assert_eq!((done.deleted_at, done.deleted_before), (Some(5), Some(2)));
     }
 }

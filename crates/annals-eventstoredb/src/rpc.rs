@@ -320,3 +320,39 @@ impl Connection {
         Ok(Some(methods.event_store_server_version).filter(|version| !version.is_empty()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use annals_core::Filter;
+    use annals_eventstoredb_proto::shared::filter_options::Window;
+
+    use super::*;
+    use crate::names::Names;
+
+    /// Some of these the server answers as if it had failed, some not at all.
+    #[test]
+    fn no_request_asks_for_what_the_server_cannot_take() {
+        let filter = ServerFilter::new(&Filter::default(), &Names::default());
+        let sources = [
+            ReadSource::All(None),
+            ReadSource::All(filter),
+            ReadSource::Stream("order-1".to_owned()),
+        ];
+        for source in sources {
+            for (count, window) in [(Some(0), 0), (Some(u64::MAX), 1), (None, 0)] {
+                let (source, from) = (source.clone(), ReadFrom::Start);
+                let request = ReadRequest { source, from, backwards: false, count, window };
+                let options = request.message().options.unwrap();
+                assert!(options.uuid_option.unwrap().content.is_some());
+                match options.count_option.unwrap() {
+                    CountOption::Count(count) => assert!((1..=GREATEST).contains(&count)),
+                    CountOption::Subscription(_) => assert_eq!(request.count, None),
+                }
+                if let FilterOption::Filter(filter) = options.filter_option.unwrap() {
+                    assert!(matches!(filter.window, Some(Window::Max(1..))));
+                    assert!(filter.checkpoint_interval_multiplier > 0);
+                }
+            }
+        }
+    }
+}

@@ -17,14 +17,17 @@ use clap::Args;
 use tokio::time::Instant;
 
 use crate::{
+    carry::{Carrier, Left, Treatment},
     deletions::Deletions,
     failure::{Code, Failure},
     file::EventFile,
     interrupt::Interrupt,
+    output,
     select::{Select, SelectStreams, SelectTimes, subscriber},
-    source::Source,
+    source::{Also, Source},
 };
 use progress::Progress;
+use survey::Survey;
 use target::Target;
 
 /// Copies events from one store to another as they were recorded: with their ids, types, payloads,
@@ -38,6 +41,12 @@ use target::Target;
 /// treated alike in the target, if the target was empty when the copy began. A stream that was deleted
 /// and then written to again is deleted in the target before its new events are written; a file says so
 /// with the first of them.
+///
+/// Before it writes, the command looks through the source for events that the target cannot take: links
+/// of EventStoreDB, names that annals does not take, events that are too large. If there is one, it stops,
+/// unless --links, --unnamable or --oversized says what to do. At the end it lists the events that stay
+/// behind, and ends with status 5. In the middle of a stream a placeholder of the type annals.placeholder
+/// stands for such an event, since the versions of the next ones stay what they are.
 ///
 /// --since begins at the place where everything before was recorded earlier. It is found without
 /// reading all events; if the clocks that recorded them disagree by more than a minute, events may be
@@ -54,6 +63,8 @@ pub(crate) struct Copy {
     streams: SelectStreams,
     #[command(flatten)]
     times: SelectTimes,
+    #[command(flatten)]
+    treatment: Treatment,
     /// Then copy new events as they come, until Ctrl-C. Before it ends, the command copies all events
     /// that the source has at that time. While a store cannot be reached, the command waits for it.
     #[arg(short, long)]
@@ -73,6 +84,9 @@ pub(crate) struct Copy {
     #[arg(short, long)]
     quiet: bool,
 }
+
+/// What the command says when Ctrl-C has stopped it.
+const STOPPED: &str = "stopped; the same command continues from here";
 
 /// How often the progress is saved in the target.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -96,6 +110,9 @@ struct Run {
     done: Position,
     /// Deletions that the target does not know yet.
     deletions: Deletions,
+    carrier: Carrier,
+    /// What was found in the source before the copy.
+    survey: Survey,
     saved: Instant,
     /// With --follow: a store cannot be reached, and these are the pauses between tries.
     outage: Option<Backoff>,
@@ -116,6 +133,21 @@ impl Copy {
         for loss in survey::losses(&source, &target, &self) {
             progress.say(&format!("note: {loss}"));
         }
+        let limits = target.limits();
+        let carrier = || Carrier::new(&source, limits, self.treatment);
+        let mut survey = Survey::default();
+        if survey::is_needed(&source, limits, self.treatment) {
+            progress.say("looking through the source first");
+            let mut carrier = carrier();
+            let taken = Survey::take(&source, &select, &mut carrier, &interrupt).await;
+            if interrupt.is_set() {
+                progress.end(STOPPED);
+                return Ok(Code::Interrupted.into());
+            }
+            survey = taken?;
+            survey.notes().iter().for_each(|note| progress.say(&format!("note: {note}")));
+            carrier.check_decided()?;
+        }
         let name = resume::name(&source, &self.from, &select)?;
         let start = resume::start(&source, &mut target, name, &select).await?;
         if let Target::Store(target) = &mut target {
@@ -126,6 +158,10 @@ impl Copy {
             progress.say(&format!("continuing after position {done}"));
         }
         let done = done.max(source.start(&select).await.map_err(|e| e.at("the source"))?);
+        let mut carrier = carrier();
+        if done > Position::START && !survey.left.is_empty() {
+            carrier.resume(&source, &select, done).await?;
+        }
         let mut run = Run {
             source,
             target,
@@ -135,6 +171,8 @@ impl Copy {
             interrupt,
             done,
             deletions: Deletions::new(),
+            carrier,
+            survey,
             saved: Instant::now(),
             outage: None,
         };
@@ -174,12 +212,13 @@ impl Run {
                 store.last_position().await.map_err(|e| Failure::from(e).at("the source"))?;
             self.progress.until(self.done, last);
         }
-        let mut chunks = self.source.read_with_deletions(self.done, &self.select);
+        let also = Also { deletions: true, foreign: true, system: false };
+        let mut chunks = self.source.read_with(self.done, &self.select, also);
         let mut import = Import::new(self.target.import_limits());
         while let Some(chunk) = chunks.recv().await {
             let chunk = chunk.map_err(|e| e.at("the source"))?;
             self.deletions.extend(chunk.deletions);
-            for event in chunk.events {
+            for event in self.carried(chunk.events).await? {
                 if let Some(full) = import.push(event) {
                     self.write(full).await?;
                 }
@@ -193,6 +232,23 @@ impl Run {
         self.has_worked();
         let stopped = self.interrupt.is_set() && !self.progress.is_following();
         Ok(if stopped { End::Interrupted } else { End::Reached })
+    }
+
+    /// The events as the target takes them.
+    async fn carried(
+        &mut self,
+        mut events: Vec<RecordedEvent>,
+    ) -> Result<Vec<RecordedEvent>, Failure> {
+        let seen = events.partition_point(|event| event.position <= self.survey.end);
+        let more = events.split_off(seen);
+        self.survey.end = more.last().map_or(self.survey.end, |event| event.position);
+        let mut carried = self.carrier.carry(events).await?;
+        // What the survey has seen is counted already.
+        self.carrier.left = Left::default();
+        carried.extend(self.carrier.carry(more).await?);
+        self.survey.left.append(std::mem::take(&mut self.carrier.left));
+        self.carrier.check_decided()?;
+        Ok(carried)
     }
 
     async fn write(&mut self, events: Vec<RecordedEvent>) -> Result<(), Failure> {
@@ -219,12 +275,15 @@ impl Run {
 
     async fn finish(self, copy: &Copy, end: End) -> Result<ExitCode, Failure> {
         if end == End::Interrupted {
-            self.progress.end("stopped; the same command continues from here");
+            self.progress.end(STOPPED);
             return Ok(Code::Interrupted.into());
         }
         if let (Some(from), Target::Store(to)) = (self.source.store(), &self.target) {
-            if from.capabilities().list_streams && copy.times.is_everything() {
-                let followed = states::follow(from, to, &copy.streams).await?;
+            if copy.times.is_everything() {
+                let followed = match from.capabilities().list_streams {
+                    true => states::follow(from, to, &copy.streams).await?,
+                    false => states::follow_these(from, to, &self.survey.removed).await?,
+                };
                 if followed.changed > 0 {
                     self.progress.say(&format!(
                         "{} streams were truncated, deleted or tombstoned as in the source",
@@ -244,8 +303,16 @@ impl Run {
                 self.progress.say(&message);
             }
         }
-        self.progress.end("done");
-        Ok(ExitCode::SUCCESS)
+        if self.survey.left.is_empty() {
+            self.progress.end("done");
+            return Ok(ExitCode::SUCCESS);
+        }
+        // The list is the result, so it is printed with --quiet as well.
+        for line in self.survey.left.lines() {
+            output::say(format!("stays behind: {line}"));
+        }
+        self.progress.end(&format!("done, but {} stay behind", self.survey.left.summary()));
+        Ok(Code::LeftBehind.into())
     }
 }
 

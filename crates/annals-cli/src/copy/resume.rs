@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use annals::{
-    ErrorKind, EventStoreExt, EventStream, Position, ReadAll, ReadStream, RecordedEvent, Store,
-    SubscriberId,
+    ErrorKind, EventStoreExt, EventStream, Filter, Position, ReadAll, ReadStream, RecordedEvent,
+    Store, SubscriberId,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::ready, stream};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::target::Target;
@@ -42,6 +42,9 @@ fn named(source: &str, select: &Select) -> annals::Result<SubscriberId> {
     let text = format!("copy\nfrom {source}\n{}", parts.join("\n"));
     SubscriberId::new(format!("annals.copy.{:016x}", xxh3_64(text.as_bytes())))
 }
+
+/// An event of this size is left out for no target.
+const SMALL: usize = 64 << 10;
 
 /// Where a copy starts.
 pub(crate) struct Start {
@@ -132,7 +135,7 @@ async fn up_to(
     Ok(stream::iter(at.into_iter().chain(first).map(Ok)).chain(before).boxed())
 }
 
-/// The last selected event of a store up to a position.
+/// The last selected event of a store up to a position, of those that any target takes as they are.
 pub(crate) async fn last_until(
     store: &Arc<dyn Store>,
     position: Position,
@@ -148,7 +151,8 @@ pub(crate) async fn last_until(
     };
     let mut events = up_to(store, filter, position).await?;
     while let Some(event) = events.try_next().await?.filter(|event| event.position > first) {
-        if select.matches(&event) {
+        let is_plain = !event.event_type.is_system() && event.size() <= SMALL;
+        if is_plain && select.matches(&event) {
             return Ok(Some(event));
         }
     }
@@ -186,7 +190,16 @@ pub(crate) async fn find(
 /// Whether the source has this event at this position.
 async fn has(source: &Source, event: &RecordedEvent) -> Result<bool, Failure> {
     let Some(store) = source.store() else { return Ok(true) };
-    Ok(find(store, event).await?.is_some_and(|found| found.position == event.position))
+    let at = |found: &RecordedEvent| (found.position, found.version, found.id);
+    if find(store, event).await?.is_some_and(|found| at(&found) == at(event)) {
+        return Ok(true);
+    }
+    // The event may have another name in the source.
+    let Some(exporter) = source.exporter() else { return Ok(false) };
+    let events = exporter.read(Filter::default(), Position::START);
+    let mut same = std::pin::pin!(events.try_filter(|found| ready(at(found) == at(event))));
+    let found = same.try_next().await?;
+    Ok(found.is_some_and(|found| exporter.originals.take(&found).is_some()))
 }
 
 #[cfg(test)]

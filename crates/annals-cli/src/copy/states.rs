@@ -25,14 +25,40 @@ pub(crate) async fn follow(
 ) -> Result<Followed, Failure> {
     let (mut listing, mut followed) = (Listing::of(from), Followed::default());
     while let Some((stream, info)) = listing.next(streams).await? {
-        if has_removals(&info) && apply(to, &stream, info).await? {
-            followed.changed += 1;
-            if to.store.stream_info(&stream).await?.deleted_at < info.deleted_at {
-                followed.not_deleted.push(stream);
-            }
-        }
+        followed.follow_one(to, stream, info).await?;
     }
     Ok(followed)
+}
+
+/// The same for a source that cannot list its streams, and for these ones.
+pub(crate) async fn follow_these(
+    from: &Arc<dyn Store>,
+    to: &StoreTarget,
+    streams: &[StreamId],
+) -> Result<Followed, Failure> {
+    let mut followed = Followed::default();
+    for stream in streams {
+        let info = from.stream_info(stream).await?;
+        followed.follow_one(to, stream.clone(), info).await?;
+    }
+    Ok(followed)
+}
+
+impl Followed {
+    async fn follow_one(
+        &mut self,
+        to: &StoreTarget,
+        stream: StreamId,
+        info: StreamInfo,
+    ) -> Result<(), Failure> {
+        if has_removals(&info) && apply(to, &stream, info).await? {
+            self.changed += 1;
+            if to.store.stream_info(&stream).await?.deleted_at < info.deleted_at {
+                self.not_deleted.push(stream);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether events were removed from a stream, so that copying its events does not copy its state.

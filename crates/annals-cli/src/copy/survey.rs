@@ -1,18 +1,26 @@
 //! What a copy cannot keep, and `--dry-run`.
 
-use std::{fmt, io::Write, process::ExitCode, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    io::Write,
+    process::ExitCode,
+    sync::Arc,
+};
 
-use annals::{Store, StoreUrl};
+use annals::{Position, RecordedEvent, Store, StoreUrl, StreamId};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::{Copy, target::Target};
 use crate::{
+    carry::{Carrier, Left, Limits, Treatment},
     check,
     failure::{Code, Failure},
     file::EventFile,
+    interrupt::Interrupt,
     output,
     select::Select,
-    source::{Source, open_existing},
+    source::{Also, Chunk, Source, open_existing},
 };
 
 /// Messages about what will differ in the target.
@@ -41,7 +49,7 @@ fn of_stores(source: &Source, to: Option<&annals::Capabilities>, copy: &Copy) ->
         }
         if from.is_none_or(|from| from.max_event_bytes > to.max_event_bytes) {
             lose(&format!(
-                "the target takes no event over {}: --dry-run finds such events",
+                "the target takes no event over {}: such events are found before anything is written",
                 HumanBytes(to.max_event_bytes as u64)
             ));
         }
@@ -52,9 +60,121 @@ fn of_stores(source: &Source, to: Option<&annals::Capabilities>, copy: &Copy) ->
     }
     let lists = from.is_some_and(|from| from.list_streams);
     if to.is_none() || !lists || !copy.times.is_everything() {
-        lose("streams without events, such as deleted or tombstoned ones, are not copied");
+        match source.exporter() {
+            Some(_) if to.is_some() => lose(
+                "of streams without events, only those are known of which a scavenge has left events",
+            ),
+            _ => lose("streams without events, such as deleted or tombstoned ones, are not copied"),
+        }
     }
     losses
+}
+
+/// What a look through the source has found, before anything is written.
+#[derive(Default)]
+pub(crate) struct Survey {
+    events: u64,
+    bytes: u64,
+    /// Events that would stay behind.
+    pub(crate) left: Left,
+    /// The streams of which events were removed, as far as the source still shows any.
+    pub(crate) removed: Vec<StreamId>,
+    /// The position of the last event. Events behind it were not looked at.
+    pub(crate) end: Position,
+    of_server: OfServer,
+}
+
+/// What a server keeps in streams of its own.
+#[derive(Default)]
+struct OfServer {
+    events: u64,
+    streams: HashSet<StreamId>,
+    /// Whether a stream has settings of applications.
+    settings: HashMap<StreamId, bool>,
+}
+
+/// Whether a copy needs to look through its source before it writes: it may have events that the target
+/// cannot take.
+pub(crate) fn is_needed(source: &Source, limits: Limits, treatment: Treatment) -> bool {
+    let options =
+        treatment.links.is_some() || treatment.unnamable.is_some() || treatment.oversized.is_some();
+    match source {
+        Source::Store { exporter: Some(_), .. } => true,
+        Source::Store { store, .. } => {
+            options || store.capabilities().max_event_bytes > limits.most_bytes
+        }
+        // Standard input can be read only once.
+        Source::File(file) => !file.is_stdio() && (options || !limits.system_names),
+    }
+}
+
+impl Survey {
+    /// Reads all selected events. The carrier counts those for which no option says what to do.
+    pub(crate) async fn take(
+        source: &Source,
+        select: &Select,
+        carrier: &mut Carrier,
+        interrupt: &Interrupt,
+    ) -> Result<Self, Failure> {
+        let mut survey = Self::default();
+        let of_server = source.exporter().is_some() && select.streams.is_everything();
+        let also = Also { foreign: true, system: of_server, deletions: false };
+        let mut chunks = source.read_with(source.start(select).await?, select, also);
+        while let Some(chunk) = chunks.recv().await {
+            if interrupt.is_set() {
+                return Err(Failure::interrupted());
+            }
+            let Chunk { mut events, removed, .. } = chunk.map_err(|e| e.at("the source"))?;
+            survey.removed.extend(removed);
+            survey.end = events.last().map_or(survey.end, |event| event.position);
+            events.retain(|event| !survey.of_server.takes(event));
+            for event in &carrier.carry(events).await? {
+                survey.events += 1;
+                survey.bytes += event.size() as u64;
+            }
+        }
+        survey.left = std::mem::take(&mut carrier.left);
+        Ok(survey)
+    }
+
+    /// What the server keeps for itself, and what therefore is not copied.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let OfServer { events, streams, settings } = &self.of_server;
+        let mut notes = Vec::new();
+        if *events > 0 {
+            notes.push(format!(
+                "{} events in {} streams of the server's own, whose names begin with $, are not copied",
+                HumanCount(*events),
+                HumanCount(streams.len() as u64)
+            ));
+        }
+        match settings.values().filter(|has| **has).count() {
+            0 => {}
+            count => notes.push(format!(
+                "the settings of {} streams ($maxAge, $maxCount, $acl, properties of applications) are \
+                 not copied",
+                HumanCount(count as u64)
+            )),
+        }
+        notes
+    }
+}
+
+impl OfServer {
+    /// Counts an event of the server's own streams. False for events of applications.
+    fn takes(&mut self, event: &RecordedEvent) -> bool {
+        if !event.stream.is_system() {
+            return false;
+        }
+        self.events += 1;
+        self.streams.insert(event.stream.clone());
+        if event.stream.as_str().starts_with("$$") && event.event_type.as_str() == "$metadata" {
+            let properties = event.json::<serde_json::Map<String, serde_json::Value>>();
+            let has = properties.is_ok_and(|found| found.keys().any(|name| name != "$tb"));
+            self.settings.insert(event.stream.clone(), has);
+        }
+        true
+    }
 }
 
 /// `--dry-run`: reads all events of the source, and writes nothing.
@@ -80,32 +200,26 @@ pub(crate) async fn run(
             print(format!("note: {loss}"))?;
         }
     }
-    let most = capabilities.map_or(usize::MAX, |capabilities| capabilities.max_event_bytes);
-    let mut chunks = source.read(source.start(select).await?, select);
-    let (mut events, mut bytes, mut refused) = (0_u64, 0_u64, 0_u64);
-    while let Some(chunk) = chunks.recv().await {
-        for event in chunk.map_err(|e| e.at("the source"))?.events {
-            (events, bytes) = (events + 1, bytes + event.size() as u64);
-            let why = if event.size() > most {
-                "the event is larger than the target takes"
-            } else if event.stream.is_system() || event.event_type.is_system() {
-                "a name begins with $"
-            } else {
-                continue;
-            };
-            refused += 1;
-            if refused <= 10 {
-                let text = format!("version {} of {}: {why}", event.version, event.stream);
-                print(output::styled(output::BAD, text))?;
-            }
-        }
+    let limits =
+        Limits { system_names: matches!(target, Planned::File(_)), ..Limits::of(capabilities) };
+    let mut carrier = Carrier::new(source, limits, copy.treatment);
+    let survey = Survey::take(source, select, &mut carrier, &Interrupt::listen()).await?;
+    for note in survey.notes() {
+        print(format!("note: {note}"))?;
     }
-    print(format!("{} events, {}", HumanCount(events), HumanBytes(bytes)))?;
-    if refused == 0 {
+    for line in carrier.undecided.lines() {
+        print(output::styled(output::BAD, line))?;
+    }
+    for line in survey.left.lines() {
+        print(format!("stays behind: {line}"))?;
+    }
+    print(format!("{} events, {}", HumanCount(survey.events), HumanBytes(survey.bytes)))?;
+    carrier.check_decided()?;
+    if survey.left.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    print(format!("{} events would be refused", HumanCount(refused)))?;
-    Ok(Code::Found.into())
+    print(format!("{} would stay behind", survey.left.summary()))?;
+    Ok(Code::LeftBehind.into())
 }
 
 /// A target that is not written to.

@@ -8,10 +8,15 @@ use annals::{
 };
 use chrono::Utc;
 use futures::future::try_join_all;
-use uuid::Uuid;
 
 use super::file_target::FileTarget;
-use crate::{deletions::Deletions, failure::Failure, file::EventFile, source::Source};
+use crate::{
+    carry::{Limits, placeholder_id},
+    deletions::Deletions,
+    failure::Failure,
+    file::EventFile,
+    source::Source,
+};
 
 /// The most events, and bytes of payloads, in one import: enough that the cost of a commit does not
 /// matter, and few enough that Ctrl-C loses little work.
@@ -57,6 +62,14 @@ impl Target {
         match self {
             Self::Store(target) => target.url.to_string(),
             Self::File(target) => target.shown(),
+        }
+    }
+
+    /// What an event may be.
+    pub(crate) fn limits(&self) -> Limits {
+        match self {
+            Self::Store(target) => Limits::of(Some(target.store.capabilities())),
+            Self::File(_) => Limits::of(None),
         }
     }
 
@@ -229,12 +242,6 @@ impl StoreTarget {
              an empty store, or leave this stream out"
         )))
     }
-}
-
-/// The same for each try, so that an import that is repeated finds the placeholder.
-fn placeholder_id(stream: &StreamId, version: Version) -> Uuid {
-    let name = format!("{PLACEHOLDER} {version} {stream}");
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
 }
 
 type Result<T, E = Failure> = std::result::Result<T, E>;

@@ -22,9 +22,11 @@ use super::{
     End, Run,
     progress::Progress,
     states,
+    survey::Survey,
     target::{StoreTarget, Target},
 };
 use crate::{
+    carry::{Carrier, Limits, Treatment},
     interrupt::Interrupt,
     select::{Select, SelectStreams},
     source::Source,
@@ -91,8 +93,12 @@ fn run(from: Arc<dyn Store>, to: Arc<dyn Store>) -> (Run, watch::Sender<bool>) {
     let mut target = StoreTarget::new(url(), to, 1);
     target.may_remove = true;
     let (stop, stopped) = watch::channel(false);
+    let source = Source::Store { url: url(), store: from, exporter: None };
+    let limits = Limits::of(Some(target.store.capabilities()));
     let run = Run {
-        source: Source::Store { url: url(), store: from },
+        carrier: Carrier::new(&source, limits, Treatment::default()),
+        survey: Survey::default(),
+        source,
         target: Target::Store(target),
         select: Select::default(),
         name: SubscriberId::new("copy").unwrap(),

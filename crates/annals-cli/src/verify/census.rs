@@ -7,7 +7,13 @@ use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128};
 
 use super::{findings::Findings, ids::Ids};
-use crate::{failure::Failure, interrupt::Interrupt, select::Select, source::Source};
+use crate::{
+    carry::Carrier,
+    failure::Failure,
+    interrupt::Interrupt,
+    select::Select,
+    source::{Also, Source},
+};
 
 /// A hash over events and their order. XXH3 costs less than reading the events. It detects accidents,
 /// but not attacks.
@@ -72,17 +78,20 @@ impl Tally {
 }
 
 impl Census {
-    /// Reads all selected events. Breaches of the contract go to `findings`.
+    /// Reads all selected events, in the form that the carrier gives them. Breaches of the contract go to
+    /// `findings`.
     pub(crate) async fn take(
         source: &Source,
         select: &Select,
+        mut carrier: Option<&mut Carrier>,
         interrupt: &Interrupt,
         findings: &Findings,
         mut progress: impl FnMut(&Census),
     ) -> Result<Self, Failure> {
         let mut census = Self::default();
         let mut ids = Ids::default();
-        let mut chunks = source.read(source.start(select).await?, select);
+        let also = Also { foreign: carrier.is_some(), ..Also::default() };
+        let mut chunks = source.read_with(source.start(select).await?, select, also);
         let is_ordered = source.store().is_none_or(|store| store.capabilities().global_order);
         // Clocks may disagree, so that a filter by time leaves gaps.
         let is_whole = select.times.is_everything();
@@ -90,8 +99,11 @@ impl Census {
             if interrupt.is_set() {
                 return Err(Failure::interrupted());
             }
-            let chunk = chunk.map_err(|e| e.at(source.shown()))?;
-            for event in &chunk.events {
+            let mut events = chunk.map_err(|e| e.at(source.shown()))?.events;
+            if let Some(carrier) = carrier.as_deref_mut() {
+                events = carrier.carry(events).await?;
+            }
+            for event in &events {
                 census.add(event, is_ordered, is_whole, findings);
                 ids.add(event)?;
             }

@@ -25,6 +25,7 @@ use self::{
     pair::Strictness,
 };
 use crate::{
+    carry::{Carrier, Left, Limits, Treatment, Unnamable},
     failure::{Code, Failure},
     interrupt::Interrupt,
     output::{self, BAD, DIM, GOOD, styled},
@@ -39,6 +40,10 @@ use crate::{
 /// JSON payloads are JSON. It reports ids that occur twice. With two URLs, verify checks that both
 /// stores have the same events in the same streams, byte for byte and in the same order, and shows the
 /// first difference. A URL names a store, or an export: jsonl:FILE, cloudevents:FILE.
+///
+/// Where a copy from the first to the second was told what to do with events that the second cannot take,
+/// tell verify the same: --links, --unnamable, --oversized. It lists the events that stay behind, and ends
+/// with status 5 if all others are alike.
 ///
 /// --since and --until select events by the clocks that recorded them, which may disagree. Then gaps
 /// between versions are no fault, and streams are not read one by one.
@@ -56,6 +61,8 @@ pub(crate) struct Verify {
     streams: SelectStreams,
     #[command(flatten)]
     times: SelectTimes,
+    #[command(flatten)]
+    treatment: Treatment,
     /// Do not compare the order over all streams, which a copy with several lanes does not keep.
     #[arg(long)]
     any_order: bool,
@@ -87,18 +94,23 @@ impl Verify {
         let (interrupt, findings, began) =
             (Interrupt::listen(), Findings::default(), Instant::now());
         let bars = ProgressBars::default();
-        let take = async |source: &Source, findings: Findings| {
-            Census::take(source, &select, &interrupt, &findings, bars.reading(source)).await
+        let take = async |source: &Source, carrier: Option<&mut Carrier>, findings: Findings| {
+            let bar = bars.reading(source);
+            Census::take(source, &select, carrier, &interrupt, &findings, bar).await
         };
+        let (mut carrier, mut as_they_are) = self.carriers(&one, other.as_ref());
         let (first, second) = match &other {
             Some(other) => {
-                let first = take(&one, findings.at(one.shown()));
-                let second = take(other, findings.at(other.shown()));
+                let first = take(&one, Some(&mut carrier), findings.at(one.shown()));
+                let second = take(other, Some(&mut as_they_are), findings.at(other.shown()));
                 let (first, second) = futures::try_join!(first, second)?;
                 (first, Some(second))
             }
-            None => (take(&one, findings.clone()).await?, None),
+            None => (take(&one, Some(&mut carrier), findings.clone()).await?, None),
         };
+        if !carrier.undecided.is_empty() {
+            findings.broken(|| carrier.undecided.undecided("the second store"));
+        }
         let mut read = first.events;
         match (&other, &second) {
             (Some(other), Some(second)) => {
@@ -121,7 +133,37 @@ impl Verify {
             .into_iter()
             .flatten()
             .collect();
-        self.report(&sides, &findings.lists(), read, began.elapsed())
+        let left = match &other {
+            Some(_) => carrier.left,
+            None => {
+                // Reads of such streams fail, so there is nothing to compare.
+                if !carrier.left.is_empty() {
+                    findings.note(|| format!("not verified: {}", carrier.left.summary()));
+                }
+                Left::default()
+            }
+        };
+        self.report(&sides, &findings.lists(), &left, read, began.elapsed())
+    }
+
+    /// What gives the events of the first store the form that they have in the second one, and those of
+    /// the second one the form in which they can be compared.
+    fn carriers(&self, one: &Source, other: Option<&Source>) -> (Carrier, Carrier) {
+        let everything = Limits::of(None);
+        let mut treatment = self.treatment;
+        let Some(other) = other else {
+            let nothing = Treatment { unnamable: Some(Unnamable::Skip), ..Treatment::default() };
+            let carrier = || Carrier::new(one, everything, nothing);
+            return (carrier(), carrier());
+        };
+        let rename = Treatment { unnamable: Some(Unnamable::Rename), ..Treatment::default() };
+        let mut limits = Limits::of(other.store().map(|store| store.capabilities()));
+        if other.exporter().is_some() {
+            // Both may have such events.
+            limits.system_names |= treatment.links.is_none() && treatment.unnamable.is_none();
+            treatment.unnamable = treatment.unnamable.or(rename.unnamable);
+        }
+        (Carrier::new(one, limits, treatment), Carrier::new(other, everything, rename))
     }
 
     async fn compare(
@@ -157,11 +199,16 @@ impl Verify {
         &self,
         sides: &[(&Source, &Census)],
         found: &FindingLists,
+        left: &Left,
         read: u64,
         took: Duration,
     ) -> Result<ExitCode, Failure> {
-        output::written(self.write(&mut output::stdout(), sides, found, read, took))?;
-        Ok(if found.broken_count == 0 { ExitCode::SUCCESS } else { Code::Found.into() })
+        output::written(self.write(&mut output::stdout(), sides, found, left, (read, took)))?;
+        Ok(match (found.broken_count, left.is_empty()) {
+            (0, true) => ExitCode::SUCCESS,
+            (0, false) => Code::LeftBehind.into(),
+            _ => Code::Found.into(),
+        })
     }
 
     fn write(
@@ -169,8 +216,8 @@ impl Verify {
         out: &mut impl Write,
         sides: &[(&Source, &Census)],
         found: &FindingLists,
-        read: u64,
-        took: Duration,
+        left: &Left,
+        (read, took): (u64, Duration),
     ) -> std::io::Result<()> {
         if self.json {
             let stores = sides.iter().map(|(source, census)| {
@@ -191,6 +238,7 @@ impl Verify {
                 "ok": found.broken_count == 0, "stores": stores.collect::<Vec<_>>(),
                 "broken": found.broken, "broken_count": found.broken_count,
                 "notes": found.notes, "notes_count": found.notes_count,
+                "left_behind": left.lines().collect::<Vec<_>>(), "left_behind_count": left.count(),
                 "events_read": read, "seconds": took.as_secs_f64(),
             });
             writeln!(out, "{report}")?;
@@ -214,7 +262,13 @@ impl Verify {
             }
             show(out, BAD, &found.broken, found.broken_count)?;
             show(out, DIM, &found.notes, found.notes_count)?;
+            for line in left.lines() {
+                writeln!(out, "stays behind: {line}")?;
+            }
             let verdict = match (found.broken_count, sides) {
+                (0, _) if !left.is_empty() => {
+                    styled(GOOD, format!("both hold the same, but for {}", left.summary()))
+                }
                 (0, [_]) => styled(GOOD, "the contract is kept"),
                 (0, _) => styled(GOOD, "both hold the same"),
                 (count, [_]) => styled(BAD, format!("{count} breaches of the contract")),

@@ -79,10 +79,10 @@ async fn found<F: Future<Output = ()>>(
     store: Arc<dyn Store>,
     meanwhile: impl FnOnce() -> F,
 ) -> Vec<String> {
-    let source = Source::Store { url: StoreUrl::parse("memory:").unwrap(), store };
+    let source = Source::Store { url: StoreUrl::parse("memory:").unwrap(), store, exporter: None };
     let (select, findings, interrupt) =
         (Select::default(), Findings::default(), Interrupt::listen());
-    let census = Census::take(&source, &select, &interrupt, &findings, |_| ()).await.unwrap();
+    let census = Census::take(&source, &select, None, &interrupt, &findings, |_| ()).await.unwrap();
     meanwhile().await;
     alone::compare(&source, &census, &select, &interrupt, &findings, |_| ()).await.unwrap();
     findings.lists().broken
@@ -238,14 +238,14 @@ async fn a_filter_by_time_makes_no_breach() {
     let store = annals::connect("memory:").await.unwrap();
     let events = [(1, 100), (2, 40), (3, 101), (4, 39), (5, 102)];
     store.import(events.map(|(n, minute)| event(n, minute)).to_vec()).await.unwrap();
-    let source = Source::Store { url: StoreUrl::parse("memory:").unwrap(), store };
+    let source = Source::Store { url: StoreUrl::parse("memory:").unwrap(), store, exporter: None };
     for (since, until, due) in [(Some(90), None, 3), (None, Some(90), 2), (Some(40), Some(102), 3)]
     {
         let mut select = Select::default();
         (select.times.since, select.times.until) = (since.map(at), until.map(at));
         let findings = Findings::default();
         let interrupt = Interrupt::listen();
-        let take = Census::take(&source, &select, &interrupt, &findings, |_| ());
+        let take = Census::take(&source, &select, None, &interrupt, &findings, |_| ());
         assert_eq!(take.await.unwrap().events, due);
         assert_eq!(findings.lists().broken, [""; 0]);
     }

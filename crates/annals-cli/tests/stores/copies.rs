@@ -192,12 +192,24 @@ pub(crate) async fn what_a_copy_loses_is_said_before() {
     let large = annals::NewEvent::binary("Large", vec![0; 2_000_000]).unwrap();
     from.store.append_to("large-1", ExpectedVersion::Any, [large]).await.unwrap();
     let said = ends(&["copy", "--dry-run", &from.url, &to.url], 3).await;
-    for due in ["record times are not kept", "version 1 of large-1", "1 events would be refused"] {
-        assert!(said.contains(due), "{said}");
+    let due = "large-1: 1 event larger than the target takes, version 1";
+    assert!(said.contains("record times are not kept") && said.contains(due), "{said}");
+    let urls = [from.url.as_str(), to.url.as_str()];
+    let said = ends(&["copy", urls[0], urls[1]], 3).await;
+    assert!(said.contains("say what to do with them: --oversized skip"), "{said}");
+    assert!(all(&to.store).await.is_empty(), "it wrote before it told what it cannot copy");
+    let skip = ["--oversized", "skip"];
+    let last = ["copy", "--dry-run", urls[0], urls[1]];
+    ends(&[&last[..], &skip].concat(), 5).await;
+    // Again, with nothing left to write, as well.
+    for _ in 0..2 {
+        let said = ends(&[&["copy", urls[0], urls[1]], &skip[..]].concat(), 5).await;
+        assert!(said.contains(&format!("stays behind: {due}")), "{said}");
     }
-    assert!(all(&to.store).await.is_empty(), "a dry run wrote");
-    let said = ends(&["copy", &from.url, &to.url], 2).await;
-    assert!(said.contains("large-1") && said.contains("limit exceeded"), "{said}");
+    assert_eq!(all(&to.store).await.len(), all(&from.store).await.len() - 1);
+    let said = ends(&[&["verify", urls[0], urls[1]], &skip[..]].concat(), 5).await;
+    assert!(said.contains(&format!("stays behind: {due}")), "{said}");
+    ends(&["verify", urls[0], urls[1]], 3).await;
 }
 
 pub(crate) async fn a_part_can_be_copied() {

@@ -9,6 +9,7 @@ mod events;
 mod files;
 mod inputs;
 mod kills;
+mod leaving;
 mod surroundings;
 mod verify;
 
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         copies: what_a_copy_loses_is_said_before a_part_can_be_copied
             another_source_of_the_same_name_is_noticed a_part_begins_without_reading_the_rest
             a_dry_run_reports_what_would_keep_a_copy_from_writing;
+        leaving: what_annals_cannot_name_stays_in_a_file_or_gets_another_name
+            a_server_with_events_of_others_is_left_with_all_of_them;
     }
     #[cfg(target_os = "linux")]
     alone! { copies: a_dry_run_reports_a_file_that_cannot_be_written; }

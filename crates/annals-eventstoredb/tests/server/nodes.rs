@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -31,7 +31,11 @@ use annals_gateway::proto::{
     },
 };
 use futures::{Stream, stream};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tonic::{
     Request, Response, Status, Streaming, codegen::tokio_stream::wrappers::TcpListenerStream,
     transport::Server as Transport,
@@ -50,6 +54,11 @@ struct Inner {
     /// The leader that it names to clients who append.
     leader: Mutex<Option<SocketAddr>>,
     appends: AtomicUsize,
+    /// How many appends it takes over a call that they share before it ends the call without an answer.
+    /// None: it does not know the call.
+    batch: Mutex<Option<usize>>,
+    /// The appends that it took so.
+    batched: AtomicUsize,
     subscriptions: AtomicUsize,
     events: Mutex<Vec<read_event::RecordedEvent>>,
 }
@@ -203,9 +212,19 @@ impl Streams for Node {
 
     async fn batch_append(
         &self,
-        _: Request<Streaming<BatchAppendReq>>,
+        request: Request<Streaming<BatchAppendReq>>,
     ) -> Result<Response<Answers<BatchAppendResp>>, Status> {
-        Err(Status::unimplemented("the script has no answer to this"))
+        let most = *self.0.batch.lock().unwrap();
+        let most = most.ok_or_else(|| Status::unimplemented("the script has no answer to this"))?;
+        let (node, mut requests) = (self.clone(), request.into_inner());
+        let answers = stream::once(async move {
+            for _ in 0..most {
+                requests.message().await?;
+                node.0.batched.fetch_add(1, SeqCst);
+            }
+            Err(Status::unavailable("Server Is Not Ready"))
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 
@@ -302,4 +321,94 @@ async fn an_answer_that_cannot_be_read_is_an_error() {
     node.node.0.events.lock().unwrap()[1].id = None;
     let error = store.load_stream(&id(STREAM)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "an event without an id: {error:?}");
+}
+
+/// None of the writers can know whether the server has written what it took.
+#[tokio::test]
+async fn appends_whose_shared_call_ends_without_an_answer_may_be_written() {
+    const WRITERS: usize = 8;
+    let node = Node::default().start().await;
+    *node.node.0.batch.lock().unwrap() = Some(WRITERS);
+    let options = EventStoreDbOptions::default().with_retry_for(Duration::ZERO);
+    let store = node.open(options).await;
+    let append = |number: usize| {
+        let store = &store;
+        async move {
+            let stream = id(&format!("order-{number}"));
+            store.append_to(&stream, ExpectedVersion::NoStream, [event(1)]).await
+        }
+    };
+    let all = futures::future::join_all((0..WRITERS).map(append));
+    for lost in within("the end of the call", all).await {
+        let lost = lost.unwrap_err();
+        assert_eq!(lost.kind(), ErrorKind::Unavailable);
+        assert!(lost.outcome_unknown(), "{lost:?}");
+    }
+    assert_eq!(node.node.0.batched.load(SeqCst), WRITERS);
+    // One that is alone in its call is refused by what the server says.
+    *node.node.0.batch.lock().unwrap() = Some(1);
+    let refused = within("an answer", append(9)).await.unwrap_err();
+    assert!(!refused.outcome_unknown(), "{refused:?}");
+}
+
+/// Passes on what a client and a server say. Once `turns_away` is set, the next request does not get to
+/// the server, and the client is told so: by the number of the last request that was begun.
+async fn pass_on(client: TcpStream, server: SocketAddr, turns_away: Arc<AtomicBool>) {
+    const HEADERS: u8 = 1;
+    let ((mut from, to_client), (mut answers, mut to_server)) =
+        (client.into_split(), TcpStream::connect(server).await.unwrap().into_split());
+    let to_client = Arc::new(tokio::sync::Mutex::new(to_client));
+    let back = to_client.clone();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = answers.read(&mut buffer).await {
+            back.lock().await.write_all(&buffer[..count]).await?;
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    let mut preface = [0; 24];
+    let pass = async {
+        from.read_exact(&mut preface).await?;
+        to_server.write_all(&preface).await?;
+        loop {
+            let mut head = [0; 9];
+            from.read_exact(&mut head).await?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut body = vec![0; length as usize];
+            from.read_exact(&mut body).await?;
+            if head[3] == HEADERS && turns_away.swap(false, SeqCst) {
+                let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                let mut go_away = vec![0, 0, 8, 7, 0, 0, 0, 0, 0];
+                go_away.extend(stream.saturating_sub(2).to_be_bytes());
+                // No error is the reason.
+                go_away.extend([0; 4]);
+                to_client.lock().await.write_all(&go_away).await?;
+                // Until the client has understood.
+                return tokio::io::copy(&mut from, &mut tokio::io::sink()).await.map(drop);
+            }
+            to_server.write_all(&[&head[..], &body].concat()).await?;
+        }
+    };
+    let _: std::io::Result<()> = pass.await;
+}
+
+/// What a server that stops says to requests that come too late.
+#[tokio::test]
+async fn an_append_that_the_server_has_not_begun_is_sent_again() {
+    let server = Server::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("esdb://{}?tls=false", listener.local_addr().unwrap());
+    let (turns_away, target) = (Arc::new(AtomicBool::new(false)), addr_of(&server));
+    let turning = turns_away.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(pass_on(client, target, turning.clone()));
+        }
+    });
+    let store = EventStoreDbStore::open(EventStoreDbConfig::from_url(&url).unwrap()).await.unwrap();
+    turns_away.store(true, SeqCst);
+    let append = store.append_to("order-1", ExpectedVersion::Any, [event(1)]);
+    within("the append", append).await.unwrap();
+    assert!(!turns_away.load(SeqCst), "no request was turned away");
+    assert_eq!(server.store.load_stream(&id("order-1")).await.unwrap().len(), 1);
 }

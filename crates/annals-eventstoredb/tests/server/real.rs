@@ -269,6 +269,24 @@ async fn streams_with_other_names_than_ascii_can_be_closed_and_deleted() {
     assert_eq!(lost.kind(), ErrorKind::Conflict, "{lost:?}");
 }
 
+/// The answer without a status is also that to a deletion which came too late.
+#[tokio::test]
+async fn a_stream_with_another_name_than_ascii_is_deleted_beside_appends() {
+    let (_server, store) = start().await;
+    for round in 0..20 {
+        let stream = id(&format!("größe-{round}"));
+        store.append_to(&stream, ExpectedVersion::NoStream, two()).await.unwrap();
+        let deleting = store.delete(&stream, ExpectedVersion::Any);
+        let appending = async {
+            for number in 0..8 {
+                store.append_to(&stream, ExpectedVersion::Any, [event(number)]).await.unwrap();
+            }
+        };
+        let (deleted, ()) = futures::future::join(deleting, appending).await;
+        deleted.unwrap();
+    }
+}
+
 /// The server cannot begin there, and says so with a text that sounds as if it might pass.
 #[tokio::test]
 async fn a_number_between_two_positions_lies_between_them() {
@@ -404,6 +422,30 @@ async fn an_idle_subscriber_costs_no_request() {
     assert_eq!(server.cluster().calls(), calls, "requests of subscribers that wait");
 }
 
+/// While others write, the store asks once in a while what it was that the filter left out.
+#[tokio::test]
+async fn a_sparse_subscriber_does_not_ask_about_each_event_of_others() {
+    let server = LikeServer::start().await.unwrap();
+    let options = EventStoreDbOptions::default().with_poll_interval(Duration::from_secs(3600));
+    let store = open(&server, options).await;
+    let rare = Filter::default().with_category(Category::new("rare").unwrap());
+    let mut live = store.subscribe(Subscribe::to(rare)).await.unwrap();
+    within("catching up", async {
+        while !matches!(live.next().await.unwrap(), Message::CaughtUp(_)) {}
+    })
+    .await;
+    let calls = server.cluster().calls();
+    for _ in 0..20 {
+        server.cluster().fill("other-1", 1);
+        let _ = tokio::time::timeout(Duration::from_millis(5), live.next()).await;
+    }
+    store.append_to("rare-1", ExpectedVersion::Any, [event(7)]).await.unwrap();
+    assert_eq!(next(&mut live).await, 7);
+    // The append, another subscription that tells more, and a question.
+    let made = server.cluster().calls() - calls;
+    assert!(made <= 6, "{made} requests");
+}
+
 /// A live subscriber that saves each position that it is told of does not make itself busy for ever.
 #[tokio::test]
 async fn a_checkpoint_that_is_saved_does_not_lead_to_the_next() {
@@ -462,5 +504,62 @@ async fn a_snapshot_of_a_deleted_stream_goes_with_the_next_deletion() {
         store.save_snapshot(&stream, Snapshot::new(version, Payload::empty())).await.unwrap();
         store.delete(&stream, ExpectedVersion::Any).await.unwrap();
         assert_eq!(store.load_snapshot(&stream).await.unwrap(), None, "version {version}");
+    }
+}
+
+/// A removal that comes too late says so in no record: not even if the events that others have appended
+/// were truncated meanwhile.
+#[tokio::test]
+async fn a_deletion_that_was_refused_is_not_remembered() {
+    let (_server, store) = start().await;
+    let mut refused = 0;
+    for round in 0..40 {
+        let stream = id(&format!("order-{round}"));
+        store.append_to(&stream, ExpectedVersion::NoStream, two()).await.unwrap();
+        let deleting = store.delete(&stream, ExpectedVersion::Exact(2.into()));
+        let others = async {
+            for _ in 0..round % 8 {
+                tokio::task::yield_now().await;
+            }
+            let more = [event(3), event(4)];
+            store.append_to(&stream, ExpectedVersion::Any, more).await.unwrap();
+            store.truncate(&stream, 4.into()).await.unwrap();
+        };
+        let (deleted, ()) = futures::future::join(deleting, others).await;
+        let info = store.stream_info(&stream).await.unwrap();
+        match deleted {
+            Ok(()) => assert_eq!(info.deleted_at.get(), 2, "round {round}"),
+            Err(error) => {
+                refused += 1;
+                assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+                assert_eq!(info.deleted_at.get(), 0, "round {round}");
+            }
+        }
+        assert_eq!(info.first_version, Some(4.into()), "round {round}");
+    }
+    assert!(refused > 0, "no deletion came too late");
+}
+
+/// What a reader has seen before the truncation took effect is truncated.
+#[tokio::test]
+async fn a_truncation_beyond_the_end_takes_what_is_appended_meanwhile() {
+    let (_server, store) = start().await;
+    for round in 0..40 {
+        let stream = id(&format!("order-{round}"));
+        store.append_to(&stream, ExpectedVersion::NoStream, two()).await.unwrap();
+        let truncating = store.truncate(&stream, u64::MAX.into());
+        let others = async {
+            for _ in 0..round % 8 {
+                tokio::task::yield_now().await;
+            }
+            store.append_to(&stream, ExpectedVersion::Any, [event(3)]).await.unwrap();
+            store.load_stream(&stream).await.unwrap()
+        };
+        let (truncated, seen) = futures::future::join(truncating, others).await;
+        truncated.unwrap();
+        if seen.len() == 3 {
+            let left = store.load_stream(&stream).await.unwrap();
+            assert!(left.is_empty(), "round {round}: {} events are left", left.len());
+        }
     }
 }
