@@ -41,6 +41,8 @@ Sections (those with a star run only if they are named; without a name, all othe
   postgres-append   appends by 1 to 128 writers, beside pgbench and bare sqlx
   postgres-read     reads of a stream and of all, beside bare sqlx and tokio-postgres
   postgres-latency  the time from an append to a subscriber
+  postgres-pooler   appends, and events to a subscriber, behind PgBouncer
+  postgres-quiet    transactions of 200 subscriptions that get no events
   import            imports, beside bare inserts of rusqlite and a COPY
   dynamodb          capacity units of appends and reads, and a model of DynamoDB's limits
   gateway           the adapter of EventStoreDB beside the bare client, both on the gateway
@@ -59,7 +61,7 @@ Options:
 
 type Section = (&'static str, fn(&Plan));
 
-const SECTIONS: [Section; 15] = [
+const SECTIONS: [Section; 17] = [
     ("sqlite-append", sqlite_append::run),
     ("sqlite-read", sqlite_read::run),
     ("memory", memory::run),
@@ -68,6 +70,8 @@ const SECTIONS: [Section; 15] = [
     ("postgres-append", postgres::append::run),
     ("postgres-read", postgres::read::run),
     ("postgres-latency", postgres::latency::run),
+    ("postgres-pooler", postgres::pooler::run),
+    ("postgres-quiet", postgres::quiet::run),
     ("import", import::run),
     ("dynamodb", dynamodb::run),
     ("gateway", gateway::run),

@@ -5,13 +5,15 @@ mod bare;
 pub(crate) mod latency;
 pub(crate) mod peers;
 mod pgbench;
+pub(crate) mod pooler;
+pub(crate) mod quiet;
 pub(crate) mod read;
 pub(crate) mod scale;
 
 use std::{path::PathBuf, sync::Arc};
 
 use annals_postgres::{PostgresConfig, PostgresStore};
-use annals_test_servers::postgres::{Options, Postgres, Source};
+use annals_test_servers::postgres::{Options, PgBouncer, Postgres, Source};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, postgres::PgRow};
 use url::Url;
 
@@ -20,7 +22,7 @@ use crate::plan::Plan;
 /// A server that the section starts, or the one that `ANNALS_POSTGRES_URL` names.
 pub(crate) struct Server<'p> {
     plan: &'p Plan,
-    postgres: Postgres,
+    postgres: Arc<Postgres>,
     /// The directory of PostgreSQL's programs, if it is known.
     programs: Option<PathBuf>,
 }
@@ -47,7 +49,7 @@ impl<'p> Server<'p> {
             _ => None,
         };
         let postgres = plan.run(async move { source.start(options).await }).unwrap();
-        let server = Self { plan, postgres, programs };
+        let server = Self { plan, postgres: postgres.into(), programs };
         server.introduce();
         Some(server)
     }
@@ -66,6 +68,21 @@ impl<'p> Server<'p> {
     fn program(&self, name: &str) -> PathBuf {
         let packaged = self.programs.as_ref().map(|programs| programs.join(name));
         packaged.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
+    }
+
+    /// Starts PgBouncer in front of the server, with at most this many sessions, each for one
+    /// transaction at a time. If that is not possible, prints why and returns `None`.
+    fn bouncer(&self, sessions: usize) -> Option<PgBouncer> {
+        let started = match self.programs {
+            Some(_) => {
+                let postgres = self.postgres.clone();
+                let start =
+                    async move { PgBouncer::start(&postgres, "transaction", sessions).await };
+                self.plan.run(start)
+            }
+            None => Err("PgBouncer needs a server of this machine".into()),
+        };
+        started.inspect_err(|reason| eprintln!("a section is left out: {reason}")).ok()
     }
 
     /// A new database for one contender in one turn. Dropping the previous database makes a
@@ -89,7 +106,12 @@ pub(crate) struct Database<'s> {
 impl Database<'_> {
     /// Opens a store with the default options.
     pub(crate) fn open(&self) -> Arc<PostgresStore> {
-        Arc::new(self.server.plan.run(open(self.url.clone())))
+        self.open_at(self.url.clone())
+    }
+
+    /// Opens the store of this database at another URL, with the default options.
+    pub(crate) fn open_at(&self, url: String) -> Arc<PostgresStore> {
+        Arc::new(self.server.plan.run(open(url)))
     }
 
     /// Runs statements in one transaction, unless one of them cannot run in a transaction.

@@ -18,7 +18,7 @@
 //! stops the server.
 //!
 //! * [`postgres`]: PostgreSQL, from `ANNALS_POSTGRES_URL`, from programs on this machine, or from
-//!   Docker.
+//!   Docker; and PgBouncer in front of it.
 //! * [`dynamodb`]: DynamoDB, from `ANNALS_DYNAMODB_URL`, in this process, from moto, or from
 //!   Docker; and HTTP clients that measure, disturb or stop the requests of an SDK.
 //! * [`eventstoredb`]: EventStoreDB or KurrentDB, from `ANNALS_EVENTSTOREDB_URL`, or from Docker.

@@ -74,7 +74,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     protocol: Option<Box<dyn Protocol>>,
     losses: Losses,
     refusing: AtomicBool,
@@ -110,7 +110,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            target,
+            target: Mutex::new(target),
             protocol,
             losses: Losses::default(),
             refusing: AtomicBool::new(false),
@@ -137,6 +137,12 @@ impl Proxy {
             cut.send_replace(true);
             while tasks.join_next().await.is_some() {}
         }
+    }
+
+    /// Leads new connections to another server, as a name does after a fail-over. Open connections
+    /// stay.
+    pub fn redirect(&self, target: SocketAddr) {
+        *self.shared.target() = target;
     }
 
     /// While this is on, every new connection is closed at once. Open connections stay.
@@ -178,6 +184,10 @@ impl Present {
 }
 
 impl Shared {
+    fn target(&self) -> std::sync::MutexGuard<'_, SocketAddr> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn present(&self) -> std::sync::MutexGuard<'_, Option<Present>> {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,8 +218,9 @@ fn reset(stream: &TcpStream) {
 }
 
 async fn serve(mut client: TcpStream, shared: Arc<Shared>, mut cut: watch::Receiver<bool>) {
+    let target = *shared.target();
     let connected = tokio::select! {
-        connected = TcpStream::connect(shared.target) => connected,
+        connected = TcpStream::connect(target) => connected,
         _ = cut.wait_for(|cut| *cut) => return reset(&client),
     };
     let Ok(mut server) = connected else { return reset(&client) };

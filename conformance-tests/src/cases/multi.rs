@@ -34,6 +34,8 @@ cases! { "multi-stream":
     a_retry_under_any_is_recognised [5, 9] MultiStreamAppend GuaranteedRecognition;
     an_append_to_one_stream_may_be_multi [4, 5, 9] MultiStreamAppend;
     hundreds_of_streams_are_written_together [1, 9] MultiStreamAppend;
+    as_many_streams_as_declared_are_written [7, 9] MultiStreamAppend;
+    refuses_too_many_streams [7, 9] MultiStreamAppend;
     one_of_many_multi_stream_appends_succeeds [2, 9] MultiStreamAppend;
     concurrent_retries_write_once [2, 5, 9] MultiStreamAppend;
     a_dropped_append_is_whole_or_not_at_all [8, 9] MultiStreamAppend;
@@ -499,17 +501,11 @@ async fn an_append_to_one_stream_may_be_multi(cx: Context) -> CaseResult {
 /// so, and writes nothing.
 async fn hundreds_of_streams_are_written_together(cx: Context) -> CaseResult {
     let store = cx.open().await;
-    let mut streams: Vec<_> = (0..400).map(|n| id(format!("order-{n}"))).collect();
+    let streams = store.capabilities().max_append_streams.min(400);
+    let streams: Vec<_> = (0..streams).map(|n| id(format!("order-{n}"))).collect();
     let none = ExpectedVersion::NoStream;
     let appends = streams.iter().map(|stream| Append::new(stream.clone(), none, events(1..=1)));
-    let mut written = store.append_multi(appends.collect()).await;
-    if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::LimitExceeded) {
-        assert_holds("after a refused append", &store, &streams[0], []).await?;
-        streams.truncate(90);
-        let appends = streams.iter().map(|stream| Append::new(stream.clone(), none, events(1..=1)));
-        written = store.append_multi(appends.collect()).await;
-    }
-    written?;
+    store.append_multi(appends.collect()).await?;
     let (count, last) = (streams.len(), streams.len() - 1);
     for base in 1..3 {
         let append = |stream: &StreamId| Append::new(stream.clone(), exact(base), events(1..=1));
@@ -530,6 +526,41 @@ async fn hundreds_of_streams_are_written_together(cx: Context) -> CaseResult {
     if store.capabilities().global_order {
         let all = everything(&store).await?.len();
         assert!(all == 3 * count, "after three appends to {count} streams there are {all} events");
+    }
+    Ok(())
+}
+
+/// One event for each of so many streams.
+fn to_streams(count: usize) -> Vec<Append> {
+    let append =
+        |n| Append::new(id(format!("order-{n}")), ExpectedVersion::NoStream, [event(n as u64)]);
+    (0..count).map(append).collect()
+}
+
+async fn as_many_streams_as_declared_are_written(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    let most = store.capabilities().max_append_streams;
+    let answers = store.append_multi(to_streams(most)).await?;
+    assert_due!(answers.len(), most, "the number of answers to an append to most streams");
+    for n in [0, most / 2, most - 1] {
+        let stream = id(format!("order-{n}"));
+        assert_due!(
+            store.load_stream(&stream).await?.len(),
+            1,
+            "the number of events of one of the streams"
+        );
+    }
+    Ok(())
+}
+
+async fn refuses_too_many_streams(cx: Context) -> CaseResult {
+    let store = cx.open().await;
+    let most = store.capabilities().max_append_streams;
+    let error =
+        assert_kind(store.append_multi(to_streams(most + 1)).await, ErrorKind::LimitExceeded);
+    assert!(error.to_string().contains(&most.to_string()), "the limit must be named: {error}");
+    for n in [0, most] {
+        assert_holds("after a refused append", &store, &id(format!("order-{n}")), []).await?;
     }
     Ok(())
 }

@@ -84,6 +84,10 @@ bugs! {
     TakesTooLargeEvents [7] "append::refuses_an_event_over_the_limit";
     /// The store declares a larger limit than it can keep.
     DeclaresTooMuch [7] "append::accepts_an_event_at_the_limit";
+    /// The store declares a limit on the streams of an append, but does not enforce it.
+    TakesTooManyStreams [7] "multi-stream::refuses_too_many_streams";
+    /// The store declares that it takes more streams than it does.
+    DeclaresTooManyStreams [7] "multi-stream::as_many_streams_as_declared_are_written";
     /// Streams whose ids begin with `$` can be written to.
     WritesSystemStreams [7] "append::refuses_names_of_the_backend";
     /// An append that is dropped in the middle has written some of its events.

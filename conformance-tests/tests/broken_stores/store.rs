@@ -28,6 +28,8 @@ pub(crate) fn capabilities(bug: Option<Bug>) -> Capabilities {
     match bug {
         Some(Bug::TakesTooLargeEvents) => capabilities.max_event_bytes = 1_000,
         Some(Bug::DeclaresTooMuch) => capabilities.max_event_bytes += 1,
+        Some(Bug::TakesTooManyStreams) => capabilities.max_append_streams = 50,
+        Some(Bug::DeclaresTooManyStreams) => capabilities.max_append_streams += 1,
         Some(Bug::MultiIsUndeclared) => capabilities.multi_stream_append = false,
         _ => {}
     }

@@ -74,6 +74,8 @@ pub struct Capabilities {
     pub max_event_bytes: usize,
     /// The most events that one append may have, over all its streams.
     pub max_append_events: usize,
+    /// The most streams that one append may write to, if it can write to several.
+    pub max_append_streams: usize,
     /// The most bytes of data and metadata that one append may have, over all its events.
     pub max_append_bytes: usize,
 }
@@ -103,6 +105,7 @@ impl Capabilities {
             exact_import: false,
             max_event_bytes: 16 * MIB,
             max_append_events: 10_000,
+            max_append_streams: 10_000,
             max_append_bytes: 64 * MIB,
         }
     }
@@ -129,6 +132,7 @@ impl Capabilities {
             exact_import,
             max_event_bytes,
             max_append_events,
+            max_append_streams,
             max_append_bytes,
         } = self;
         let yes_no = |value: &bool| if *value { "yes" } else { "no" }.to_owned();
@@ -140,6 +144,7 @@ impl Capabilities {
             Removal::AtOnce => "at once",
             Removal::AfterCleanUp => "after a clean-up",
         };
+        let most_streams = if *multi_stream_append { *max_append_streams } else { 1 };
         let from_time = if *global_order { "yes" } else { "of one stream" };
         vec![
             ("durable", yes_no(durable)),
@@ -163,6 +168,7 @@ impl Capabilities {
             ("imports with their record times", yes_no(exact_import)),
             ("largest event", bytes(*max_event_bytes)),
             ("most events in an append", max_append_events.to_string()),
+            ("most streams in an append", most_streams.to_string()),
             ("largest append", bytes(*max_append_bytes)),
         ]
     }

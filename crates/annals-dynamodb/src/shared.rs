@@ -6,8 +6,16 @@ use annals_core::{Capabilities, Error, Result};
 use aws_sdk_dynamodb::Client;
 
 use crate::{
-    config::DynamoDbOptions, error::BACKEND, head::Heads, item::POSITIONS_PER_SLOT,
-    locks::StreamLocks, log::Log, notify::Notifier, schema, table::Table, writer::Writer,
+    config::DynamoDbOptions,
+    error::BACKEND,
+    head::Heads,
+    item::POSITIONS_PER_SLOT,
+    locks::StreamLocks,
+    log::Log,
+    notify::Notifier,
+    schema,
+    table::{MOST_ITEMS, Table},
+    writer::Writer,
 };
 
 /// What all handles to a store share.
@@ -33,6 +41,8 @@ pub(crate) const CAPABILITIES: Capabilities = {
     capabilities.max_event_bytes = 380 * KIB;
     capabilities.max_append_events = 1_000;
     capabilities.max_append_bytes = 3 * KIB * KIB;
+    // Each stream of an append takes one item of a transaction or more, and the slot takes another.
+    capabilities.max_append_streams = MOST_ITEMS - 1;
     capabilities
 };
 const _: () = assert!(CAPABILITIES.max_append_events < POSITIONS_PER_SLOT as usize);

@@ -56,9 +56,9 @@ pub(crate) struct AllPages {
     limit: Option<u64>,
     /// The position after which, or before which, the next page begins.
     from: Position,
-    /// The position up to which a forward read may go, since every append up to there has ended. A
-    /// backward read needs no such position: an event that is not visible yet came after the read
-    /// began.
+    /// The position up to which a read may go, since every append up to there has ended. A backward
+    /// read begins there: if it gave an event above an append under way, a reader that goes on from
+    /// that event would never see the append.
     settled: Option<Position>,
     /// Counts the subscription that reads these pages, if one does.
     live: Option<Subscribed>,
@@ -173,6 +173,11 @@ impl Pages for AllPages {
             return Ok(empty);
         }
         if !self.forwards {
+            if self.settled.is_none() {
+                let settled = self.database.horizon.reach().await?;
+                self.settled = Some(settled);
+                self.from = self.from.min(settled.plus(1));
+            }
             let (page, at) = self.between(Position::START, self.from).await?;
             self.from = at;
             return Ok(page);

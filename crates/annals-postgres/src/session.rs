@@ -144,7 +144,7 @@ pub(crate) async fn time(connection: &mut PgConnection) -> Result<String> {
 ///
 /// Such a pooler hands out the session that was returned last. So while `other` holds that session
 /// in an open transaction, `connection` gets another one. If other clients of the pooler interfere,
-/// a look may not notice the pooler. But then the session of `other` is most often older than its
+/// a look may not notice the pooler. But then some session of `other` is most often older than its
 /// connection, which was made after the time `before`: that shows that there is a pooler, and this
 /// looks more often.
 pub(crate) async fn pools_transactions(
@@ -153,17 +153,18 @@ pub(crate) async fn pools_transactions(
     before: &str,
 ) -> Result<bool> {
     let question = format!(
-        "SELECT backend_start < '{before}'::pg_catalog.timestamptz \
+        "BEGIN; SELECT backend_start < '{before}'::pg_catalog.timestamptz \
          FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()"
     );
-    let asked = sqlx::raw_sql(AssertSqlSafe(question)).fetch_optional(&mut *other).await;
-    let is_pooled = match asked.map_err(driver)? {
-        Some(row) => row.try_get::<Option<bool>, _>(0).map_err(driver)?.unwrap_or(false),
-        None => false,
-    };
-    for _ in 0..if is_pooled { MOST_LOOKS } else { LOOKS } {
+    let mut is_pooled = false;
+    for look in 0..MOST_LOOKS {
+        if look >= LOOKS && !is_pooled {
+            break;
+        }
         let before = process(connection).await.map_err(driver)?;
-        sqlx::raw_sql("BEGIN; SELECT 1").execute(&mut *other).await.map_err(driver)?;
+        let asked = sqlx::raw_sql(AssertSqlSafe(question.as_str())).fetch_optional(&mut *other);
+        let is_older = asked.await.map_err(driver)?.map(|row| row.try_get::<Option<bool>, _>(0));
+        is_pooled |= is_older.transpose().map_err(driver)?.flatten().unwrap_or(false);
         let (after, _) = while_held(process(connection), other).await.map_err(driver)?;
         if before != after {
             return Ok(true);

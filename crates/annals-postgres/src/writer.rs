@@ -27,9 +27,6 @@ use crate::{
 /// How long a task waits for its answer before another task may take the appends behind it: many
 /// times as long as a transaction takes that does not wait for a lock.
 const STUCK: Duration = Duration::from_millis(10);
-/// The most streams of one append. Each takes a lock, and with its default settings the server has
-/// 6,400 locks for all sessions together.
-const MOST_STREAMS: usize = 1_000;
 /// How many appends of a batch are given as long as a statement may take, if the whole batch took too
 /// long: one of them may have waited for the lock on its stream, so that the others succeed.
 const MOST_WAITS: usize = 2;
@@ -52,13 +49,6 @@ impl Writers {
     /// transaction has begun is written all the same.
     pub(crate) async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
         let runtime = runtime()?;
-        if appends.len() > MOST_STREAMS {
-            let message = format!(
-                "the append has {} streams; this store takes at most {MOST_STREAMS}",
-                appends.len()
-            );
-            return Err(Error::new(ErrorKind::LimitExceeded, message));
-        }
         let timeout = self.database.connections.pool.options().get_acquire_timeout();
         let room = self.queue.room_for(&appends, timeout).await?;
         let (call, answered) = AppendCall::new(appends, room);

@@ -3,9 +3,6 @@
 //! All cases run twice: directly, and behind PgBouncer that pools transactions.
 #![allow(clippy::unwrap_used)]
 
-#[path = "bouncer/mod.rs"]
-mod bouncer;
-
 use std::{
     collections::HashMap,
     process::ExitCode,
@@ -20,9 +17,8 @@ use annals_postgres::{
 };
 use annals_test_servers::{
     Proxy,
-    postgres::{self, Marked, Options, Postgres, Source},
+    postgres::{self, Marked, Options, PgBouncer, Postgres, Source},
 };
-use bouncer::PgBouncer;
 use libtest_mimic::Arguments;
 use tokio::sync::OnceCell;
 
@@ -56,7 +52,7 @@ impl Server {
         let server = postgres::shared().await?;
         let Some(pooler) = &self.pooler else { return Ok(server.url()) };
         let start = || PgBouncer::start(&server, "transaction", SESSIONS);
-        Ok(server.url_at(pooler.get_or_try_init(start).await?.addr))
+        Ok(server.url_at(pooler.get_or_try_init(start).await?.addr()))
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<String, Place>> {
@@ -87,7 +83,7 @@ impl Harness for Server {
         match &self.source {
             Err(reason) => Some(reason.clone()),
             Ok(_) if self.pooler.is_none() => None,
-            Ok(Source::Local(_)) if bouncer::program().is_some() => None,
+            Ok(Source::Local(_)) if PgBouncer::program().is_some() => None,
             Ok(Source::Local(_)) => Some("there is no PgBouncer on this machine".to_owned()),
             Ok(source) => Some(format!("not possible with {source}")),
         }
@@ -106,7 +102,7 @@ impl Harness for Server {
             Some(_) => Some(Arc::new(PgBouncer::start(&server, "transaction", SESSIONS).await?)),
             None => None,
         };
-        let to = bouncer.as_ref().map_or(server.addr(), |bouncer| bouncer.addr);
+        let to = bouncer.as_ref().map_or(server.addr(), |bouncer| bouncer.addr());
         let proxy = Arc::new(Proxy::between(to, marked).await?);
         self.places().insert(namespace.to_owned(), Place { server, _bouncer: bouncer, proxy });
         Ok(())

@@ -30,6 +30,9 @@ pub(super) struct Docker {
 
 impl Docker {
     pub(super) async fn start(options: Options) -> Result<(Self, SocketAddr), BoxError> {
+        if options.data.is_some() {
+            return Err("a container cannot begin with a data directory of this machine".into());
+        }
         // If Docker chose the port, it would choose another one at every start.
         let port = ports::free()?;
         let image = GenericImage::new("postgres", TAG)

@@ -59,7 +59,10 @@ impl Local {
         let directory = PathBuf::from(watchdog.answer()?);
         let data = directory.join("data");
         let local = Self { watchdog: Mutex::new(watchdog), directory, data, user };
-        local.ask("create")?;
+        match &options.data {
+            Some(data) => local.copy(data)?,
+            None => local.ask("create")?,
+        }
         local.configure(&options.lines())?;
         for (name, content) in &options.files {
             local.place(name, content)?;
@@ -68,6 +71,17 @@ impl Local {
         local.configure(&line("unix_socket_directories", sockets))?;
         local.configure(&line("listen_addresses", "127.0.0.1"))?;
         Ok(local)
+    }
+
+    /// Makes the data directory a copy of this one, whoever owns that.
+    fn copy(&self, data: &Path) -> Result<(), BoxError> {
+        run(Command::new("cp").arg("-R").arg(data).arg(&self.data))?;
+        // The server refuses a directory that others may read.
+        run(Command::new("chmod").args(["-R", "go="]).arg(&self.data))?;
+        if let Some((uid, gid)) = self.user {
+            run(Command::new("chown").args(["-R", &format!("{uid}:{gid}")]).arg(&self.data))?;
+        }
+        Ok(())
     }
 
     /// Adds lines to `postgresql.conf`. Of several lines for one setting the last one applies.
@@ -158,6 +172,14 @@ impl Local {
         let log = fs::read(self.directory.join("log")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
+}
+
+fn run(command: &mut Command) -> Result<(), BoxError> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
 }
 
 /// How many lines of the log an error quotes.

@@ -1,5 +1,6 @@
 //! PostgreSQL servers for tests.
 
+mod bouncer;
 mod docker;
 mod local;
 mod options;
@@ -14,6 +15,7 @@ use crate::{BoxError, ports, until};
 use docker::Docker;
 use local::Local;
 
+pub use bouncer::PgBouncer;
 pub use options::Options;
 pub use source::Source;
 pub use wire::Marked;
@@ -76,6 +78,12 @@ impl Postgres {
     /// [`url`](Self::url) with another address, such as that of a [`Proxy`](crate::Proxy).
     pub fn url_at(&self, addr: SocketAddr) -> String {
         Url { authority: addr.to_string(), ..self.url.clone() }.to_string()
+    }
+
+    /// The user in [`url`](Self::url).
+    fn user(&self) -> Option<&str> {
+        let (_, user) = self.url.user.split_once("://")?;
+        user.split([':', '@']).next().filter(|name| !name.is_empty())
     }
 
     /// The address at which the server listens.

@@ -18,6 +18,9 @@ pub struct Options {
     /// The directory in which a server on this machine gets a directory of its own. By default, the
     /// directory for temporary files.
     pub parent: Option<PathBuf>,
+    /// A data directory that the server begins with, such as a base backup. It is copied. By default,
+    /// the server begins with an empty database.
+    pub data: Option<PathBuf>,
 }
 
 impl Options {
@@ -45,6 +48,12 @@ impl Options {
     /// to it.
     pub fn with_parent(mut self, parent: impl Into<PathBuf>) -> Self {
         self.parent = Some(parent.into());
+        self
+    }
+
+    /// Lets a server on this machine begin with a copy of this data directory, such as a base backup.
+    pub fn with_data(mut self, data: impl Into<PathBuf>) -> Self {
+        self.data = Some(data.into());
         self
     }
 
@@ -77,7 +86,8 @@ impl Options {
 
     /// Refuses all options, for a server that was not started here.
     pub(super) fn refuse_any(&self) -> Result<(), BoxError> {
-        if self.settings.is_empty() && self.files.is_empty() && !self.durable {
+        if self.settings.is_empty() && self.files.is_empty() && !self.durable && self.data.is_none()
+        {
             return Ok(());
         }
         Err(format!("the server that {} names has its own settings", super::source::URL).into())

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Refuses an append that is empty, too large, has an event with the nil id, or names something that
-/// begins with `$`; and, where there are several, none at all or two to one stream.
+/// begins with `$`; and, where there are several, none at all, too many, or two to one stream.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] and [`ErrorKind::LimitExceeded`].
@@ -48,6 +48,10 @@ pub fn check_append(appends: &[Append], capabilities: &Capabilities) -> Result<(
     }
     if events > capabilities.max_append_events {
         return limit("the events of the append are", events, capabilities.max_append_events);
+    }
+    if appends.len() > capabilities.max_append_streams {
+        let most = capabilities.max_append_streams;
+        return limit("the streams of the append are", appends.len(), most);
     }
     if bytes > capabilities.max_append_bytes {
         return limit("the bytes of the append are", bytes, capabilities.max_append_bytes);

@@ -18,13 +18,11 @@ use annals_postgres::{
 };
 use annals_test_servers::{
     BoxError,
-    postgres::{self, Postgres, Source},
+    postgres::{self, PgBouncer, Postgres, Source},
     until,
 };
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
-
-use crate::bouncer;
 
 pub(crate) type Tested = Result<(), BoxError>;
 
@@ -50,7 +48,13 @@ pub(crate) enum Needs {
     Local,
     /// A server whose programs are on this machine, and PgBouncer.
     Pooler,
+    /// A server whose programs are on this machine, and those of a newer version: see [`NEWER`].
+    Newer,
 }
+
+/// The environment variable that names the directory of the programs of a newer PostgreSQL, to which
+/// a test upgrades.
+pub(crate) const NEWER: &str = "ANNALS_POSTGRES_NEWER_BIN";
 
 /// Lists the tests of a file, each with what it needs.
 macro_rules! tests {
@@ -79,13 +83,17 @@ fn trial(test: Test, source: &Result<Source, String>, runtime: &Arc<Runtime>) ->
             let suits = match test.needs {
                 Needs::Any => true,
                 Needs::Ours => source.is_ours(),
-                Needs::Local | Needs::Pooler => matches!(source, Source::Local(_)),
+                _ => matches!(source, Source::Local(_)),
             };
-            let lacks_pooler = test.needs == Needs::Pooler && bouncer::program().is_none();
-            match (suits, lacks_pooler) {
-                (false, _) => Some(format!("not possible with {source}")),
-                (true, true) => Some("there is no PgBouncer on this machine".to_owned()),
-                (true, false) => None,
+            match test.needs {
+                _ if !suits => Some(format!("not possible with {source}")),
+                Needs::Pooler if PgBouncer::program().is_none() => {
+                    Some("there is no PgBouncer on this machine".to_owned())
+                }
+                Needs::Newer if std::env::var_os(NEWER).is_none() => {
+                    Some(format!("{NEWER} names no newer PostgreSQL"))
+                }
+                _ => None,
             }
         }
     };

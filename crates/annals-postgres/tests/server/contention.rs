@@ -5,7 +5,10 @@ use std::{
     collections::{HashMap, HashSet},
     future::poll_fn,
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Poll,
 };
 
@@ -17,6 +20,7 @@ use annals_postgres::{
     PostgresConfig, PostgresStore,
     sqlx::{AssertSqlSafe, Executor, query_scalar},
 };
+use annals_test_servers::{Conversation, Fate, Losses, Protocol, Proxy};
 use fastrand::Rng;
 use futures::future::join_all;
 use tokio::task::JoinSet;
@@ -33,6 +37,7 @@ tests! { "contention":
     Ours a_deadlock_is_tried_again;
     Any an_error_harms_only_its_append;
     Any dropped_appends_are_whole_or_not_there;
+    Any conflicts_cost_their_neighbours_no_statements;
 }
 
 async fn a_statement_takes_too_long() -> Tested {
@@ -334,4 +339,46 @@ async fn dropped_appends_are_whole_or_not_there() -> Tested {
         place.remove().await?;
     }
     Ok(())
+}
+
+/// Counts what clients send. A client waits for the answer to each statement before it sends the next.
+#[derive(Clone, Default)]
+struct Sent(Arc<AtomicUsize>);
+
+impl Protocol for Sent {
+    fn conversation(&self) -> Box<dyn Conversation> {
+        Box::new(self.clone())
+    }
+}
+
+impl Conversation for Sent {
+    fn request(&mut self, bytes: &[u8], _losses: &Losses) {
+        self.0.fetch_add(usize::from(!bytes.is_empty()), Ordering::SeqCst);
+    }
+
+    fn answer(&mut self, bytes: &[u8]) -> Fate {
+        Fate { pass: bytes.len(), lost: false }
+    }
+}
+
+async fn conflicts_cost_their_neighbours_no_statements() -> Tested {
+    const CONFLICTS: usize = 60;
+    let place = Place::shared().await?;
+    place.open().await?.append(any("a-1", 1)).await?;
+    let sent = Sent::default();
+    let proxy = Proxy::between(place.server.addr(), sent.clone()).await?;
+    let config = one_writer(place.config_at(&place.server.url_at(proxy.addr())));
+    let store = PostgresStore::open(config).await?;
+    let create = |n| Append::new(id("a-1"), ExpectedVersion::NoStream, [event(n)]);
+    let appends: Vec<_> = (0..).map(create).take(CONFLICTS).collect();
+    let (lock, mut all) = queue(&place, &store, &appends).await?;
+    let before = sent.0.load(Ordering::SeqCst);
+    lock.release().await?;
+    all.remove(0).await??;
+    for appended in all {
+        failed(within("an append ends", appended).await??, ErrorKind::Conflict, false);
+    }
+    let sent = sent.0.load(Ordering::SeqCst) - before;
+    assert!(sent <= CONFLICTS / 3, "{CONFLICTS} conflicts took {sent} requests");
+    place.remove().await
 }

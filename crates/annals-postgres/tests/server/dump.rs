@@ -1,22 +1,17 @@
 //! Positions mean the same after dump and restore.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use annals_core::{
     Append, CheckpointStore, EventStore, EventStoreExt, ExpectedVersion, LeaseName, LeaseRecord,
     LeaseStore, NewEvent, Subscribe, SubscriberId, Version,
 };
-use annals_postgres::sqlx::postgres::PgConnectOptions;
-use annals_test_servers::{BoxError, postgres::Source};
 use uuid::Uuid;
 
 use crate::{
     beside::{Listener, Raw},
     common::{Place, Tested, event, everything, id, tests},
+    page,
 };
 
 tests! { "dump":
@@ -85,34 +80,15 @@ async fn a_restored_store_goes_on_where_the_first_was() -> Tested {
     from.remove().await
 }
 
-/// Dumps the schema from one database and restores it in another.
+/// Dumps the schema from one database and restores it in another, as the book's page says.
 async fn copy(from: &Place, to: &Place) -> Tested {
-    let Source::Local(programs) = Source::find()? else { return Err("no programs".into()) };
-    let (dump, restore) = (from.config().connect, to.config().connect);
-    let schema = from.schema.clone();
-    tokio::task::spawn_blocking(move || {
-        let mut dumping = command(&programs, "pg_dump", &dump)
-            .arg(format!("--schema={schema}"))
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = dumping.stdout.take().ok_or("no output")?;
-        let restoring = command(&programs, "psql", &restore)
-            .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"])
-            .stdin(output)
-            .output()?;
-        let says = String::from_utf8_lossy(&restoring.stderr).into_owned();
-        if !dumping.wait()?.success() || !restoring.status.success() {
-            return Err::<_, BoxError>(format!("dump and restore: {says}").into());
-        }
-        Ok(())
-    })
-    .await?
-}
-
-fn command(programs: &Path, program: &str, connect: &PgConnectOptions) -> Command {
-    let mut command = Command::new(programs.join(program));
-    command.args(["-h", connect.get_host(), "-U", connect.get_username()]);
-    command.args(["-p", &connect.get_port().to_string()]);
-    command.args(["-d", connect.get_database().unwrap_or("postgres")]);
-    command
+    let files = tempfile::tempdir()?;
+    std::fs::set_permissions(files.path(), std::fs::Permissions::from_mode(0o777))?;
+    let directory = files.path().to_str().ok_or("the path is not UTF-8")?;
+    let database = to.config().connect.get_database().ok_or("no database")?.to_owned();
+    let commands = page::block("pg_dump")?
+        .replace("/srv/backup", directory)
+        .replace("--schema=annals", &format!("--schema={}", from.schema))
+        .replace("--dbname=restored", &format!("--dbname={database}"));
+    page::shell(from, &commands).await
 }

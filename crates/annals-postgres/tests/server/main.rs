@@ -9,8 +9,6 @@
 )]
 
 mod beside;
-#[path = "../bouncer/mod.rs"]
-mod bouncer;
 mod child;
 mod common;
 mod contention;
@@ -21,11 +19,13 @@ mod live;
 mod load;
 mod lock;
 mod order;
+mod page;
 mod plans;
 mod pool;
 mod pooler;
 mod privileges;
 mod projection;
+mod recovery;
 mod schema;
 mod sessions;
 mod standby;
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         pooler::TESTS,
         privileges::TESTS,
         projection::TESTS,
+        recovery::TESTS,
         schema::TESTS,
         sessions::TESTS,
         standby::TESTS,

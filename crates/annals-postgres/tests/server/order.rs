@@ -205,6 +205,15 @@ async fn positions(store: &PostgresStore) -> Result<Vec<u64>, BoxError> {
     Ok(timeout(PATIENCE, events.try_collect()).await??)
 }
 
+/// What a backward read gives, turned round.
+async fn positions_backwards(store: &PostgresStore) -> Result<Vec<u64>, BoxError> {
+    let events = store.read_all(ReadAll::default().backwards());
+    let positions = events.map_ok(|event| event.position.get());
+    let mut positions: Vec<_> = timeout(PATIENCE, positions.try_collect()).await??;
+    positions.reverse();
+    Ok(positions)
+}
+
 /// Leaves a gap, so that a reader that goes beyond it has to look for appends under way.
 async fn leave_gap(writer: &mut Raw) -> Tested {
     writer.run("BEGIN").await?;
@@ -303,19 +312,24 @@ async fn reads_wait_for_the_appends_under_way_and_for_no_later_ones() -> Tested 
             let store = store.clone();
             async move { positions(&store).await }
         });
+        let backwards = tokio::spawn({
+            let store = store.clone();
+            async move { positions_backwards(&store).await }
+        });
         asked(&place).await?;
-        assert!(!reading.is_finished(), "did not wait for an open append");
+        let is_finished = || reading.is_finished() || backwards.is_finished();
+        assert!(!is_finished(), "did not wait for an open append");
 
         later.run("BEGIN").await?;
         let later_open = later.append_one("a-3", "Counted").await?;
         let last = append(&store, "a-4").await?;
         assert!(behind < later_open && later_open < last);
         asked(&place).await?;
-        assert!(!reading.is_finished(), "did not wait for an open append");
+        assert!(!is_finished(), "did not wait for an open append");
         writer.run(end).await?;
-        let read = reading.await??;
         let wanted = if end == "COMMIT" { vec![open, behind] } else { vec![behind] };
-        assert_eq!(read, wanted);
+        assert_eq!(reading.await??, wanted);
+        assert_eq!(backwards.await??, wanted);
 
         later.run("COMMIT").await?;
         let wanted = [&wanted[..], &[later_open, last]].concat();

@@ -11,13 +11,12 @@ use annals_postgres::{
 };
 use annals_test_servers::{
     BoxError, Proxy,
-    postgres::{Marked, Options, Source},
+    postgres::{Marked, Options, PgBouncer, Source},
 };
 use tokio::task::JoinSet;
 
 use crate::{
     beside::Listener,
-    bouncer::PgBouncer,
     common::{Place, Tested, event, everything, id, tests, until_listening},
     load::within,
     lock::*,
@@ -37,7 +36,7 @@ const SESSIONS: usize = 6;
 const NEVER: Duration = Duration::from_secs(3600);
 
 fn behind(bouncer: &PgBouncer, place: &Place) -> PostgresConfig {
-    place.config_at(&place.server.url_at(bouncer.addr))
+    place.config_at(&place.server.url_at(bouncer.addr()))
 }
 
 async fn a_store_works_behind_one_that_pools_sessions() -> Tested {
@@ -137,7 +136,7 @@ async fn a_commit_whose_answer_was_lost_is_recognised() -> Tested {
     let place = Place::shared().await?;
     let bouncer = PgBouncer::start(&place.server, "transaction", SESSIONS).await?;
     for marker in ["COMMIT", ".append"] {
-        let proxy = Proxy::between(bouncer.addr, Marked::new(marker)).await?;
+        let proxy = Proxy::between(bouncer.addr(), Marked::new(marker)).await?;
         let store =
             PostgresStore::open(place.config_at(&place.server.url_at(proxy.addr()))).await?;
         proxy.lose_next_answer();

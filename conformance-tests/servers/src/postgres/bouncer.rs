@@ -1,31 +1,26 @@
-//! PgBouncer, a connection pooler, in front of a server of the tests.
+//! PgBouncer, a connection pooler, in front of a server.
 
 use std::{
     env,
+    fs::File,
     io::Write,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use annals_postgres::PostgresConfig;
-use annals_test_servers::{BoxError, postgres::Postgres, until};
 use tokio::net::TcpStream;
+
+use super::Postgres;
+use crate::{BoxError, ports, until};
 
 /// How long to wait until it lets clients in.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The path of PgBouncer on this machine.
-pub(crate) fn program() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let places = env::split_paths(&path).chain(["/usr/sbin".into()]);
-    places.map(|place| place.join("pgbouncer")).find(|program| program.is_file())
-}
-
-/// A PgBouncer between a store and its server. It ends when this is dropped, or with this process.
-pub(crate) struct PgBouncer {
-    pub(crate) addr: SocketAddr,
+/// A PgBouncer between clients and a server. It ends when this is dropped, or with this process.
+pub struct PgBouncer {
+    addr: SocketAddr,
     shell: Child,
 }
 
@@ -37,22 +32,29 @@ const SHELL: &str = "program=$1 directory=$2; shift 2
     kill -KILL $!; wait $!; rm -rf \"$directory\"";
 
 impl PgBouncer {
-    /// Starts one in front of a server, with at most this many sessions.
-    pub(crate) async fn start(
-        server: &Postgres,
-        mode: &str,
-        sessions: usize,
-    ) -> Result<Self, BoxError> {
-        let program = program().ok_or("there is no PgBouncer")?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    /// The path of PgBouncer on this machine.
+    pub fn program() -> Option<PathBuf> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let places = env::split_paths(&path).chain(["/usr/sbin".into()]);
+        places.map(|place| place.join("pgbouncer")).find(|program| program.is_file())
+    }
+
+    /// Starts one in front of a server that needs no password. `mode` is what it pools: `session` or
+    /// `transaction`. It makes at most this many sessions for each database.
+    ///
+    /// # Errors
+    /// If there is no PgBouncer, or it does not come up.
+    pub async fn start(server: &Postgres, mode: &str, sessions: usize) -> Result<Self, BoxError> {
+        let program = Self::program().ok_or("there is no PgBouncer on this machine")?;
+        let port = ports::free()?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let directory =
             env::temp_dir().join(format!("annals-pgbouncer-{}-{port}", std::process::id()));
         std::fs::create_dir(&directory)?;
         let to = server.addr();
-        let mut ini = std::fs::File::create(directory.join("pgbouncer.ini"))?;
-        let config = PostgresConfig::from_url(&server.url())?;
-        let (host, server_port, user) = (to.ip(), to.port(), config.connect.get_username());
+        let mut ini = File::create(directory.join("pgbouncer.ini"))?;
+        let (host, server_port) = (to.ip(), to.port());
+        let user = server.user().ok_or("the server's URL names no user")?;
         writeln!(ini, "[databases]\n* = host={host} port={server_port} user={user}")?;
         writeln!(ini, "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}")?;
         writeln!(ini, "unix_socket_dir =\nauth_type = any\npool_mode = {mode}")?;
@@ -71,6 +73,11 @@ impl PgBouncer {
         })
         .await?;
         Ok(bouncer)
+    }
+
+    /// The address at which it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 }
 
