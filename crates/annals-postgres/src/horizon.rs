@@ -134,6 +134,17 @@ impl Horizon {
     /// Waits until everything that was committed before this call is settled. That takes at most as
     /// long as the appends that are under way now.
     pub(crate) async fn reach(&self) -> Result<Position> {
+        Ok(self.settle().await?.1.settled())
+    }
+
+    /// The last event that can be seen, once everything up to it is settled: whatever is committed
+    /// after this call is behind it.
+    pub(crate) async fn end(&self) -> Result<Position> {
+        Ok(Position::from_i64(self.settle().await?.0.visible))
+    }
+
+    /// What could be seen at first, and what is settled now, which is at least that.
+    async fn settle(&self) -> Result<(Watermarks, Watermarks)> {
         let first = self.ask().await?;
         let mut watermarks = first;
         let mut backoff = backoff();
@@ -141,7 +152,7 @@ impl Horizon {
             tokio::time::sleep(backoff.next_pause()).await;
             watermarks = self.ask().await?;
         }
-        Ok(watermarks.settled())
+        Ok((first, watermarks))
     }
 }
 

@@ -64,7 +64,7 @@ impl Adapter for PostgresStore {
     }
 
     async fn last_position(&self) -> Result<Position> {
-        self.database.last_position().await
+        self.database.horizon.end().await
     }
 
     async fn greatest_position(&self) -> Result<Position> {

@@ -316,8 +316,13 @@ async fn reads_wait_for_the_appends_under_way_and_for_no_later_ones() -> Tested 
             let store = store.clone();
             async move { positions_backwards(&store).await }
         });
+        let from_end = tokio::spawn({
+            let store = store.clone();
+            async move { store.subscribe(Subscribe::default().with_start(Start::End)).await }
+        });
         asked(&place).await?;
-        let is_finished = || reading.is_finished() || backwards.is_finished();
+        let is_finished =
+            || reading.is_finished() || backwards.is_finished() || from_end.is_finished();
         assert!(!is_finished(), "did not wait for an open append");
 
         later.run("BEGIN").await?;
@@ -330,8 +335,11 @@ async fn reads_wait_for_the_appends_under_way_and_for_no_later_ones() -> Tested 
         let wanted = if end == "COMMIT" { vec![open, behind] } else { vec![behind] };
         assert_eq!(reading.await??, wanted);
         assert_eq!(backwards.await??, wanted);
+        let mut live = from_end.await??;
 
         later.run("COMMIT").await?;
+        assert_eq!(live.next_event().await?.position, later_open);
+        assert_eq!(live.next_event().await?.position, last);
         let wanted = [&wanted[..], &[later_open, last]].concat();
         assert_eq!(positions(&store).await?, wanted);
         place.remove().await?;
