@@ -70,7 +70,6 @@ macro_rules! of_all {
 }
 
 statements! {
-    store: "SELECT lock_key, schema FROM {schema}.store";
     /// The greatest number of an event, and the last one that the sequence has given.
     positions: concat!("SELECT coalesce(max(seq_id), 0), ", last_given!(),
         " FROM {marten}.mt_events");

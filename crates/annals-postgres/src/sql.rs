@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-pub(crate) use annals_postgres_shared::sql::{Statement, query, quoted};
+pub(crate) use annals_postgres_shared::sql::{query, quoted};
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident: $text:expr;)*) => {
