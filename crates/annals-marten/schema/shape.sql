@@ -171,6 +171,14 @@ BEGIN
             all_hold := all_hold AND holds AND replays[asked.number] IS NULL;
         END LOOP;
         IF NOT all_hold THEN
+            -- A stream that is not there cannot be locked. If one has been made since it was judged, it
+            -- and the streams after it were not judged at the same moment.
+            IF cardinality(names) > 1 AND EXISTS (
+                SELECT FROM unnest(keys, rows_found) AS k (key, count)
+                JOIN {marten}.mt_streams AS s ON s.id = k.key{s_tenant} WHERE k.count = 0
+            ) THEN
+                outcome := 2;
+            END IF;
             RETURN;
         END IF;
         clock := clock_timestamp();

@@ -3,7 +3,11 @@
 //! The database decides whether an expectation holds, in the statement that writes. If it does not
 //! hold, the answer says how the stream was found, and core judges that, as for every store.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use annals_core::{
     Append, Appended, Error, ErrorKind, ExpectedVersion, NewEvent, Position, Result, Version,
@@ -19,9 +23,9 @@ use crate::{
 
 /// The most streams of one append. Each takes a lock.
 const MOST_STREAMS: usize = 1_000;
-/// How often an append is sent again because a .NET program got in its way. Each try waits 30
-/// milliseconds at most.
-const MOST_TRIES: usize = 20;
+/// The longest pause, in milliseconds, before an append is sent again because another one got in its
+/// way. Each has a random one: two appends that wait for each other would otherwise meet again.
+const LONGEST_PAUSE: u64 = 10;
 
 /// Writes appends, several of them all or none. If the future is dropped, an append that has begun is
 /// written all the same.
@@ -108,14 +112,19 @@ impl Writer {
     async fn send(&mut self, batch: &Batch<'_>) -> Result<Outcome> {
         let connections = &self.database.connections;
         let mut attempts = Attempts::default();
-        let mut tries = 0;
+        let begun = Instant::now();
         loop {
             let mut connection = self.session.connection(connections, &mut attempts).await?;
             let sent = batch.send(&mut connection, &self.database);
             let answer = connections.with_timeout(sent).await;
             match self.session.answered(connections, connection, answer, &mut attempts) {
                 ControlFlow::Continue(()) => {}
-                ControlFlow::Break(Ok(Outcome::Again)) if tries < MOST_TRIES => tries += 1,
+                ControlFlow::Break(Ok(Outcome::Again))
+                    if begun.elapsed() < self.database.patience =>
+                {
+                    let pause = Duration::from_millis(fastrand::u64(0..LONGEST_PAUSE));
+                    tokio::time::sleep(pause).await;
+                }
                 ControlFlow::Break(done) => return done,
             }
         }

@@ -1,6 +1,6 @@
 //! What every operation on a store needs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use annals_core::{Error, ErrorKind, Position, Result, StreamId};
 use annals_postgres_shared::{
@@ -43,6 +43,8 @@ pub(crate) struct Database {
     pub(crate) writers: Arc<Semaphore>,
     pub(crate) columns: Columns,
     pub(crate) lock_key: i32,
+    /// How long an append is sent again that others get in the way of.
+    pub(crate) patience: Duration,
     ids: Ids,
     named: bool,
 }
@@ -80,6 +82,7 @@ impl Database {
             connections,
             sql,
             lock_key,
+            patience: options.request_timeout,
             ids: shape.ids,
             named: options.named,
         }
