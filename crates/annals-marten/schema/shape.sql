@@ -157,7 +157,7 @@ BEGIN
             ELSIF NOT holds AND expected >= 0 AND state < 2 THEN
                 base := CASE WHEN expected = 0 THEN deletions[asked.number] ELSE expected END;
             END IF;
-            IF base IS NOT NULL THEN
+            IF base < versions[asked.number] THEN
                 SELECT max(e.seq_id) INTO replay
                 FROM unnest(owners, offsets, event_ids) AS g (owner, place, id)
                 LEFT JOIN {marten}.mt_events AS e ON e.stream_id = asked.key
