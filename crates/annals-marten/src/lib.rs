@@ -72,10 +72,12 @@
 //! # What has not been tested yet
 //!
 //! This crate is a preview. All databases of `tests/fixtures.rs`, which Marten 9.29 and 9.58 wrote, are
-//! read back and appended to. Not yet done:
+//! read back and appended to, and `tests/hammer.rs` found no skipped event beside writers that take
+//! numbers and locks as the quick modes do. Not yet done:
 //!
-//! * a complete run of the conformance suite on either type of ids without a failure;
-//! * a run beside writers that are no annals, and beside a .NET program;
+//! * one complete run of the conformance suite without a failure, on either type of ids: the cases that
+//!   failed in the first run pass now, each by itself;
+//! * a run beside a .NET program, and a hammer of ten minutes;
 //! * reads of all beside a program in mode `Rich`, which are refused;
 //! * a list of streams, or a filter, in a large database: each page is a scan.
 
