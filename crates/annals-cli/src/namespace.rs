@@ -85,6 +85,8 @@ impl Namespaces {
             Backend::Sqlite => remove_file(url.as_str()).await,
             #[cfg(feature = "postgres")]
             Backend::Postgres => drop_schema(url.as_str()).await,
+            #[cfg(feature = "marten")]
+            Backend::Marten => drop_schemas_of_marten(url.as_str()).await,
             #[cfg(feature = "dynamodb")]
             Backend::DynamoDb => delete_table(url.as_str()).await,
             Backend::Registered(registered) => Ok(registered.opener().remove(url.as_str()).await?),
@@ -129,6 +131,22 @@ async fn drop_schema(url: &str) -> Result<(), BoxError> {
     // `from_url` lets only small letters, digits and `_` pass as a schema.
     let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", config.options.schema);
     query(AssertSqlSafe(drop)).execute(&mut connection).await?;
+    Ok(())
+}
+
+#[cfg(feature = "marten")]
+async fn drop_schemas_of_marten(url: &str) -> Result<(), BoxError> {
+    use annals::marten::{
+        MartenConfig,
+        sqlx::{AssertSqlSafe, ConnectOptions, query},
+    };
+    let config = MartenConfig::from_url(url)?;
+    let mut connection = config.connect.connect().await?;
+    // `from_url` lets only small letters, digits and `_` pass as a schema.
+    for schema in [config.options.own_schema.unwrap_or_default(), config.options.schema] {
+        let drop = format!("DROP SCHEMA IF EXISTS {schema} CASCADE");
+        query(AssertSqlSafe(drop)).execute(&mut connection).await?;
+    }
     Ok(())
 }
 

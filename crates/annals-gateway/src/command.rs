@@ -24,7 +24,7 @@ Clients then connect to esdb://127.0.0.1:2113?tls=false.
 
 Usage: annals-gateway --store URL (--insecure | --tls-certificate FILE --tls-key FILE) [options]
 
-  --store URL              the store: sqlite://shop.db, postgres://…, dynamodb://… or memory:
+  --store URL              the store: sqlite://shop.db, postgres://…, marten://…, dynamodb://… or memory:
                            (set ANNALS_GATEWAY_STORE instead if the URL holds a password)
   --listen HOST:PORT       the address to listen on [127.0.0.1:2113]
   --advertise HOST:PORT    the address that clients of a cluster are told [as --listen]; needed if

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use annals_core::{Error, ErrorKind, Result};
+use annals_postgres_shared::sql::check_schema;
 use sqlx::postgres::PgConnectOptions;
 
 /// The options of a store, apart from its connections.
@@ -87,7 +88,7 @@ impl PostgresOptions {
 
     /// Refuses values that cannot work.
     pub(crate) fn check(&self) -> Result<()> {
-        check_schema(&self.schema)?;
+        check_schema("schema", &self.schema)?;
         if !(1..=Self::MAX_WRITERS).contains(&self.writers) {
             let most = Self::MAX_WRITERS;
             let message = format!("`writers` is {}; use a number from 1 to {most}", self.writers);
@@ -101,25 +102,6 @@ impl PostgresOptions {
         }
         Ok(())
     }
-}
-
-/// Lets only plain names pass, since the schema becomes part of SQL text.
-fn check_schema(schema: &str) -> Result<()> {
-    /// The most bytes that PostgreSQL keeps of a name.
-    const MAX: usize = 63;
-    let plain = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
-    let named = schema.starts_with(|c: char| c == '_' || c.is_ascii_lowercase())
-        && schema.chars().all(plain)
-        && schema.len() <= MAX;
-    if named && !schema.starts_with("pg_") && schema != "information_schema" {
-        return Ok(());
-    }
-    let message = format!(
-        "`schema` is {schema:?}; use a lower-case letter or `_`, then at most {} lower-case \
-         letters, digits and `_`, and no name that begins with `pg_`",
-        MAX - 1
-    );
-    Err(Error::new(ErrorKind::InvalidInput, message))
 }
 
 /// The options of a store that makes its own connections.

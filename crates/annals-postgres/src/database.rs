@@ -11,11 +11,16 @@ use crate::{
     error::driver,
     horizon::Horizon,
     identity::Identity,
-    notify::{Listening, Notifier},
+    notify::{Listening, Notifier, Signals},
     page::PageReader,
     recent::Recent,
+    records::Records,
     sql::{Sql, query, quoted},
 };
+
+/// Whether a stream was not deleted since it had a version, as `StreamHead::was_deleted_since` says.
+const SNAPSHOT_IS_KEPT: &str = "NOT EXISTS (SELECT FROM {schema}.streams AS s \
+    WHERE s.name = $1 AND (s.state = 2 OR s.deleted_at > 0 AND {version} <= s.deleted_at))";
 
 /// The connections, statements and tasks of one store, shared by its handles, reads and
 /// subscriptions. They end with the last of these.
@@ -26,6 +31,7 @@ pub(crate) struct Database {
     pub(crate) horizon: Horizon,
     pub(crate) pages: PageReader,
     pub(crate) recent: Recent,
+    pub(crate) records: Records,
     pub(crate) sql: Arc<Sql>,
     /// The first half of the key of every advisory lock of this store.
     pub(crate) lock_key: i32,
@@ -53,12 +59,13 @@ impl Database {
             notifier: Notifier::new(
                 connections.clone(),
                 listening,
-                &options.schema,
+                Signals::of(&options.schema),
                 options.poll_interval,
             ),
-            horizon: Horizon::new(connections.clone(), sql.clone(), lock_key),
+            horizon: Horizon::new(connections.clone(), sql.horizon.clone(), lock_key),
             pages: PageReader::new(connections.clone()),
             recent: Recent::new(connections.clone(), sql.clone()),
+            records: Records::new(connections.clone(), &options.schema, SNAPSHOT_IS_KEPT),
             connections,
             sql,
             lock_key,

@@ -108,34 +108,24 @@ mod call;
 mod capabilities;
 mod config;
 mod connect;
-mod connections;
 mod database;
 mod error;
-mod horizon;
-mod identity;
-mod imitation;
 mod import;
 mod manage;
-mod migrate;
-mod notify;
-mod page;
 mod queue;
-mod reach;
 mod read;
 mod read_all;
 mod recent;
-mod records;
-mod resend;
-mod rows;
-mod session;
 #[cfg(feature = "projection")]
 mod sink;
 mod sql;
 mod store;
-mod subscribe;
 mod url;
 mod writer;
 
+use annals_postgres_shared::{
+    connections, horizon, identity, notify, page, records, resend, rows, session, subscribe,
+};
 pub use config::{PostgresConfig, PostgresOptions};
 #[cfg(feature = "projection")]
 pub use sink::PostgresSink;

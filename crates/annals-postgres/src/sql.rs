@@ -3,23 +3,7 @@
 
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Postgres, postgres::PgArguments, query::Query};
-
-/// The name of a schema for SQL text. `PostgresOptions` lets only plain names pass.
-pub(crate) fn quoted(schema: &str) -> String {
-    format!("\"{schema}\"")
-}
-
-/// A statement with its values.
-pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
-
-/// A statement of [`Sql`], without values. It names PostgreSQL's functions with their schema if they
-/// take arrays or unknown literals: somebody may have created a function of that name which fits
-/// better, in a schema that the session searches. `unnest` of several arrays is syntax. A connection prepares it when it first runs it.
-pub(crate) fn query<'q>(text: &Arc<str>) -> Statement<'q> {
-    // Safe: the only part of the text that is not constant is the schema, a plain name.
-    sqlx::query(AssertSqlSafe(text.clone()))
-}
+pub(crate) use annals_postgres_shared::sql::{query, quoted};
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident: $text:expr;)*) => {
@@ -202,46 +186,4 @@ statements! {
     /// No index helps here, so the two positions must not be far from each other.
     scan_forwards: of_all!("AND ($4::text[] IS NULL OR e.type = ANY ($4)) AND s.name ^@ $5", "");
     scan_backwards: of_all!("AND ($4::text[] IS NULL OR e.type = ANY ($4)) AND s.name ^@ $5", "DESC");
-
-    /// Leaves out a snapshot of a version that was deleted since, as `StreamHead::was_deleted_since`
-    /// says.
-    load_snapshot: "SELECT kept.version, kept.flags, kept.data, kept.metadata \
-        FROM {schema}.snapshots AS kept WHERE kept.stream = $1 AND NOT EXISTS ( \
-            SELECT FROM {schema}.streams AS s WHERE s.name = $1 AND (s.state = 2 \
-                OR s.deleted_at > 0 AND kept.version <= s.deleted_at))";
-    /// A deletion that commits while this runs is not seen. Then `load_snapshot` leaves the snapshot
-    /// out, and the next one replaces it. To lock the stream's row would take the privilege UPDATE.
-    save_snapshot: "INSERT INTO {schema}.snapshots AS kept \
-            (stream, version, flags, data, metadata) \
-        SELECT $1::text, $2::bigint, $3::smallint, $4::bytea, $5::bytea WHERE NOT EXISTS ( \
-            SELECT FROM {schema}.streams AS s WHERE s.name = $1 AND (s.state = 2 \
-                OR s.deleted_at > 0 AND $2 <= s.deleted_at)) \
-        ON CONFLICT (stream) DO UPDATE SET version = excluded.version, \
-        flags = excluded.flags, data = excluded.data, metadata = excluded.metadata \
-        WHERE excluded.version >= kept.version";
-    delete_snapshot: "DELETE FROM {schema}.snapshots WHERE stream = $1";
-
-    load_checkpoint: "SELECT position FROM {schema}.checkpoints WHERE subscriber = $1";
-    save_checkpoint: "INSERT INTO {schema}.checkpoints AS kept (subscriber, position) \
-        VALUES ($1, $2) ON CONFLICT (subscriber) \
-        DO UPDATE SET position = greatest(kept.position, excluded.position) RETURNING position";
-    /// Writes the first checkpoint of a subscriber; `swap_checkpoint` every later one. Both answer with
-    /// a row, also if the checkpoint was there before.
-    begin_checkpoint: "INSERT INTO {schema}.checkpoints AS kept (subscriber, position) \
-        VALUES ($1, $2) ON CONFLICT (subscriber) DO UPDATE SET position = excluded.position \
-        WHERE kept.position = excluded.position RETURNING position";
-    swap_checkpoint: "UPDATE {schema}.checkpoints SET position = $2 \
-        WHERE subscriber = $1 AND position IN ($2, $3) RETURNING position";
-    set_checkpoint: "INSERT INTO {schema}.checkpoints (subscriber, position) VALUES ($1, $2) \
-        ON CONFLICT (subscriber) DO UPDATE SET position = excluded.position";
-    delete_checkpoint: "DELETE FROM {schema}.checkpoints WHERE subscriber = $1";
-
-    load_lease: "SELECT revision, token, ttl, holder FROM {schema}.leases WHERE name = $1";
-    /// Writes the first record of a lease; `swap_lease` every later one, if the record before it is
-    /// still there.
-    begin_lease: "INSERT INTO {schema}.leases AS kept (name, revision, token, ttl, holder) \
-        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING RETURNING revision";
-    swap_lease: "UPDATE {schema}.leases AS kept \
-        SET revision = $2, token = $3, ttl = $4, holder = $5 \
-        WHERE name = $1 AND revision = $2 - 1 RETURNING revision";
 }

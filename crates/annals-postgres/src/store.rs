@@ -12,11 +12,10 @@ use annals_core::{
 use crate::{
     config::PostgresOptions,
     database::Database,
-    import,
     manage::{self, StoredStream},
     read::StreamPages,
     read_all::AllPages,
-    records, subscribe,
+    subscribe,
     writer::Writers,
 };
 
@@ -55,12 +54,12 @@ impl Adapter for PostgresStore {
 
     fn follow_stream(&self, stream: StreamId, after: Version, _at: Position) -> impl Tail {
         let pages = StreamPages::live(self.database.clone(), stream, after);
-        subscribe::tail(&self.database, pages)
+        subscribe::tail(&self.database.connections, &self.database.notifier, pages)
     }
 
     fn follow_all(&self, filter: Filter, after: Position) -> impl Tail {
         let pages = AllPages::live(self.database.clone(), filter, after);
-        subscribe::tail(&self.database, pages)
+        subscribe::tail(&self.database.connections, &self.database.notifier, pages)
     }
 
     async fn last_position(&self) -> Result<Position> {
@@ -92,39 +91,39 @@ impl Adapter for PostgresStore {
     }
 
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>> {
-        records::load_snapshot(&self.database, stream).await
+        self.database.records.load_snapshot(stream).await
     }
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<()> {
-        records::save_snapshot(&self.database, stream, &snapshot).await
+        self.database.records.save_snapshot(stream, &snapshot).await
     }
 
     async fn delete_snapshot(&self, stream: &StreamId) -> Result<()> {
-        records::delete_snapshot(&self.database, stream).await
+        self.database.records.delete_snapshot(stream).await
     }
 
     async fn load_checkpoint(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {
-        records::load_checkpoint(&self.database, subscriber).await
+        self.database.records.load_checkpoint(subscriber).await
     }
 
     async fn save_checkpoint(&self, subscriber: &SubscriberId, to: Position) -> Result<Position> {
-        records::save_checkpoint(&self.database, subscriber, to).await
+        self.database.records.save_checkpoint(subscriber, to).await
     }
 
     async fn swap_checkpoint(&self, id: &SubscriberId, swap: CheckpointSwap) -> Result<bool> {
-        records::swap_checkpoint(&self.database, id, swap).await
+        self.database.records.swap_checkpoint(id, swap).await
     }
 
     async fn reset_checkpoint(&self, id: &SubscriberId, to: Option<Position>) -> Result<()> {
-        records::reset_checkpoint(&self.database, id, to).await
+        self.database.records.reset_checkpoint(id, to).await
     }
 
     async fn load_lease(&self, name: &LeaseName) -> Result<Option<LeaseRecord>> {
-        records::load_lease(&self.database, name).await
+        self.database.records.load_lease(name).await
     }
 
     async fn swap_lease(&self, name: &LeaseName, record: &LeaseRecord) -> Result<bool> {
-        records::swap_lease(&self.database, name, record).await
+        self.database.records.swap_lease(name, record).await
     }
 
     async fn list_streams(
@@ -136,6 +135,6 @@ impl Adapter for PostgresStore {
     }
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<()> {
-        import::import(&self.database, events).await
+        annals_postgres_shared::import::import(&self.database, events).await
     }
 }

@@ -1,31 +1,10 @@
 //! Reads the URL of a store.
 
-use annals_core::{
-    Error, ErrorKind, Result,
-    adapter::url::{Parameter, Parameters, check_authority},
-};
-use sqlx::{ConnectOptions, postgres::PgConnectOptions};
-use url::{ParseError, Url};
+use annals_core::{Error, ErrorKind, Result, adapter::url::Parameter};
+use annals_postgres_shared::url::{names_of_libpq, read};
+use sqlx::postgres::PgConnectOptions;
 
 use crate::config::PostgresConfig;
-
-/// The parameters that sqlx reads, as libpq does. It would log any other with its value, and ignore
-/// it.
-const OF_LIBPQ: [&str; 13] = [
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-    "statement-cache-capacity",
-];
 
 const OF_STORE: &str = "`schema`, `writers`, `poll_interval`, `request_timeout`, `migrate`, \
     `connections`, `acquire_timeout`, `listen_url`";
@@ -50,30 +29,11 @@ impl PostgresConfig {
     /// [`ErrorKind::InvalidInput`], which names the part that is wrong and what it could be, and
     /// never shows the password.
     pub fn from_url(url: &str) -> Result<Self> {
-        check_authority(url, &['/', '?', '#'])?;
-        // The error of `url` does not quote the URL, which may hold a password.
-        let mut url = Url::parse(url).map_err(|error| unreadable(url, error))?;
-        if !matches!(url.scheme(), "postgres" | "postgresql") {
-            let message = "the URL does not begin with `postgres:`";
-            return Err(Error::new(ErrorKind::InvalidInput, message));
+        let (connect, parameters) = read(url, &["postgres", "postgresql"])?;
+        let mut config = Self::new(connect);
+        for parameter in &parameters {
+            config.set(parameter)?;
         }
-        let parameters = Parameters::parse(url.query().unwrap_or_default())?;
-        url.set_query(None);
-        let mut config = Self::new(PgConnectOptions::new_without_pgpass());
-        for parameter in parameters {
-            if OF_LIBPQ.contains(&parameter.name()) {
-                url.query_pairs_mut().append_pair(parameter.name(), parameter.value());
-            } else {
-                config.set(&parameter)?;
-            }
-        }
-        config.connect = PgConnectOptions::from_url(&url)
-            .map_err(|error| {
-                let message = format!("one of the parameters {} has an invalid value", of_libpq());
-                Error::new(ErrorKind::InvalidInput, message).with_source(error)
-            })?
-            // With debug logging on, sqlx would log every statement.
-            .disable_statement_logging();
         config.check()?;
         Ok(config)
     }
@@ -90,7 +50,7 @@ impl PostgresConfig {
             "acquire_timeout" => self.acquire_timeout = parameter.milliseconds()?,
             "listen_url" => self.listen = Some(listen_options(parameter.value())?),
             _ => {
-                let known = format!("{OF_STORE}, and, as in libpq, {}", of_libpq());
+                let known = format!("{OF_STORE}, and, as in libpq, {}", names_of_libpq());
                 return Err(parameter.unknown(known));
             }
         }
@@ -109,22 +69,6 @@ fn listen_options(url: &str) -> Result<PgConnectOptions> {
         return Err(refused("`listen_url` takes parameters of libpq only".to_owned()));
     }
     Ok(parsed.connect)
-}
-
-fn unreadable(url: &str, error: ParseError) -> Error {
-    let host = url.split_once("//").map_or(url, |(_, rest)| rest);
-    let host = host.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = host.rsplit('@').next().unwrap_or_default();
-    let message = if host.contains(',') {
-        "the URL names several hosts; name one server, the primary".to_owned()
-    } else {
-        format!("the URL cannot be read: {error}; write `postgres://user:password@host/database`")
-    };
-    Error::new(ErrorKind::InvalidInput, message).with_source(error)
-}
-
-fn of_libpq() -> String {
-    OF_LIBPQ.map(|name| format!("`{name}`")).join(", ")
 }
 
 #[cfg(test)]

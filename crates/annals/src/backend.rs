@@ -25,6 +25,8 @@ pub enum Backend {
     Sqlite,
     /// A schema in PostgreSQL: `postgres:` or `postgresql:`.
     Postgres,
+    /// The event tables of Marten, the event store for .NET on PostgreSQL: `marten:`.
+    Marten,
     /// A table in DynamoDB: `dynamodb:`.
     DynamoDb,
     /// EventStoreDB or KurrentDB: `esdb:` or `kurrentdb:`, each also with `+discover`.
@@ -35,8 +37,14 @@ pub enum Backend {
 
 impl Backend {
     /// Every backend of this workspace, in every build.
-    pub const ALL: &'static [Self] =
-        &[Self::Memory, Self::Sqlite, Self::Postgres, Self::DynamoDb, Self::EventStoreDb];
+    pub const ALL: &'static [Self] = &[
+        Self::Memory,
+        Self::Sqlite,
+        Self::Postgres,
+        Self::Marten,
+        Self::DynamoDb,
+        Self::EventStoreDb,
+    ];
 
     /// The backend's name, as in [`Capabilities::backend`](crate::Capabilities::backend) and in
     /// errors.
@@ -47,6 +55,7 @@ impl Backend {
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
             Self::Postgres => "postgres",
+            Self::Marten => "marten",
             Self::DynamoDb => "dynamodb",
             Self::EventStoreDb => "eventstoredb",
         }
@@ -67,6 +76,7 @@ impl Backend {
             Self::Memory => cfg!(feature = "memory"),
             Self::Sqlite => cfg!(feature = "sqlite"),
             Self::Postgres => cfg!(feature = "postgres"),
+            Self::Marten => cfg!(feature = "marten"),
             Self::DynamoDb => cfg!(feature = "dynamodb"),
             Self::EventStoreDb => cfg!(feature = "eventstoredb"),
         }
@@ -80,6 +90,7 @@ impl Backend {
             Self::Memory => &["memory"],
             Self::Sqlite => &["sqlite"],
             Self::Postgres => &["postgres", "postgresql"],
+            Self::Marten => &["marten"],
             Self::DynamoDb => &["dynamodb"],
             Self::EventStoreDb => &["esdb", "esdb+discover", "kurrentdb", "kurrentdb+discover"],
         }

@@ -7,6 +7,8 @@ use annals_core::{Error, ErrorKind, Result, Store};
 use annals_dynamodb::{DynamoDbConfig, DynamoDbStore};
 #[cfg(feature = "eventstoredb")]
 use annals_eventstoredb::{EventStoreDbConfig, EventStoreDbStore};
+#[cfg(feature = "marten")]
+use annals_marten::{MartenConfig, MartenStore};
 #[cfg(feature = "memory")]
 use annals_memory::MemoryStore;
 #[cfg(feature = "postgres")]
@@ -24,6 +26,7 @@ use crate::{Backend, OpenMode, Opener, StoreUrl};
 /// | `memory:` | a store in memory, a new one with every call |
 /// | `sqlite://shop.db`, `sqlite:///var/lib/shop.db` | an SQLite file; options: [`SqliteConfig::from_url`](crate::sqlite::SqliteConfig::from_url) |
 /// | `postgres://user:password@host/database?schema=shop` | a schema in PostgreSQL; options: [`PostgresConfig::from_url`](crate::postgres::PostgresConfig::from_url) |
+/// | `marten://user:password@host/database?schema=events` | the event tables of a .NET program with Marten; options: [`MartenConfig::from_url`](crate::marten::MartenConfig::from_url) |
 /// | `dynamodb://shop?region=eu-west-1` | a table in DynamoDB; options: [`DynamoDbConfig::from_url`](crate::dynamodb::DynamoDbConfig::from_url) |
 /// | `esdb://user:password@host:2113?namespace=shop`, `kurrentdb://`, each also with `+discover` | EventStoreDB or KurrentDB; options: [`EventStoreDbConfig::from_url`](crate::eventstoredb::EventStoreDbConfig::from_url) |
 /// | any scheme that was [registered](crate::register) | a backend of another crate |
@@ -101,6 +104,8 @@ enum Config {
     Sqlite(SqliteConfig),
     #[cfg(feature = "postgres")]
     Postgres(Box<PostgresConfig>),
+    #[cfg(feature = "marten")]
+    Marten(Box<MartenConfig>),
     #[cfg(feature = "dynamodb")]
     DynamoDb(Box<DynamoDbConfig>),
     #[cfg(feature = "eventstoredb")]
@@ -126,6 +131,10 @@ impl Config {
             #[cfg(feature = "postgres")]
             Backend::Postgres => {
                 PostgresConfig::from_url(url.as_str()).map(|config| Self::Postgres(config.into()))
+            }
+            #[cfg(feature = "marten")]
+            Backend::Marten => {
+                MartenConfig::from_url(url.as_str()).map(|config| Self::Marten(config.into()))
             }
             #[cfg(feature = "dynamodb")]
             Backend::DynamoDb => {
@@ -166,6 +175,11 @@ impl Config {
             Self::Postgres(mut config) => {
                 config.options.migrate &= mode == OpenMode::Create;
                 Ok(Arc::new(PostgresStore::open(*config).await?))
+            }
+            #[cfg(feature = "marten")]
+            Self::Marten(mut config) => {
+                config.options.migrate &= mode == OpenMode::Create;
+                Ok(Arc::new(MartenStore::open(*config).await?))
             }
             #[cfg(feature = "dynamodb")]
             Self::DynamoDb(mut config) => {

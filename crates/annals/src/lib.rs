@@ -58,6 +58,7 @@
 //! | `memory` | yes | stores in memory |
 //! | `sqlite` | yes | stores in SQLite files; SQLite is compiled, which takes a C compiler |
 //! | `postgres` | no | stores in PostgreSQL, by `sqlx` |
+//! | `marten` | no | the event tables of a .NET program with Marten, by `sqlx` |
 //! | `dynamodb` | no | stores in DynamoDB, by the SDK of AWS |
 //! | `eventstoredb` | no | stores in EventStoreDB and KurrentDB, by their gRPC client |
 //! | `domain` | yes | the typed layer: deciders, typed events, snapshots, projections |
@@ -123,6 +124,12 @@ pub mod sqlite {
 #[cfg(feature = "postgres")]
 pub mod postgres {
     pub use annals_postgres::*;
+}
+
+/// The event tables of Marten. Feature `marten`.
+#[cfg(feature = "marten")]
+pub mod marten {
+    pub use annals_marten::*;
 }
 
 /// Stores in DynamoDB. Feature `dynamodb`.

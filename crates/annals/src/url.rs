@@ -122,14 +122,17 @@ impl StoreUrl {
             }
             Backend::Memory | Backend::Sqlite => (file_beside(address, name), None),
             Backend::DynamoDb => (format!("{}.{name}", address.trim_end_matches('/')), None),
-            Backend::Postgres => (address.to_owned(), Some("schema")),
+            Backend::Postgres | Backend::Marten => (address.to_owned(), Some("schema")),
             Backend::EventStoreDb => (address.to_owned(), Some("namespace")),
             Backend::Registered(registered) => {
                 return Self::parse(&registered.opener().sibling(&self.text, name)?);
             }
         };
-        let is_kept = |pair: &&str| {
-            !OF_THIS_STORE.contains(&name_of(pair)) && parameter != Some(name_of(pair))
+        let is_kept = |pair: &&str| match (self.backend, name_of(pair)) {
+            // It says what the tables of the other store are like.
+            (Backend::Marten, "create") => true,
+            (Backend::Marten, "own_schema") => false,
+            (_, name) => !OF_THIS_STORE.contains(&name) && parameter != Some(name),
         };
         let kept = parameters.split('&').filter(is_kept).map(str::to_owned);
         let own = parameter.map(|parameter| format!("{parameter}={name}"));
@@ -299,6 +302,7 @@ mod tests {
                 "postgres://h/d?schema=a&migrate=false&sslmode=disable",
                 "postgres://h/d?sslmode=disable&schema=x_1",
             ),
+            ("marten://h/d?schema=a&create=string", "marten://h/d?create=string&schema=x_1"),
             ("dynamodb://shop/?region=r&deletion_protection=true", "dynamodb://shop.x_1?region=r"),
             ("esdb://h?namespace=b&tls=false", "esdb://h?tls=false&namespace=x_1"),
         ] {

@@ -29,6 +29,7 @@ async fn known_backends_that_are_not_built_in_name_their_feature() {
         ("sqlite://shop.db", "sqlite", cfg!(feature = "sqlite")),
         ("postgres://shop:hunter2@db/shop", "postgres", cfg!(feature = "postgres")),
         ("postgresql://shop:hunter2@db/shop", "postgres", cfg!(feature = "postgres")),
+        ("marten://shop:hunter2@db/shop", "marten", cfg!(feature = "marten")),
         ("dynamodb://events", "dynamodb", cfg!(feature = "dynamodb")),
         ("esdb://admin:hunter2@node:2113", "eventstoredb", cfg!(feature = "eventstoredb")),
         ("esdb+discover://admin:hunter2@node", "eventstoredb", cfg!(feature = "eventstoredb")),
@@ -50,6 +51,7 @@ fn the_backend_of_a_url_is_known_in_every_build() {
         ("memory:", Backend::Memory, "memory", cfg!(feature = "memory")),
         ("sqlite::memory:", Backend::Sqlite, "sqlite", cfg!(feature = "sqlite")),
         ("postgresql://h/d", Backend::Postgres, "postgres", cfg!(feature = "postgres")),
+        ("marten://h/d", Backend::Marten, "marten", cfg!(feature = "marten")),
         ("dynamodb://shop", Backend::DynamoDb, "dynamodb", cfg!(feature = "dynamodb")),
         ("KurrentDB://h", Backend::EventStoreDb, "eventstoredb", cfg!(feature = "eventstoredb")),
     ] {

@@ -102,7 +102,7 @@ async fn inspect(url: &StoreUrl) -> Result<CheckReport, Failure> {
         // of `connect` names the feature.
         backend => {
             let mode = match backend {
-                Backend::Registered(_) => OpenMode::Existing,
+                Backend::Registered(_) | Backend::Marten => OpenMode::Existing,
                 _ => OpenMode::Create,
             };
             let store = annals::connect_with(url.as_str(), mode).await?;

@@ -10,19 +10,24 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 use crate::{
-    database::Database,
+    connections::Connections,
     error::{internal, runtime_ended},
+    notify::Notifier,
 };
 
 /// Makes a subscription's tail of pages. It reads a page again for as long as the server cannot be
 /// reached; only a pool that was closed does not come back.
-pub(crate) fn tail(database: &Arc<Database>, pages: impl Pages) -> impl Tail {
-    let pool = database.connections.pool.clone();
+pub fn tail<P: Pages>(
+    connections: &Connections,
+    notifier: &Arc<Notifier>,
+    pages: P,
+) -> impl Tail + use<P> {
+    let pool = connections.pool.clone();
     let may_pass = move |error: &Error| {
         matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable) && !pool.is_closed()
     };
     let pages = ReadByTask::new(Patient::new(pages, may_pass));
-    Live::new(pages, database.notifier.subscribe())
+    Live::new(pages, notifier.subscribe())
 }
 
 /// Reads each page in a task. The task gives its connection back as soon as the server has

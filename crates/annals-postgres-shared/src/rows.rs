@@ -13,26 +13,22 @@ use crate::error::{corrupt, driver};
 
 /// The flag of an event, beside its content kinds, that is the first of an append under `Any` or
 /// `StreamExists`: a retry of that append is found by it.
-pub(crate) const MAY_BE_RETRIED: i16 = 4;
+pub const MAY_BE_RETRIED: i16 = 4;
 /// PostgreSQL counts microseconds from the beginning of 2000, Unix from that of 1970.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// Makes events of rows. Remembers the names it has seen, so that a name that comes again is
 /// neither checked nor copied.
 #[derive(Debug, Default)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     types: TypeCache,
     last_stream: Option<StreamId>,
 }
 
 impl Decoder {
-    /// The event of a row with the columns of `event_columns!` in `sql.rs`. If `stream` is `None`,
-    /// the column after them has the name of the event's stream.
-    pub(crate) fn event(
-        &mut self,
-        row: &PgRow,
-        stream: Option<&StreamId>,
-    ) -> Result<RecordedEvent> {
+    /// The event of a row with these columns: position, version, time, id, flags, type, data,
+    /// metadata. If `stream` is `None`, the column after them has the name of the event's stream.
+    pub fn event(&mut self, row: &PgRow, stream: Option<&StreamId>) -> Result<RecordedEvent> {
         let (position, version) = (number(row, 0)?, number(row, 1)?);
         let bad = |what: &str| corrupt(format!("{what} of the event at position {position}"));
         let recorded_at = time(fixed(row, 2)?).ok_or_else(|| bad("impossible time"))?;
@@ -70,7 +66,7 @@ fn time(stored: [u8; 8]) -> Option<DateTime<Utc>> {
 }
 
 /// Data and metadata, from the column of their content kinds and the two columns after it.
-pub(crate) fn payloads(row: &PgRow, kinds: usize) -> Result<(Payload, Payload)> {
+pub fn payloads(row: &PgRow, kinds: usize) -> Result<(Payload, Payload)> {
     let flags = i16::from_be_bytes(fixed(row, kinds)?);
     let (data, metadata) = (copied(row, kinds + 1)?, copied(row, kinds + 2)?);
     let payloads = adapter::payloads(flags.into(), data, metadata);

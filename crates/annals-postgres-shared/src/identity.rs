@@ -12,27 +12,25 @@ use crate::{
 
 /// What every connection of an open store must lead to.
 #[derive(Debug)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// Asks whether the server is a standby, and for the store's key.
     question: String,
-    lock_key: i32,
+    key: i32,
 }
 
 impl Identity {
-    pub(crate) fn new(schema: &str, lock_key: i32) -> Self {
+    /// The store whose table `store` in this schema has this key.
+    pub fn new(schema: &str, key: i32) -> Self {
         let question = format!(
             "SELECT pg_catalog.pg_is_in_recovery(), (SELECT lock_key FROM {}.store)",
             quoted(schema)
         );
-        Self { question, lock_key }
+        Self { question, key }
     }
 
     /// Refuses a connection to a standby, and one to another store than `expected`.
-    pub(crate) async fn check(
-        expected: Option<&Self>,
-        connection: &mut PgConnection,
-    ) -> sqlx::Result<()> {
-        let Some(Self { question, lock_key }) = expected else {
+    pub async fn check(expected: Option<&Self>, connection: &mut PgConnection) -> sqlx::Result<()> {
+        let Some(Self { question, key }) = expected else {
             return if is_standby(connection).await? { Err(standby()) } else { Ok(()) };
         };
         let question = AssertSqlSafe(question.as_str());
@@ -40,7 +38,7 @@ impl Identity {
         if row.try_get(0)? {
             return Err(standby());
         }
-        if row.try_get::<i32, _>(1)? == *lock_key {
+        if row.try_get::<i32, _>(1)? == *key {
             return Ok(());
         }
         Err(another_store())
@@ -48,6 +46,6 @@ impl Identity {
 }
 
 /// Whether the server is a standby.
-pub(crate) async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
+pub async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::raw_sql("SELECT pg_catalog.pg_is_in_recovery()").fetch_one(connection).await?.try_get(0)
 }

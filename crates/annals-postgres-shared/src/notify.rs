@@ -6,11 +6,11 @@
 //! since the last. A lost notification only delays subscribers until their next poll: a
 //! notification carries no events, which subscribers read from the table.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, io, pin::pin, sync::Arc, time::Duration};
 
 use annals_core::adapter::Backoff;
 use sqlx::{
-    AssertSqlSafe, Executor, PgPool,
+    AssertSqlSafe, Executor, PgPool, Row,
     postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
 };
 use tokio::{
@@ -18,7 +18,7 @@ use tokio::{
     task::{AbortHandle, JoinHandle},
 };
 
-use crate::connections::Connections;
+use crate::{connections::Connections, sql::query};
 
 /// The shortest time between two notifications: a few hundred of them a second slow down no append.
 const SPACING: Duration = Duration::from_millis(3);
@@ -29,7 +29,7 @@ const HEARTBEAT: u32 = 10;
 
 /// Which connection listens.
 #[derive(Clone, Debug)]
-pub(crate) enum Listening {
+pub enum Listening {
     /// One of a pool of the application.
     Shared(PgPool),
     /// One of the store's own. It is no part of a pool, since sqlx cannot close a listener's connection
@@ -39,13 +39,39 @@ pub(crate) enum Listening {
     Never,
 }
 
+/// What wakes the subscribers of a store, apart from the commits of this process.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// The channel on which the store's processes tell each other of commits.
+    channel: String,
+    /// A channel of another program that writes to the same tables. It has no payload.
+    others: Option<&'static str>,
+    /// A statement whose answer, a `bigint`, changes when there are new events, and how often to ask:
+    /// for programs that do not notify.
+    look: Option<(Arc<str>, Duration)>,
+}
+
+impl Signals {
+    /// The notifications of the processes that use a schema.
+    pub fn of(schema: &str) -> Self {
+        // A channel is known in the whole database. Its name has at most 63 bytes.
+        let channel = format!("annals {}", schema.get(..56).unwrap_or(schema));
+        Self { channel, others: None, look: None }
+    }
+
+    /// Also those of another program, and a statement whose answer shows new events.
+    pub fn and_of_others(self, channel: &'static str, look: Arc<str>, every: Duration) -> Self {
+        Self { others: Some(channel), look: Some((look, every)), ..self }
+    }
+}
+
 #[derive(Debug)]
-pub(crate) struct Notifier {
+pub struct Notifier {
     /// Counts the commits that this process made or was told of. Some may not have happened.
     commits: watch::Sender<u64>,
     /// Signalled when this process has committed something that other processes do not know of.
     untold: Arc<Notify>,
-    channel: String,
+    signals: Signals,
     /// The payload of this store's notifications, by which it recognises its own.
     sender: String,
     poll_interval: Duration,
@@ -72,17 +98,16 @@ impl Drop for Task {
 }
 
 impl Notifier {
-    pub(crate) fn new(
+    pub fn new(
         connections: Arc<Connections>,
         listener: Listening,
-        schema: &str,
+        signals: Signals,
         poll_interval: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
             commits: watch::Sender::new(0),
             untold: Arc::default(),
-            // A channel is known in the whole database. Its name has at most 63 bytes.
-            channel: format!("annals {}", schema.get(..56).unwrap_or(schema)),
+            signals,
             sender: format!("{:016x}", fastrand::u64(..)),
             poll_interval,
             connections,
@@ -93,14 +118,14 @@ impl Notifier {
     }
 
     /// Says that this process has committed something, or may have.
-    pub(crate) fn committed(self: &Arc<Self>) {
+    pub fn committed(self: &Arc<Self>) {
         wake(&self.commits);
         self.untold.notify_one();
         if self.notifying.get().is_none() {
             let notify = notify(
                 self.connections.clone(),
                 self.untold.clone(),
-                self.channel.clone(),
+                self.signals.clone(),
                 self.sender.clone(),
             );
             // If another thread was faster, `set` fails, and dropping the task aborts it.
@@ -109,22 +134,25 @@ impl Notifier {
     }
 
     /// A receiver that changes at every commit from now on.
-    pub(crate) fn subscribe(self: &Arc<Self>) -> watch::Receiver<u64> {
+    pub fn subscribe(self: &Arc<Self>) -> watch::Receiver<u64> {
         if self.listening.get().is_none() {
             let listen = Listen {
                 pool: self.connections.pool.clone(),
                 by: self.listener.clone(),
                 commits: self.commits.clone(),
-                channel: self.channel.clone(),
+                signals: self.signals.clone(),
                 sender: self.sender.clone(),
                 poll_interval: self.poll_interval,
             };
             let poll = poll(self.commits.clone(), self.poll_interval);
+            let look =
+                look(self.connections.clone(), self.signals.look.clone(), self.commits.clone());
             // The listener returns when the pool is closed.
             let either = async {
                 tokio::select! {
                     () = listen.run() => {}
                     () = poll => {}
+                    () = look => {}
                 }
             };
             drop(self.listening.set(tokio::spawn(either).into()));
@@ -141,12 +169,18 @@ fn wake(commits: &watch::Sender<u64>) {
 async fn notify(
     connections: Arc<Connections>,
     untold: Arc<Notify>,
-    channel: String,
+    Signals { channel, others, .. }: Signals,
     sender: String,
 ) {
     loop {
         untold.notified().await;
-        let statement = || sqlx::query("SELECT pg_notify($1, $2)").bind(&channel).bind(&sender);
+        let statement = || match others {
+            None => sqlx::query("SELECT pg_notify($1, $2)").bind(&channel).bind(&sender),
+            Some(others) => sqlx::query("SELECT pg_notify($1, $2), pg_notify($3, '')")
+                .bind(&channel)
+                .bind(&sender)
+                .bind(others),
+        };
         if let Err(error) = connections.rows(statement).await {
             tracing::debug!(%error, "no notification was sent; subscribers have to poll");
         }
@@ -162,13 +196,32 @@ async fn poll(commits: watch::Sender<u64>, poll_interval: Duration) {
     }
 }
 
+/// Wakes subscribers when a statement has another answer than before.
+async fn look(
+    connections: Arc<Connections>,
+    look: Option<(Arc<str>, Duration)>,
+    commits: watch::Sender<u64>,
+) {
+    let Some((text, every)) = look else { return pending().await };
+    let mut known = None;
+    loop {
+        tokio::time::sleep(every).await;
+        let row = connections.row(|| query(&text)).await;
+        // Without an answer, subscribers have the poll interval.
+        let Ok(answer) = row.and_then(|row| row.try_get::<i64, _>(0)) else { continue };
+        if known.replace(answer) != Some(answer) {
+            wake(&commits);
+        }
+    }
+}
+
 /// Wakes subscribers when other processes notify.
 struct Listen {
     /// When this pool is closed, the listener ends.
     pool: PgPool,
     by: Listening,
     commits: watch::Sender<u64>,
-    channel: String,
+    signals: Signals,
     sender: String,
     poll_interval: Duration,
 }
@@ -221,7 +274,8 @@ impl Listen {
         let mut listener = PgListener::connect_with(pool).await?;
         // Otherwise `try_recv` would connect again by itself, and return only when it succeeded.
         listener.eager_reconnect(false);
-        listener.listen(&self.channel).await?;
+        let channels = std::iter::once(self.signals.channel.as_str()).chain(self.signals.others);
+        listener.listen_all(channels).await?;
         Ok(listener)
     }
 
@@ -234,7 +288,7 @@ impl Listen {
         loop {
             let Ok(heard) = tokio::time::timeout(heartbeat, listener.try_recv()).await else {
                 // To listen once more changes nothing.
-                let ask = format!("LISTEN \"{}\"", self.channel);
+                let ask = format!("LISTEN \"{}\"", self.signals.channel);
                 let asked = listener.execute(AssertSqlSafe(ask));
                 let asked = tokio::time::timeout(heartbeat, asked).await;
                 asked.map_err(|_| lost(io::ErrorKind::TimedOut))??;

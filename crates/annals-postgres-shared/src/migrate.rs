@@ -1,4 +1,4 @@
-//! Brings the schema to the version that this build knows.
+//! Brings the schema of a store to the version that this build knows.
 //!
 //! The statements are simple queries, without prepared statements, which a pooler of transactions
 //! would lose. The name of the schema is part of their text: only plain names pass.
@@ -11,24 +11,40 @@ use crate::{
     sql::quoted,
 };
 
-/// The scripts that lead to each version, the first one to version 1. A script is never changed in
-/// what it does: add another one.
-const MIGRATIONS: &[&str] = &[include_str!("../schema/0001.sql")];
+/// The scripts of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Migrations<'a> {
+    /// The scripts that lead to each version, the first one to version 1. A script is never changed
+    /// in what it does: add another one.
+    pub scripts: &'static [&'static str],
+    /// What to put in place of other words in a script than `{schema}`, `{name}` and `{key}`.
+    pub words: &'a [(&'a str, &'a str)],
+}
 
-/// The version that this build knows.
-pub(crate) const CURRENT: i32 = MIGRATIONS.len() as i32;
+impl Migrations<'_> {
+    /// The version that this build knows.
+    pub const fn current(&self) -> i32 {
+        self.scripts.len() as i32
+    }
+}
 
 /// Checks that the schema has the version of this build, and migrates an older or missing one if
 /// `migrate` allows it. Safe when several processes do so at once.
-pub(crate) async fn run(connection: &mut PgConnection, schema: &str, migrate: bool) -> Result<()> {
-    let found = version(connection, schema).await?;
-    if found == CURRENT {
+pub async fn run(
+    connection: &mut PgConnection,
+    schema: &str,
+    migrations: Migrations<'_>,
+    migrate: bool,
+) -> Result<()> {
+    let current = migrations.current();
+    let found = version(connection, schema, current).await?;
+    if found == current {
         return Ok(());
     }
     if !migrate {
         let message = format!(
             "the schema {schema:?} has version {found}, and this version of annals needs \
-             {CURRENT}; open it once with `migrate` on, by a role that may create it"
+             {current}; open it once with `migrate` on, by a role that may create it"
         );
         return Err(Error::new(ErrorKind::Incompatible, message));
     }
@@ -41,22 +57,25 @@ pub(crate) async fn run(connection: &mut PgConnection, schema: &str, migrate: bo
     let lock =
         format!("SELECT pg_advisory_xact_lock(hashtextextended('annals schema {schema}', 0))");
     transaction.execute(AssertSqlSafe(lock)).await.map_err(driver)?;
-    let found = version(&mut transaction, schema).await?;
+    let found = version(&mut transaction, schema, current).await?;
     // `CREATE SCHEMA IF NOT EXISTS` needs the privilege to create one even if the schema exists.
     if found == 0 && !exists(&mut transaction, schema).await? {
         let create = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(schema));
         transaction.execute(AssertSqlSafe(create)).await.map_err(driver)?;
     }
-    for (to, migration) in (1..).zip(MIGRATIONS) {
+    for (to, migration) in (1..).zip(migrations.scripts) {
         if to <= found {
             continue;
         }
         tracing::debug!(schema, to, "migrating the schema");
         // `check_schema` lets only plain names pass, so the literal needs no escapes.
-        let text = migration
+        let mut text = migration
             .replace("{schema}", &quoted(schema))
             .replace("{name}", &format!("'{schema}'"))
             .replace("{key}", &fastrand::i32(1..).to_string());
+        for (word, by) in migrations.words {
+            text = text.replace(word, by);
+        }
         transaction.execute(AssertSqlSafe(text)).await.map_err(|error| {
             // These codes say that a table, function or other object of this name exists already.
             if matches!(code(&error), Some("42P07" | "42723" | "42710")) {
@@ -72,7 +91,7 @@ pub(crate) async fn run(connection: &mut PgConnection, schema: &str, migrate: bo
 }
 
 /// Whether there is a schema of that name, whatever is in it.
-async fn exists(connection: &mut PgConnection, schema: &str) -> Result<bool> {
+pub async fn exists(connection: &mut PgConnection, schema: &str) -> Result<bool> {
     let text = format!(
         "SELECT pg_catalog.count(*) FROM pg_catalog.pg_namespace WHERE nspname = '{schema}'"
     );
@@ -85,7 +104,7 @@ async fn exists(connection: &mut PgConnection, schema: &str) -> Result<bool> {
 ///
 /// # Errors
 /// [`ErrorKind::Incompatible`] if the schema is newer than this build, or is not that of a store.
-async fn version(connection: &mut PgConnection, schema: &str) -> Result<i32> {
+async fn version(connection: &mut PgConnection, schema: &str, current: i32) -> Result<i32> {
     // Ask the catalogue: without the privilege USAGE on a schema, a name in it cannot be resolved.
     let text = format!(
         "SELECT pg_catalog.count(*) FROM pg_catalog.pg_class AS c \
@@ -101,10 +120,10 @@ async fn version(connection: &mut PgConnection, schema: &str) -> Result<i32> {
     let found = sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(connection).await;
     let version = found.and_then(|row| row.try_get::<Option<i32>, _>(0));
     match version {
-        Ok(Some(version)) if version > CURRENT => {
+        Ok(Some(version)) if version > current => {
             let message = format!(
                 "the schema {schema:?} has version {version}, and this version of annals knows \
-                 no version after {CURRENT}; upgrade annals"
+                 no version after {current}; upgrade annals"
             );
             Err(Error::new(ErrorKind::Incompatible, message))
         }

@@ -14,7 +14,7 @@ const READ_COMMITTED: &str = "read committed";
 
 /// What lies between the store and the server.
 #[derive(Clone, Debug)]
-pub(crate) enum Pooling {
+pub enum Pooling {
     /// Nothing, or a pooler that gives each connection a session of its own.
     Sessions,
     /// A pooler that gives each transaction some session. `begin` begins one, with the settings that
@@ -24,7 +24,7 @@ pub(crate) enum Pooling {
 
 impl Pooling {
     /// A pooler of transactions.
-    pub(crate) fn of_transactions(request_timeout: Duration) -> Self {
+    pub fn of_transactions(request_timeout: Duration) -> Self {
         let timeout = statement_timeout(request_timeout);
         // The last setting ends a transaction whose client is gone, and with it its locks.
         let begin = format!(
@@ -36,7 +36,7 @@ impl Pooling {
     }
 
     /// The text that begins a transaction, if each statement needs one.
-    pub(crate) fn begin(&self) -> Option<Arc<str>> {
+    pub fn begin(&self) -> Option<Arc<str>> {
         match self {
             Self::Sessions => None,
             Self::Transactions { begin } => Some(begin.clone()),
@@ -58,7 +58,7 @@ fn statement_timeout(request_timeout: Duration) -> u64 {
 ///   planner would rather scan the table of streams for each event, which takes 2.5 times as long.
 /// * The keep-alives end a session whose client is gone, after a minute.
 /// * A shorter `statement_timeout` that the application has set stays.
-pub(crate) fn settings(request_timeout: Duration) -> Arc<str> {
+pub fn settings(request_timeout: Duration) -> Arc<str> {
     let timeout = statement_timeout(request_timeout);
     format!(
         "SET default_transaction_isolation = 'read committed'; SET jit = off; \
@@ -73,7 +73,7 @@ pub(crate) fn settings(request_timeout: Duration) -> Arc<str> {
 }
 
 /// Sets up a connection that the store made itself.
-pub(crate) async fn set_up(connection: &mut PgConnection, settings: &Arc<str>) -> sqlx::Result<()> {
+pub async fn set_up(connection: &mut PgConnection, settings: &Arc<str>) -> sqlx::Result<()> {
     // Send these as simple queries, which leave no prepared statement behind.
     sqlx::raw_sql(AssertSqlSafe(settings.clone())).execute(&mut *connection).await?;
     // Ends a statement whose client is gone, as after a request timeout. Servers on some operating
@@ -87,18 +87,15 @@ pub(crate) async fn set_up(connection: &mut PgConnection, settings: &Arc<str>) -
 
 /// What the server is like.
 #[derive(Clone, Debug)]
-pub(crate) struct Server {
+pub struct Server {
     /// What it says it is.
-    pub(crate) version: String,
+    pub version: String,
     /// Whether a commit that was acknowledged survives a crash of the server.
-    pub(crate) is_durable: bool,
+    pub is_durable: bool,
 }
 
 /// Refuses a server or a database that would break the store's promises.
-pub(crate) async fn check_server(
-    connection: &mut PgConnection,
-    pooling: &Pooling,
-) -> Result<Server> {
+pub async fn check_server(connection: &mut PgConnection, pooling: &Pooling) -> Result<Server> {
     let text = "SELECT pg_catalog.current_setting('server_encoding'), \
                 pg_catalog.current_setting('default_transaction_isolation'), \
                 pg_catalog.current_setting('synchronous_commit'), pg_catalog.version()";
@@ -134,7 +131,7 @@ const MOST_LOOKS: usize = 40;
 const HOLD: Duration = Duration::from_secs(1);
 
 /// The time on the server, for [`pools_transactions`].
-pub(crate) async fn time(connection: &mut PgConnection) -> Result<String> {
+pub async fn time(connection: &mut PgConnection) -> Result<String> {
     let time = sqlx::raw_sql("SELECT pg_catalog.clock_timestamp()::text").fetch_one(connection);
     time.await.and_then(|row| row.try_get(0)).map_err(driver)
 }
@@ -147,7 +144,7 @@ pub(crate) async fn time(connection: &mut PgConnection) -> Result<String> {
 /// a look may not notice the pooler. But then some session of `other` is most often older than its
 /// connection, which was made after the time `before`: that shows that there is a pooler, and this
 /// looks more often.
-pub(crate) async fn pools_transactions(
+pub async fn pools_transactions(
     connection: &mut PgConnection,
     other: &mut PgConnection,
     before: &str,
@@ -175,7 +172,7 @@ pub(crate) async fn pools_transactions(
 
 /// Waits for an answer while `holder` holds a transaction open, for [`HOLD`] at most. Ends the
 /// transaction. Says whether the answer came while it was open.
-pub(crate) async fn while_held<T>(
+pub async fn while_held<T>(
     answer: impl Future<Output = sqlx::Result<T>>,
     holder: &mut PgConnection,
 ) -> sqlx::Result<(T, bool)> {
@@ -195,6 +192,6 @@ async fn process(connection: &mut PgConnection) -> sqlx::Result<i32> {
 }
 
 /// Closes a connection, and does not wait for the server.
-pub(crate) fn close(connection: PgConnection) {
+pub fn close(connection: PgConnection) {
     tokio::spawn(connection.close());
 }

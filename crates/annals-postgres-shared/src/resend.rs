@@ -16,16 +16,16 @@ const MOST_RACES: usize = 10;
 
 /// What a task that writes carries from one statement to the next.
 #[derive(Debug, Default)]
-pub(crate) struct WriteSession {
+pub struct WriteSession {
     /// The connection of the last statement.
     connection: Option<PooledConnection>,
     /// Whether an answer was lost, so that the statement may have written although it failed.
-    pub(crate) outcome_unknown: bool,
+    pub outcome_unknown: bool,
 }
 
 /// The failures of one statement so far.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts {
+pub struct Attempts {
     races: usize,
     /// The error by which a connection was lost.
     lost: Option<sqlx::Error>,
@@ -33,19 +33,19 @@ pub(crate) struct Attempts {
 
 impl WriteSession {
     /// Marks the outcome as unknown in an error, if it is.
-    pub(crate) fn mark(&self, error: Error) -> Error {
+    pub fn mark(&self, error: Error) -> Error {
         if self.outcome_unknown { error.with_outcome_unknown() } else { error }
     }
 
     /// Lets other tasks use the connection.
-    pub(crate) fn give_back(&mut self) {
+    pub fn give_back(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.give_back();
         }
     }
 
     /// A connection for the next attempt: that of the last statement, if it was not lost.
-    pub(crate) async fn connection(
+    pub async fn connection(
         &mut self,
         connections: &Arc<Connections>,
         attempts: &mut Attempts,
@@ -63,7 +63,7 @@ impl WriteSession {
     ///
     /// After a lost connection it is not known whether the statement has written. Sending it once
     /// more finds out. This is not rare: an idle connection may have died long before it was used.
-    pub(crate) fn answered<T>(
+    pub fn answered<T>(
         &mut self,
         connections: &Connections,
         connection: PooledConnection,

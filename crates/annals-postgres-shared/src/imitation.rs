@@ -27,7 +27,7 @@ const OTHERS: [(&str, &str); 12] = [
 ];
 
 /// Refuses a server that says it is another one.
-pub(crate) fn check_name(version: &str) -> Result<()> {
+pub fn check_name(version: &str) -> Result<()> {
     match OTHERS.iter().find(|(said, _)| version.contains(said)) {
         Some((_, name)) => Err(refused(&format!("the server is {name}"))),
         None => Ok(()),
@@ -39,7 +39,7 @@ const ATTEMPTS: usize = 10;
 
 /// Refuses a server whose sessions do not see each other's locks at once, or whose sequences give
 /// each session a range of numbers.
-pub(crate) async fn check(
+pub async fn check(
     connection: &mut PgConnection,
     other: &mut PgConnection,
     schema: &str,

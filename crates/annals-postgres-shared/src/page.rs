@@ -27,7 +27,7 @@ const LIMITED_PAGES: usize = 100;
 
 /// Runs statements that read events, and limits how much each of them gives.
 #[derive(Debug)]
-pub(crate) struct PageReader {
+pub struct PageReader {
     connections: Arc<Connections>,
     /// For how many more pages the server limits the bytes. Otherwise it sends as many events as it
     /// was asked for, however large they are, and only closing the connection stops it. The server has
@@ -36,28 +36,28 @@ pub(crate) struct PageReader {
 }
 
 /// The events that one statement gave, as many as go into a page.
-pub(crate) struct PageRows {
-    pub(crate) events: Vec<RecordedEvent>,
+pub struct PageRows {
+    pub events: Vec<RecordedEvent>,
     /// The number of rows, including system events that were left out.
     count: usize,
     /// The bytes of the payloads of these rows.
     bytes: usize,
     /// The position of the last row, even if its event was left out.
-    pub(crate) last: Option<Position>,
+    pub last: Option<Position>,
     /// Whether the statement may have found more than the page holds.
-    pub(crate) more: bool,
+    pub more: bool,
     /// Whether the answer was not read to its end.
     is_cut: bool,
 }
 
 impl PageReader {
-    pub(crate) fn new(connections: Arc<Connections>) -> Self {
+    pub fn new(connections: Arc<Connections>) -> Self {
         Self { connections, limited: AtomicUsize::new(0) }
     }
 
     /// Runs a statement, which is bound with the most rows to ask for, and makes events of its rows:
     /// of `stream`, or of the streams that the rows name.
-    pub(crate) async fn fetch<'q>(
+    pub async fn fetch<'q>(
         &self,
         decoder: &mut Decoder,
         stream: Option<&StreamId>,

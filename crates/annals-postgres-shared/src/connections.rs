@@ -30,9 +30,9 @@ use crate::{
 const KEPT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(crate) struct Connections {
-    pub(crate) pool: PgPool,
-    pub(crate) pooling: Pooling,
+pub struct Connections {
+    pub pool: PgPool,
+    pub pooling: Pooling,
     state: Mutex<State>,
     /// The most connections in `State::idle`.
     most_idle: usize,
@@ -71,7 +71,7 @@ impl Drop for Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(
+    pub fn new(
         pool: PgPool,
         pooling: Pooling,
         most_idle: usize,
@@ -95,14 +95,14 @@ impl Connections {
     }
 
     /// Has every connection that is made from now on lead to this store.
-    pub(crate) fn expect(&self, identity: Identity) {
+    pub fn expect(&self, identity: Identity) {
         // It is set once, when the store is opened.
         let _ = self.identity.set(identity);
     }
 
     /// Waits for the answer to a request, at most for the request timeout. Without it, a network
     /// that swallows packets would never be noticed: sqlx sets no keep-alive on its connections.
-    pub(crate) async fn with_timeout<T, E: From<sqlx::Error>>(
+    pub async fn with_timeout<T, E: From<sqlx::Error>>(
         &self,
         answer: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
@@ -114,7 +114,7 @@ impl Connections {
 
     /// An idle connection, which may have died; if there is none, see
     /// [`get_tested`](Self::get_tested).
-    pub(crate) async fn get(self: &Arc<Self>) -> sqlx::Result<PooledConnection> {
+    pub async fn get(self: &Arc<Self>) -> sqlx::Result<PooledConnection> {
         let idle = self.state().idle.pop();
         match idle {
             Some(session) => Ok(PooledConnection::new(self, session, true)),
@@ -129,7 +129,7 @@ impl Connections {
     /// A task makes the connection. If the caller gets another one first, the task goes on, and its
     /// connection is for the next caller: a connection that is thrown away half-made costs the
     /// server a process, and the next caller would begin another one.
-    pub(crate) async fn get_tested(self: &Arc<Self>) -> sqlx::Result<PooledConnection> {
+    pub async fn get_tested(self: &Arc<Self>) -> sqlx::Result<PooledConnection> {
         let (sender, receiver) = oneshot::channel();
         let begins = {
             let mut state = self.state();
@@ -223,7 +223,7 @@ impl Connections {
 
     /// Runs a statement that does no harm if it runs twice, and reads its answer to the end. If an
     /// idle connection turns out to have died, runs the statement again on another.
-    pub(crate) async fn rows<'q>(
+    pub async fn rows<'q>(
         self: &Arc<Self>,
         statement: impl Fn() -> Statement<'q>,
     ) -> sqlx::Result<Vec<PgRow>> {
@@ -240,7 +240,7 @@ impl Connections {
     }
 
     /// [`rows`](Self::rows) for a statement that answers with one row.
-    pub(crate) async fn row<'q>(
+    pub async fn row<'q>(
         self: &Arc<Self>,
         statement: impl Fn() -> Statement<'q>,
     ) -> sqlx::Result<PgRow> {
@@ -248,7 +248,7 @@ impl Connections {
     }
 
     /// Closes the idle connections: if one connection was lost, the others may be too.
-    pub(crate) fn close_idle(&self) {
+    pub fn close_idle(&self) {
         let idle = std::mem::take(&mut self.state().idle);
         for mut session in idle {
             session.connection.close_on_drop();
@@ -334,7 +334,7 @@ impl Drop for Session {
 /// A connection in use. Unless it is given back, dropping it returns it to the pool of sqlx, which
 /// tests it first. That happens after an error, and when a future is dropped during a statement.
 #[derive(Debug)]
-pub(crate) struct PooledConnection {
+pub struct PooledConnection {
     home: Arc<Connections>,
     session: Session,
     /// Whether it was idle before, so that it may have died unnoticed.
@@ -347,7 +347,7 @@ impl PooledConnection {
     }
 
     /// Runs a statement as a transaction, and reads its answer to the end.
-    pub(crate) async fn run(&mut self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
+    pub async fn run(&mut self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
         self.begin().await?;
         let statement = self.prepared(statement);
         let done = statement.fetch_all(&mut **self).await;
@@ -355,7 +355,7 @@ impl PooledConnection {
     }
 
     /// [`run`](Self::run) for a statement that answers with one row.
-    pub(crate) async fn run_one(&mut self, statement: Statement<'_>) -> sqlx::Result<PgRow> {
+    pub async fn run_one(&mut self, statement: Statement<'_>) -> sqlx::Result<PgRow> {
         self.run(statement).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)
     }
 
@@ -364,7 +364,7 @@ impl PooledConnection {
     ///
     /// A driver sends a statement in two requests, one to prepare it and one to run it. Such a pooler
     /// would send them to two sessions of the server.
-    pub(crate) async fn begin(&mut self) -> sqlx::Result<()> {
+    pub async fn begin(&mut self) -> sqlx::Result<()> {
         let Some(begin) = self.home.pooling.begin() else { return Ok(()) };
         self.session.in_transaction = true;
         sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(&mut **self).await.map(drop)
@@ -372,12 +372,12 @@ impl PooledConnection {
 
     /// The statement as this connection has to prepare it. The name of a prepared statement is known
     /// to one session of the server only.
-    pub(crate) fn prepared<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+    pub fn prepared<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         statement.persistent(self.home.pooling.begin().is_none())
     }
 
     /// Ends what [`begin`](Self::begin) began, after the statement.
-    pub(crate) async fn end<T, E>(&mut self, done: Result<T, E>) -> Result<T, E>
+    pub async fn end<T, E>(&mut self, done: Result<T, E>) -> Result<T, E>
     where
         E: From<sqlx::Error>,
     {
@@ -394,7 +394,7 @@ impl PooledConnection {
     }
 
     /// Lets the next caller use the connection. No statement may be under way on it.
-    pub(crate) fn give_back(mut self) {
+    pub fn give_back(mut self) {
         let home = self.home.clone();
         self.was_idle = true;
         // Otherwise the pool never sees a connection that is always in use, and cannot replace it.
@@ -405,7 +405,7 @@ impl PooledConnection {
 
     /// Another connection, if the error says that this one was lost, and it was idle before;
     /// otherwise the error.
-    pub(crate) async fn replace_after(self, error: sqlx::Error) -> sqlx::Result<Self> {
+    pub async fn replace_after(self, error: sqlx::Error) -> sqlx::Result<Self> {
         if is_read_only(&error) {
             self.forget();
             return Err(error);
@@ -422,14 +422,14 @@ impl PooledConnection {
 
     /// Closes this connection and the idle ones, so that the next call makes a new one: they may lead
     /// to a server that is no longer the primary.
-    pub(crate) fn forget(self) {
+    pub fn forget(self) {
         let home = self.home.clone();
         self.close();
         home.close_idle();
     }
 
     /// Closes the connection, even if a statement is under way on it.
-    pub(crate) fn close(mut self) {
+    pub fn close(mut self) {
         self.session.connection.close_on_drop();
     }
 }

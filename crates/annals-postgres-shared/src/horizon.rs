@@ -2,8 +2,8 @@
 //!
 //! Positions come from a sequence, and appends commit in any order: a reader that remembered the
 //! greatest position it saw would skip the events that are committed below it later. The function
-//! `horizon` in `schema/0001.sql` says which positions are settled, and explains why. This file
-//! calls it, once for all readers that wait at the same time.
+//! `horizon` in the schema of each store says which positions are settled, and explains why. This
+//! file calls it, once for all readers that wait at the same time.
 
 use std::{
     collections::HashSet,
@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use crate::{
     connections::Connections,
     error::{Concerns, SharedError, concerns, driver, standby},
-    sql::{Sql, query},
+    sql::query,
 };
 
 /// The first pause before asking again whether an append is still under way: about as long as an
@@ -30,14 +30,15 @@ const FIRST_PAUSE: Duration = Duration::from_micros(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The pauses of a reader that waits for a gap to close.
-pub(crate) fn backoff() -> Backoff {
+pub fn backoff() -> Backoff {
     Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 #[derive(Debug)]
-pub(crate) struct Horizon {
+pub struct Horizon {
     connections: Arc<Connections>,
-    sql: Arc<Sql>,
+    /// The statement that asks, with the store's key and a settled position.
+    question: Arc<str>,
     lock_key: i32,
     /// How many times the server was asked: a reader that waited while others asked need not ask
     /// again. If all of them asked a server that does not answer, the last would wait as many times
@@ -65,7 +66,7 @@ struct Gap {
 
 /// How far the order of positions is known.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Watermarks {
+pub struct Watermarks {
     /// Up to this position, every append has become visible or has failed.
     settled: i64,
     /// The greatest position that can be seen. It is beyond `settled` if there is a gap.
@@ -73,27 +74,27 @@ pub(crate) struct Watermarks {
 }
 
 impl Watermarks {
-    pub(crate) fn settled(self) -> Position {
+    pub fn settled(self) -> Position {
         Position::from_i64(self.settled)
     }
 
     /// Whether events can be seen behind a gap.
-    pub(crate) fn has_gap(self) -> bool {
+    pub fn has_gap(self) -> bool {
         self.settled < self.visible
     }
 }
 
 impl Horizon {
-    pub(crate) fn new(connections: Arc<Connections>, sql: Arc<Sql>, lock_key: i32) -> Self {
+    pub fn new(connections: Arc<Connections>, question: Arc<str>, lock_key: i32) -> Self {
         let asked = AtomicU64::new(0);
-        Self { connections, sql, lock_key, asked, known: Mutex::default() }
+        Self { connections, question, lock_key, asked, known: Mutex::default() }
     }
 
     /// Asks the server once. Whatever was committed before this call is settled, or behind a gap.
     ///
     /// # Errors
     /// [`ErrorKind::Incompatible`] if the server has lost positions that were settled before.
-    pub(crate) async fn ask(&self) -> Result<Watermarks> {
+    pub async fn ask(&self) -> Result<Watermarks> {
         let asked = self.asked.load(Ordering::Acquire);
         let mut known = self.known.lock().await;
         // Two others must have asked meanwhile: the first of them may have begun before this call.
@@ -104,7 +105,7 @@ impl Horizon {
             _ => {}
         }
         let before = known.watermarks.settled;
-        let statement = || query(&self.sql.horizon).bind(self.lock_key).bind(before);
+        let statement = || query(&self.question).bind(self.lock_key).bind(before);
         let row = match self.connections.row(statement).await.map_err(driver) {
             Ok(row) => row,
             Err(error) if concerns(&error) == Concerns::All => {
@@ -133,13 +134,13 @@ impl Horizon {
 
     /// Waits until everything that was committed before this call is settled. That takes at most as
     /// long as the appends that are under way now.
-    pub(crate) async fn reach(&self) -> Result<Position> {
+    pub async fn reach(&self) -> Result<Position> {
         Ok(self.settle().await?.1.settled())
     }
 
     /// The last event that can be seen, once everything up to it is settled: whatever is committed
     /// after this call is behind it.
-    pub(crate) async fn end(&self) -> Result<Position> {
+    pub async fn end(&self) -> Result<Position> {
         Ok(Position::from_i64(self.settle().await?.0.visible))
     }
 

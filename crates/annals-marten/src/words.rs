@@ -1,0 +1,221 @@
+//! What stands in place of the words in `schema/shape.sql`, by what Marten's tables look like.
+
+use annals_postgres_shared::sql::quoted;
+
+use crate::{
+    config::{MartenOptions, StreamType},
+    shape::{Ids, Shape},
+};
+
+/// An id of a typed stream: the type, `-` and a Guid. Without a type: 32 hexadecimal digits.
+const TYPED: &str = "'^.+-[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'";
+const UNTYPED: &str = "'^[0-9a-f]{32}$'";
+/// The Guid of the stream of annals' tombstones. Marten takes a random one for each process.
+const TOMBSTONES: &str = "'8ad2f1c4-5f6e-4c1b-9a57-616e6e616c73'";
+
+/// Fills in the words. The result is SQL whose only parts that are not constant are plain names and
+/// quoted literals.
+pub(crate) fn fill(text: &str, shape: &Shape, options: &MartenOptions, key: i32) -> String {
+    let tenant = literal(options.tenant());
+    let of_tenant = |alias: &str| match shape.conjoined {
+        true => format!(" AND {alias}.tenant_id = {tenant}"),
+        false => String::new(),
+    };
+    let has = |column: &str| shape.event_columns.iter().any(|known| known == column);
+    let category = |name: &str| {
+        format!("CASE WHEN strpos({name}, '-') > 0 THEN nullif(split_part({name}, '-', 1), '') END")
+    };
+    let is_guid = shape.ids == Ids::Guid;
+    let guid = |of_guids: &str, of_strings: &str| {
+        if is_guid { of_guids.to_owned() } else { of_strings.to_owned() }
+    };
+    let name = |id: &str| match shape.ids {
+        Ids::String => format!("{id}::text"),
+        Ids::Guid => format!(
+            "coalesce(n.name, CASE WHEN s.type IS NULL THEN replace({id}::text, '-', '') \
+             ELSE s.type || '-' || {id}::text END)"
+        ),
+    };
+    let new_type = match options.stream_type {
+        StreamType::Category => category("name"),
+        StreamType::None => "NULL".to_owned(),
+    };
+    let same_row = if shape.partitioned { " AND s.is_archived = e.is_archived" } else { "" };
+    let insert_name = |id: &str, name: &str| match shape.ids {
+        Ids::String => String::new(),
+        Ids::Guid => format!(
+            "INSERT INTO {{schema}}.names (id, name) SELECT {id}, {name} \
+             WHERE {name} !~ {TYPED} AND {name} !~ {UNTYPED} ON CONFLICT DO NOTHING;"
+        ),
+    };
+    let words: &[(&str, String)] = &[
+        (
+            "key_of",
+            guid(
+                &format!(
+                    "(CASE WHEN name ~ {TYPED} THEN right(name, 36) WHEN name ~ {UNTYPED} \
+                     THEN name ELSE md5('annals stream ' || name) END)::uuid"
+                ),
+                "name::varchar",
+            ),
+        ),
+        (
+            "type_of",
+            guid(
+                &format!(
+                    "(CASE WHEN name ~ {TYPED} THEN left(name, -37) WHEN name !~ {UNTYPED} \
+                     THEN {new_type} END)::varchar"
+                ),
+                &format!("({new_type})::varchar"),
+            ),
+        ),
+        ("name_of_event", name("e.stream_id")),
+        ("name_of_stream", name("s.id")),
+        (
+            "streams_of_events",
+            guid(
+                &format!(
+                    "LEFT JOIN {{marten}}.mt_streams AS s ON s.id = e.stream_id{}{same_row} \
+                     LEFT JOIN {{schema}}.names AS n ON n.id = e.stream_id",
+                    of_tenant("s")
+                ),
+                "",
+            ),
+        ),
+        ("names_of_streams", guid("LEFT JOIN {schema}.names AS n ON n.id = s.id", "")),
+        (
+            "streams",
+            if shape.partitioned {
+                format!(
+                    "(SELECT s.id, max(s.type) AS type, max(s.version) AS version, \
+                     bool_or(s.is_archived) AS is_archived FROM {{marten}}.mt_streams AS s \
+                     WHERE true{} GROUP BY s.id)",
+                    of_tenant("s")
+                )
+            } else {
+                format!(
+                    "(SELECT s.id, s.type, s.version, s.is_archived IS TRUE AS is_archived \
+                     FROM {{marten}}.mt_streams AS s WHERE true{})",
+                    of_tenant("s")
+                )
+            },
+        ),
+        ("is_other_type", guid("head.name <> asked.name", "false")),
+        ("insert_name", insert_name("keys[asked.number]", "asked.name")),
+        ("insert_name_removed", insert_name("stream_key", "stream_name")),
+        (
+            "insert_identity",
+            match (shape.has_identity, shape.conjoined) {
+                (false, _) => String::new(),
+                (true, false) => "INSERT INTO {marten}.mt_streams_identity (id) \
+                                  VALUES (keys[asked.number]) ON CONFLICT DO NOTHING;"
+                    .to_owned(),
+                (true, true) => "INSERT INTO {marten}.mt_streams_identity (tenant_id, id) \
+                                 VALUES ({tenant}, keys[asked.number]) ON CONFLICT DO NOTHING;"
+                    .to_owned(),
+            },
+        ),
+        ("tombstone_key", guid(&format!("{TOMBSTONES}::uuid"), "'mt_tombstone'")),
+        ("meta_columns", meta_columns(&has)),
+        ("meta_values", meta_values(&has)),
+        ("metadata", metadata(&has)),
+        ("bdata", if has("bdata") { "e.bdata" } else { "NULL::bytea" }.to_owned()),
+        ("e_skipped", if has("is_skipped") { " AND e.is_skipped = false" } else { "" }.to_owned()),
+        (
+            "is_exact",
+            "p.seq_id IS NOT NULL AND (p.xmin = e.xmin OR p.digest = md5(e.data::text)::uuid)"
+                .to_owned(),
+        ),
+        (
+            "is_tombstone",
+            "e.mt_dotnet_type ^@ 'JasperFx.Events.Tombstone,' \
+             OR e.mt_dotnet_type ^@ 'Marten.Events.Operations.Tombstone,'"
+                .to_owned(),
+        ),
+        ("archive_stream", archive_stream(shape)),
+        ("e_tenant", of_tenant("e")),
+        ("s_tenant", of_tenant("s")),
+        ("tenant", tenant.clone()),
+        ("id", guid("uuid", "varchar")),
+        ("key", key.to_string()),
+        ("schema_name", literal(options.own_schema())),
+        ("schema", quoted(options.own_schema())),
+        ("marten", quoted(&options.schema)),
+    ];
+    words.iter().fold(text.to_owned(), |text, (word, by)| text.replace(&format!("{{{word}}}"), by))
+}
+
+/// The columns for metadata that a .NET program has switched on, in the order of `meta_values`.
+fn meta_columns(has: &dyn Fn(&str) -> bool) -> String {
+    let columns = ["headers", "correlation_id", "causation_id"].into_iter();
+    columns.filter(|column| has(column)).map(|column| format!(", {column}")).collect()
+}
+
+fn meta_values(has: &dyn Fn(&str) -> bool) -> String {
+    let values = [
+        ("headers", "event_headers"),
+        ("correlation_id", "correlations"),
+        ("causation_id", "causations"),
+    ];
+    let values = values.into_iter().filter(|(column, _)| has(column));
+    values.map(|(_, value)| format!(", {value}[g.number]")).collect()
+}
+
+/// The metadata of an event that a .NET program wrote: its headers, with what stands in columns.
+fn metadata(has: &dyn Fn(&str) -> bool) -> String {
+    let headers = match has("headers") {
+        true => {
+            "(CASE WHEN jsonb_typeof(e.headers) = 'object' THEN e.headers ELSE '{}'::jsonb END)"
+        }
+        false => "'{}'::jsonb",
+    };
+    let columns = [
+        ("correlation_id", "$correlationId"),
+        ("causation_id", "$causationId"),
+        ("user_name", "$userName"),
+    ];
+    let columns = columns.into_iter().filter(|(column, _)| has(column));
+    let named: Vec<_> = columns.map(|(column, name)| format!("'{name}', e.{column}")).collect();
+    if named.is_empty() {
+        return headers.to_owned();
+    }
+    format!("({headers} || jsonb_strip_nulls(jsonb_build_object({})))", named.join(", "))
+}
+
+/// Archives a stream with its events.
+fn archive_stream(shape: &Shape) -> String {
+    if !shape.partitioned {
+        return "UPDATE {marten}.mt_events AS e SET is_archived = true \
+                WHERE e.stream_id = stream_key{e_tenant} AND e.is_archived = false; \
+                UPDATE {marten}.mt_streams AS s SET is_archived = true \
+                WHERE s.id = stream_key{s_tenant};"
+            .to_owned();
+    }
+    // A row cannot move to the other partition while events refer to it: copy, then delete.
+    let copy = |table: &str, columns: &[String], of: &str| {
+        let columns: Vec<_> = columns.iter().filter(|column| *column != "is_archived").collect();
+        let list: String = columns.iter().map(|column| format!("\"{column}\", ")).collect();
+        format!(
+            "INSERT INTO {{marten}}.{table} ({list}is_archived) SELECT {list}true \
+             FROM {{marten}}.{table} AS {of} AND {}.is_archived = false;",
+            of.split(' ').next().unwrap_or_default()
+        )
+    };
+    [
+        copy("mt_streams", &shape.stream_columns, "s WHERE s.id = stream_key{s_tenant}"),
+        copy("mt_events", &shape.event_columns, "e WHERE e.stream_id = stream_key{e_tenant}"),
+        "DELETE FROM {marten}.mt_events AS e WHERE e.stream_id = stream_key{e_tenant} \
+         AND e.is_archived = false;"
+            .to_owned(),
+        "DELETE FROM {marten}.mt_streams AS s WHERE s.id = stream_key{s_tenant} \
+         AND s.is_archived = false;"
+            .to_owned(),
+    ]
+    .concat()
+}
+
+/// A text as a literal of SQL, whatever is in it.
+pub(crate) fn literal(text: &str) -> String {
+    // `E''` means the same whatever `standard_conforming_strings` says.
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
