@@ -338,8 +338,8 @@ async fn reads_wait_for_the_appends_under_way_and_for_no_later_ones() -> Tested 
         let mut live = from_end.await??;
 
         later.run("COMMIT").await?;
-        assert_eq!(live.next_event().await?.position, later_open);
-        assert_eq!(live.next_event().await?.position, last);
+        assert_eq!(live.next_event().await?.position.get(), later_open);
+        assert_eq!(live.next_event().await?.position.get(), last);
         let wanted = [&wanted[..], &[later_open, last]].concat();
         assert_eq!(positions(&store).await?, wanted);
         place.remove().await?;
