@@ -65,8 +65,8 @@ pub(super) fn run(plan: &Plan) {
                 let mut waiting = JoinSet::new();
                 for _ in 0..EACH {
                     let mut live = ours.subscribe(options.clone()).await.unwrap();
-                    while !matches!(live.next().await.unwrap().unwrap(), Message::CaughtUp(_)) {}
-                    waiting.spawn(async move { while live.next().await.is_some() {} });
+                    while !matches!(live.next().await.unwrap(), Message::CaughtUp(_)) {}
+                    waiting.spawn(async move { while live.next().await.is_ok() {} });
                 }
                 if busy {
                     waiting.spawn(write(writer));

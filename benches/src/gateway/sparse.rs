@@ -48,7 +48,7 @@ pub(super) fn run(plan: &Plan) {
             } else if name == live {
                 let mut live = ours.subscribe(Subscribe::to(filter)).await.unwrap();
                 let (mut count, mut last) = (0, Instant::now());
-                while !matches!(live.next().await.unwrap().unwrap(), Message::Event(_)) {
+                while !matches!(live.next().await.unwrap(), Message::Event(_)) {
                     count += 1;
                     silence = f64::max(silence, last.elapsed().as_secs_f64() * 1e3);
                     last = Instant::now();
