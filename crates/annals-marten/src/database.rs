@@ -69,7 +69,12 @@ impl Database {
         let has = |column: &str| shape.event_columns.iter().any(|known| known == column);
         Self {
             notifier: Notifier::new(connections.clone(), listening, signals, options.poll_interval),
-            horizon: Horizon::new(connections.clone(), sql.horizon.clone(), lock_key),
+            horizon: Horizon::new(
+                connections.clone(),
+                sql.horizon.clone(),
+                sql.is_within_append.clone(),
+                lock_key,
+            ),
             pages: PageReader::new(connections.clone()),
             records: Records::new(connections.clone(), own, SNAPSHOT_IS_KEPT),
             dotnet_types: DotnetTypes::new(&options.dotnet_types, options.refuse_unknown_types),

@@ -78,6 +78,12 @@ statements! {
             $13::text[]::jsonb[], $14, $15, $16)";
     horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!(), " \
         FROM {schema}.horizon($1, $2, false)");
+    /// Whether one transaction has written events on both sides of a position. An append takes its
+    /// positions within a moment, so that they are near each other.
+    is_within_append: "SELECT EXISTS (SELECT FROM {marten}.mt_events AS b \
+        JOIN {marten}.mt_events AS a ON a.xmin = b.xmin \
+        WHERE b.seq_id <= $1 AND b.seq_id > $1 - 10000 \
+            AND a.seq_id > $1 AND a.seq_id <= $1 + 10000)";
     /// The greatest number that can be seen: whether other programs have written.
     last_position: "SELECT coalesce(max(seq_id), 0) FROM {marten}.mt_events";
     remove: "SELECT {schema}.remove($1, $2, $3, $4, $5, $6)";

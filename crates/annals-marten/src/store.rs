@@ -63,7 +63,7 @@ impl Adapter for MartenStore {
     }
 
     async fn last_position(&self) -> Result<Position> {
-        self.database.horizon.end().await
+        self.database.horizon.reach().await
     }
 
     async fn greatest_position(&self) -> Result<Position> {

@@ -39,6 +39,8 @@ pub struct Horizon {
     connections: Arc<Connections>,
     /// The statement that asks, with the store's key and a settled position.
     question: Arc<str>,
+    /// The statement that says whether an append has events on both sides of a position.
+    is_within_append: Arc<str>,
     lock_key: i32,
     /// How many times the server was asked: a reader that waited while others asked need not ask
     /// again. If all of them asked a server that does not answer, the last would wait as many times
@@ -85,9 +87,14 @@ impl Watermarks {
 }
 
 impl Horizon {
-    pub fn new(connections: Arc<Connections>, question: Arc<str>, lock_key: i32) -> Self {
-        let asked = AtomicU64::new(0);
-        Self { connections, question, lock_key, asked, known: Mutex::default() }
+    pub fn new(
+        connections: Arc<Connections>,
+        question: Arc<str>,
+        is_within_append: Arc<str>,
+        lock_key: i32,
+    ) -> Self {
+        let (asked, known) = (AtomicU64::new(0), Mutex::default());
+        Self { connections, question, is_within_append, lock_key, asked, known }
     }
 
     /// Asks the server once. Whatever was committed before this call is settled, or behind a gap.
@@ -132,28 +139,25 @@ impl Horizon {
         Ok(known.watermarks)
     }
 
-    /// Waits until everything that was committed before this call is settled. That takes at most as
-    /// long as the appends that are under way now.
+    /// Waits until everything that was committed before this call is settled, and returns a position up
+    /// to which a read sees each append whole or not at all. That takes about as long as the appends
+    /// that are under way now.
     pub async fn reach(&self) -> Result<Position> {
-        Ok(self.settle().await?.1.settled())
-    }
-
-    /// The last event that can be seen, once everything up to it is settled: whatever is committed
-    /// after this call is behind it.
-    pub async fn end(&self) -> Result<Position> {
-        Ok(Position::from_i64(self.settle().await?.0.visible))
-    }
-
-    /// What could be seen at first, and what is settled now, which is at least that.
-    async fn settle(&self) -> Result<(Watermarks, Watermarks)> {
         let first = self.ask().await?;
-        let mut watermarks = first;
+        let mut now = first;
         let mut backoff = backoff();
-        while watermarks.settled < first.visible {
+        while now.settled < first.visible || now.has_gap() && self.is_within_append(now).await? {
             tokio::time::sleep(backoff.next_pause()).await;
-            watermarks = self.ask().await?;
+            now = self.ask().await?;
         }
-        Ok((first, watermarks))
+        Ok(now.settled())
+    }
+
+    /// Whether an append has events on both sides of the settled position: appends that run at the same
+    /// time take their positions in turn.
+    async fn is_within_append(&self, watermarks: Watermarks) -> Result<bool> {
+        let statement = || query(&self.is_within_append).bind(watermarks.settled);
+        self.connections.row(statement).await.and_then(|row| row.try_get(0)).map_err(driver)
     }
 }
 

@@ -62,7 +62,12 @@ impl Database {
                 Signals::of(&options.schema),
                 options.poll_interval,
             ),
-            horizon: Horizon::new(connections.clone(), sql.horizon.clone(), lock_key),
+            horizon: Horizon::new(
+                connections.clone(),
+                sql.horizon.clone(),
+                sql.is_within_append.clone(),
+                lock_key,
+            ),
             pages: PageReader::new(connections.clone()),
             recent: Recent::new(connections.clone(), sql.clone()),
             records: Records::new(connections.clone(), &options.schema, SNAPSHOT_IS_KEPT),

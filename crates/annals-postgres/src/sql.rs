@@ -144,6 +144,12 @@ statements! {
                 AND e.version > s.removed_to OFFSET 0) AS f";
     horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!(), " \
         FROM {schema}.horizon($1, $2)");
+    /// Whether one transaction has written events on both sides of a position. An append takes its
+    /// positions within a moment, so that they are near each other.
+    is_within_append: "SELECT EXISTS (SELECT FROM {schema}.events AS b \
+        JOIN {schema}.events AS a ON a.xmin = b.xmin \
+        WHERE b.position <= $1 AND b.position > $1 - 10000 \
+            AND a.position > $1 AND a.position <= $1 + 10000)";
     /// Which streams and types the events between two positions have.
     touched: concat!("SELECT e.position, s.name, e.type FROM {schema}.events AS e ",
         stream_of!("e"), "WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position LIMIT $3");

@@ -26,6 +26,7 @@ tests! { "order":
     Any others_hold_nobody_up;
     Any an_open_append_holds_up_only_what_is_behind_it;
     Any reads_wait_for_the_appends_under_way_and_for_no_later_ones;
+    Any a_read_of_all_ends_within_no_append;
     Any a_killed_writer_holds_nobody_up;
     Any positions_go_on_after_the_newest_events_were_removed;
     Any a_sequence_behind_its_events_is_refused;
@@ -345,6 +346,38 @@ async fn reads_wait_for_the_appends_under_way_and_for_no_later_ones() -> Tested 
         place.remove().await?;
     }
     Ok(())
+}
+
+/// Appends that run at the same time take their positions in turn: a read that ends at a gap must not
+/// end within an append.
+async fn a_read_of_all_ends_within_no_append() -> Tested {
+    let place = Place::shared().await?;
+    let store = named_store(&place).await?;
+    let (mut whole, mut other) = (Raw::new(&place).await?, Raw::new(&place).await?);
+    whole.run("BEGIN").await?;
+    let first = whole.append_one("a-1", "Counted").await?;
+    let between = append(&store, "a-2").await?;
+    other.run("BEGIN").await?;
+    let gap = other.append_one("a-3", "Counted").await?;
+    let second = whole.append_one("a-1", "Counted").await?;
+    let reading = tokio::spawn({
+        let store = store.clone();
+        async move { positions(&store).await }
+    });
+    let backwards = tokio::spawn({
+        let store = store.clone();
+        async move { positions_backwards(&store).await }
+    });
+    asked(&place).await?;
+    // Now everything up to the gap is settled, and the first half of the append is before it.
+    whole.run("COMMIT").await?;
+    asked(&place).await?;
+    assert!(!(reading.is_finished() || backwards.is_finished()), "the append is torn");
+    other.run("COMMIT").await?;
+    let wanted = vec![first, between, gap, second];
+    assert_eq!(reading.await??, wanted);
+    assert_eq!(backwards.await??, wanted);
+    place.remove().await
 }
 
 async fn a_killed_writer_holds_nobody_up() -> Tested {
