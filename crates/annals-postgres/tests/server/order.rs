@@ -481,7 +481,7 @@ async fn a_sequence_behind_its_events_is_refused() -> Tested {
         let error = store.import(imported("c-1")).await.expect_err("the position is taken");
         assert_eq!((error.kind(), error.outcome_unknown()), (ErrorKind::Incompatible, false));
     }
-    assert_eq!(everything(&store).await?.len(), 6);
+    assert_eq!(positions(&store).await?.len(), 6);
     place.execute(&mending(&place).await?).await?;
     assert_eq!(append(&store, "b-1").await?, 7);
     place.remove().await
