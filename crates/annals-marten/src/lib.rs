@@ -23,7 +23,7 @@
 //! # How it works
 //!
 //! * Marten's tables are never altered. Snapshots, checkpoints, leases, the exact bytes of payloads and
-//!   what was removed are kept in a schema of annals' own, [`MartenOptions::own_schema`], whose functions
+//!   what was removed are kept in a schema of annals' own (`annals_` and the name of Marten's), whose functions
 //!   are made for the tables that are found. `schema/` has both.
 //! * An append is one statement. It locks the row of each stream, judges the expected versions, and then
 //!   takes numbers. Marten takes its locks in another order. So nothing after the first row is waited for

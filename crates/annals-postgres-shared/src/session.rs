@@ -170,7 +170,7 @@ pub async fn pools_transactions(
     Ok(false)
 }
 
-/// Waits for an answer while `holder` holds a transaction open, for [`HOLD`] at most. Ends the
+/// Waits for an answer while `holder` holds a transaction open, for `HOLD` at most. Ends the
 /// transaction. Says whether the answer came while it was open.
 pub async fn while_held<T>(
     answer: impl Future<Output = sqlx::Result<T>>,
