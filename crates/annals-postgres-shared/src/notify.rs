@@ -274,8 +274,9 @@ impl Listen {
         let mut listener = PgListener::connect_with(pool).await?;
         // Otherwise `try_recv` would connect again by itself, and return only when it succeeded.
         listener.eager_reconnect(false);
-        let channels = std::iter::once(self.signals.channel.as_str()).chain(self.signals.others);
-        listener.listen_all(channels).await?;
+        for channel in self.signals.others.into_iter().chain([self.signals.channel.as_str()]) {
+            listener.listen(channel).await?;
+        }
         Ok(listener)
     }
 

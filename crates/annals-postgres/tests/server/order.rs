@@ -372,7 +372,8 @@ async fn a_read_of_all_ends_within_no_append() -> Tested {
     // Now everything up to the gap is settled, and the first half of the append is before it.
     whole.run("COMMIT").await?;
     asked(&place).await?;
-    assert!(!(reading.is_finished() || backwards.is_finished()), "the append is torn");
+    assert!(!reading.is_finished(), "the append is torn: {:?}", reading.await);
+    assert!(!backwards.is_finished(), "the append is torn: {:?}", backwards.await);
     other.run("COMMIT").await?;
     let wanted = vec![first, between, gap, second];
     assert_eq!(reading.await??, wanted);
