@@ -146,7 +146,7 @@ impl Horizon {
         let first = self.ask().await?;
         let mut now = first;
         let mut backoff = backoff();
-        while now.settled < first.visible || now.has_gap() && self.is_within_append(now).await? {
+        while now.settled < first.visible || self.is_within_append(now).await? {
             tokio::time::sleep(backoff.next_pause()).await;
             now = self.ask().await?;
         }
@@ -154,7 +154,8 @@ impl Horizon {
     }
 
     /// Whether an append has events on both sides of the settled position: appends that run at the same
-    /// time take their positions in turn.
+    /// time take their positions in turn. This has to be asked even if there was no gap, since an append
+    /// may have been committed between the two looks of `horizon`, at what is visible and at its gaps.
     async fn is_within_append(&self, watermarks: Watermarks) -> Result<bool> {
         let statement = || query(&self.is_within_append).bind(watermarks.settled);
         self.connections.row(statement).await.and_then(|row| row.try_get(0)).map_err(driver)
