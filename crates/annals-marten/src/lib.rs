@@ -71,12 +71,11 @@
 //!
 //! # What has not been tested yet
 //!
-//! This crate is a preview. All databases of `tests/fixtures.rs`, which Marten 9.29 and 9.58 wrote, are
-//! read back and appended to, and `tests/hammer.rs` found no skipped event beside writers that take
-//! numbers and locks as the quick modes do. Not yet done:
+//! This crate is a preview. The conformance suite passes on string ids; on Guids each case has passed, but
+//! not all in one run. All databases of `tests/fixtures.rs`, which Marten 9.29 and 9.58 wrote, are read back
+//! and appended to, and `tests/hammer.rs` found no skipped event beside writers that take numbers and locks
+//! as the quick modes do. Not yet done:
 //!
-//! * one complete run of the conformance suite without a failure: 370 of its 372 cases passed on either
-//!   type of ids, and the two others pass since they were mended, each by itself;
 //! * a run beside a .NET program, and a hammer of ten minutes;
 //! * reads of all beside a program in mode `Rich`, which are refused;
 //! * a list of streams, or a filter, in a large database: each page is a scan.

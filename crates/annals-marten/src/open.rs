@@ -98,6 +98,8 @@ async fn open_on(dialled: Dialled, options: MartenOptions) -> Result<MartenStore
     capabilities.durable = server.is_durable;
     capabilities.retry_recognition = Recognition::Guaranteed;
     (capabilities.list_streams, capabilities.exact_import) = (true, true);
+    // One statement locks and judges all of them.
+    capabilities.max_append_streams = 1_000;
     // A foreign key keeps events in the partition of their stream.
     (capabilities.truncate, capabilities.delete) = (!shape.partitioned, !shape.partitioned);
     capabilities.global_order = !is_rich;
