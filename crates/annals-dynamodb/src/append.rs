@@ -57,7 +57,13 @@ pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<V
                 presumed.fill(None);
                 continue;
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                let retry_for = shared.options.retry_for;
+                if began.elapsed() < retry_for && have_changed(shared, appends, &heads).await? {
+                    continue;
+                }
+                return Err(error);
+            }
         }
         match shared.writer.write(new_items(appends, &heads)?).await? {
             AppendOutcome::Written(positions) => {
@@ -73,6 +79,17 @@ pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<V
         }
         sleep(backoff.next_pause()).await;
     }
+}
+
+/// Whether one of several streams has another end by now. The ends were read one after the other: they
+/// can refuse an append only if all of them were the ends at one moment.
+async fn have_changed(shared: &Shared, appends: &[Append], heads: &[Head]) -> Result<bool> {
+    if appends.len() == 1 {
+        return Ok(false);
+    }
+    let loads = appends.iter().map(|append| Head::load(&shared.table, &append.stream));
+    let now = try_join_all(loads).await?;
+    Ok(now.iter().zip(heads).any(|(now, then)| now.stream != then.stream))
 }
 
 /// The answers if the appends were written before; `None` if they are to be written. If a stream has
