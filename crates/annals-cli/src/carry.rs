@@ -46,6 +46,14 @@ pub(crate) struct Treatment {
     pub(crate) oversized: Option<Oversized>,
 }
 
+impl Treatment {
+    /// Whether an option says what to do, so that events may stay behind.
+    pub(crate) fn is_given(self) -> bool {
+        let Self { links, unnamable, oversized } = self;
+        links.is_some() || unnamable.is_some() || oversized.is_some()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Links {
     Resolve,
@@ -159,7 +167,7 @@ impl Carrier {
             let original = self.exporter.as_ref().and_then(|e| e.originals.take(&event));
             let (kind, list) = match self.judge(&event, original.as_ref()).await? {
                 Verdict::Carry(event) => {
-                    if self.may_leave() && !self.carried.contains(&event.stream) {
+                    if self.treatment.is_given() && !self.carried.contains(&event.stream) {
                         self.carried.insert(event.stream.clone());
                     }
                     carried.push(event);
@@ -197,11 +205,6 @@ impl Carrier {
         }
         self.left = Left::default();
         Ok(())
-    }
-
-    fn may_leave(&self) -> bool {
-        let Treatment { links, unnamable, oversized } = self.treatment;
-        links.is_some() || unnamable.is_some() || oversized.is_some()
     }
 
     async fn judge(

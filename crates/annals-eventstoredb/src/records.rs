@@ -71,9 +71,7 @@ impl Header {
         let Self { closed_at, deleted_at, deleted_before, announced_by, .. } = self;
         Self { closed_at, deleted_at, deleted_before, announced_by, ..Self::default() }
     }
-}
 
-impl Header {
     /// This with the announcement of a removal.
     fn announcing(self, at: Version, is_tombstone: bool, by: Option<Uuid>) -> Self {
         let deleted_at = Some(at.get()).filter(|at| *at > 0);
@@ -84,8 +82,8 @@ impl Header {
             Some(_) if is_same && self.announced_by.is_empty() => Vec::new(),
             Some(by) => {
                 let others = self.announced_by.into_iter().filter(|other| is_same && *other != by);
-                let last = others.chain([by]).collect::<Vec<_>>();
-                last.into_iter().rev().take(MOST_ANNOUNCERS).rev().collect()
+                let mut all = others.chain([by]).collect::<Vec<_>>();
+                all.split_off(all.len().saturating_sub(MOST_ANNOUNCERS))
             }
         };
         Self {

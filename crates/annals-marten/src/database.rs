@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use annals_core::{Error, ErrorKind, Position, Result, StreamId};
 use annals_postgres_shared::{
-    connections::Connections,
+    connections::{Connected, Connections},
     horizon::Horizon,
     identity::Identity,
     notify::{Listening, Notifier, Signals},
@@ -47,6 +47,12 @@ pub(crate) struct Database {
     pub(crate) patience: Duration,
     ids: Ids,
     named: bool,
+}
+
+impl Connected for Database {
+    fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
 }
 
 impl Database {

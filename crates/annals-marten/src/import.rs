@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use annals_core::{Error, ErrorKind, RecordedEvent, Result};
 use annals_postgres_shared::{
-    connections::{Connections, PooledConnection},
+    connections::PooledConnection,
     error::Failure,
     import::{self, FoundStream, ImportRequest, ImportTarget},
     notify::Notifier,
@@ -30,10 +30,6 @@ pub(crate) async fn import(database: &Arc<Database>, events: Vec<RecordedEvent>)
 }
 
 impl ImportTarget for Database {
-    fn connections(&self) -> &Arc<Connections> {
-        &self.connections
-    }
-
     fn notifier(&self) -> &Arc<Notifier> {
         &self.notifier
     }

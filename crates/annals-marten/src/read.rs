@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Direction, Position, ReadStream, Result, StreamId, Version,
+    Position, ReadStream, Result, StreamId, Version,
     adapter::{Page, Pages},
 };
 use annals_postgres_shared::rows::Decoder;
 use async_trait::async_trait;
 
-use crate::{database::Database, sql::Sql};
+use crate::database::Database;
 
 /// The pages of one stream, from a version on.
 pub(crate) struct StreamPages {
@@ -36,38 +36,19 @@ impl StreamPages {
 #[async_trait]
 impl Pages for StreamPages {
     async fn next_page(&mut self) -> Result<Page> {
-        let mut page = Page { events: Vec::new(), considered: Position::START, more: false };
-        if self.options.limit == Some(0) {
-            return Ok(page);
-        }
+        let mut settled = Position::START;
         if self.live {
             // Asked before the events are read, so that every event up to this position is visible
             // to the statement that reads them.
-            page.considered = self.database.horizon.ask().await?.settled();
+            settled = self.database.horizon.ask().await?.settled();
         }
-        let forwards = self.options.direction == Direction::Forwards;
-        let Sql { stream_forwards, stream_backwards, .. } = &*self.database.sql;
-        let text = if forwards { stream_forwards } else { stream_backwards };
-        let from = match self.options.from {
-            Some(from) => from.to_i64(),
-            None if forwards => 0,
-            None => i64::MAX,
-        };
-        let (stream, limit) = (Some(&self.stream), self.options.limit);
-        let pages = &self.database.pages;
-        let rows = pages
-            .fetch(&mut self.decoder, stream, limit, true, text, |statement, most| {
-                statement.bind(self.stream.as_str()).bind(from).bind(most)
-            })
-            .await?;
-        (page.events, page.more) = (rows.events, rows.more);
-        let Some(last) = page.events.last() else { return Ok(page) };
-        page.considered =
-            if page.more { last.position } else { page.considered.max(last.position) };
-        self.options.from =
-            Some(if forwards { last.version.plus(1) } else { last.version.minus(1) });
-        self.options.limit = limit.map(|limit| limit.saturating_sub(page.events.len() as u64));
-        page.more &= self.options.limit != Some(0) && (forwards || last.version > Version::FIRST);
+        let sql = &self.database.sql;
+        let texts = (&sql.stream_forwards, &sql.stream_backwards);
+        let (pages, decoder) = (&self.database.pages, &mut self.decoder);
+        let mut page = pages.of_stream(decoder, &self.stream, &mut self.options, texts).await?;
+        if !page.more {
+            page.considered = page.considered.max(settled);
+        }
         Ok(page)
     }
 }

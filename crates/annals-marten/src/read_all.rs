@@ -2,20 +2,17 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use annals_core::{
-    Direction, EventType, Filter, Position, ReadAll, Result,
-    adapter::{Page, Pages},
+use annals_core::{EventType, Filter, Position, ReadAll, Result};
+use annals_postgres_shared::{
+    horizon::Horizon,
+    page::PageRows,
+    read_all::{AllEvents, AllPages},
+    rows::Decoder,
 };
-use annals_postgres_shared::{horizon, rows::Decoder};
-use async_trait::async_trait;
 
 use crate::database::Database;
 
-/// How many positions one statement looks at for a filter, which no index of Marten helps: it takes
-/// some milliseconds.
-const SCANNED_POSITIONS: u64 = 16_384;
-
-/// What a filter asks for.
+/// What a filter asks for. No index of Marten helps: a statement looks at every event.
 struct Wanted {
     types: Option<Vec<String>>,
     /// With what a stream id begins: the prefix, and the category with its `-`; empty for any.
@@ -38,146 +35,78 @@ impl Wanted {
     }
 }
 
-/// The pages of all streams, after or before a position.
-pub(crate) struct AllPages {
+/// The events of all streams that a filter lets through.
+pub(crate) struct Filtered {
     database: Arc<Database>,
     wanted: Option<Wanted>,
     include_system: bool,
-    forwards: bool,
-    limit: Option<u64>,
-    /// The position after which, or before which, the next page begins.
-    from: Position,
-    /// The position up to which a forward read may go, since every append up to there has ended. A
-    /// backward read needs no such position: an event that is not visible yet came after the read
-    /// began.
-    settled: Option<Position>,
-    live: bool,
     decoder: Decoder,
 }
 
-impl AllPages {
-    pub(crate) fn new(database: Arc<Database>, options: ReadAll) -> Self {
-        let ReadAll { filter, from, direction, limit, .. } = options;
-        let forwards = direction == Direction::Forwards;
-        let start = if forwards { Position::START } else { Position::new(u64::MAX) };
-        Self {
-            wanted: Wanted::of(&filter),
-            include_system: filter.include_system,
-            forwards,
-            limit,
-            from: from.unwrap_or(start),
-            settled: None,
-            live: false,
-            decoder: Decoder::default(),
-            database,
-        }
+impl Filtered {
+    fn new(database: Arc<Database>, filter: &Filter) -> Self {
+        let (wanted, include_system) = (Wanted::of(filter), filter.include_system);
+        Self { database, wanted, include_system, decoder: Decoder::default() }
+    }
+}
+
+/// The pages of all streams, after or before a position.
+pub(crate) fn pages(database: Arc<Database>, options: ReadAll) -> AllPages<Filtered> {
+    let ReadAll { filter, from, direction, limit, .. } = options;
+    AllPages::new(Filtered::new(database, &filter), direction, from, limit)
+}
+
+/// The pages of a subscription, which begins after a position.
+pub(crate) fn live(
+    database: Arc<Database>,
+    filter: &Filter,
+    after: Position,
+) -> AllPages<Filtered> {
+    AllPages::live(Filtered::new(database, filter), after)
+}
+
+impl AllEvents for Filtered {
+    fn horizon(&self) -> &Horizon {
+        &self.database.horizon
     }
 
-    /// The pages of a subscription, which begins after a position.
-    pub(crate) fn live(database: Arc<Database>, filter: Filter, after: Position) -> Self {
-        let options = ReadAll::default().with_filter(filter).after(after);
-        Self { live: true, ..Self::new(database, options) }
+    fn is_scan(&self) -> bool {
+        self.wanted.is_some()
     }
 
-    /// The settled position, and whether every visible event is at or below it. While the next
-    /// event is behind a gap, waits.
-    async fn ask(&self) -> Result<(Position, bool)> {
-        let mut backoff = horizon::backoff();
-        loop {
-            let watermarks = self.database.horizon.ask().await?;
-            if watermarks.settled() > self.from || !watermarks.has_gap() {
-                return Ok((watermarks.settled(), !watermarks.has_gap()));
-            }
-            tokio::time::sleep(backoff.next_pause()).await;
-        }
+    async fn last_position(&self) -> Result<Position> {
+        self.database.last_position().await
     }
 
-    /// A page of the events between two positions, both excluded, and the position up to which (in
-    /// the direction of the read) every event was looked at.
-    async fn between(&mut self, low: Position, high: Position) -> Result<(Page, Position)> {
-        let (mut low, mut high) = (low, high);
-        let mut is_window = false;
-        if self.wanted.is_some() {
-            let window = if self.forwards {
-                (low, high.min(low.plus(SCANNED_POSITIONS + 1)))
-            } else {
-                // Begin at the last event: `high` may be far beyond it.
-                high = high.min(self.database.last_position().await?.plus(1));
-                (low.max(high.minus(SCANNED_POSITIONS + 1)), high)
-            };
-            is_window = window != (low, high);
-            (low, high) = window;
-        }
+    async fn between(
+        &mut self,
+        low: Position,
+        high: Position,
+        forwards: bool,
+        limit: Option<u64>,
+    ) -> Result<PageRows> {
         let sql = &self.database.sql;
-        let text = match (&self.wanted, self.forwards) {
+        let text = match (&self.wanted, forwards) {
             (None, true) => &sql.all_forwards,
             (None, false) => &sql.all_backwards,
             (Some(_), true) => &sql.scan_forwards,
             (Some(_), false) => &sql.scan_backwards,
         };
         let (wanted, pages) = (&self.wanted, &self.database.pages);
-        let rows = pages
-            .fetch(
-                &mut self.decoder,
-                None,
-                self.limit,
-                self.include_system,
-                text,
-                |statement, most| {
-                    let statement = statement.bind(low.to_i64()).bind(high.to_i64()).bind(most);
-                    match wanted {
-                        None => statement,
-                        Some(Wanted { types, prefixes: [prefix, category] }) => {
-                            statement.bind(types).bind(prefix).bind(category)
-                        }
+        pages
+            .fetch(&mut self.decoder, None, limit, self.include_system, text, |statement, most| {
+                let statement = statement.bind(low.to_i64()).bind(high.to_i64()).bind(most);
+                match wanted {
+                    None => statement,
+                    Some(Wanted { types, prefixes: [prefix, category] }) => {
+                        statement.bind(types).bind(prefix).bind(category)
                     }
-                },
-            )
-            .await?;
-        let edge = if self.forwards { high.minus(1) } else { low.plus(1) };
-        let at = rows.last.filter(|_| rows.more).unwrap_or(edge);
-        self.limit = self.limit.map(|limit| limit.saturating_sub(rows.events.len() as u64));
-        let more = (rows.more || is_window) && self.limit != Some(0);
-        Ok((Page { events: rows.events, considered: at, more }, at))
+                }
+            })
+            .await
     }
-}
 
-#[async_trait]
-impl Pages for AllPages {
-    async fn next_page(&mut self) -> Result<Page> {
-        let empty = Page { events: Vec::new(), considered: self.from, more: false };
-        if self.limit == Some(0) {
-            return Ok(empty);
-        }
-        if !self.forwards {
-            if self.settled.is_none() {
-                let settled = self.database.horizon.reach().await?;
-                self.settled = Some(settled);
-                self.from = self.from.min(settled.plus(1));
-            }
-            let (page, at) = self.between(Position::START, self.from).await?;
-            self.from = at;
-            return Ok(page);
-        }
-        let mut is_all = !self.live;
-        let settled = match self.settled {
-            Some(settled) if self.from < settled => settled,
-            _ if self.live => {
-                let (settled, all) = self.ask().await?;
-                is_all = all;
-                settled
-            }
-            Some(_) => return Ok(empty),
-            None => self.database.horizon.reach().await?,
-        };
-        self.settled = Some(settled);
-        if settled <= self.from {
-            return Ok(Page { more: !is_all, ..empty });
-        }
-        let (mut page, at) = self.between(self.from, settled.plus(1)).await?;
-        self.from = at;
-        page.considered = at;
-        page.more |= !is_all;
-        Ok(page)
+    async fn has_none(&self, _after: Position, _up_to: Position) -> bool {
+        false
     }
 }

@@ -70,6 +70,11 @@ impl Drop for Connections {
     }
 }
 
+/// What has the connections of a store.
+pub trait Connected: Send + Sync + 'static {
+    fn connections(&self) -> &Arc<Connections>;
+}
+
 impl Connections {
     pub fn new(
         pool: PgPool,

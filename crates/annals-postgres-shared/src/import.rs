@@ -18,7 +18,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use crate::{
-    connections::{Connections, PooledConnection},
+    connections::{Connected, PooledConnection},
     error::{Failure, driver, internal, runtime, runtime_ended},
     notify::Notifier,
     resend::{Attempts, WriteSession},
@@ -35,9 +35,7 @@ const MOST_BYTES: usize = 8 * 1024 * 1024;
 const MOST_STREAMS: usize = 1_000;
 
 /// A store that can import.
-pub trait ImportTarget: Send + Sync + 'static {
-    fn connections(&self) -> &Arc<Connections>;
-
+pub trait ImportTarget: Connected {
     fn notifier(&self) -> &Arc<Notifier>;
 
     /// The statement that gives the ids of several streams' events, each stream between two versions.

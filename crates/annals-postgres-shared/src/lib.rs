@@ -25,6 +25,8 @@ pub mod notify;
 pub mod page;
 mod reach;
 #[doc(hidden)]
+pub mod read_all;
+#[doc(hidden)]
 pub mod records;
 #[doc(hidden)]
 pub mod resend;
@@ -34,6 +36,8 @@ pub mod rows;
 pub mod session;
 #[doc(hidden)]
 pub mod sql;
+#[doc(hidden)]
+pub mod streams;
 #[doc(hidden)]
 pub mod subscribe;
 #[doc(hidden)]

@@ -6,7 +6,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use annals_core::{Position, RecordedEvent, Result, StreamId};
+use annals_core::{
+    Direction, Position, ReadStream, RecordedEvent, Result, StreamId, Version, adapter::Page,
+};
 use futures::{TryStreamExt, stream::BoxStream};
 use sqlx::postgres::PgRow;
 
@@ -111,6 +113,40 @@ impl PageReader {
             }
             return Ok(page);
         }
+    }
+}
+
+impl PageReader {
+    /// Reads the next page of a stream, by one of two statements, which are bound with the stream, the
+    /// version from which to read, and the most rows. `options` then begin after the page, and
+    /// `considered` is its last position.
+    pub async fn of_stream(
+        &self,
+        decoder: &mut Decoder,
+        stream: &StreamId,
+        options: &mut ReadStream,
+        (forwards, backwards): (&Arc<str>, &Arc<str>),
+    ) -> Result<Page> {
+        let mut page = Page { events: Vec::new(), considered: Position::START, more: false };
+        if options.limit == Some(0) {
+            return Ok(page);
+        }
+        let is_forwards = options.direction == Direction::Forwards;
+        let (text, start) = if is_forwards { (forwards, 0) } else { (backwards, i64::MAX) };
+        let from = options.from.map_or(start, Version::to_i64);
+        let rows = self
+            .fetch(decoder, Some(stream), options.limit, true, text, |statement, most| {
+                statement.bind(stream.as_str()).bind(from).bind(most)
+            })
+            .await?;
+        (page.events, page.more) = (rows.events, rows.more);
+        let Some(last) = page.events.last() else { return Ok(page) };
+        page.considered = last.position;
+        let next = if is_forwards { last.version.plus(1) } else { last.version.minus(1) };
+        options.from = Some(next);
+        options.limit = options.limit.map(|limit| limit.saturating_sub(page.events.len() as u64));
+        page.more &= options.limit != Some(0) && (is_forwards || last.version > Version::FIRST);
+        Ok(page)
     }
 }
 

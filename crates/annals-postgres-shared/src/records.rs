@@ -218,3 +218,78 @@ impl Records {
         }
     }
 }
+
+/// The methods of an `Adapter` that snapshots, checkpoints and leases need, for a store whose field
+/// `database` has these [`Records`].
+#[macro_export]
+macro_rules! record_methods {
+    () => {
+        async fn load_snapshot(
+            &self,
+            stream: &::annals_core::StreamId,
+        ) -> ::annals_core::Result<Option<::annals_core::Snapshot>> {
+            self.database.records.load_snapshot(stream).await
+        }
+
+        async fn save_snapshot(
+            &self,
+            stream: &::annals_core::StreamId,
+            snapshot: ::annals_core::Snapshot,
+        ) -> ::annals_core::Result<()> {
+            self.database.records.save_snapshot(stream, &snapshot).await
+        }
+
+        async fn delete_snapshot(
+            &self,
+            stream: &::annals_core::StreamId,
+        ) -> ::annals_core::Result<()> {
+            self.database.records.delete_snapshot(stream).await
+        }
+
+        async fn load_checkpoint(
+            &self,
+            id: &::annals_core::SubscriberId,
+        ) -> ::annals_core::Result<Option<::annals_core::Position>> {
+            self.database.records.load_checkpoint(id).await
+        }
+
+        async fn save_checkpoint(
+            &self,
+            id: &::annals_core::SubscriberId,
+            to: ::annals_core::Position,
+        ) -> ::annals_core::Result<::annals_core::Position> {
+            self.database.records.save_checkpoint(id, to).await
+        }
+
+        async fn swap_checkpoint(
+            &self,
+            id: &::annals_core::SubscriberId,
+            swap: ::annals_core::adapter::CheckpointSwap,
+        ) -> ::annals_core::Result<bool> {
+            self.database.records.swap_checkpoint(id, swap).await
+        }
+
+        async fn reset_checkpoint(
+            &self,
+            id: &::annals_core::SubscriberId,
+            to: Option<::annals_core::Position>,
+        ) -> ::annals_core::Result<()> {
+            self.database.records.reset_checkpoint(id, to).await
+        }
+
+        async fn load_lease(
+            &self,
+            name: &::annals_core::LeaseName,
+        ) -> ::annals_core::Result<Option<::annals_core::LeaseRecord>> {
+            self.database.records.load_lease(name).await
+        }
+
+        async fn swap_lease(
+            &self,
+            name: &::annals_core::LeaseName,
+            record: &::annals_core::LeaseRecord,
+        ) -> ::annals_core::Result<bool> {
+            self.database.records.swap_lease(name, record).await
+        }
+    };
+}

@@ -7,7 +7,7 @@ use sqlx::Row;
 
 use crate::{
     config::PostgresOptions,
-    connections::Connections,
+    connections::{Connected, Connections},
     error::driver,
     horizon::Horizon,
     identity::Identity,
@@ -35,6 +35,12 @@ pub(crate) struct Database {
     pub(crate) sql: Arc<Sql>,
     /// The first half of the key of every advisory lock of this store.
     pub(crate) lock_key: i32,
+}
+
+impl Connected for Database {
+    fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
 }
 
 impl Database {

@@ -8,7 +8,7 @@ use sqlx::{Row, postgres::PgRow};
 
 use crate::{
     append,
-    connections::{Connections, PooledConnection},
+    connections::PooledConnection,
     database::Database,
     error::{Failure, internal},
     notify::Notifier,
@@ -16,10 +16,6 @@ use crate::{
 };
 
 impl ImportTarget for Database {
-    fn connections(&self) -> &Arc<Connections> {
-        &self.connections
-    }
-
     fn notifier(&self) -> &Arc<Notifier> {
         &self.notifier
     }

@@ -2,21 +2,18 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use annals_core::{
-    Direction, EventType, Filter, Position, ReadAll, Result,
-    adapter::{Page, Pages},
+use annals_core::{EventType, Filter, Position, ReadAll, Result};
+use annals_postgres_shared::{
+    page::PageRows,
+    read_all::{AllEvents, AllPages},
 };
-use async_trait::async_trait;
 
 use crate::{
     database::Database,
-    horizon,
+    horizon::Horizon,
     recent::{Subscribed, Touched},
     rows::Decoder,
 };
-
-/// How many positions one statement looks at if no index helps, which takes some milliseconds.
-const SCANNED_POSITIONS: u64 = 16_384;
 
 /// How the events of a filter are found.
 enum Access {
@@ -45,31 +42,20 @@ impl Access {
     }
 }
 
-/// The pages of all streams, after or before a position.
-pub(crate) struct AllPages {
+/// The events of all streams that a filter lets through.
+pub(crate) struct Filtered {
     database: Arc<Database>,
     filter: Filter,
     access: Access,
     types: Option<Vec<String>>,
     prefix: Option<String>,
-    forwards: bool,
-    limit: Option<u64>,
-    /// The position after which, or before which, the next page begins.
-    from: Position,
-    /// The position up to which a read may go, since every append up to there has ended. A backward
-    /// read begins there: if it gave an event above an append under way, a reader that goes on from
-    /// that event would never see the append.
-    settled: Option<Position>,
-    /// Counts the subscription that reads these pages, if one does.
-    live: Option<Subscribed>,
+    /// Counts the subscription that reads these events, if one does.
+    _live: Option<Subscribed>,
     decoder: Decoder,
 }
 
-impl AllPages {
-    pub(crate) fn new(database: Arc<Database>, options: ReadAll) -> Self {
-        let ReadAll { filter, from, direction, limit, .. } = options;
-        let forwards = direction == Direction::Forwards;
-        let start = if forwards { Position::START } else { Position::new(u64::MAX) };
+impl Filtered {
+    fn new(database: Arc<Database>, filter: Filter, live: Option<Subscribed>) -> Self {
         // Remove duplicate types: each type costs one index lookup.
         let types: BTreeSet<_> = filter.event_types.iter().map(EventType::as_str).collect();
         Self {
@@ -77,64 +63,47 @@ impl AllPages {
             types: (!types.is_empty()).then(|| types.into_iter().map(str::to_owned).collect()),
             prefix: filter.prefix.as_ref().map(|prefix| prefix.as_str().to_owned()),
             filter,
-            forwards,
-            limit,
-            from: from.unwrap_or(start),
-            settled: None,
-            live: None,
+            _live: live,
             decoder: Decoder::default(),
             database,
         }
     }
+}
 
-    /// The pages of a subscription, which begins after a position.
-    pub(crate) fn live(database: Arc<Database>, filter: Filter, after: Position) -> Self {
-        let options = ReadAll::default().with_filter(filter).after(after);
-        let live = Some(database.recent.subscribe());
-        Self { live, ..Self::new(database, options) }
+/// The pages of all streams, after or before a position.
+pub(crate) fn pages(database: Arc<Database>, options: ReadAll) -> AllPages<Filtered> {
+    let ReadAll { filter, from, direction, limit, .. } = options;
+    AllPages::new(Filtered::new(database, filter, None), direction, from, limit)
+}
+
+/// The pages of a subscription, which begins after a position.
+pub(crate) fn live(database: Arc<Database>, filter: Filter, after: Position) -> AllPages<Filtered> {
+    let live = Some(database.recent.subscribe());
+    AllPages::live(Filtered::new(database, filter, live), after)
+}
+
+impl AllEvents for Filtered {
+    fn horizon(&self) -> &Horizon {
+        &self.database.horizon
     }
 
-    /// The settled position, and whether every visible event is at or below it. While the next
-    /// event is behind a gap, waits.
-    async fn ask(&self) -> Result<(Position, bool)> {
-        let mut backoff = horizon::backoff();
-        loop {
-            let watermarks = self.database.horizon.ask().await?;
-            if watermarks.settled() > self.from || !watermarks.has_gap() {
-                return Ok((watermarks.settled(), !watermarks.has_gap()));
-            }
-            tokio::time::sleep(backoff.next_pause()).await;
-        }
+    fn is_scan(&self) -> bool {
+        matches!(self.access, Access::Scan)
     }
 
-    /// Whether surely no event up to a position passes the filter.
-    async fn has_none(&self, settled: Position) -> bool {
-        let filter = &self.filter;
-        let passes = |event: &Touched| filter.matches(&event.stream, &event.event_type);
-        match self.access {
-            Access::Everything => false,
-            _ => self.database.recent.has_none(self.from, settled, passes).await,
-        }
+    async fn last_position(&self) -> Result<Position> {
+        self.database.last_position().await
     }
 
-    /// A page of the events between two positions, both excluded, and the position up to which (in
-    /// the direction of the read) every event was looked at.
-    async fn between(&mut self, low: Position, high: Position) -> Result<(Page, Position)> {
-        let (mut low, mut high) = (low, high);
-        let mut is_window = false;
-        if let Access::Scan = self.access {
-            let window = if self.forwards {
-                (low, high.min(low.plus(SCANNED_POSITIONS + 1)))
-            } else {
-                // Begin at the last event: `high` may be far beyond it.
-                high = high.min(self.database.last_position().await?.plus(1));
-                (low.max(high.minus(SCANNED_POSITIONS + 1)), high)
-            };
-            is_window = window != (low, high);
-            (low, high) = window;
-        }
+    async fn between(
+        &mut self,
+        low: Position,
+        high: Position,
+        forwards: bool,
+        limit: Option<u64>,
+    ) -> Result<PageRows> {
         let sql = &self.database.sql;
-        let text = match (&self.access, self.forwards) {
+        let text = match (&self.access, forwards) {
             (Access::Everything, true) => &sql.all_forwards,
             (Access::Everything, false) => &sql.all_backwards,
             (Access::Category(_), true) => &sql.category_forwards,
@@ -146,8 +115,8 @@ impl AllPages {
         };
         let (access, types, prefix) = (&self.access, &self.types, &self.prefix);
         let (pages, include_system) = (&self.database.pages, self.filter.include_system);
-        let rows = pages
-            .fetch(&mut self.decoder, None, self.limit, include_system, text, |statement, most| {
+        pages
+            .fetch(&mut self.decoder, None, limit, include_system, text, |statement, most| {
                 let statement = statement.bind(low.to_i64()).bind(high.to_i64()).bind(most);
                 match access {
                     Access::Everything => statement,
@@ -156,55 +125,15 @@ impl AllPages {
                     Access::Scan => statement.bind(types).bind(prefix),
                 }
             })
-            .await?;
-        let edge = if self.forwards { high.minus(1) } else { low.plus(1) };
-        let at = rows.last.filter(|_| rows.more).unwrap_or(edge);
-        self.limit = self.limit.map(|limit| limit.saturating_sub(rows.events.len() as u64));
-        let more = (rows.more || is_window) && self.limit != Some(0);
-        Ok((Page { events: rows.events, considered: at, more }, at))
+            .await
     }
-}
 
-#[async_trait]
-impl Pages for AllPages {
-    async fn next_page(&mut self) -> Result<Page> {
-        let empty = Page { events: Vec::new(), considered: self.from, more: false };
-        if self.limit == Some(0) {
-            return Ok(empty);
+    async fn has_none(&self, after: Position, up_to: Position) -> bool {
+        let filter = &self.filter;
+        let passes = |event: &Touched| filter.matches(&event.stream, &event.event_type);
+        match self.access {
+            Access::Everything => false,
+            _ => self.database.recent.has_none(after, up_to, passes).await,
         }
-        if !self.forwards {
-            if self.settled.is_none() {
-                let settled = self.database.horizon.reach().await?;
-                self.settled = Some(settled);
-                self.from = self.from.min(settled.plus(1));
-            }
-            let (page, at) = self.between(Position::START, self.from).await?;
-            self.from = at;
-            return Ok(page);
-        }
-        let mut is_all = self.live.is_none();
-        let settled = match self.settled {
-            Some(settled) if self.from < settled => settled,
-            _ if self.live.is_some() => {
-                let (settled, all) = self.ask().await?;
-                is_all = all;
-                settled
-            }
-            Some(_) => return Ok(empty),
-            None => self.database.horizon.reach().await?,
-        };
-        self.settled = Some(settled);
-        if settled <= self.from {
-            return Ok(Page { more: !is_all, ..empty });
-        }
-        if self.live.is_some() && self.has_none(settled).await {
-            self.from = settled;
-            return Ok(Page { considered: settled, more: !is_all, ..empty });
-        }
-        let (mut page, at) = self.between(self.from, settled.plus(1)).await?;
-        self.from = at;
-        page.considered = at;
-        page.more |= !is_all;
-        Ok(page)
     }
 }

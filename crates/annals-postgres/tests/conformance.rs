@@ -22,6 +22,8 @@ use annals_test_servers::{
 use libtest_mimic::Arguments;
 use tokio::sync::OnceCell;
 
+/// The URL of the PgBouncer that the suite has started, for a process that runs one of its cases.
+const POOLER: &str = "ANNALS_POSTGRES_POOLER";
 /// Fewer sessions than the stores of all cases that run at the same time have connections.
 const SESSIONS: usize = 16;
 
@@ -51,6 +53,9 @@ impl Server {
     async fn shared_url(&self) -> Result<String, BoxError> {
         let server = postgres::shared().await?;
         let Some(pooler) = &self.pooler else { return Ok(server.url()) };
+        if let Ok(url) = std::env::var(POOLER) {
+            return Ok(url);
+        }
         let start = || PgBouncer::start(&server, "transaction", SESSIONS);
         Ok(server.url_at(pooler.get_or_try_init(start).await?.addr()))
     }
@@ -82,7 +87,7 @@ impl Harness for Server {
     async fn unavailable(&self) -> Option<String> {
         match &self.source {
             Err(reason) => Some(reason.clone()),
-            Ok(_) if self.pooler.is_none() => None,
+            Ok(_) if self.pooler.is_none() || std::env::var_os(POOLER).is_some() => None,
             Ok(Source::Local(_)) if PgBouncer::program().is_some() => None,
             Ok(Source::Local(_)) => Some("there is no PgBouncer on this machine".to_owned()),
             Ok(source) => Some(format!("not possible with {source}")),
@@ -132,8 +137,12 @@ impl Harness for Server {
     }
 
     async fn another_process(&self) -> Option<Vec<(String, String)>> {
-        let url = self.shared_url().await.ok()?;
-        Some(vec![("ANNALS_POSTGRES_URL".to_owned(), url)])
+        let mut urls =
+            vec![("ANNALS_POSTGRES_URL".to_owned(), postgres::shared().await.ok()?.url())];
+        if self.pooler.is_some() {
+            urls.push((POOLER.to_owned(), self.shared_url().await.ok()?));
+        }
+        Some(urls)
     }
 
     fn cannot_inject(&self, fault: Fault) -> Option<String> {

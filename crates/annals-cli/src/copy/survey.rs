@@ -96,15 +96,13 @@ struct OfServer {
 /// Whether a copy needs to look through its source before it writes: it may have events that the target
 /// cannot take.
 pub(crate) fn is_needed(source: &Source, limits: Limits, treatment: Treatment) -> bool {
-    let options =
-        treatment.links.is_some() || treatment.unnamable.is_some() || treatment.oversized.is_some();
     match source {
         Source::Store { exporter: Some(_), .. } => true,
         Source::Store { store, .. } => {
-            options || store.capabilities().max_event_bytes > limits.most_bytes
+            treatment.is_given() || store.capabilities().max_event_bytes > limits.most_bytes
         }
         // Standard input can be read only once.
-        Source::File(file) => !file.is_stdio() && (options || !limits.system_names),
+        Source::File(file) => !file.is_stdio() && (treatment.is_given() || !limits.system_names),
     }
 }
 

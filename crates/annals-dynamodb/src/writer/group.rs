@@ -53,7 +53,7 @@ impl GroupWriter {
     /// rest of it is tried again.
     async fn write(&self, mut group: Vec<AppendRequest>) {
         let log = &self.log;
-        let mut slot = match self.allocate_after(&group).await {
+        let mut slot = match self.allocate_after(&group, None).await {
             Ok(slot) => slot,
             Err(error) => return fail(group, error),
         };
@@ -76,15 +76,8 @@ impl GroupWriter {
                     }
                 }
                 Ok(outcome @ (SlotOutcome::Closed | SlotOutcome::Used)) => {
-                    let mended = match outcome {
-                        SlotOutcome::Used => log.mend_counter(slot).await,
-                        _ => Ok(()),
-                    };
-                    let next = match mended {
-                        Ok(()) => self.allocate_after(&group).await,
-                        Err(error) => Err(error),
-                    };
-                    match next {
+                    let used = matches!(outcome, SlotOutcome::Used).then_some(slot);
+                    match self.allocate_after(&group, used).await {
                         Ok(next) => slot = next,
                         Err(error) => return fail(group, error),
                     }
@@ -105,9 +98,12 @@ impl GroupWriter {
         log.settle_sometimes(slot);
     }
 
-    /// Allocates a slot after those of all events before the group. If the counter is behind them, it
-    /// is raised first.
-    async fn allocate_after(&self, group: &[AppendRequest]) -> Result<u64> {
+    /// Allocates a slot after those of all events before the group, and after one that was given out
+    /// although it is used. If the counter is behind them, it is raised first.
+    async fn allocate_after(&self, group: &[AppendRequest], used: Option<u64>) -> Result<u64> {
+        if let Some(used) = used {
+            self.log.mend_counter(used).await?;
+        }
         let slot = self.log.allocate().await?;
         let items = group.iter().flat_map(|request| &request.items);
         match items.filter_map(NewItem::slot_before).max() {

@@ -14,7 +14,10 @@ use annals_postgres::{
 };
 use annals_test_servers::{BoxError, until};
 use fastrand::Rng;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 
 use crate::{
     beside::{Listener, Raw},
@@ -301,6 +304,17 @@ async fn an_open_append_holds_up_only_what_is_behind_it() -> Tested {
     Ok(())
 }
 
+type Reading = JoinHandle<Result<Vec<u64>, BoxError>>;
+
+/// Begins to read all, forwards and backwards.
+fn read_both_ways(store: &PostgresStore) -> (Reading, Reading) {
+    let (forwards, backwards) = (store.clone(), store.clone());
+    (
+        tokio::spawn(async move { positions(&forwards).await }),
+        tokio::spawn(async move { positions_backwards(&backwards).await }),
+    )
+}
+
 async fn reads_wait_for_the_appends_under_way_and_for_no_later_ones() -> Tested {
     for end in ["COMMIT", "ROLLBACK"] {
         let place = Place::shared().await?;
@@ -309,14 +323,7 @@ async fn reads_wait_for_the_appends_under_way_and_for_no_later_ones() -> Tested 
         writer.run("BEGIN").await?;
         let open = writer.append_one("a-1", "Counted").await?;
         let behind = append(&store, "a-2").await?;
-        let reading = tokio::spawn({
-            let store = store.clone();
-            async move { positions(&store).await }
-        });
-        let backwards = tokio::spawn({
-            let store = store.clone();
-            async move { positions_backwards(&store).await }
-        });
+        let (reading, backwards) = read_both_ways(&store);
         let from_end = tokio::spawn({
             let store = store.clone();
             async move { store.subscribe(Subscribe::default().with_start(Start::End)).await }
@@ -360,14 +367,7 @@ async fn a_read_of_all_ends_within_no_append() -> Tested {
     other.run("BEGIN").await?;
     let gap = other.append_one("a-3", "Counted").await?;
     let second = whole.append_one("a-1", "Counted").await?;
-    let reading = tokio::spawn({
-        let store = store.clone();
-        async move { positions(&store).await }
-    });
-    let backwards = tokio::spawn({
-        let store = store.clone();
-        async move { positions_backwards(&store).await }
-    });
+    let (reading, backwards) = read_both_ways(&store);
     asked(&place).await?;
     // Now everything up to the gap is settled, and the first half of the append is before it.
     whole.run("COMMIT").await?;
