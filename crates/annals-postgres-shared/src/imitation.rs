@@ -87,11 +87,15 @@ async fn look(
              WHERE locktype = 'advisory' AND granted AND classid = {first}::pg_catalog.oid \
              AND objid = {second}::pg_catalog.oid), {next}"
     );
+    // A number is logged, and a commit with it waits for a synchronous standby, which may be missing.
+    // A rollback does not.
+    let locks = format!("BEGIN; {locks}; ROLLBACK");
     let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({first}, {second}), {next}");
-    let next = format!("SELECT 1, {next}");
+    let next = format!("BEGIN; SELECT 1, {next}; ROLLBACK");
     let number = |row: &PgRow| row.try_get::<Option<i64>, _>(1);
     let ask = async |session: &mut PgConnection, text: String| {
-        sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(session).await
+        let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(session).await?;
+        rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)
     };
     let before = number(&ask(connection, next).await?)?;
     sqlx::raw_sql("BEGIN").execute(&mut *other).await?;

@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -294,6 +294,9 @@ async fn a_read_only_session_is_dropped() -> Tested {
 }
 
 async fn connections_are_replaced_when_they_are_old() -> Tested {
+    // More than there are connections, so that each one goes from caller to caller and never back to
+    // the pool.
+    const CALLERS: usize = 12;
     let place = Place::shared().await?;
     let mut config = place.config();
     config.connect = config.connect.application_name(&place.schema);
@@ -302,31 +305,46 @@ async fn connections_are_replaced_when_they_are_old() -> Tested {
         .max_lifetime(Duration::from_millis(500))
         .connect_lazy_with(config.connect);
     let store = PostgresStore::with_pool(pool, config.options).await?;
-    let sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = $1";
-    let mut administrator = place.connect().await?;
-    // A session that is always in use is replaced, and so is one that nobody uses.
-    for is_used in [true, false] {
-        let mut first = HashSet::new();
-        // On a slow machine a session may be gone before it is seen.
-        while first.is_empty() {
-            store.append(any("a-1", 1)).await?;
-            let found = query_scalar(sessions).bind(&place.schema).fetch_all(&mut administrator);
-            first.extend::<Vec<i32>>(found.await?);
-        }
-        let deadline = std::time::Instant::now() + PATIENCE;
-        loop {
-            if is_used {
-                store.append(any("a-1", 1)).await?;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let calls = (0..CALLERS).map(|_| {
+        let (store, is_over) = (store.clone(), is_over.clone());
+        tokio::spawn(async move {
+            while !is_over.load(SeqCst) {
+                store.load_stream(&id("a-1")).await?;
             }
-            let found = query_scalar(sessions).bind(&place.schema).fetch_all(&mut administrator);
-            let found: Vec<i32> = found.await?;
-            if !found.iter().any(|pid| first.contains(pid)) {
-                break;
-            }
-            assert!(std::time::Instant::now() < deadline, "these stay: {first:?}, {found:?}");
-        }
+            Ok::<_, annals_core::Error>(())
+        })
+    });
+    let calls: Vec<_> = calls.collect();
+    until_replaced(&place, &store, "sessions that are always in use").await?;
+    is_over.store(true, SeqCst);
+    for call in calls {
+        call.await??;
     }
+    until_replaced(&place, &store, "sessions that nobody uses").await?;
     place.remove().await
+}
+
+/// Waits until all sessions have ended that a store has after an append. They are named after the
+/// schema.
+async fn until_replaced(place: &Place, store: &PostgresStore, which: &str) -> Tested {
+    let administrator = tokio::sync::Mutex::new(place.connect().await?);
+    let sessions = async || -> Result<HashSet<i32>, BoxError> {
+        let text = "SELECT pid FROM pg_stat_activity WHERE application_name = $1";
+        let mut administrator = administrator.lock().await;
+        let found = query_scalar(text).bind(&place.schema).fetch_all(&mut *administrator);
+        Ok(found.await?.into_iter().collect())
+    };
+    let mut first = HashSet::new();
+    // On a slow machine a session may be gone before it is seen.
+    while first.is_empty() {
+        store.append(any("a-1", 1)).await?;
+        first = sessions().await?;
+    }
+    until(&format!("{which} have ended"), PATIENCE, || async {
+        sessions().await.is_ok_and(|now| now.is_disjoint(&first))
+    })
+    .await
 }
 
 async fn a_listener_whose_network_is_dead_is_replaced() -> Tested {
