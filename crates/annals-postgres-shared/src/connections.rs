@@ -40,6 +40,8 @@ pub struct Connections {
     request_timeout: Duration,
     reach: Reach,
     identity: OnceLock<Identity>,
+    /// What begins a transaction behind a pooler of transactions.
+    begin: OnceLock<Arc<str>>,
     /// The task that gives idle connections back to the pool.
     returning: AbortHandle,
     runtime: Handle,
@@ -95,13 +97,19 @@ impl Connections {
             request_timeout,
             reach: Reach::default(),
             identity: OnceLock::new(),
+            begin: OnceLock::new(),
             runtime: Handle::current(),
         })
     }
 
     /// Has every connection that is made from now on lead to this store.
     pub fn expect(&self, identity: Identity) {
-        // It is set once, when the store is opened.
+        // Both are set once, when the store is opened.
+        if let (Some(begin), Some(follow)) =
+            (self.pooling.begin(), identity.follow_in_transaction())
+        {
+            let _ = self.begin.set(format!("{begin}; {follow}").into());
+        }
         let _ = self.identity.set(identity);
     }
 
@@ -370,7 +378,8 @@ impl PooledConnection {
     /// A driver sends a statement in two requests, one to prepare it and one to run it. Such a pooler
     /// would send them to two sessions of the server.
     pub async fn begin(&mut self) -> sqlx::Result<()> {
-        let Some(begin) = self.home.pooling.begin() else { return Ok(()) };
+        let begin = self.home.begin.get().cloned().or_else(|| self.home.pooling.begin());
+        let Some(begin) = begin else { return Ok(()) };
         self.session.in_transaction = true;
         sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(&mut **self).await.map(drop)
     }

@@ -8,7 +8,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -47,6 +47,9 @@ pub struct Horizon {
     /// as long as the first.
     asked: AtomicU64,
     known: Mutex<Known>,
+    /// The pairs of positions between which another server gave positions, and this one lacks what it
+    /// committed last.
+    losses: RwLock<Vec<i64>>,
 }
 
 /// What the last answer of the server said.
@@ -84,6 +87,11 @@ impl Watermarks {
     pub fn has_gap(self) -> bool {
         self.settled < self.visible
     }
+
+    /// The greatest position that was seen.
+    fn seen(self) -> i64 {
+        self.settled.max(self.visible)
+    }
 }
 
 impl Horizon {
@@ -93,8 +101,8 @@ impl Horizon {
         is_within_append: Arc<str>,
         lock_key: i32,
     ) -> Self {
-        let (asked, known) = (AtomicU64::new(0), Mutex::default());
-        Self { connections, question, is_within_append, lock_key, asked, known }
+        let (asked, known, losses) = (AtomicU64::new(0), Mutex::default(), RwLock::default());
+        Self { connections, question, is_within_append, lock_key, asked, known, losses }
     }
 
     /// Asks the server once. Whatever was committed before this call is settled, or behind a gap.
@@ -124,19 +132,42 @@ impl Horizon {
             Err(error) => return Err(error),
         };
         known.failed = None;
-        let Answer { settled, visible, in_flight, is_standby, last_given } =
+        let Answer { settled, visible, in_flight, is_standby, last_given, losses } =
             Answer::decode(&row).map_err(driver)?;
         if is_standby {
             // Another statement on this connection would be answered by the standby as well.
             self.connections.close_idle();
             return Err(driver(standby()));
         }
-        if let Some(last_given) = last_given.filter(|last_given| *last_given < before) {
-            return Err(lost_positions(before, last_given));
+        let seen = known.watermarks.seen();
+        let after = last_given.filter(|last_given| *last_given < seen);
+        if let Some(after) = after.or_else(|| lost_after(&losses, seen)) {
+            return Err(lost_positions(seen, after));
         }
+        self.learn_losses(losses);
         known.learn(settled, visible, in_flight.into_iter().flatten().collect());
         self.asked.fetch_add(1, Ordering::AcqRel);
         Ok(known.watermarks)
+    }
+
+    fn learn_losses(&self, losses: Vec<i64>) {
+        let is_known = *self.losses.read().unwrap_or_else(PoisonError::into_inner) == losses;
+        if !is_known {
+            *self.losses.write().unwrap_or_else(PoisonError::into_inner) = losses;
+        }
+    }
+
+    /// Refuses the position of an event that was lost when another server took over, as far as the last
+    /// answer of the server says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BeyondEnd`].
+    pub fn check_place(&self, place: Position) -> Result<()> {
+        let losses = self.losses.read().unwrap_or_else(PoisonError::into_inner);
+        match lost_after(&losses, place.to_i64()) {
+            Some(after) => Err(Error::beyond_end(place, Position::from_i64(after))),
+            None => Ok(()),
+        }
     }
 
     /// Waits until everything that was committed before this call is settled, and returns a position up
@@ -170,11 +201,15 @@ struct Answer {
     is_standby: bool,
     /// The last position that the sequence has given, unless the role may not know it.
     last_given: Option<i64>,
+    losses: Vec<i64>,
 }
 
 impl Answer {
     fn decode(row: &PgRow) -> sqlx::Result<Self> {
+        /// The last column. Stores that do not give the positions themselves do not have it.
+        const LOSSES: usize = 5;
         Ok(Self {
+            losses: if row.len() > LOSSES { row.try_get(LOSSES)? } else { Vec::new() },
             settled: row.try_get(0)?,
             visible: row.try_get(1)?,
             in_flight: row.try_get(2)?,
@@ -184,13 +219,21 @@ impl Answer {
     }
 }
 
-/// The error after a fail-over to an asynchronous replica, or a restore, under an open store: new
-/// events would get positions that readers have passed, and so be skipped.
-fn lost_positions(settled: i64, last_given: i64) -> Error {
+/// If a position lies in one of the pairs, the position after which events were lost.
+fn lost_after(losses: &[i64], position: i64) -> Option<i64> {
+    losses.chunks_exact(2).find_map(|pair| match *pair {
+        [after, until] if after < position && position < until => Some(after),
+        _ => None,
+    })
+}
+
+/// The error after a fail-over to an asynchronous replica, or a restore, under an open store: readers
+/// have seen events that are no longer there.
+fn lost_positions(seen: i64, after: i64) -> Error {
     let message = format!(
-        "this store has seen events up to position {settled}, and the server has given positions \
-         up to {last_given} only: it has lost commits, and gives their positions again; open the \
-         store again, and reset every consumer whose checkpoint is above {last_given}"
+        "this store has seen events up to position {seen}, and the server has none of those after \
+         {after}: it has lost commits; open the store again, and reset every consumer whose \
+         checkpoint is above {after}"
     );
     Error::new(ErrorKind::Incompatible, message)
 }

@@ -16,6 +16,8 @@ pub struct Identity {
     /// Asks whether the server is a standby, and for the store's key.
     question: String,
     key: i32,
+    /// The call of the schema's function `follow_server`, without its argument.
+    follow: Option<String>,
 }
 
 impl Identity {
@@ -25,23 +27,39 @@ impl Identity {
             "SELECT pg_catalog.pg_is_in_recovery(), (SELECT lock_key FROM {}.store)",
             quoted(schema)
         );
-        Self { question, key }
+        Self { question, key, follow: None }
+    }
+
+    /// Calls the schema's function `follow_server` on each connection before it is used.
+    pub fn that_follows_servers(mut self, schema: &str) -> Self {
+        self.follow = Some(format!("SELECT {}.follow_server", quoted(schema)));
+        self
+    }
+
+    /// The statement that has to come before every other in a transaction behind a pooler: the pooler
+    /// makes connections to another server, and its clients keep theirs.
+    pub fn follow_in_transaction(&self) -> Option<String> {
+        self.follow.as_ref().map(|call| format!("{call}(false)"))
     }
 
     /// Refuses a connection to a standby, and one to another store than `expected`.
     pub async fn check(expected: Option<&Self>, connection: &mut PgConnection) -> sqlx::Result<()> {
-        let Some(Self { question, key }) = expected else {
+        let Some(Self { question, key, follow }) = expected else {
             return if is_standby(connection).await? { Err(standby()) } else { Ok(()) };
         };
         let question = AssertSqlSafe(question.as_str());
-        let row = sqlx::raw_sql(question).fetch_one(connection).await?;
+        let row = sqlx::raw_sql(question).fetch_one(&mut *connection).await?;
         if row.try_get(0)? {
             return Err(standby());
         }
-        if row.try_get::<i32, _>(1)? == *key {
-            return Ok(());
+        if row.try_get::<i32, _>(1)? != *key {
+            return Err(another_store());
         }
-        Err(another_store())
+        if let Some(follow) = follow {
+            let call = AssertSqlSafe(format!("{follow}(true)"));
+            sqlx::raw_sql(call).execute(connection).await?;
+        }
+        Ok(())
     }
 }
 

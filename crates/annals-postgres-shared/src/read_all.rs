@@ -24,6 +24,16 @@ pub trait AllEvents: Send + Sync + 'static {
     /// The greatest position that can be seen.
     fn last_position(&self) -> impl Future<Output = Result<Position>> + Send;
 
+    /// A position such that no event stands between it and this one: that of the next event in the
+    /// direction of the read, or this one if it is not known.
+    fn nearest(
+        &self,
+        position: Position,
+        _forwards: bool,
+    ) -> impl Future<Output = Result<Position>> + Send {
+        async move { Ok(position) }
+    }
+
     /// Reads a page of the events between two positions, both excluded.
     fn between(
         &mut self,
@@ -85,19 +95,25 @@ impl<E: AllEvents> AllPages<E> {
     /// A page of the events between two positions, both excluded. The next one begins at
     /// `considered`, up to which (in the direction of the read) every event was looked at.
     async fn between(&mut self, low: Position, high: Position) -> Result<Page> {
-        let (low, high, is_window) = match self.events.is_scan() {
-            false => (low, high, false),
-            true if self.forwards => {
-                let end = high.min(low.plus(SCANNED_POSITIONS + 1));
-                (low, end, end < high)
-            }
-            true => {
-                let end = low.max(high.minus(SCANNED_POSITIONS + 1));
-                (end, high, end > low)
-            }
+        let (start, end) = match self.events.is_scan() {
+            false => (low, high),
+            true if self.forwards => (low, high.min(low.plus(SCANNED_POSITIONS + 1))),
+            true => (low.max(high.minus(SCANNED_POSITIONS + 1)), high),
         };
-        let rows = self.events.between(low, high, self.forwards, self.limit).await?;
-        let edge = if self.forwards { high.minus(1) } else { low.plus(1) };
+        let rows = self.events.between(start, end, self.forwards, self.limit).await?;
+        // The edge of a window may stand in a gap, which may be as wide as many windows.
+        let (edge, is_window) = match self.forwards {
+            true if end < high => {
+                let next = self.events.nearest(end, true).await?.min(high);
+                (next.minus(1), next < high)
+            }
+            true => (end.minus(1), false),
+            false if start > low => {
+                let next = self.events.nearest(start, false).await?.max(low);
+                (next.plus(1), next > low)
+            }
+            false => (start.plus(1), false),
+        };
         self.from = rows.last.filter(|_| rows.more).unwrap_or(edge);
         self.limit = self.limit.map(|limit| limit.saturating_sub(rows.events.len() as u64));
         let more = (rows.more || is_window) && self.limit != Some(0);
@@ -134,7 +150,9 @@ impl<E: AllEvents> Pages for AllPages<E> {
             Some(_) => return Ok(empty),
             None => (self.events.horizon().reach().await?, true),
         };
-        self.settled = Some(settled);
+        if self.settled.replace(settled).is_none() {
+            self.events.horizon().check_place(self.from)?;
+        }
         if settled <= self.from {
             return Ok(Page { more: !is_all, ..empty });
         }

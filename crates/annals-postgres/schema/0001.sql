@@ -22,10 +22,31 @@ CREATE TABLE {schema}.store (
     lock_key integer NOT NULL,
     -- The name of the schema. The functions contain it, so that they would write to another store if
     -- the schema were renamed.
-    schema   text NOT NULL
+    schema   text NOT NULL,
+    -- What `history` said when the store was last written to; NULL if that is not known.
+    history  text,
+    -- Pairs of positions. If an event was seen between the two, another server has committed it, and
+    -- this one lacks it: see `follow_server`.
+    losses   bigint[] NOT NULL DEFAULT '{}',
+    -- The position of the last event that was deleted while there was none behind it.
+    removed  bigint NOT NULL DEFAULT 0
 );
 
 INSERT INTO {schema}.store (lock_key, schema) VALUES ({key}, {name});
+
+-- Which server this is, and on which timeline: a standby that becomes the primary begins a new timeline,
+-- and so does a restore to a point in time. NULL where a service does not tell.
+CREATE FUNCTION {schema}.history() RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT system_identifier FROM pg_control_system())
+        || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END
+$$;
+
+UPDATE {schema}.store SET history = {schema}.history();
 
 -- The row of a stream stays for ever, even if the stream is deleted. The version of a stream is the
 -- greater of the version of its last event and `removed_to`. An append does not change the row of a
@@ -45,6 +66,49 @@ CREATE SEQUENCE {schema}.positions AS bigint CACHE 1;
 
 -- Shows, when a store is opened, whether the server gives each session a range of numbers.
 CREATE SEQUENCE {schema}.trial AS bigint CACHE 1 CYCLE;
+
+-- Looks whether another server has taken over, and if so, passes over many positions. The commits that
+-- the former server made last may be missing here. If their positions were given again, readers that
+-- have seen them would skip the new events. So no position is given twice, and the positions that were
+-- passed over show which readers have seen what is lost. A process asks on each new connection, before
+-- it appends anything there.
+--
+-- The function belongs to whoever made the schema, and runs with the privileges of that role: a role that
+-- may only append cannot set a sequence. If it is called in a transaction of its own, `is_alone`, it does
+-- not wait for a synchronous standby: readers must go on without one, and it can be repeated.
+CREATE FUNCTION {schema}.follow_server(is_alone boolean) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- More than any server can lose.
+    passed_over constant bigint := 1000000000;
+    current_history constant text := {schema}.history();
+    last bigint;
+    next bigint;
+BEGIN
+    IF current_history IS NULL OR current_history = (
+        SELECT store.history FROM {schema}.store WHERE only_row
+    ) THEN
+        RETURN;
+    END IF;
+    IF is_alone THEN
+        PERFORM set_config('synchronous_commit', 'local', true);
+    END IF;
+    -- Whoever else comes to this line waits for the row, and then finds it changed.
+    UPDATE {schema}.store SET history = current_history
+    WHERE store.history IS DISTINCT FROM current_history;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT greatest(store.removed, (SELECT max(position) FROM {schema}.events)) INTO last
+    FROM {schema}.store WHERE only_row;
+    -- The sequence may be ahead of what the former server gave: it is logged 32 numbers ahead.
+    next := passed_over
+        + greatest(last, pg_sequence_last_value('{schema}.positions'::regclass));
+    UPDATE {schema}.store SET losses = losses || ARRAY[last, next];
+    -- The last step, since a rollback does not take it back.
+    PERFORM setval('{schema}.positions'::regclass, next);
+END
+$$;
 
 CREATE TABLE {schema}.events (
     position    bigint PRIMARY KEY,

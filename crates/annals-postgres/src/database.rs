@@ -59,7 +59,9 @@ impl Database {
         let row = row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         let (lock_key, made_as): (i32, String) = row.map_err(driver)?;
         check_name(&made_as, &options.schema)?;
-        connections.expect(Identity::new(&options.schema, lock_key));
+        connections.row(|| query(&sql.follow_server)).await.map_err(driver)?;
+        connections
+            .expect(Identity::new(&options.schema, lock_key).that_follows_servers(&options.schema));
         check_positions(&connections, &sql, &options.schema).await?;
         Ok(Self {
             notifier: Notifier::new(
@@ -87,6 +89,17 @@ impl Database {
     pub(crate) async fn last_position(&self) -> Result<Position> {
         let row = self.connections.row(|| query(&self.sql.last_position)).await;
         row.and_then(|row| row.try_get(0)).map(Position::from_i64).map_err(driver)
+    }
+
+    /// The position of the next event from a position on, forwards or backwards.
+    pub(crate) async fn nearest(&self, position: Position, forwards: bool) -> Result<Position> {
+        let (text, none) = match forwards {
+            true => (&self.sql.next_position, Position::new(u64::MAX)),
+            false => (&self.sql.previous_position, Position::START),
+        };
+        let row = self.connections.row(|| query(text).bind(position.to_i64())).await;
+        let found = row.and_then(|row| row.try_get::<Option<i64>, _>(0)).map_err(driver)?;
+        Ok(found.map_or(none, Position::from_i64))
     }
 
     /// The greatest position that was ever given. Beyond the greatest that can be seen, only a role

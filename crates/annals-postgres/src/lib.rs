@@ -64,6 +64,7 @@
 //! ```sql
 //! GRANT UPDATE ON annals.streams TO shop;
 //! GRANT DELETE ON annals.events TO shop;
+//! GRANT UPDATE (removed) ON annals.store TO shop;
 //! ```
 //!
 //! # What the server must be like
@@ -75,9 +76,9 @@
 //!   Opening a store on a standby fails. If a connection that is made later leads to a standby, the
 //!   call fails with `Unavailable`, and a subscription waits for the primary.
 //! * It never gives a position twice. If a restore has left the sequence of positions behind the
-//!   events, opening the store fails and says how to mend it. After a fail-over that loses events
-//!   which readers have passed, reads and subscriptions end with an error, as long as the positions
-//!   of these events have not been given again.
+//!   events, opening the store fails and says how to mend it. If another server takes over, which may
+//!   lack the last commits, the store passes over many positions. Reads and subscriptions that have
+//!   seen an event that was lost end with an error, however late they come.
 //! * It is PostgreSQL. Servers that only speak its protocol, such as YugabyteDB and CockroachDB, are
 //!   refused by their name, or because their sessions do not see each other's locks at once, or
 //!   because their sequences give each session a range of numbers.

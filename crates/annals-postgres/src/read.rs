@@ -28,6 +28,8 @@ pub(crate) struct StreamPages {
 struct LiveStream {
     /// Every event up to this position was looked at; the start before the first page.
     looked: Position,
+    /// The position of the last event that the subscriber has seen, as far as it is known.
+    seen: Position,
     _counted: Subscribed,
 }
 
@@ -36,10 +38,17 @@ impl StreamPages {
         Self { database, stream, options, live: None, decoder: Decoder::default() }
     }
 
-    /// The pages of a subscription, which begins after a version.
-    pub(crate) fn live(database: Arc<Database>, stream: StreamId, after: Version) -> Self {
+    /// The pages of a subscription, which begins after a version. `seen` is the position that the
+    /// subscriber has named, if it has named one.
+    pub(crate) fn live(
+        database: Arc<Database>,
+        stream: StreamId,
+        after: Version,
+        seen: Position,
+    ) -> Self {
         let options = ReadStream::default().with_from(after.plus(1));
-        let live = LiveStream { looked: Position::START, _counted: database.recent.subscribe() };
+        let _counted = database.recent.subscribe();
+        let live = LiveStream { looked: Position::START, seen, _counted };
         Self { live: Some(live), ..Self::new(database, stream, options) }
     }
 }
@@ -53,6 +62,8 @@ impl Pages for StreamPages {
             // to the statement that reads them.
             let watermarks = self.database.horizon.ask().await?;
             settled = watermarks.settled();
+            // If that event was lost, the stream may have other events at the same versions.
+            self.database.horizon.check_place(live.seen)?;
             let is_ours = |event: &Touched| event.stream == self.stream;
             // Behind a gap there may be events of this stream, which need not wait for it to close.
             if !watermarks.has_gap()
@@ -68,6 +79,9 @@ impl Pages for StreamPages {
         let texts = (&sql.stream_forwards, &sql.stream_backwards);
         let (pages, decoder) = (&self.database.pages, &mut self.decoder);
         let mut page = pages.of_stream(decoder, &self.stream, &mut self.options, texts).await?;
+        if let (Some(live), Some(event)) = (&mut self.live, page.events.last()) {
+            live.seen = event.position;
+        }
         if !page.more {
             page.considered = page.considered.max(settled);
             if let Some(live) = &mut self.live {

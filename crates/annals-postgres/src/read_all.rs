@@ -95,6 +95,10 @@ impl AllEvents for Filtered {
         self.database.last_position().await
     }
 
+    async fn nearest(&self, position: Position, forwards: bool) -> Result<Position> {
+        self.database.nearest(position, forwards).await
+    }
+
     async fn between(
         &mut self,
         low: Position,

@@ -124,6 +124,8 @@ macro_rules! of_types {
 
 statements! {
     store: "SELECT lock_key, schema FROM {schema}.store";
+    /// Notices that another server has taken over.
+    follow_server: "SELECT {schema}.follow_server(true)";
     /// The greatest position of an event, and the last one that the sequence has given, unless the
     /// role may not know it.
     positions: concat!("SELECT coalesce(max(position), 0), ", last_given!(), " \
@@ -142,8 +144,8 @@ statements! {
             JOIN {schema}.streams AS s ON s.id = e.stream \
             WHERE s.name = a.name AND e.version BETWEEN a.first AND a.last \
                 AND e.version > s.removed_to OFFSET 0) AS f";
-    horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!(), " \
-        FROM {schema}.horizon($1, $2)");
+    horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!(), ", \
+        (SELECT losses FROM {schema}.store WHERE only_row) FROM {schema}.horizon($1, $2)");
     /// Whether one transaction has written events on both sides of a position. An append takes its
     /// positions within a moment, so that they are near each other.
     is_within_append: "SELECT EXISTS (SELECT FROM {schema}.events AS b \
@@ -154,12 +156,16 @@ statements! {
     touched: concat!("SELECT e.position, s.name, e.type FROM {schema}.events AS e ",
         stream_of!("e"), "WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position LIMIT $3");
     remove: "SELECT {schema}.remove($1, $2, $3, $4, $5, $6, $7)";
-    /// Deletes some of the events that were removed.
+    /// Deletes some of the events that were removed. If the store's last event is one of them, notes its
+    /// position: a server that takes over must not think that it lacks that event.
     clean_up: "WITH deleted AS (DELETE FROM {schema}.events WHERE position = ANY (ARRAY( \
             SELECT e.position FROM {schema}.events AS e \
             JOIN {schema}.streams AS s ON s.id = e.stream \
             WHERE s.name = $1 AND e.version <= s.removed_to ORDER BY e.version LIMIT $2 \
-        )) RETURNING 1) SELECT count(*) FROM deleted";
+        )) RETURNING position), last AS MATERIALIZED (SELECT max(position) AS position FROM deleted), \
+        noted AS (UPDATE {schema}.store SET removed = last.position FROM last \
+            WHERE only_row AND last.position >= (SELECT max(position) FROM {schema}.events)) \
+        SELECT count(*) FROM deleted";
 
     head: "SELECT s.state, greatest(s.removed_to, (SELECT max(e.version) \
         FROM {schema}.events AS e WHERE e.stream = s.id)), s.removed_to, s.deleted_at \
@@ -167,6 +173,9 @@ statements! {
     list_streams: "SELECT s.name, s.state, greatest(s.removed_to, (SELECT max(e.version) \
         FROM {schema}.events AS e WHERE e.stream = s.id)), s.removed_to, s.deleted_at \
         FROM {schema}.streams AS s WHERE s.name > $1 ORDER BY s.name LIMIT $2";
+    /// The position of the first event from a position on, and of the last one up to a position.
+    next_position: "SELECT min(position) FROM {schema}.events WHERE position >= $1";
+    previous_position: "SELECT max(position) FROM {schema}.events WHERE position <= $1";
     /// The greatest position that can be seen.
     last_position: "SELECT coalesce(max(position), 0) FROM {schema}.events";
     /// The version of a stream at a position. Begins at the end of the stream, since most positions

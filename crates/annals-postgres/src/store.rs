@@ -47,8 +47,8 @@ impl Adapter for PostgresStore {
         read_all::pages(self.database.clone(), options)
     }
 
-    fn follow_stream(&self, stream: StreamId, after: Version, _at: Position) -> impl Tail {
-        let pages = StreamPages::live(self.database.clone(), stream, after);
+    fn follow_stream(&self, stream: StreamId, after: Version, at: Position) -> impl Tail {
+        let pages = StreamPages::live(self.database.clone(), stream, after, at);
         subscribe::tail(&self.database.connections, &self.database.notifier, pages)
     }
 

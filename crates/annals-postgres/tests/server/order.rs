@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use annals_core::{
     Append, Category, Error, ErrorKind, EventStore, EventStoreExt, EventType, ExpectedVersion,
-    Filter, NewEvent, Position, ReadAll, RecordedEvent, Start, StreamState, Subscribe,
-    TransferStore, TryStreamExt, Version,
+    Filter, NewEvent, Position, ReadAll, RecordedEvent, Start, StreamPrefix, StreamState,
+    Subscribe, TransferStore, TryStreamExt, Version,
 };
 use annals_postgres::{
     PostgresStore,
@@ -34,6 +34,7 @@ tests! { "order":
     Any positions_go_on_after_the_newest_events_were_removed;
     Any a_sequence_behind_its_events_is_refused;
     Any readers_end_if_positions_they_have_passed_are_lost;
+    Any a_filter_without_an_index_passes_over_a_gap;
 }
 
 const HESITANT: u64 = 8;
@@ -494,6 +495,33 @@ fn imported(stream: &str) -> Vec<RecordedEvent> {
 }
 
 /// After a fail-over to an asynchronous replica, positions are given again that readers have passed.
+/// A filter that has to look at every event looks at windows of positions. Between two servers there are
+/// more windows without events than anybody can wait for, and none of them is a place to go on from.
+async fn a_filter_without_an_index_passes_over_a_gap() -> Tested {
+    let place = Place::shared().await?;
+    let mut store = place.open().await?;
+    let mut last = append(&store, "b-1").await?;
+    for _ in 0..2 {
+        place.execute("UPDATE {schema}.store SET history = 'another'").await?;
+        store = place.open().await?;
+        last = append(&store, "a-1").await?;
+    }
+    let prefix = || Filter::default().with_prefix(StreamPrefix::new("b").unwrap());
+    let mut live = store.subscribe(Subscribe::to(prefix())).await?;
+    loop {
+        let message = timeout(PATIENCE, live.next()).await??;
+        if message.position().get() == last {
+            break;
+        }
+        let again = Subscribe::to(prefix()).after(message.position());
+        timeout(PATIENCE, store.subscribe(again).await?.next()).await??;
+    }
+    let backwards = ReadAll::default().with_filter(prefix()).backwards();
+    let found = store.read_all(backwards).try_collect::<Vec<_>>();
+    assert_eq!(timeout(PATIENCE, found).await??.len(), 1);
+    place.remove().await
+}
+
 async fn readers_end_if_positions_they_have_passed_are_lost() -> Tested {
     let place = Place::shared().await?;
     let store = place.open().await?;

@@ -7,8 +7,9 @@ use annals_core::{
 };
 use annals_postgres::{
     PostgresConfig, PostgresStore,
-    sqlx::{ConnectOptions, Row, postgres::PgPoolOptions, raw_sql},
+    sqlx::{ConnectOptions, Connection, Row, postgres::PgPoolOptions, raw_sql},
 };
+use annals_postgres_shared::{dial::probe, session::Pooling};
 use annals_test_servers::{
     BoxError, Proxy,
     postgres::{Marked, Options, PgBouncer, Source},
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     beside::Listener,
-    common::{Place, Tested, event, everything, id, tests, until_listening},
+    common::{PATIENCE, Place, Tested, event, everything, id, tests, until_listening},
     load::within,
     lock::*,
 };
@@ -28,6 +29,8 @@ tests! { "pooler":
     Pooler statements_end_behind_one_that_pools_transactions;
     Pooler notifications_pass_by_one_that_pools_transactions;
     Pooler a_commit_whose_answer_was_lost_is_recognised;
+    Pooler a_busy_one_is_noticed;
+    Pooler another_server_behind_one_is_noticed;
 }
 
 /// Fewer than the stores have connections, so that sessions change hands all the time.
@@ -149,6 +152,48 @@ async fn a_commit_whose_answer_was_lost_is_recognised() -> Tested {
     }
     assert_eq!(everything(&place.open().await?).await?.len(), 2);
     drop(bouncer);
+    place.remove().await
+}
+
+/// While other clients take and return sessions, a look often sees the same session twice, as if there
+/// were no pooler. The sessions are older than the connections, which is why it looks more often.
+async fn a_busy_one_is_noticed() -> Tested {
+    const OTHERS: usize = 4;
+    const PROBES: usize = 100;
+    let place = Place::shared().await?;
+    // With two sessions, one of which a look holds, every second look is wrong.
+    let bouncer = PgBouncer::start(&place.server, "transaction", 2).await?;
+    let connect = behind(&bouncer, &place).connect.extra_float_digits(None);
+    let mut others = JoinSet::new();
+    for _ in 0..OTHERS {
+        let mut other = connect.connect().await?;
+        others.spawn(async move { while raw_sql("SELECT 1").execute(&mut other).await.is_ok() {} });
+    }
+    for number in 0..PROBES {
+        let connection = connect.connect().await?;
+        let ([one, other], pooling) =
+            within("a look", probe(connection, &connect, PATIENCE, PATIENCE)).await??;
+        assert!(matches!(pooling, Pooling::Transactions { .. }), "not noticed at {number}");
+        tokio::try_join!(one.close(), other.close())?;
+    }
+    assert!(others.try_join_next().is_none(), "a client has ended");
+    drop((others, bouncer));
+    place.remove().await
+}
+
+/// A pooler connects to another server, and its clients keep their connections.
+async fn another_server_behind_one_is_noticed() -> Tested {
+    let place = Place::shared().await?;
+    let bouncer = PgBouncer::start(&place.server, "transaction", SESSIONS).await?;
+    let store = PostgresStore::open(behind(&bouncer, &place)).await?;
+    let mut live = Listener::on(&store, Subscribe::default()).await?;
+    let before = store.append(any("a-1", 1)).await?.position.get();
+    assert_eq!(live.next().await?, before);
+    place.execute("UPDATE {schema}.store SET history = 'another'").await?;
+    let after = store.append(any("a-1", 2)).await?.position.get();
+    assert!(after > 1_000_000_000, "{after}");
+    assert_eq!(live.next().await?, after);
+    drop((bouncer, live));
     place.remove().await
 }
 

@@ -11,7 +11,10 @@ use annals_postgres::{PostgresConfig, PostgresStore};
 use annals_test_servers::BoxError;
 use uuid::Uuid;
 
-use crate::common::{Place, Tested, event, everything, id, tests};
+use crate::{
+    common::{Place, Tested, event, everything, id, tests},
+    page,
+};
 
 tests! { "privileges":
     Any the_documented_ones_are_enough;
@@ -49,14 +52,16 @@ impl Stranger {
             documentation.filter_map(|line| line.strip_prefix("//! ")).collect();
         let blocks = documentation.join("\n");
         let blocks = blocks.split("```").filter(|block| block.starts_with("sql\nGRANT"));
-        let adapted = |grant: &str| {
-            let on_schema = format!("SCHEMA {} ", self.place.schema);
-            grant
-                .replace("SCHEMA annals ", &on_schema)
-                .replace("annals.", &format!("{}.", self.place.schema))
-                .replace("TO shop;", &format!("TO {}", self.role))
-        };
+        let adapted = |grant| self.adapted(grant);
         blocks.map(|block| block.lines().skip(1).map(adapted).collect()).collect()
+    }
+
+    fn adapted(&self, grant: &str) -> String {
+        let on_schema = format!("SCHEMA {} ", self.place.schema);
+        grant
+            .replace("SCHEMA annals ", &on_schema)
+            .replace("annals.", &format!("{}.", self.place.schema))
+            .replace("TO shop;", &format!("TO {}", self.role))
     }
 
     async fn grant(&self, block: &[String]) -> Tested {
@@ -87,6 +92,12 @@ async fn the_documented_ones_are_enough() -> Tested {
     assert_eq!(kind(stranger.open().await), Some(ErrorKind::Denied), "may use the schema");
     stranger.grant(to_use).await?;
     let store = stranger.open().await?;
+    let documented = [to_use.clone(), to_remove.clone()].concat();
+    let of_page = page::block("GRANT USAGE")?;
+    let of_page = of_page.lines().filter(|line| line.starts_with("GRANT"));
+    let of_page: Vec<_> = of_page.map(|grant| stranger.adapted(grant)).collect();
+    assert_eq!(of_page, documented, "the book's page says something else");
+    page::sql(&stranger.place, &page::block("autovacuum_vacuum_insert")?).await?;
 
     let mut live = store.subscribe(Subscribe::default()).await?;
     let any = Append::new(id("a-1"), ExpectedVersion::Any, [event(1)]);
@@ -135,6 +146,11 @@ async fn the_documented_ones_are_enough() -> Tested {
     };
     store.import(copied("c-1", 7)).await?;
     assert_eq!(store.list_streams(None, 9).await?.len(), 4);
+
+    // Another server takes over. This role may not set the sequence.
+    stranger.place.execute("UPDATE {schema}.store SET history = 'another'").await?;
+    let after = stranger.open().await?.append_to("a-2", any, [event(1)]).await?;
+    assert!(after.position.get() > 1_000_000_000, "{after:?}");
 
     stranger.grant(to_remove).await?;
     store.truncate(&stream, Version::new(3)).await?;
