@@ -26,8 +26,8 @@ pub(crate) struct StreamPages {
 
 /// What a subscription to a stream knows.
 struct LiveStream {
-    /// Every event up to this position was looked at; the start before the first page.
-    looked: Position,
+    /// Every event up to this position was looked at; `None` before the first page.
+    looked: Option<Position>,
     /// The position of the last event that the subscriber has seen, as far as it is known.
     seen: Position,
     _counted: Subscribed,
@@ -48,7 +48,7 @@ impl StreamPages {
     ) -> Self {
         let options = ReadStream::default().with_from(after.plus(1));
         let _counted = database.recent.subscribe();
-        let live = LiveStream { looked: Position::START, seen, _counted };
+        let live = LiveStream { looked: None, seen, _counted };
         Self { live: Some(live), ..Self::new(database, stream, options) }
     }
 }
@@ -67,11 +67,11 @@ impl Pages for StreamPages {
             let is_ours = |event: &Touched| event.stream == self.stream;
             // Behind a gap there may be events of this stream, which need not wait for it to close.
             if !watermarks.has_gap()
-                && live.looked > Position::START
-                && (live.looked == settled
-                    || self.database.recent.has_none(live.looked, settled, is_ours).await)
+                && let Some(looked) = live.looked
+                && (looked == settled
+                    || self.database.recent.has_none(looked, settled, is_ours).await)
             {
-                live.looked = settled;
+                live.looked = Some(settled);
                 return Ok(Page { events: Vec::new(), considered: settled, more: false });
             }
         }
@@ -85,7 +85,7 @@ impl Pages for StreamPages {
         if !page.more {
             page.considered = page.considered.max(settled);
             if let Some(live) = &mut self.live {
-                live.looked = settled;
+                live.looked = Some(settled);
             }
         }
         Ok(page)

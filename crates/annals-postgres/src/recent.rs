@@ -88,6 +88,10 @@ impl Recent {
         }
         let mut known = self.known.lock().await;
         if known.up_to < up_to {
+            if known.up_to == Position::START {
+                // Nothing is known yet.
+                (known.after, known.up_to) = (after, after);
+            }
             match self.read(known.up_to, up_to).await {
                 Ok(Some(events)) => known.add(events, up_to),
                 // Each subscription asks by itself, and reports an error of its own.
@@ -100,9 +104,6 @@ impl Recent {
 
     /// The events between two positions, unless there are too many.
     async fn read(&self, after: Position, up_to: Position) -> Result<Option<Vec<Touched>>> {
-        if after == Position::START {
-            return Ok(None);
-        }
         let statement =
             || query(&self.sql.touched).bind(after.to_i64()).bind(up_to.to_i64()).bind(MOST_NEW);
         let rows = self.connections.rows(statement).await.map_err(driver)?;

@@ -191,13 +191,13 @@ impl Conversation for Requests {
 async fn quiet_subscriptions_cost_nothing() -> Tested {
     const QUIET: usize = 200;
     const APPENDS: u64 = 50;
+    const NOTIFICATIONS: usize = 20;
     let place = Place::shared().await?;
     let (requests, writer) = (Arc::new(AtomicUsize::new(0)), open(&place, NEVER).await?);
     let proxy = Proxy::between(place.server.addr(), Requests(requests.clone())).await?;
     let mut config = place.config_at(&place.server.url_at(proxy.addr()));
     config.options.poll_interval = NEVER;
     let reader = PostgresStore::open(config).await?;
-    append(&writer, 0).await?;
     let category = |number: usize| Category::new(format!("quiet{number}"));
     let mut quiet = Vec::new();
     for number in 0..QUIET / 2 {
@@ -216,11 +216,25 @@ async fn quiet_subscriptions_cost_nothing() -> Tested {
             .await?,
     ];
     until_listening(&place, 1).await?;
+    // The store is empty. Each notification wakes all subscriptions, and there is nothing to read.
+    let notify = format!("SELECT pg_notify('{}', 'of another process')", channel(&place));
+    let mut after_some = 0;
+    for number in 0..NOTIFICATIONS {
+        let before = requests.load(SeqCst);
+        place.execute(&notify).await?;
+        until("somebody asks", PATIENCE, || async { requests.load(SeqCst) > before }).await?;
+        if number == 2 {
+            after_some = requests.load(SeqCst);
+        }
+    }
+    let asked = requests.load(SeqCst) - after_some;
+    // If each read its stream each time, this would be 1,700.
+    assert!(asked < 400, "{asked} requests");
+    append(&writer, 0).await?;
     for listener in &mut loud {
         assert_eq!(listener.next().await?, 1);
     }
-    // The first commits are read by each: nothing is known yet of what came before.
-    let mut after_some = 0;
+    // The first commits may be read by each.
     for number in 0..APPENDS {
         let position = append(&writer, number).await?.get();
         for listener in &mut loud {
