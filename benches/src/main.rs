@@ -45,6 +45,7 @@ Sections (those with a star run only if they are named; without a name, all othe
   postgres-quiet    transactions of 200 subscriptions that get no events
   import            imports, beside bare inserts of rusqlite and a COPY
   dynamodb          capacity units of appends and reads, and a model of DynamoDB's limits
+  dynamodb-bill     what a fleet of processes pays for a million events a day
   gateway           the adapter of EventStoreDB beside the bare client, both on the gateway
   domain            commands beside appends, projections beside reads, and snapshots
   postgres-scale *  a store with ten million events beside an empty one; takes some minutes
@@ -61,7 +62,7 @@ Options:
 
 type Section = (&'static str, fn(&Plan));
 
-const SECTIONS: [Section; 17] = [
+const SECTIONS: [Section; 18] = [
     ("sqlite-append", sqlite_append::run),
     ("sqlite-read", sqlite_read::run),
     ("memory", memory::run),
@@ -74,6 +75,7 @@ const SECTIONS: [Section; 17] = [
     ("postgres-quiet", postgres::quiet::run),
     ("import", import::run),
     ("dynamodb", dynamodb::run),
+    ("dynamodb-bill", dynamodb::bill),
     ("gateway", gateway::run),
     ("domain", domain::run),
     (LONG, postgres::scale::run),

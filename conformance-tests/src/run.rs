@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     collections::HashSet,
+    num::NonZero,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -91,11 +92,20 @@ pub fn run(arguments: &Arguments, harnesses: Vec<Arc<dyn Harness>>) -> ExitCode 
             trials.push(trial.with_ignored_flag(list_as_ignored));
         }
     }
-    let conclusion = libtest_mimic::run(arguments, trials);
+    let arguments = Arguments { test_threads: Some(cases_at_once(arguments)), ..arguments.clone() };
+    let conclusion = libtest_mimic::run(&arguments, trials);
     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
     table.forget_single_cases();
     print!("{table}");
     conclusion.exit_code()
+}
+
+/// How many cases run at the same time: four for each core if the user does not say, since most cases
+/// wait for the store's server most of the time.
+fn cases_at_once(arguments: &Arguments) -> usize {
+    let given = std::env::var("RUST_TEST_THREADS").ok().and_then(|threads| threads.parse().ok());
+    let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+    arguments.test_threads.or(given).unwrap_or(4 * cores)
 }
 
 /// The command that runs one test of this program again.

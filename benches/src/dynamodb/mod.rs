@@ -2,6 +2,7 @@
 //! throughput under the limits that DynamoDB documents.
 
 mod append;
+mod bill;
 mod events;
 mod limits;
 mod read;
@@ -21,6 +22,13 @@ pub(crate) fn run(plan: &Plan) {
         read::run().await;
     });
     limits::run(plan);
+}
+
+pub(crate) fn bill(plan: &Plan) {
+    plan.run(async {
+        println!("\nDynamoDB: {}; all figures are counts", Source::InProcess);
+        bill::run().await;
+    });
 }
 
 /// An emulator in this process, even if the environment names another server: others count

@@ -9,7 +9,8 @@ use std::{
 };
 
 use annals_core::{
-    Append, Appended, Error, ErrorKind, NewEvent, Position, ReadStream, Result, StreamState,
+    Append, Appended, Error, ErrorKind, ExpectedVersion, NewEvent, Position, ReadStream, Result,
+    StreamState,
     adapter::{self, Backoff, Pages},
 };
 use chrono::Utc;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     codec,
     head::Head,
+    hot,
     item::EventsItem,
     read::StreamPages,
     shared::Shared,
@@ -34,7 +36,22 @@ const OVERTAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duratio
 
 /// Writes all the appends, or none.
 pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<Vec<Appended>> {
-    let _locks = shared.locks.lock(appends).await;
+    let streams = appends.iter().map(|append| &append.stream);
+    let _locks = match (appends, shared.locks.try_lock(streams.clone())) {
+        (_, Some(locks)) => locks,
+        ([one], None) if one.expected == ExpectedVersion::Any => {
+            return hot::append(shared, one.clone()).await.map(|answer| vec![answer]);
+        }
+        _ => shared.locks.lock(streams).await,
+    };
+    append_locked(shared, appends).await
+}
+
+/// Writes all the appends, or none, to streams that the caller has locked.
+pub(crate) async fn append_locked(
+    shared: &Arc<Shared>,
+    appends: &[Append],
+) -> Result<Vec<Appended>> {
     let began = Instant::now();
     let mut backoff = Backoff::new(OVERTAKEN_PAUSE.0, OVERTAKEN_PAUSE.1);
     let mut presumed: Vec<_> = appends.iter().map(|append| shared.heads.presume(append)).collect();
@@ -65,11 +82,8 @@ pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<V
                 return Err(error);
             }
         }
-        match shared.writer.write(new_items(appends, &heads)?).await? {
-            AppendOutcome::Written(positions) => {
-                return answers(shared, appends, &heads, &positions);
-            }
-            AppendOutcome::Overtaken => {}
+        if let Some(answers) = write_after(shared, appends, &heads).await? {
+            return Ok(answers);
         }
         presumed.fill(None);
         if began.elapsed() >= shared.options.retry_for {
@@ -78,6 +92,18 @@ pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<V
             return Err(Error::new(ErrorKind::Busy, message));
         }
         sleep(backoff.next_pause()).await;
+    }
+}
+
+/// Writes all the appends if the streams still have these ends; `None` if other appends came first.
+pub(crate) async fn write_after(
+    shared: &Shared,
+    appends: &[Append],
+    heads: &[Head],
+) -> Result<Option<Vec<Appended>>> {
+    match shared.writer.write(new_items(appends, heads)?).await? {
+        AppendOutcome::Written(positions) => answers(shared, appends, heads, &positions).map(Some),
+        AppendOutcome::Overtaken => Ok(None),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Turns errors of DynamoDB and its SDK into errors of annals.
 
-use std::{borrow::Cow, error::Error as StdError, io};
+use std::{borrow::Cow, error::Error as StdError, io, sync::Arc};
 
 use annals_core::{Error, ErrorKind};
 use aws_credential_types::provider::error::CredentialsError;
@@ -19,6 +19,13 @@ pub(crate) fn corrupt(what: impl Into<Cow<'static, str>>) -> Error {
 
 pub(crate) fn internal(what: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Internal, what)
+}
+
+/// An error for one of several callers whose appends were written together.
+pub(crate) fn share(error: &Arc<Error>) -> Error {
+    let message = "the transaction with this append failed";
+    let one = Error::new(error.kind(), message).with_source(error.clone());
+    if error.outcome_unknown() { one.with_outcome_unknown() } else { one }
 }
 
 /// What an error says about the request that failed.

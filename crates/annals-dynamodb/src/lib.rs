@@ -46,7 +46,12 @@
 //!   was written, [`Error::outcome_unknown`] says so.
 //! * An append wakes the subscribers of the same store at once. They poll for appends of other
 //!   processes every [`DynamoDbOptions::poll_interval`], and sooner while they find some.
-//! * All reads but these polls are strongly consistent.
+//! * Appends of one process to one stream follow each other. Those that expect
+//!   [`Any`](annals_core::ExpectedVersion::Any) version and wait at the same time are written as one
+//!   item.
+//! * All reads are strongly consistent, but these polls, and what a subscription reads while it catches
+//!   up: that costs half as much, and may have events that were removed a moment ago. What such an answer
+//!   leaves out is read again.
 //!
 //! # Limits
 //!
@@ -68,7 +73,7 @@
 //! | `unfinished` | a random number | a removal that is under way: its stream |
 //! | `counter` | 0 | the last slot number that was allocated |
 //! | `settled` | 0 | the slot up to which no slot can be written any more |
-//! | `meta` | 0 | the layout of the table, and the number of stripes |
+//! | `meta` | 0 | the layout and the id of the table, and the number of stripes |
 //!
 //! Other programs should not read the attributes of these items, and must not change them;
 //! `src/item/attribute.rs` describes them.
@@ -91,6 +96,7 @@ mod codec;
 mod config;
 mod error;
 mod head;
+mod hot;
 mod item;
 mod locks;
 mod log;

@@ -219,12 +219,16 @@ impl Shared {
         };
         // First the log: if that fails, the item still has its events, and the next removal finds
         // both.
+        // The log has the events if they were short when they were written. Of an item that was
+        // shortened since, only the log knows that.
+        let may_be_in_log = body.len() <= MOST_INLINE_BYTES || item.kept_from > item.first;
         if let (Some(log), Some(position)) = (&self.log, item.position)
-            && body.len() <= MOST_INLINE_BYTES
+            && may_be_in_log
         {
             let entry = format!("{ENTRIES}[{}].", item.entry_index);
             let key = Key::slot(position / POSITIONS_PER_SLOT, log.stripes);
             self.shorten(&key, &entry, kept_from, left.as_deref()).await?;
+            log.removed();
         }
         let key = Key::events(stream, item.first);
         self.shorten(&key, "", kept_from, left.as_deref()).await

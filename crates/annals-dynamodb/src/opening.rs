@@ -11,7 +11,7 @@ use crate::{
     error::BACKEND,
     item::{Key, attribute, get_number},
     log::Log,
-    schema::{LAYOUT, check_table},
+    schema::{LAYOUT, check_table, new_id},
     shared::Shared,
     store::DynamoDbStore,
     table::Table,
@@ -107,6 +107,9 @@ async fn inspect(config: DynamoDbConfig) -> Result<Inspection> {
     };
     check_table(&table.name, &description)?;
     let meta = table.get(&Key::meta()).await?;
+    if let Some(meta) = &meta {
+        new_id(&description, meta)?;
+    }
     let number = |name| match &meta {
         Some(meta) => get_number(meta, name),
         None => Ok(None),

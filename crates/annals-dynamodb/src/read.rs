@@ -43,6 +43,8 @@ pub(crate) struct StreamPages {
     append_last: u64,
     /// Whether all items that there are have been read.
     done: bool,
+    /// The version at which an item that is not visible begins.
+    gap: u64,
     /// Set while an item that must exist is not visible.
     missing: Option<VisibilityWait>,
     /// The position of the last event that was returned.
@@ -66,6 +68,7 @@ impl StreamPages {
             edge: None,
             append_last: 0,
             done: false,
+            gap: 1,
             missing: None,
             position: Position::START,
             follows: false,
@@ -94,12 +97,18 @@ impl StreamPages {
         }
         if self.done || before != (self.edge, self.kept_from) {
             self.missing = None;
-        } else if !self.missing.get_or_insert_with(VisibilityWait::new).look_again().await {
-            let edge = self.edge.unwrap_or_default();
-            let message = format!("the item at version {edge} or before it is missing");
+        } else if !self.look_again().await? {
+            let message = format!("the item at version {} is missing", self.gap);
             return Err(corrupt(message).with_stream(&self.stream));
         }
         Ok(())
+    }
+
+    /// Waits before the missing item is looked for again. Returns false if it does not come.
+    async fn look_again(&mut self) -> Result<bool> {
+        let missing = Key::events(&self.stream, self.gap);
+        let wait = self.missing.get_or_insert_with(VisibilityWait::new);
+        wait.look_again(&self.shared.table, &[missing]).await
     }
 
     async fn fetch_forwards(&mut self) -> Result<()> {
@@ -130,6 +139,7 @@ impl StreamPages {
             }
         }
         self.edge = Some(next);
+        self.gap = next;
         self.done = page.more_after.is_none() && whole && next > self.append_last;
         // Skip removed events: there may be many.
         if let Some(kept_from) = self.kept_from
@@ -185,7 +195,10 @@ impl StreamPages {
                     self.push(events);
                 }
                 (StreamItem::Marker(marker), None) => self.edge = Some(marker.at),
-                _ => {
+                (item, _) => {
+                    if let StreamItem::Events(events) = item {
+                        self.gap = events.last + 1;
+                    }
                     whole = false;
                     break;
                 }
@@ -302,7 +315,8 @@ impl Shared {
             let Some(first) = events.position else { break };
             if events.last < middle {
                 // A part of an append is not visible yet.
-                if !wait.look_again().await {
+                let next = Key::events(stream, events.last + 1);
+                if !wait.look_again(&self.table, &[next]).await? {
                     return Err(missing(middle));
                 }
                 continue;

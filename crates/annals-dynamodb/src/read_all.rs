@@ -30,6 +30,8 @@ pub(crate) struct AllPages {
     filter: Filter,
     from: Option<Position>,
     backwards: bool,
+    /// Whether a subscription reads: it may get events that were removed a moment ago.
+    follows: bool,
     /// How many more events to return.
     left: u64,
     /// Forwards: reads the slots, once the first page was asked for.
@@ -68,6 +70,7 @@ impl AllPages {
             filter,
             from,
             backwards: direction == Direction::Backwards,
+            follows: false,
             left: limit.unwrap_or(u64::MAX),
             slots: None,
             read: VecDeque::new(),
@@ -77,6 +80,12 @@ impl AllPages {
             last_looked_at: Position::START,
             pending: Vec::new(),
         }
+    }
+
+    /// Pages for a subscription.
+    pub(crate) fn following(mut self) -> Self {
+        self.follows = true;
+        self
     }
 
     /// Reads on up to this slot.
@@ -113,7 +122,15 @@ impl AllPages {
                 // The slot of the position may have events after it.
                 let from = self.from.map_or(1, slot_of).max(1);
                 let to = log.last_allocated().await?;
-                self.slots.insert(SlotReader::new(log.clone(), from, to, self.left))
+                let mut slots = SlotReader::new(log.clone(), from, to, self.left);
+                if self.follows {
+                    slots = slots.following();
+                    // For fewer slots, to ask what is settled would cost more than it saves.
+                    if to > from + log.stripes {
+                        log.learn_settled().await?;
+                    }
+                }
+                self.slots.insert(slots)
             }
         };
         let slot = slots.next().await?;
@@ -127,7 +144,9 @@ impl AllPages {
             let to = self.from.map_or(u64::MAX, |position| slot_of(position.minus(1)));
             // Appends under way may still get positions below the last event. After the log is
             // settled they cannot.
-            self.edge = log.settle(to.min(log.last_allocated().await?)).await? + 1;
+            let settled = log.settle(to).await?;
+            self.edge = settled.last + 1 - settled.read.len() as u64;
+            self.read = settled.read.into_iter().rev().collect();
         }
         while self.read.is_empty() && self.edge > 1 {
             self.window = log.window(self.left.max(self.window * 2));
@@ -193,7 +212,7 @@ impl AllPages {
             found.extend(self.shared.table.get_all(&missing).await?);
             missing.retain(|key| !found.contains_key(key));
             // A slot may become visible before the items of its transaction.
-            if missing.is_empty() || !wait.look_again().await {
+            if missing.is_empty() || !wait.look_again(&self.shared.table, &missing).await? {
                 return Ok(found);
             }
         }

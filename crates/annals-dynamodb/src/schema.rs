@@ -17,8 +17,8 @@ use crate::{
     error::{corrupt, failure, internal},
     item::{
         Item, Key,
-        attribute::{self, EXPIRES, PARTITION, SORT},
-        get_number, number,
+        attribute::{self, EXPIRES, PARTITION, SORT, TABLE_ID},
+        get_number, get_text, number, text,
     },
     table::{Condition, Table, WriteOutcome},
 };
@@ -57,7 +57,8 @@ pub(crate) async fn open(table: &Table, options: &DynamoDbOptions) -> Result<u64
             ));
         }
     };
-    check_table(&table.name, &table.ready().await?)?;
+    let description = table.ready().await?;
+    check_table(&table.name, &description)?;
     if created {
         table.configure(options).await?;
     } else if options.snapshot_ttl.is_some() {
@@ -67,7 +68,31 @@ pub(crate) async fn open(table: &Table, options: &DynamoDbOptions) -> Result<u64
         Some(meta) => meta,
         None => table.initialise(options).await?,
     };
-    check_meta(&meta, options)
+    let stripes = check_meta(&meta, options)?;
+    if let Some(id) = new_id(&description, &meta)? {
+        let values = [(":id", text(id))];
+        let update = format!("SET {TABLE_ID} = :id");
+        table.update(&Key::meta(), &update, &Condition::values_only(values)).await?;
+    }
+    Ok(stripes)
+}
+
+/// The id of the table, if the item `meta` has to be told: of a new store, or after a restore. Refuses a
+/// table that got the items of a store in another way.
+pub(crate) fn new_id<'a>(found: &'a TableDescription, meta: &Item) -> Result<Option<&'a str>> {
+    let Some(id) = found.table_id() else { return Ok(None) };
+    match get_text(meta, TABLE_ID) {
+        Some(known) if known == id => Ok(None),
+        Some(_) if found.restore_summary().is_none() => {
+            let name = found.table_name().unwrap_or_default();
+            incompatible(format!(
+                "the items of the table {name:?} were imported or copied from the table of another store: \
+                 they are not of one moment, so that events can be missing; restore a backup instead, \
+                 or move the events with `annals copy`"
+            ))
+        }
+        _ => Ok(Some(id)),
+    }
 }
 
 fn incompatible<T>(message: String) -> Result<T> {
@@ -289,7 +314,10 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_dynamodb::types::ReplicaDescription;
+    use aws_sdk_dynamodb::{
+        primitives::DateTime,
+        types::{ReplicaDescription, RestoreSummary},
+    };
 
     use super::*;
 
@@ -310,5 +338,24 @@ mod tests {
         let error = check_table("events", &table.replicas(replica).build()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Incompatible);
         assert!(error.to_string().contains("global table"), "{error}");
+    }
+    #[test]
+    fn a_restored_table_gets_its_new_id_and_an_imported_one_is_refused() {
+        let id = |meta: &Item, table: &TableDescription| {
+            new_id(table, meta).map(|id| id.map(str::to_owned)).map_err(|error| error.to_string())
+        };
+        let mut meta = Key::meta().to_item();
+        let table = TableDescription::builder().table_name("events").table_id("new");
+        let imported = table.clone().build();
+        assert_eq!(id(&meta, &imported), Ok(Some("new".to_owned())));
+        meta.insert(TABLE_ID.to_owned(), text("old"));
+        let refused = id(&meta, &imported).unwrap_err();
+        assert!(refused.contains("annals copy"), "{refused}");
+        let restore = RestoreSummary::builder().restore_in_progress(false);
+        let restore = restore.restore_date_time(DateTime::from_secs(1)).build().unwrap();
+        let restored = table.restore_summary(restore).build();
+        assert_eq!(id(&meta, &restored), Ok(Some("new".to_owned())));
+        meta.insert(TABLE_ID.to_owned(), text("new"));
+        assert_eq!(id(&meta, &imported), Ok(None));
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     config::DynamoDbOptions,
     error::BACKEND,
     head::Heads,
+    hot::HotStreams,
     item::POSITIONS_PER_SLOT,
     locks::StreamLocks,
     log::Log,
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) capabilities: Capabilities,
     pub(crate) heads: Heads,
     pub(crate) locks: StreamLocks,
+    pub(crate) hot: HotStreams,
     pub(crate) notifier: Arc<Notifier>,
     /// The order over all streams, if the store has one.
     pub(crate) log: Option<Arc<Log>>,
@@ -65,8 +67,17 @@ impl Shared {
         let writer = Writer::new(table.clone(), log.clone(), notifier.clone(), options.writers);
         let mut capabilities = CAPABILITIES;
         capabilities.global_order = log.is_some();
-        let (heads, locks) = (Heads::new(), StreamLocks::new());
-        let shared = Self { table, options, capabilities, heads, locks, notifier, log, writer };
+        let shared = Self {
+            table,
+            options,
+            capabilities,
+            heads: Heads::new(),
+            locks: StreamLocks::new(),
+            hot: HotStreams::default(),
+            notifier,
+            log,
+            writer,
+        };
         if let Err(error) = shared.finish_removals().await {
             tracing::warn!(%error, "removals that were interrupted could not be finished");
         }

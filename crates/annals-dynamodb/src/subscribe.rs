@@ -31,8 +31,7 @@ impl Shared {
     /// everything written later is after it. Without an order over all streams, the start.
     pub(crate) async fn last_position(&self) -> Result<Position> {
         let Some(log) = &self.log else { return Ok(Position::START) };
-        let last = log.settle(log.last_allocated().await?).await?;
-        Ok(end_of(last))
+        Ok(end_of(log.settle(u64::MAX).await?.last))
     }
 
     /// The last position of the last slot that was allocated, written or not: no event gets a
@@ -70,7 +69,7 @@ pub(crate) struct AllTail {
 impl AllTail {
     pub(crate) fn new(shared: Arc<Shared>, filter: Filter, after: Position) -> Self {
         let options = ReadAll::default().with_filter(filter).after(after);
-        let pages = AllPages::new(shared.clone(), options);
+        let pages = AllPages::new(shared.clone(), options).following();
         let poller = shared.clone();
         Self {
             pages: patient(pages),

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use annals_core::adapter::Backoff;
+use annals_core::{Result, adapter::Backoff};
 use tokio::time::sleep;
+
+use crate::{item::Key, table::Table};
 
 /// How often to look for an item that must exist, about two seconds in all.
 const LOOKS: u32 = 100;
@@ -23,14 +25,23 @@ impl VisibilityWait {
         Self { looks: 0, backoff: Backoff::new(PAUSE.0, PAUSE.1) }
     }
 
-    /// Waits before the caller looks again. Returns false if the caller has looked often enough to
-    /// know that the item is missing.
-    pub(crate) async fn look_again(&mut self) -> bool {
+    /// Waits before the caller looks again for items that are written together with these. Returns false
+    /// if the caller has looked often enough to know that one is missing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](annals_core::ErrorKind::Unavailable) if the transaction that writes
+    /// them has not ended.
+    pub(crate) async fn look_again(&mut self, table: &Table, keys: &[Key]) -> Result<bool> {
         self.looks += 1;
-        if self.looks > LOOKS {
-            return false;
+        if self.looks <= LOOKS {
+            sleep(self.backoff.next_pause()).await;
+            return Ok(true);
         }
-        sleep(self.backoff.next_pause()).await;
-        true
+        if self.looks > LOOKS + 1 {
+            return Ok(false);
+        }
+        table.check_not_in_progress(keys).await?;
+        // What the transaction has written is visible now.
+        Ok(true)
     }
 }

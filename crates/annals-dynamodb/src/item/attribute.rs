@@ -115,5 +115,7 @@ pub(crate) const NONCE: &str = "n";
 pub(crate) const COUNT: &str = "n";
 /// The layout of the table.
 pub(crate) const LAYOUT: &str = "layout";
+/// The id that DynamoDB has given to the table of the store.
+pub(crate) const TABLE_ID: &str = "table_id";
 /// Over how many partitions the log spreads; 0 if there is no log.
 pub(crate) const STRIPES: &str = "stripes";

@@ -6,7 +6,9 @@
 mod counter;
 mod reader;
 mod settle;
+mod share;
 mod slots;
+mod tail;
 mod wait;
 
 pub(crate) use reader::SlotReader;

@@ -23,6 +23,8 @@ pub(crate) struct SlotReader {
     read_to: u64,
     /// How many slots to read at once.
     window: u64,
+    /// Whether a subscription reads: it may get events that were removed a moment ago.
+    follows: bool,
     /// Since when this reader knows that the next slot is empty and a later one is not.
     missing_since: Option<Instant>,
 }
@@ -32,7 +34,15 @@ impl SlotReader {
     /// then twice as many each time.
     pub(crate) fn new(log: Arc<Log>, next: u64, to: u64, wanted: u64) -> Self {
         let (window, read) = (log.window(wanted), BTreeMap::new());
-        Self { log, next, to, read, read_to: next - 1, window, missing_since: None }
+        let (read_to, missing_since) = (next - 1, None);
+        Self { log, next, to, read, read_to, window, follows: false, missing_since }
+    }
+
+    /// Reads for a subscription: what is settled for half the price, and the end of the log together with
+    /// the other subscriptions of the process.
+    pub(crate) fn following(mut self) -> Self {
+        self.follows = true;
+        self
     }
 
     /// Reads on up to `to`, and asks once more for slots that were empty.
@@ -63,8 +73,15 @@ impl SlotReader {
             } else if self.read_to < self.to {
                 let (from, to) = (self.read_to + 1, self.to.min(self.read_to + self.window));
                 self.window = self.log.window(self.window * 2);
-                self.read = self.log.read(from, to).await?;
-                self.read_to = to;
+                let settled = self.log.settled();
+                (self.read, self.read_to) = if self.follows && to < from + self.log.stripes {
+                    (self.log.read_tail(from, to).await?, to)
+                } else if self.follows && from <= settled {
+                    let to = to.min(settled);
+                    (self.log.read_settled(from, to).await?, to)
+                } else {
+                    (self.log.read(from, to).await?, to)
+                };
                 self.missing_since = None;
             } else {
                 return Ok(None);

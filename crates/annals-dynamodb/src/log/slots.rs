@@ -12,7 +12,7 @@ use std::{
 use annals_core::Result;
 use futures::future::try_join_all;
 
-use super::wait::Waits;
+use super::{share::Questions, tail::LogTail};
 use crate::{
     error::internal,
     item::{Item, Key, Slot, sort},
@@ -35,16 +35,27 @@ pub(crate) struct Log {
     settled: AtomicU64,
     /// The value of `settled` in the table, as this process knows it.
     pub(super) settled_in_table: AtomicU64,
-    pub(super) waits: Waits,
+    /// The waits for slots that stay empty.
+    pub(super) waits: Questions<u64, Slot>,
+    pub(super) tail: LogTail,
 }
 
 impl Log {
     pub(crate) fn new(table: Table, stripes: u64, close_after: Duration) -> Self {
         let (settled, settled_in_table) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { table, stripes, close_after, settled, settled_in_table, waits: Waits::default() }
+        Self {
+            table,
+            stripes,
+            close_after,
+            settled,
+            settled_in_table,
+            waits: Questions::default(),
+            tail: LogTail::default(),
+        }
     }
 
-    pub(super) fn settled(&self) -> u64 {
+    /// The last slot up to which every slot is known to be written or closed.
+    pub(crate) fn settled(&self) -> u64 {
         self.settled.load(SeqCst)
     }
 
@@ -89,19 +100,40 @@ impl Log {
 
     /// Reads the slots of a range that are not empty, by number.
     pub(crate) async fn read(&self, from: u64, to: u64) -> Result<BTreeMap<u64, Slot>> {
+        if to >= from + self.stripes {
+            return self.query(from, to, true).await;
+        }
+        // At most one slot of each stripe: one request for all costs the same as a query of each.
+        let keys: Vec<_> = (from..=to).map(|slot| Key::slot(slot, self.stripes)).collect();
+        slots(self.table.get_all(&keys).await?.values())
+    }
+
+    /// Reads the slots of a range, all of them settled, for half the price: the answer may still have
+    /// events that were removed a moment ago.
+    pub(super) async fn read_settled(&self, from: u64, to: u64) -> Result<BTreeMap<u64, Slot>> {
+        let found = self.query(from, to, false).await?;
+        // If slots are missing, the answer is older than they are.
+        if found.len() as u64 == to + 1 - from { Ok(found) } else { self.read(from, to).await }
+    }
+
+    async fn query(&self, from: u64, to: u64, consistent: bool) -> Result<BTreeMap<u64, Slot>> {
         let stripes = (from..=to).take(usize::try_from(self.stripes).unwrap_or(usize::MAX));
         let queries = stripes.map(|slot| {
             let stripe = Key::stripe_partition(slot % self.stripes);
-            self.table.query_all(KeyRange::new(stripe, sort(from), sort(to)))
+            let range = KeyRange::new(stripe, sort(from), sort(to));
+            self.table.query_all(if consistent { range } else { range.eventually() })
         });
-        let items = try_join_all(queries).await?;
-        items.iter().flatten().map(|item| Ok((slot_number(item)?, Slot::of(item)?))).collect()
+        slots(try_join_all(queries).await?.iter().flatten())
     }
 
     /// How many slots to read at once for a reader that wants so many.
     pub(crate) fn window(&self, wanted: u64) -> u64 {
         wanted.clamp(self.stripes, WINDOW * self.stripes)
     }
+}
+
+fn slots<'a>(items: impl Iterator<Item = &'a Item>) -> Result<BTreeMap<u64, Slot>> {
+    items.map(|item| Ok((slot_number(item)?, Slot::of(item)?))).collect()
 }
 
 pub(super) fn slot_number(item: &Item) -> Result<u64> {

@@ -3,12 +3,17 @@
 use std::collections::HashMap;
 
 use annals_core::{Error, ErrorKind, Result};
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_dynamodb::{
+    config::http::HttpResponse,
+    error::SdkError,
+    operation::transact_get_items::TransactGetItemsError,
+    types::{AttributeValue, Get, KeysAndAttributes, TransactGetItem},
+};
 use tokio::time::{Instant, sleep};
 
 use super::request::{MOST_ITEMS, Table, pauses};
 use crate::{
-    error::{failure, internal},
+    error::{Failure, failure, internal},
     item::{
         Item, Key,
         attribute::{PARTITION, SORT},
@@ -23,17 +28,24 @@ pub(crate) struct KeyRange {
     from: i64,
     to: i64,
     backwards: bool,
+    consistent: bool,
     /// The most items of a page.
     limit: Option<u64>,
 }
 
 impl KeyRange {
     pub(crate) fn new(partition: String, from: i64, to: i64) -> Self {
-        Self { partition, from, to, backwards: false, limit: None }
+        Self { partition, from, to, backwards: false, consistent: true, limit: None }
     }
 
     pub(crate) fn backwards(mut self) -> Self {
         self.backwards = true;
+        self
+    }
+
+    /// The answer may be a moment old, and costs half as much.
+    pub(crate) fn eventually(mut self) -> Self {
+        self.consistent = false;
         self
     }
 
@@ -117,6 +129,30 @@ impl Table {
         Ok(found)
     }
 
+    /// Fails with [`ErrorKind::Unavailable`] while a transaction is writing one of these items: only a
+    /// transactional read tells (developer guide of DynamoDB, "Transaction conflict handling").
+    pub(crate) async fn check_not_in_progress(&self, keys: &[Key]) -> Result<()> {
+        let gets = keys.iter().take(MOST_ITEMS).map(|key| {
+            let get = Get::builder().table_name(&self.name).set_key(Some(key.to_item())).build();
+            let get = get.map_err(|e| internal("a read without a key").with_source(e))?;
+            Ok(TransactGetItem::builder().get(get).build())
+        });
+        let gets = gets.collect::<Result<Vec<_>>>()?;
+        let request = || self.client.transact_get_items().set_transact_items(Some(gets.clone()));
+        let judge = |error: &_| {
+            if is_conflict(error) { Failure::Permanent } else { failure(error) }
+        };
+        match self.call(|| request().send(), judge).await {
+            Ok(_) => Ok(()),
+            Err(failed) if is_conflict(&failed.error) => {
+                let message = "DynamoDB is still writing an append, of which other parts are visible \
+                               already; try again";
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+            Err(failed) => Err(failed.into()),
+        }
+    }
+
     /// Reads a page of a range: at most 1 MB, a limit of DynamoDB.
     pub(crate) async fn query(&self, range: &KeyRange) -> Result<ItemPage> {
         if range.from > range.to {
@@ -127,7 +163,7 @@ impl Table {
             self.client
                 .query()
                 .table_name(&self.name)
-                .consistent_read(true)
+                .consistent_read(range.consistent)
                 .key_condition_expression(&condition)
                 .expression_attribute_values(":pk", text(&range.partition))
                 .expression_attribute_values(":from", AttributeValue::N(range.from.to_string()))
@@ -157,5 +193,16 @@ impl Table {
             all.extend(page.items);
         }
         Ok(all)
+    }
+}
+
+/// Whether a transactional read was cancelled because a transaction writes one of its items.
+fn is_conflict(error: &SdkError<TransactGetItemsError, HttpResponse>) -> bool {
+    match error.as_service_error() {
+        Some(TransactGetItemsError::TransactionCanceledException(cancelled)) => {
+            let mut reasons = cancelled.cancellation_reasons().iter();
+            reasons.any(|reason| reason.code() == Some("TransactionConflict"))
+        }
+        _ => false,
     }
 }

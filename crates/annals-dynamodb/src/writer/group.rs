@@ -3,13 +3,14 @@
 use std::{collections::HashSet, sync::Arc};
 
 use annals_core::{Error, Result};
+use tokio::runtime::{Handle, Id};
 
 use super::{
     new_item::{AppendOutcome, NewItem, last_positions},
     queue::{AppendRequest, Queue},
 };
 use crate::{
-    error::internal,
+    error::{internal, share},
     item::{POSITIONS_PER_SLOT, Slot, attribute::ENTRIES},
     log::Log,
     notify::Notifier,
@@ -36,7 +37,7 @@ enum SlotOutcome {
 }
 
 impl GroupWriter {
-    /// A writer that runs at most `most_tasks` transactions at the same time.
+    /// A writer that runs at most `most_tasks` transactions at the same time for each runtime.
     pub(super) fn new(log: Arc<Log>, notifier: Arc<Notifier>, most_tasks: usize) -> Self {
         Self { log, notifier, queue: Queue::new(most_tasks) }
     }
@@ -44,8 +45,9 @@ impl GroupWriter {
     /// Hands a request to a task. The task goes on if the caller stops waiting, so that the slot
     /// which it has allocated is written and makes no reader wait.
     pub(super) fn send(self: &Arc<Self>, request: AppendRequest) {
-        if self.queue.push(request) {
-            tokio::spawn(WriterTask { writer: self.clone(), counts: true }.run());
+        let runtime = Handle::current().id();
+        if self.queue.push(runtime, request) {
+            tokio::spawn(WriterTask { writer: self.clone(), runtime, counts: true }.run());
         }
     }
 
@@ -163,18 +165,17 @@ impl GroupWriter {
 
 /// Replies to all callers of a group that its transaction failed.
 fn fail(group: Vec<AppendRequest>, error: Error) {
-    let shared = Arc::new(error);
+    let error = Arc::new(error);
     for request in group {
-        let message = "the transaction with this append failed";
-        let error = Error::new(shared.kind(), message).with_source(shared.clone());
-        let unknown = shared.outcome_unknown();
-        request.reply(Err(if unknown { error.with_outcome_unknown() } else { error }));
+        request.reply(Err(share(&error)));
     }
 }
 
-/// A task that writes groups until the queue is empty.
+/// A task that writes groups until no append waits.
 struct WriterTask {
     writer: Arc<GroupWriter>,
+    /// The runtime of the task, and of the callers whose appends it writes.
+    runtime: Id,
     /// Whether the queue counts this task.
     counts: bool,
 }
@@ -182,7 +183,7 @@ struct WriterTask {
 impl WriterTask {
     async fn run(mut self) {
         loop {
-            let group = self.writer.queue.take_group();
+            let group = self.writer.queue.take_group(self.runtime);
             if group.is_empty() {
                 self.counts = false;
                 return;
@@ -195,7 +196,7 @@ impl WriterTask {
 impl Drop for WriterTask {
     fn drop(&mut self) {
         if self.counts {
-            self.writer.queue.task_dropped();
+            self.writer.queue.task_dropped(self.runtime);
         }
     }
 }

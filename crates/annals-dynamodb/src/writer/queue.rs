@@ -1,12 +1,12 @@
 //! Appends that wait to be written, and how many tasks write them.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use annals_core::Result;
-use tokio::sync::oneshot;
+use tokio::{runtime::Id, sync::oneshot};
 
 use super::new_item::{AppendOutcome, NewItem};
 use crate::{item::POSITIONS_PER_SLOT, table::MOST_ITEMS};
@@ -31,47 +31,76 @@ impl AppendRequest {
     }
 }
 
+/// The appends of each tokio runtime that wait, and its tasks. A runtime that nobody drives any more
+/// stands still with its tasks: they must not count for the callers of another.
 #[derive(Debug)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    lanes: Mutex<HashMap<Id, Lane>>,
     most_tasks: usize,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Lane {
     waiting: VecDeque<AppendRequest>,
     tasks: usize,
 }
 
 impl Queue {
     pub(super) fn new(most_tasks: usize) -> Self {
-        Self { state: Mutex::default(), most_tasks }
+        Self { lanes: Mutex::default(), most_tasks }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Id, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a request. If this returns true, the caller has to start a task, which counts already.
     #[must_use]
-    pub(super) fn push(&self, request: AppendRequest) -> bool {
-        let mut state = self.state();
-        state.waiting.push_back(request);
-        let start = state.tasks < self.most_tasks;
-        state.tasks += usize::from(start);
+    pub(super) fn push(&self, runtime: Id, request: AppendRequest) -> bool {
+        let mut lanes = self.lanes();
+        let lane = lanes.entry(runtime).or_default();
+        lane.waiting.push_back(request);
+        let start = lane.tasks < self.most_tasks;
+        lane.tasks += usize::from(start);
         start
     }
 
     /// Takes the requests for one transaction: as many as fit, each for streams of its own. If none
     /// waits, the calling task no longer counts, and has to end: the next request starts another.
-    pub(super) fn take_group(&self) -> Vec<AppendRequest> {
-        let mut state = self.state();
+    pub(super) fn take_group(&self, runtime: Id) -> Vec<AppendRequest> {
+        let mut lanes = self.lanes();
+        let Some(lane) = lanes.get_mut(&runtime) else { return Vec::new() };
+        let group = lane.take_group();
+        if group.is_empty() {
+            lane.tasks -= 1;
+            if lane.tasks == 0 {
+                lanes.remove(&runtime);
+            }
+        }
+        group
+    }
+
+    /// Notes that a task was dropped before it found the queue empty, because its runtime has shut
+    /// down. If no task is left, the waiting requests are dropped, which tells their callers.
+    pub(super) fn task_dropped(&self, runtime: Id) {
+        let mut lanes = self.lanes();
+        if let Some(lane) = lanes.get_mut(&runtime) {
+            lane.tasks -= 1;
+            if lane.tasks == 0 {
+                lanes.remove(&runtime);
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn take_group(&mut self) -> Vec<AppendRequest> {
         let mut group: Vec<AppendRequest> = Vec::new();
         let mut streams = HashSet::new();
         // One item is the slot.
         let (mut items, mut events, mut bytes) = (1, 0, 0);
         while group.len() < MOST_SHARING
-            && let Some(request) = state.waiting.front()
+            && let Some(request) = self.waiting.front()
         {
             items += request.items.len();
             events += request.items.iter().map(NewItem::count).sum::<u64>();
@@ -82,21 +111,8 @@ impl Queue {
                 break;
             }
             streams.extend(request.items.iter().map(|item| item.stream.clone()));
-            group.extend(state.waiting.pop_front());
-        }
-        if group.is_empty() {
-            state.tasks -= 1;
+            group.extend(self.waiting.pop_front());
         }
         group
-    }
-
-    /// Notes that a task was dropped before it found the queue empty, because its runtime has shut
-    /// down. If no task is left, the waiting requests are dropped, which tells their callers.
-    pub(super) fn task_dropped(&self) {
-        let mut state = self.state();
-        state.tasks -= 1;
-        if state.tasks == 0 {
-            state.waiting.clear();
-        }
     }
 }

@@ -3,12 +3,12 @@
 use annals_core::{
     Append, EventStore, EventStoreExt,
     ExpectedVersion::{Any, Exact, NoStream},
-    NewEvent, ReadAll, TryStreamExt,
+    NewEvent, ReadAll, Subscribe, TryStreamExt,
 };
 use annals_dynamodb::DynamoDbStore;
 use annals_test_servers::dynamodb::{Meter, Usage};
 
-use crate::common::{Place, any, event, id, options};
+use crate::common::{Place, any, event, id, options, take};
 
 async fn metered(place: &Place, order: bool) -> (DynamoDbStore, Meter) {
     let meter = Meter::new();
@@ -117,6 +117,42 @@ async fn reading_costs_what_the_events_weigh() {
 #[tokio::test]
 async fn reading_costs_what_the_events_weigh_without_order() {
     reading(false).await;
+}
+
+/// A subscription that catches up pays half of what a read of all pays.
+#[tokio::test]
+async fn catching_up_is_paid_by_half() {
+    const EVENTS: usize = 600;
+    let place = Place::new().await;
+    let store = place.open(true).await;
+    for n in 0..EVENTS as u64 {
+        store.append(any("a-1", n)).await.unwrap();
+    }
+    // This settles the log, and the table knows.
+    store.last_position().await.unwrap();
+    let (reader, meter) = metered(&place, true).await;
+    let all: Vec<_> = reader.read_all(ReadAll::default()).try_collect().await.unwrap();
+    let read = meter.take().read_units;
+    let (subscriber, meter) = metered(&place, true).await;
+    let mut live = subscriber.subscribe(Subscribe::default()).await.unwrap();
+    assert_eq!(take(&mut live, EVENTS).await, all);
+    let caught_up = meter.take().read_units;
+    assert!(caught_up <= 0.6 * read, "{caught_up} of {read} units");
+}
+
+#[tokio::test]
+async fn the_last_position_is_two_requests() {
+    let place = Place::new().await;
+    for n in 0..5 {
+        place.open(true).await.append(any("a-1", n)).await.unwrap();
+        let (store, meter) = metered(&place, true).await;
+        store.last_position().await.unwrap();
+        let usage = meter.take();
+        assert_eq!(usage.requests, 2, "{usage:?}");
+        store.last_position().await.unwrap();
+        let usage = meter.take();
+        assert_eq!(usage.requests, 2, "{usage:?}");
+    }
 }
 
 #[tokio::test]

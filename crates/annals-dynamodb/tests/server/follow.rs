@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use annals_core::{Append, EventStore, ExpectedVersion::Any, Message, Subscribe, TryStreamExt};
+use annals_core::{
+    Append, EventStore, EventStoreExt, ExpectedVersion::Any, Message, Subscribe, TryStreamExt,
+};
 use annals_dynamodb::aws_sdk_dynamodb::types::AttributeValue::N;
 use annals_test_servers::dynamodb::plain_http;
 use futures::{FutureExt, future::join_all};
@@ -31,7 +33,7 @@ async fn a_slot_that_stays_empty_does_not_blind_a_subscriber() {
     let asks = empty.clone();
     let slow = Gate::new(move |operation, body| match operation {
         "GetItem" if body["Key"]["pk"]["S"] == "counter" => Fate::Late(Duration::from_millis(150)),
-        "Query" if body.to_string().contains("\"l:2\"") => Fate::Wait(asks.clone()),
+        "BatchGetItem" if body.to_string().contains("\"l:2\"") => Fate::Wait(asks.clone()),
         _ => Fate::Pass,
     });
     let subscriber = place.open_through(slow.http_client(), options(true)).await.unwrap();
@@ -46,6 +48,32 @@ async fn a_slot_that_stays_empty_does_not_blind_a_subscriber() {
     }
     other.append(any("a-1", 2)).await.unwrap();
     assert_eq!(take(&mut live, 1).await[0].version.get(), 2);
+}
+
+/// What an eventually consistent read leaves out is read again.
+#[tokio::test]
+async fn old_answers_hide_no_event() {
+    const EVENTS: usize = 300;
+    let place = Place::new().await;
+    let other = place.open(true).await;
+    for n in 0..EVENTS as u64 {
+        other.append(any("a-1", n)).await.unwrap();
+    }
+    // This settles the log, and the table knows.
+    other.last_position().await.unwrap();
+    let old = Arc::new(AtomicU64::new(0));
+    let answers = old.clone();
+    let gate = Gate::new(move |operation, body| {
+        if operation != "Query" || body["ConsistentRead"] != false {
+            return Fate::Pass;
+        }
+        answers.fetch_add(1, SeqCst);
+        Fate::Answered(json!({"Items": [], "Count": 0, "ScannedCount": 0}))
+    });
+    let subscriber = place.open_through(gate.http_client(), options(true)).await.unwrap();
+    let mut live = subscriber.subscribe(Subscribe::default()).await.unwrap();
+    take(&mut live, EVENTS).await;
+    assert!(old.load(SeqCst) > 0);
 }
 
 /// The subscribers of a process ask once for a slot whose writer has died, not each by itself.
@@ -79,6 +107,38 @@ async fn subscribers_that_wait_for_the_same_slot_share_a_question() {
     assert!(asked <= 2, "{SUBSCRIBERS} subscribers asked {asked} times");
 }
 
+/// The subscribers of a process read what is new once, not each by itself.
+#[tokio::test]
+async fn subscribers_read_the_end_of_the_log_together() {
+    const SUBSCRIBERS: usize = 50;
+    const EVENTS: u64 = 20;
+    let place = Place::new().await;
+    let other = place.open(true).await;
+    other.append(any("a-1", 0)).await.unwrap();
+    let read = Arc::new(AtomicU64::new(0));
+    let reads = read.clone();
+    let counting = Gate::new(move |operation, _| {
+        reads.fetch_add(u64::from(["BatchGetItem", "Query"].contains(&operation)), SeqCst);
+        Fate::Pass
+    });
+    let store = place.open_through(counting.http_client(), options(true)).await.unwrap();
+    let mut subscriptions = Vec::new();
+    for _ in 0..SUBSCRIBERS {
+        let mut live = store.subscribe(Subscribe::default()).await.unwrap();
+        take(&mut live, 1).await;
+        subscriptions.push(live);
+    }
+    read.store(0, SeqCst);
+    for n in 1..=EVENTS {
+        other.append(any("a-1", n)).await.unwrap();
+        for events in join_all(subscriptions.iter_mut().map(|live| take(live, 1))).await {
+            assert_eq!(events[0].version.get(), n + 1);
+        }
+    }
+    let read = read.load(SeqCst);
+    assert!(read <= 4 * EVENTS, "{SUBSCRIBERS} subscribers read {read} times for {EVENTS} events");
+}
+
 #[tokio::test]
 async fn a_subscriber_that_is_not_polled_does_not_stop_others_from_polling() {
     let place = Place::new().await;
@@ -109,12 +169,13 @@ async fn a_page_whose_events_could_not_be_fetched_is_given_whole() {
     }
     let failures = Arc::new(AtomicU64::new(0));
     let count = failures.clone();
-    let gate = Gate::new(move |operation, _| match operation {
-        "BatchGetItem" if count.fetch_add(1, SeqCst) < 10 => {
-            let kind = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException";
-            Fate::Answered(json!({ "__type": kind, "message": "slower" }))
+    let gate = Gate::new(move |operation, body| {
+        let fetches = operation == "BatchGetItem" && body.to_string().contains("\"s:a-");
+        if !fetches || count.fetch_add(1, SeqCst) >= 10 {
+            return Fate::Pass;
         }
-        _ => Fate::Pass,
+        let kind = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException";
+        Fate::Answered(json!({ "__type": kind, "message": "slower" }))
     });
     let options = options(true).with_retry_for(Duration::from_millis(20));
     let store = place.open_through(gate.around(plain_http()), options).await.unwrap();

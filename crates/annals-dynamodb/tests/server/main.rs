@@ -14,6 +14,7 @@ mod cost;
 mod death;
 mod follow;
 mod gate;
+mod hot;
 mod open;
 mod order;
 mod removal;

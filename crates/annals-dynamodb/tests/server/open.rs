@@ -6,8 +6,10 @@ use annals_core::{Error, ErrorKind, EventStore, EventStoreExt, Payload, Snapshot
 use annals_dynamodb::{
     DynamoDbOptions, DynamoDbStore,
     aws_sdk_dynamodb::types::{
-        AttributeDefinition, AttributeValue::N, BillingMode, KeySchemaElement, KeyType,
-        LocalSecondaryIndex, Projection, ProjectionType, ScalarAttributeType,
+        AttributeDefinition,
+        AttributeValue::{N, S},
+        BillingMode, KeySchemaElement, KeyType, LocalSecondaryIndex, Projection, ProjectionType,
+        ScalarAttributeType,
     },
 };
 use futures::future::join_all;
@@ -87,6 +89,16 @@ async fn a_table_with_a_local_secondary_index_is_refused() {
     let create = create.set_attribute_definitions(Some(attributes.to_vec()));
     create.local_secondary_indexes(index).send().await.unwrap();
     says(&refused(&place, options(true)).await, &["local secondary index", "10 GB"]);
+}
+
+/// An import of an export makes a new table, whose items say that they are of another.
+#[tokio::test]
+async fn a_table_with_the_items_of_another_store_is_refused() {
+    let place = Place::new().await;
+    place.open(true).await;
+    place.open(true).await;
+    place.set("meta", 0, "table_id", S("another".to_owned())).await;
+    says(&refused(&place, options(true)).await, &["imported", "annals copy"]);
 }
 
 #[tokio::test]

@@ -5,12 +5,14 @@ use std::time::Duration;
 use annals_core::{
     Append, EventStore, EventStoreExt,
     ExpectedVersion::{Any, Exact, NoStream},
-    NewEvent, Version,
+    NewEvent, Subscribe, Version,
 };
 use annals_dynamodb::DynamoDbStore;
 
 use crate::{
-    common::{Place, any, contains, event, everything, gapless, id, noise, options, soon},
+    common::{
+        Place, any, contains, event, everything, gapless, id, noise, options, read_all, soon, take,
+    },
     gate::{Door, Fate, Gate},
 };
 
@@ -188,4 +190,37 @@ async fn a_late_deletion_writes_over_no_event() {
             }
         }
     }
+}
+
+/// The rest of a shortened item can be longer than what the log takes, although the log has its events.
+#[tokio::test]
+async fn a_removal_finds_the_events_in_the_log_whatever_the_item_became() {
+    let place = Place::new().await;
+    let store = place.open(true).await;
+    let small = (1..=5).map(|n| noise(&mark(n), 20));
+    store.append(Append::new(id("a-1"), NoStream, small)).await.unwrap();
+    store.truncate(&id("a-1"), Version::new(2)).await.unwrap();
+    // Replace the four events that are left by four long ones.
+    let long = (2..=5).map(|n| noise(&mark(n), 300));
+    store.append(Append::new(id("b-1"), NoStream, long)).await.unwrap();
+    let body = place.item("s:b-1", 1).await.unwrap().remove("b").unwrap();
+    place.set("s:a-1", 1, "b", body).await;
+    store.delete(&id("b-1"), Any).await.unwrap();
+    store.truncate(&id("a-1"), Version::new(4)).await.unwrap();
+    let versions: Vec<_> = read_all(&store).await.iter().map(|event| event.version.get()).collect();
+    assert_eq!(versions, [4, 5]);
+}
+
+/// What the subscriptions of a process have read together does not outlive a removal by this process.
+#[tokio::test]
+async fn a_new_subscription_gets_nothing_that_was_removed_before() {
+    let place = Place::new().await;
+    let store = place.open(true).await;
+    for n in 1..=3 {
+        store.append(any("a-1", n)).await.unwrap();
+    }
+    let subscribe = async || store.subscribe(Subscribe::default()).await.unwrap();
+    take(&mut subscribe().await, 3).await;
+    store.truncate(&id("a-1"), Version::new(3)).await.unwrap();
+    assert_eq!(take(&mut subscribe().await, 1).await[0].version.get(), 3);
 }
