@@ -119,6 +119,7 @@ mod settings;
 mod store;
 mod subscribe;
 mod subscription;
+mod system;
 mod tls;
 mod url;
 
@@ -127,3 +128,4 @@ pub use export::{Exported, ForeignEvent};
 /// The client crate, in the version whose types this crate's API uses.
 pub use kurrentdb;
 pub use store::EventStoreDbStore;
+pub use system::SystemStream;
