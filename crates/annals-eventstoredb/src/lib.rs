@@ -48,9 +48,12 @@
 //!   written, since there was no connection or the node was not the leader, is always sent again.
 //!   Retries stop after [`EventStoreDbOptions::retry_for`].
 //! * A read is one request. The server sends as fast as its answer is read, and a slow reader costs a
-//!   page and a window of the connection. After a lost connection the read goes on with the next event.
+//!   page and up to 2 MiB that the server has sent ahead. After a lost connection the read goes on with the
+//!   next event.
 //! * A subscription is one on the server, which is made again after a lost connection, behind the last
-//!   event and behind what the filter left out. One that waits costs no request.
+//!   event and behind what the filter left out. One that waits costs no request, also while others write.
+//!   If it has a filter, the server then also sends its own events, such as the links of its projections:
+//!   what it leaves out is an event of an application, so the subscriber can be told of its position.
 //! * The server applies as much of a filter as it can. The store applies the rest.
 //! * In a cluster, everything that decides is asked of the leader. Reads and subscriptions of events go
 //!   there, too, unless the settings prefer other nodes: see
