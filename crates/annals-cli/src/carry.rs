@@ -81,6 +81,10 @@ pub(crate) enum Kind {
     Unnamable,
     Oversized,
     /// An event that users have put into a stream of the server's own.
+    #[cfg_attr(
+        not(feature = "eventstoredb"),
+        allow(dead_code, reason = "only EventStoreDB has such streams")
+    )]
     OfUsers,
 }
 
@@ -324,11 +328,19 @@ impl Left {
     }
 
     /// Adds an event that users have put into a stream of the server's own.
+    #[cfg_attr(
+        not(feature = "eventstoredb"),
+        allow(dead_code, reason = "only EventStoreDB has such streams")
+    )]
     pub(crate) fn add_of_users(&mut self, stream: &str, version: Version) {
         self.add_version(stream.to_owned(), Kind::OfUsers, version);
     }
 
     /// Notes the settings that a stream has now.
+    #[cfg_attr(
+        not(feature = "eventstoredb"),
+        allow(dead_code, reason = "only EventStoreDB has such streams")
+    )]
     pub(crate) fn set_settings(&mut self, stream: &str, names: Vec<String>) {
         match names.is_empty() {
             true => self.settings.remove(stream),

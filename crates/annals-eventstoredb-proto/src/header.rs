@@ -7,9 +7,9 @@ use prost::{
 };
 
 /// The field of the key, with the wire type of bytes.
-const KEY: u8 = 1 << 3 | 2;
+const KEY: u8 = (1 << 3) | 2;
 /// The field of the value.
-const VALUE: u8 = 2 << 3 | 2;
+const VALUE: u8 = (2 << 3) | 2;
 
 /// The entry of a header.
 #[must_use]
@@ -73,7 +73,7 @@ mod tests {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let read = event.metadata.iter().map(|entry| decode(entry).unwrap());
         assert_eq!(read.map(|(k, v)| (text(k), text(v))).collect::<HashMap<_, _>>(), headers);
-        for wrong in [&[KEY][..], &[KEY, 9, b'a'], &[3 << 3 | 2, 0], &[0, 0]] {
+        for wrong in [&[KEY][..], &[KEY, 9, b'a'], &[(3 << 3) | 2, 0], &[0, 0]] {
             assert_eq!(decode(wrong), None, "{wrong:?}");
         }
     }

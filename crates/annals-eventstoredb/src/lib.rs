@@ -66,7 +66,8 @@
 //! a stream or an event type may break the rules of annals (1 to 255 bytes, no control characters).
 //! Reads of all leave out such an event and log a warning; reads of its stream fail.
 //! [`EventStoreDbStore::export`] gives it, and [`EventStoreDbStore::resolve`] follows a link, for those
-//! who move the events elsewhere, as `annals copy` does.
+//! who move the events elsewhere, as `annals copy` does. [`EventStoreDbStore::system_stream`] tells which
+//! streams of the server's own hold what somebody would miss there.
 //!
 //! # What surprises on a real server
 //!
