@@ -46,7 +46,9 @@ Sections (those with a star run only if they are named; without a name, all othe
   import            imports, beside bare inserts of rusqlite and a COPY
   dynamodb          capacity units of appends and reads, and a model of DynamoDB's limits
   dynamodb-bill     what a fleet of processes pays for a million events a day
-  gateway           the adapter of EventStoreDB beside the bare client, both on the gateway
+  gateway-append    appends by the adapter of EventStoreDB beside bare clients, on the gateway
+  gateway-read      its reads beside bare clients, also with a filter that matches rarely
+  gateway-quiet     requests of its subscribers that wait
   domain            commands beside appends, projections beside reads, and snapshots
   postgres-scale *  a store with ten million events beside an empty one; takes some minutes
   peers *           appends by other crates on SQLite; needs --peers
@@ -57,12 +59,12 @@ Options:
   --seconds N     how long each contender runs in a round [default: 1.5]
   --rounds N      how many rounds to run [default: 7]
   --dir PATH      the directory for database files, on a real disk [default: beside this program]
-  --sparse N      how many events the section gateway looks through for one [default: 300000]
+  --sparse N      how many events gateway-read looks through for one [default: 300000]
   --peers PATH    the program of `benches/peers`";
 
 type Section = (&'static str, fn(&Plan));
 
-const SECTIONS: [Section; 18] = [
+const SECTIONS: [Section; 20] = [
     ("sqlite-append", sqlite_append::run),
     ("sqlite-read", sqlite_read::run),
     ("memory", memory::run),
@@ -76,7 +78,9 @@ const SECTIONS: [Section; 18] = [
     ("import", import::run),
     ("dynamodb", dynamodb::run),
     ("dynamodb-bill", dynamodb::bill),
-    ("gateway", gateway::run),
+    ("gateway-append", gateway::append),
+    ("gateway-read", gateway::read),
+    ("gateway-quiet", gateway::quiet),
     ("domain", domain::run),
     (LONG, postgres::scale::run),
     ("peers", peers::run),

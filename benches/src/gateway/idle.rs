@@ -83,7 +83,7 @@ pub(super) fn run(plan: &Plan) {
                 found
             });
             found.into_iter().for_each(|figure| figures.add(*name, figure));
-            figures.target(name, if busy { Target::None } else { NONE });
+            figures.target(name, NONE);
         }
         figures.print();
     }

@@ -16,12 +16,18 @@ use tokio::net::TcpListener;
 
 use crate::plan::Plan;
 
-pub(crate) fn run(plan: &Plan) {
+pub(crate) fn append(plan: &Plan) {
     append::run(plan);
+    append::throughput(plan);
+}
+
+pub(crate) fn read(plan: &Plan) {
     read::run(plan);
     sparse::run(plan);
+}
+
+pub(crate) fn quiet(plan: &Plan) {
     idle::run(plan);
-    append::throughput(plan);
 }
 
 /// Starts a gateway over this store, which runs until the program ends. Returns its address.

@@ -80,6 +80,12 @@ pub(crate) enum Kind {
     DeadLink,
     Unnamable,
     Oversized,
+    /// An event that users have put into a stream of the server's own.
+    #[cfg_attr(
+        not(feature = "eventstoredb"),
+        allow(dead_code, reason = "only EventStoreDB has such streams")
+    )]
+    OfUsers,
 }
 
 impl Kind {
@@ -94,6 +100,10 @@ impl Kind {
             Self::Oversized => {
                 ("event larger than the target takes", "events larger than the target takes")
             }
+            Self::OfUsers => (
+                "event of users in a stream whose name begins with $",
+                "events of users in streams whose names begin with $",
+            ),
         };
         format!("{} {}", HumanCount(count), if count == 1 { one } else { many })
     }
@@ -104,6 +114,8 @@ impl Kind {
             Self::Link | Self::DeadLink => "--links resolve|skip|keep",
             Self::Unnamable => "--unnamable skip|rename",
             Self::Oversized => "--oversized skip",
+            // These always stay behind.
+            Self::OfUsers => "",
         }
     }
 }
@@ -285,10 +297,13 @@ pub(crate) fn placeholder_id(stream: &StreamId, version: Version) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
 }
 
-/// Events that stay behind, by stream and kind.
+/// What stays behind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Left {
+    /// Events, by stream and kind.
     streams: BTreeMap<(String, Kind), Versions>,
+    /// The names of the settings of streams.
+    settings: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -301,23 +316,55 @@ struct Versions {
 impl Left {
     fn add(&mut self, kind: Kind, event: &RecordedEvent, original: Option<&Original>) {
         let stream = original.and_then(|original| original.stream.clone());
-        let stream = stream.unwrap_or_else(|| event.stream.to_string());
-        let (count, first, last) = (0, event.version, event.version);
+        self.add_version(stream.unwrap_or_else(|| event.stream.to_string()), kind, event.version);
+    }
+
+    fn add_version(&mut self, stream: String, kind: Kind, version: Version) {
+        let (count, first, last) = (0, version, version);
         let versions =
             self.streams.entry((stream, kind)).or_insert(Versions { count, first, last });
         versions.count += 1;
-        versions.last = event.version;
+        versions.last = version;
+    }
+
+    /// Adds an event that users have put into a stream of the server's own.
+    #[cfg_attr(
+        not(feature = "eventstoredb"),
+        allow(dead_code, reason = "only EventStoreDB has such streams")
+    )]
+    pub(crate) fn add_of_users(&mut self, stream: &str, version: Version) {
+        self.add_version(stream.to_owned(), Kind::OfUsers, version);
+    }
+
+    /// Notes the settings that a stream has now.
+    #[cfg_attr(
+        not(feature = "eventstoredb"),
+        allow(dead_code, reason = "only EventStoreDB has such streams")
+    )]
+    pub(crate) fn set_settings(&mut self, stream: &str, names: Vec<String>) {
+        match names.is_empty() {
+            true => self.settings.remove(stream),
+            false => self.settings.insert(stream.to_owned(), names),
+        };
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.streams.is_empty()
+        self.streams.is_empty() && self.settings.is_empty()
     }
 
+    /// Whether there are events of streams that are copied, and not only what no option can carry.
+    pub(crate) fn has_events_of_applications(&self) -> bool {
+        self.streams.keys().any(|(_, kind)| *kind != Kind::OfUsers)
+    }
+
+    /// How many events and settings of streams.
     pub(crate) fn count(&self) -> u64 {
-        self.streams.values().map(|versions| versions.count).sum()
+        let events: u64 = self.streams.values().map(|versions| versions.count).sum();
+        events + self.settings.len() as u64
     }
 
     pub(crate) fn append(&mut self, other: Self) {
+        self.settings.extend(other.settings);
         for (key, more) in other.streams {
             let versions = self.streams.entry(key).or_insert(Versions { count: 0, ..more });
             versions.count += more.count;
@@ -331,7 +378,12 @@ impl Left {
         for ((_, kind), versions) in &self.streams {
             *kinds.entry(*kind).or_default() += versions.count;
         }
-        let texts: Vec<_> = kinds.into_iter().map(|(kind, count)| kind.text(count)).collect();
+        let mut texts: Vec<_> = kinds.into_iter().map(|(kind, count)| kind.text(count)).collect();
+        match self.settings.len() as u64 {
+            0 => {}
+            1 => texts.push("the settings of 1 stream".to_owned()),
+            count => texts.push(format!("the settings of {} streams", HumanCount(count))),
+        }
         texts.join(", ")
     }
 
@@ -354,14 +406,20 @@ impl Left {
 
     /// A line for each stream and kind.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
-        self.streams.iter().map(|((stream, kind), Versions { count, first, last })| {
-            let versions = match first == last {
-                true => format!("version {first}"),
-                false => format!("versions {first} to {last}"),
-            };
-            // Names may have control characters.
-            format!("{}: {}, {versions}", Shown(stream), kind.text(*count))
-        })
+        let settings = self.settings.iter().map(|(stream, names)| {
+            let names: Vec<_> = names.iter().map(|name| Shown(name).to_string()).collect();
+            format!("{}: its settings {}", Shown(stream), names.join(", "))
+        });
+        let events =
+            self.streams.iter().map(|((stream, kind), Versions { count, first, last })| {
+                let versions = match first == last {
+                    true => format!("version {first}"),
+                    false => format!("versions {first} to {last}"),
+                };
+                // Names may have control characters.
+                format!("{}: {}, {versions}", Shown(stream), kind.text(*count))
+            });
+        events.chain(settings)
     }
 }
 

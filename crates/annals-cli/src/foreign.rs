@@ -51,6 +51,17 @@ impl Originals {
     }
 }
 
+/// An event in a stream of the server's own.
+#[cfg(feature = "eventstoredb")]
+pub(crate) struct SystemEvent {
+    pub(crate) stream: String,
+    /// What the stream holds.
+    pub(crate) holds: annals::eventstoredb::SystemStream,
+    pub(crate) version: annals::Version,
+    pub(crate) recorded_at: chrono::DateTime<chrono::Utc>,
+    pub(crate) data: annals::Payload,
+}
+
 /// A server that may have events under such names, or links.
 #[derive(Clone, Debug)]
 #[cfg_attr(
@@ -133,6 +144,34 @@ impl Exporter {
         _: Position,
     ) -> BoxStream<'static, annals::Result<RecordedEvent>> {
         Box::pin(futures::stream::empty())
+    }
+
+    /// The events in streams of the server's own whose names begin with this text.
+    #[cfg(feature = "eventstoredb")]
+    pub(crate) fn read_system(
+        &self,
+        prefix: &str,
+    ) -> Result<BoxStream<'static, annals::Result<SystemEvent>>, Failure> {
+        use annals::{StreamPrefix, eventstoredb::Exported};
+        use futures::{StreamExt, TryStreamExt};
+        let filter = Filter::default().with_prefix(StreamPrefix::new(prefix)?).including_system();
+        let store = self.store.clone();
+        let of_system = move |exported: Exported| -> annals::Result<SystemEvent> {
+            let (stream, version, recorded_at, data) = match exported {
+                Exported::Event(event) => {
+                    (event.stream.to_string(), event.version, event.recorded_at, event.data)
+                }
+                Exported::Foreign(found) => {
+                    let stream = String::from_utf8_lossy(&found.stream).into_owned();
+                    (stream, found.version, found.recorded_at, found.data)
+                }
+                _ => return Err(annals::Error::unsupported("an event of this kind")),
+            };
+            let holds = store.system_stream(&stream);
+            Ok(SystemEvent { stream, holds, version, recorded_at, data })
+        };
+        let events = self.store.export(filter, Position::START);
+        Ok(events.and_then(move |event| std::future::ready(of_system(event))).boxed())
     }
 
     /// The event that a link leads to, in the place of the link. `None` if it is gone.

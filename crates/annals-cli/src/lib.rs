@@ -18,6 +18,7 @@ mod interrupt;
 mod lines;
 mod listing;
 mod namespace;
+mod of_server;
 mod output;
 mod piece;
 mod read;

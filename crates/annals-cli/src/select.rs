@@ -82,7 +82,7 @@ impl SelectTimes {
         self.since.is_none() && self.until.is_none()
     }
 
-    fn matches(&self, at: DateTime<Utc>) -> bool {
+    pub(crate) fn matches(&self, at: DateTime<Utc>) -> bool {
         self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
     }
 }

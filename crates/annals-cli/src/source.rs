@@ -47,8 +47,6 @@ pub(crate) struct Also {
     pub(crate) deletions: bool,
     /// Events under names that annals does not take.
     pub(crate) foreign: bool,
-    /// Events of the server's own streams.
-    pub(crate) system: bool,
 }
 
 /// Chunks of events that a task of their own reads ahead.
@@ -156,11 +154,7 @@ async fn read_store(
     let mut not_removed = NotRemoved::of(&store, originals);
     let mut look_up = also.deletions.then(|| LookUp::of(&store));
     let mut events = match exporter {
-        Some(exporter) => {
-            let filter = select.filter();
-            let filter = if also.system { filter.including_system() } else { filter };
-            exporter.read(filter, after)
-        }
+        Some(exporter) => exporter.read(select.filter(), after),
         None => in_order(&store, after, select)?,
     }
     .fuse();

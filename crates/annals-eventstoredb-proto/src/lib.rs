@@ -6,6 +6,7 @@
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::restriction, rust_2018_idioms)]
 mod generated;
+pub mod header;
 
 pub use generated::event_store::client::{
     self as shared, gossip, persistent_subscriptions as persistent, server_features, streams,

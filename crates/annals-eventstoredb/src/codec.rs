@@ -1,7 +1,7 @@
 //! Converts events and versions of annals to those of the protocol, and back.
 
 use annals_core::{
-    ContentKind, Error, ErrorKind, EventType, NewEvent, Payload, RecordedEvent, Result,
+    ContentKind, Error, ErrorKind, EventType, NewEvent, Payload, RecordedEvent, Result, StreamId,
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -31,7 +31,12 @@ pub(crate) fn event_data(event: &NewEvent) -> Result<EventData> {
 /// application gave the stream or the event type a name that annals does not allow.
 pub(crate) fn recorded(event: ServerEvent, names: &Names) -> Option<RecordedEvent> {
     let stream = names.stream_id(std::str::from_utf8(&event.stream).ok()?)?;
-    let event_type = EventType::new(event.event_type).ok()?;
+    recorded_in(stream, event)
+}
+
+/// Converts an event of this stream. `None` if its type has a name that annals does not allow.
+pub(crate) fn recorded_in(stream: StreamId, event: ServerEvent) -> Option<RecordedEvent> {
+    let event_type = EventType::new(std::str::from_utf8(&event.event_type).ok()?).ok()?;
     let recorded_at = DateTime::<Utc>::from_timestamp_micros(event.created / 10)?;
     let version = version_of(event.revision);
     let (data, metadata) = payloads(event.is_json, event.data, event.metadata);

@@ -24,9 +24,7 @@ pub struct EventStoreDbOptions {
     /// nothing until an event matches: the connection's probes tell that the server is there.
     pub deadline: Duration,
     /// How long a subscription that catches up waits for the server to say something, before it reads
-    /// whether there is more. Servers from 23.10 on say when there is not. And how often, at most, a
-    /// live subscription asks what it was that its filter left out, while others write. A second by
-    /// default.
+    /// whether there is more. Servers from 23.10 on say when there is not. A second by default.
     pub poll_interval: Duration,
 }
 

@@ -3,10 +3,12 @@
 use std::{
     fmt,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -298,7 +300,14 @@ impl Connection {
         &self,
         answer: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        timeout(self.deadline + SLACK, answer).await.unwrap_or(Err(Failure::Timeout))
+        let mut answer = pin!(answer);
+        // Most messages of a long answer are there already, and need no timer.
+        match futures::poll!(answer.as_mut()) {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => {
+                timeout(self.deadline + SLACK, answer).await.unwrap_or(Err(Failure::Timeout))
+            }
+        }
     }
 
     /// Notes that a request to this node failed: the next one may look for another node.

@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much of the answer to one call the server may send before it is read. A subscriber that is
 /// slow costs this much memory.
-const CALL_WINDOW: u32 = 512 * 1024;
+const CALL_WINDOW: u32 = 2 * 1024 * 1024;
 /// The same for all calls of a connection. It is so large that calls whose answers are not read do not
 /// hold up the others.
 const CONNECTION_WINDOW: u32 = 1 << 30;

@@ -91,7 +91,7 @@ impl EventStoreDbStore {
         let found = seen.event().filter(|found| found.revision == revision);
         Ok(found.filter(|found| !found.is_tombstone()).and_then(|found| {
             let mut event = link.clone();
-            event.event_type = EventType::new(found.event_type.as_str()).ok()?;
+            event.event_type = EventType::new(std::str::from_utf8(&found.event_type).ok()?).ok()?;
             (event.data, event.metadata) = payloads(found);
             Some(event)
         }))
@@ -171,7 +171,7 @@ impl Export {
 fn foreign(event: ServerEvent, stream: Bytes) -> ForeignEvent {
     let recorded_at = DateTime::<Utc>::from_timestamp_micros(event.created / 10);
     let (id, position, version) = (event.id, event.position, version_of(event.revision));
-    let event_type = event.event_type.clone();
+    let event_type = String::from_utf8_lossy(&event.event_type).into_owned();
     let (data, metadata) = payloads(event);
     ForeignEvent {
         stream,

@@ -7,7 +7,10 @@ use annals_eventstoredb_proto::shared::{
     filter_options::{Expression, Filter as Subject, Window},
 };
 
-use crate::names::Names;
+use crate::{names::Names, records::RECORD_TYPES};
+
+/// All streams but the server's own.
+const NO_SYSTEM: &str = "^[^$]";
 
 /// A filter in the form that the server takes: a regular expression for stream names or for event types.
 ///
@@ -51,8 +54,24 @@ impl ServerFilter {
                 Some(Self { subject: FilterSubject::EventType, regex })
             }
             None if filter.include_system => None,
-            None => on_name("^[^$]".to_owned()),
+            None => on_name(NO_SYSTEM.to_owned()),
         }
+    }
+
+    /// True if all events that the filter leaves out are in streams of the server's own.
+    pub(crate) fn leaves_out_system_only(&self) -> bool {
+        self.regex == NO_SYSTEM
+    }
+
+    /// A filter that also lets through the events of the server's own, which are most often in streams
+    /// and of types that begin with `$`, and the records of this crate.
+    pub(crate) fn with_system(&self) -> Self {
+        let anchored = self.regex.strip_prefix('^').unwrap_or(&self.regex);
+        let system = match self.subject {
+            FilterSubject::StreamName => r"\$".to_owned(),
+            FilterSubject::EventType => format!(r"\$|(?:{})$", RECORD_TYPES.join("|")),
+        };
+        Self { subject: self.subject, regex: format!("^(?:{system}|{anchored})") }
     }
 
     /// The filter of a request. A subscription gets a message after each `window` events that the
@@ -131,9 +150,27 @@ mod tests {
                 Some(prefix("$ce-")),
             ),
         ] {
-            let got = ServerFilter::new(&filter, &none).map(|f| (f.subject, f.regex));
+            let on_server = ServerFilter::new(&filter, &none);
+            assert_eq!(
+                on_server.as_ref().is_some_and(ServerFilter::leaves_out_system_only),
+                filter == default(),
+                "{filter:?}"
+            );
+            let got = on_server.map(|f| (f.subject, f.regex));
             assert_eq!(got, without, "{filter:?}");
             assert_eq!(ServerFilter::new(&filter, &shop).map(|f| f.regex), within, "{filter:?}");
+        }
+    }
+    #[test]
+    fn the_filter_of_a_live_subscription_lets_the_servers_own_events_through() {
+        let category = Filter::default().with_category(Category::new("order").unwrap());
+        let types = Filter::default().with_event_types([EventType::new("A").unwrap()]);
+        for (filter, due) in [
+            (category, r"^(?:\$|order-)"),
+            (types, r"^(?:\$|(?:annals-snapshot|annals-checkpoint|annals-lease)$|(?:A)$)"),
+        ] {
+            let filter = ServerFilter::new(&filter, &Names::default()).unwrap();
+            assert_eq!(filter.with_system().regex, due);
         }
     }
 }

@@ -5,23 +5,29 @@
 //! looked. So a subscription that is lost goes on from there, and a filter that matches rarely gets
 //! through. Once it has caught up, the server says so after each event: a subscriber learns of each
 //! position that is behind it.
+//!
+//! A live subscriber is not told of the server's own events, among which are the records of this crate.
+//! If it were, a checkpoint that it saves would lead to the next one, for ever. The server does not say
+//! what its filter left out. So the filter of a live subscription lets the server's own events through,
+//! and what it leaves out is an event of an application.
 
 use std::sync::Arc;
 
 use annals_core::{
-    ErrorKind, Filter, Position, RecordedEvent, Result,
+    Filter, Position, RecordedEvent, Result,
     adapter::{Page, Pages, Tail},
 };
 use async_trait::async_trait;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use crate::{
     codec::recorded,
     connection::{Node, Target},
     error::Failure,
     filter::ServerFilter,
+    message::ServerEvent,
     read::{PAGE_BYTES, PAGE_EVENTS, warn_of_unnamable},
-    reader::{Place, ReadItem, Reader, has_event_after, neighbours},
+    reader::{Place, ReadItem, Reader, neighbours},
     rpc::{ReadFrom, ReadMessage, ReadRequest, ReadSource},
     server::Server,
     subscription::{Incoming, Source},
@@ -31,9 +37,9 @@ use crate::{
 /// subscription catches up, and when it has.
 const WINDOWS: (u32, u32) = (1_000, 1);
 
-/// A page ends after so many messages that say how far the server has looked, so that the subscriber
-/// learns of it.
-const PAGE_CHECKPOINTS: usize = 64;
+/// A page ends after so many messages that gave the subscriber no event, so that it learns how far the
+/// server has looked.
+const PAGE_LEFT_OUT: usize = 64;
 
 pub(crate) fn follow_all(server: &Arc<Server>, filter: Filter, after: Position) -> impl Tail {
     AllTail {
@@ -44,9 +50,7 @@ pub(crate) fn follow_all(server: &Arc<Server>, filter: Filter, after: Position) 
         considered: after,
         end: None,
         live: false,
-        without_events: after,
         is_settled: false,
-        next_question: Instant::now(),
     }
 }
 
@@ -63,12 +67,8 @@ struct AllTail {
     end: Option<Position>,
     /// True if the subscription has caught up.
     live: bool,
-    /// From `considered` up to here the server has only events of its own, and records.
-    without_events: Position,
     /// True if the server was asked for a place where it can begin.
     is_settled: bool,
-    /// When the store may ask again what it was that the filter left out.
-    next_question: Instant,
 }
 
 /// A page that is being filled.
@@ -77,15 +77,13 @@ struct Filled {
     page: Vec<RecordedEvent>,
     bytes: usize,
     unnamable: u64,
-    /// How often the server said how far it has looked.
-    checkpoints: usize,
+    /// How many messages gave the subscriber no event.
+    left_out: usize,
 }
 
 impl Filled {
     fn has_room(&self) -> bool {
-        self.page.len() < PAGE_EVENTS
-            && self.bytes < PAGE_BYTES
-            && self.checkpoints < PAGE_CHECKPOINTS
+        self.page.len() < PAGE_EVENTS && self.bytes < PAGE_BYTES && self.left_out < PAGE_LEFT_OUT
     }
 }
 
@@ -94,7 +92,12 @@ impl AllTail {
     async fn subscribe(&mut self) -> Result<bool, Failure> {
         let Some(node) = self.source.node().await? else { return Ok(false) };
         let (catch_up, follow) = WINDOWS;
-        let window = if self.live { follow } else { catch_up };
+        let (window, filter) = match &self.server_filter {
+            Some(filter) if self.live && self.tells_of_applications() => {
+                (follow, Some(filter.with_system()))
+            }
+            filter => (catch_up, filter.clone()),
+        };
         if !self.live {
             let end = self.end_at(&node).await;
             let Some(end) = self.source.or_pause(end).await? else { return Ok(false) };
@@ -104,7 +107,7 @@ impl AllTail {
             Position::START => ReadFrom::Start,
             at => ReadFrom::At(at.get()),
         };
-        let source = ReadSource::All(self.server_filter.clone());
+        let source = ReadSource::All(filter);
         let request = ReadRequest { source, from, backwards: false, count: None, window };
         self.source.subscribe(&node, &request).await
     }
@@ -131,6 +134,10 @@ impl AllTail {
                     return;
                 }
                 self.at = event.position;
+                if is_of_server(&event) && !self.filter.include_system {
+                    filled.left_out += 1;
+                    return;
+                }
                 self.considered = self.considered.max(self.at);
                 if event.is_tombstone() {
                     return;
@@ -145,9 +152,11 @@ impl AllTail {
                 }
             }
             ReadMessage::Checkpoint(at) => {
-                filled.checkpoints += 1;
+                filled.left_out += 1;
+                // The server says this also after an event that it has given.
+                let is_new = at > self.at;
                 self.at = self.at.max(at);
-                if !self.live {
+                if is_new && (!self.live || self.tells_of_applications()) {
                     self.considered = self.considered.max(self.at);
                 }
             }
@@ -164,8 +173,8 @@ impl AllTail {
         self.live = true;
         self.at = self.at.max(end);
         self.considered = self.considered.max(self.at);
-        if self.server_filter.is_some() {
-            // The next one says more often how far it has looked.
+        if self.tells_of_applications() {
+            // The next one says more often how far it has looked, and of what.
             self.source.close();
         }
     }
@@ -190,33 +199,10 @@ impl AllTail {
         Ok(())
     }
 
-    /// True if the server has looked further than the subscriber may be told so far.
-    fn has_question(&self) -> bool {
-        self.live && self.at > self.considered.max(self.without_events)
-    }
-
-    /// Decides how far to say that a live subscription has looked.
-    ///
-    /// Checkpoints, leases and snapshots are events of the server, too. If a live subscriber were told
-    /// of them, a checkpoint that it saves would lead to the next one, for ever. So nothing is told
-    /// until there is an event of an application.
-    async fn consider(&mut self) -> Result<()> {
-        if !self.has_question() || Instant::now() < self.next_question {
-            return Ok(());
-        }
-        self.next_question = Instant::now() + self.source.server.options.poll_interval;
-        let (from, end) = (self.considered.max(self.without_events), self.at);
-        match has_event_after(&self.source.server, from).await {
-            Ok(true) => self.considered = end,
-            Ok(false) => {}
-            // The subscription itself finds out whether the server is gone.
-            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Busy) => {
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        }
-        self.without_events = end;
-        Ok(())
+    /// True if the filter leaves out events of applications. Then those are all that the filter of a
+    /// live subscription leaves out.
+    fn tells_of_applications(&self) -> bool {
+        self.server_filter.as_ref().is_some_and(|filter| !filter.leaves_out_system_only())
     }
 
     /// Begins again at the event before a number at which no event stands, where the server cannot
@@ -243,6 +229,11 @@ impl AllTail {
             Err(failure) => self.settle(failure).await.map(|()| false),
         }
     }
+}
+
+/// True for an event of the server, or a record of this crate, of whatever namespace.
+fn is_of_server(event: &ServerEvent) -> bool {
+    event.stream.starts_with(b"$")
 }
 
 #[async_trait]
@@ -279,7 +270,6 @@ impl Pages for AllTail {
             };
             self.take(message, &mut filled);
         }
-        self.consider().await?;
         warn_of_unnamable(filled.unnamable);
         self.source.server.note_seen(self.considered);
         Ok(Page { events: filled.page, considered: self.considered, more: !self.live })
@@ -296,12 +286,7 @@ impl Tail for AllTail {
                 // The next page will fail in the same way.
                 Err(_) => return Ok(()),
             }
-            let has_question = self.has_question();
-            let waited = tokio::select! {
-                waited = self.source.wait() => waited,
-                () = sleep_until(self.next_question), if has_question => return Ok(()),
-            };
-            if let Err(failure) = waited {
+            if let Err(failure) = self.source.wait().await {
                 self.settle(failure).await?;
             }
             self.live = self.source.is_open();

@@ -145,7 +145,7 @@ impl Pages for StreamTail {
                     self.next = event.revision.saturating_add(1);
                     self.considered = self.considered.max(event.position);
                     bytes += event.data.len() + event.metadata.len();
-                    events.push(in_stream(event, &self.source.server, &self.stream)?);
+                    events.push(in_stream(event, &self.stream)?);
                     if !self.live {
                         self.look_whether_caught_up();
                     }

@@ -48,9 +48,12 @@
 //!   written, since there was no connection or the node was not the leader, is always sent again.
 //!   Retries stop after [`EventStoreDbOptions::retry_for`].
 //! * A read is one request. The server sends as fast as its answer is read, and a slow reader costs a
-//!   page and a window of the connection. After a lost connection the read goes on with the next event.
+//!   page and up to 2 MiB that the server has sent ahead. After a lost connection the read goes on with the
+//!   next event.
 //! * A subscription is one on the server, which is made again after a lost connection, behind the last
-//!   event and behind what the filter left out. One that waits costs no request.
+//!   event and behind what the filter left out. One that waits costs no request, also while others write.
+//!   If it has a filter, the server then also sends its own events, such as the links of its projections:
+//!   what it leaves out is an event of an application, so the subscriber can be told of its position.
 //! * The server applies as much of a filter as it can. The store applies the rest.
 //! * In a cluster, everything that decides is asked of the leader. Reads and subscriptions of events go
 //!   there, too, unless the settings prefer other nodes: see
@@ -63,7 +66,8 @@
 //! a stream or an event type may break the rules of annals (1 to 255 bytes, no control characters).
 //! Reads of all leave out such an event and log a warning; reads of its stream fail.
 //! [`EventStoreDbStore::export`] gives it, and [`EventStoreDbStore::resolve`] follows a link, for those
-//! who move the events elsewhere, as `annals copy` does.
+//! who move the events elsewhere, as `annals copy` does. [`EventStoreDbStore::system_stream`] tells which
+//! streams of the server's own hold what somebody would miss there.
 //!
 //! # What surprises on a real server
 //!
@@ -119,6 +123,7 @@ mod settings;
 mod store;
 mod subscribe;
 mod subscription;
+mod system;
 mod tls;
 mod url;
 
@@ -127,3 +132,4 @@ pub use export::{Exported, ForeignEvent};
 /// The client crate, in the version whose types this crate's API uses.
 pub use kurrentdb;
 pub use store::EventStoreDbStore;
+pub use system::SystemStream;

@@ -2,7 +2,8 @@
 
 use annals_core::{Position, Version};
 use annals_eventstoredb_proto::{
-    shared::{ReadEvent, Uuid as WireUuid, read_event::RecordedEvent, uuid as wire_uuid},
+    header,
+    shared::{ReadEvent, Uuid as WireUuid, uuid as wire_uuid},
     streams::ProposedMessage,
 };
 use bytes::Bytes;
@@ -64,7 +65,8 @@ pub(crate) struct ServerEvent {
     pub(crate) revision: u64,
     /// The commit position.
     pub(crate) position: Position,
-    pub(crate) event_type: String,
+    /// The type, which should be UTF-8.
+    pub(crate) event_type: Bytes,
     pub(crate) is_json: bool,
     /// When it was recorded, in units of 100 ns since 1970.
     pub(crate) created: i64,
@@ -76,11 +78,23 @@ impl ServerEvent {
     /// A link is returned as the event that it is, not as the one that it points to.
     pub(crate) fn of(event: ReadEvent) -> Result<Option<Self>, Failure> {
         let Some(event) = event.link.or(event.event) else { return Ok(None) };
-        let RecordedEvent { mut metadata, .. } = event;
+        let event = *event;
         let id = uuid(event.id).ok_or(Failure::Malformed("an event has no id"))?;
-        let event_type = metadata.remove("type");
+        let (mut event_type, mut is_json, mut created) = (None, false, None);
+        for entry in &event.metadata {
+            let Some((key, value)) = header::decode(entry) else {
+                return Err(Failure::Malformed("a header of an event cannot be read"));
+            };
+            match key {
+                b"type" => event_type = Some(entry.slice_ref(value)),
+                b"content-type" => is_json = value == JSON.as_bytes(),
+                b"created" => {
+                    created = std::str::from_utf8(value).ok().and_then(|ticks| ticks.parse().ok());
+                }
+                _ => {}
+            }
+        }
         let event_type = event_type.ok_or(Failure::Malformed("an event has no type"))?;
-        let created = metadata.get("created").and_then(|ticks| ticks.parse().ok());
         let stream = event.stream_identifier.map(|name| name.stream_name).unwrap_or_default();
         Ok(Some(Self {
             id,
@@ -92,7 +106,7 @@ impl ServerEvent {
                 commit => Position::new(commit),
             },
             event_type,
-            is_json: metadata.get("content-type").is_some_and(|content| content == JSON),
+            is_json,
             created: created.unwrap_or_default(),
             data: event.data,
             metadata: event.custom_metadata,

@@ -78,9 +78,14 @@ fn short(name: &str) -> String {
     }
 }
 
+/// True if this store uses the metadata of such a stream for a snapshot, a checkpoint or a lease.
+pub(crate) fn is_reserved(stream: &str) -> bool {
+    [SNAPSHOT, CHECKPOINT, LEASE].iter().any(|reserved| stream.starts_with(reserved))
+}
+
 /// Refuses a stream whose metadata this store uses for a snapshot, a checkpoint or a lease.
 pub(crate) fn check_not_reserved(stream: &StreamId) -> Result<()> {
-    if [SNAPSHOT, CHECKPOINT, LEASE].iter().any(|reserved| stream.as_str().starts_with(reserved)) {
+    if is_reserved(stream.as_str()) {
         let message = "ids that begin with `annals.snapshot.`, `annals.checkpoint.` or \
                        `annals.lease.` are reserved for the data that this store keeps there";
         return Err(Error::new(ErrorKind::InvalidInput, message).with_stream(stream));

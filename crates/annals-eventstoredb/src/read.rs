@@ -9,7 +9,7 @@ use annals_core::{
 use async_trait::async_trait;
 
 use crate::{
-    codec::recorded,
+    codec::{recorded, recorded_in},
     connection::Target,
     error::corrupt,
     filter::{FilterSubject, ServerFilter},
@@ -20,8 +20,9 @@ use crate::{
     server::Server,
 };
 
-/// The most events of a page. All pages of a read come from one request.
-pub(crate) const PAGE_EVENTS: usize = 1_024;
+/// The most events of a page. All pages of a read come from one request, so small ones cost nothing, and
+/// stay in the cache of the processor.
+pub(crate) const PAGE_EVENTS: usize = 128;
 /// A page ends with the event that makes it this large, so that memory stays bounded.
 pub(crate) const PAGE_BYTES: usize = 1 << 20;
 
@@ -175,19 +176,16 @@ impl Pages for StreamPages {
         let Self { reader, server, stream, left } = self;
         let count = left.unwrap_or(GREATEST);
         let filling = Filling { reader, count, left, at_hand: false };
-        let convert = |event: ServerEvent| in_stream(event, server, stream).map(Some);
+        let convert = |event: ServerEvent| in_stream(event, stream).map(Some);
         next_page(server, filling, convert).await
     }
 }
 
 /// Converts an event of a stream that is read by itself.
-pub(crate) fn in_stream(
-    event: ServerEvent,
-    server: &Server,
-    stream: &StreamId,
-) -> Result<RecordedEvent> {
+pub(crate) fn in_stream(event: ServerEvent, stream: &StreamId) -> Result<RecordedEvent> {
     let (revision, event_type) = (event.revision, event.event_type.clone());
-    recorded(event, &server.names).ok_or_else(|| {
+    recorded_in(stream.clone(), event).ok_or_else(|| {
+        let event_type = String::from_utf8_lossy(&event_type);
         corrupt(format!(
             "the event at revision {revision} has the type {event_type:?}, which is not a valid \
              name in annals"

@@ -4,15 +4,13 @@
 
 use std::sync::Arc;
 
-use annals_core::{ErrorKind, Filter, Position, Result};
+use annals_core::{ErrorKind, Position, Result};
 use futures::FutureExt;
 
 use crate::{
     connection::Target,
     error::Failure,
-    filter::ServerFilter,
     message::{GREATEST, ServerEvent},
-    names::Names,
     rpc::{Messages, ReadFrom, ReadMessage, ReadRequest, ReadSource},
     server::Server,
 };
@@ -81,7 +79,8 @@ impl Reader {
 
     /// The next event. If this takes a new request, it asks for `count` events.
     pub(crate) async fn next(&mut self, count: u64) -> Result<ReadItem> {
-        let mut retries = self.server.connection.retries();
+        // Only made if something fails: it reads the clock.
+        let mut retries = None;
         loop {
             let failure = match self.step(count).await {
                 Ok(Some(item)) => return Ok(item),
@@ -101,6 +100,7 @@ impl Reader {
                 self.place = self.boundary(at, failure).await?;
                 continue;
             }
+            let retries = retries.get_or_insert_with(|| self.server.connection.retries());
             if !(failure.is_transient() && retries.pause_after(&failure).await) {
                 return Err(failure.into_error());
             }
@@ -322,20 +322,5 @@ pub(crate) async fn greatest_position(server: &Arc<Server>) -> Result<Position> 
     match last_position(server).await {
         Err(error) if error.kind() == ErrorKind::Denied => Ok(Position::new(u64::MAX)),
         last => last,
-    }
-}
-
-/// Whether `$all` has an event after a position that is not the server's own and no record of this
-/// crate, in whatever namespace it is. Asks the node from which events are read.
-pub(crate) async fn has_event_after(server: &Arc<Server>, after: Position) -> Result<bool> {
-    let source = ReadSource::All(ServerFilter::new(&Filter::default(), &Names::default()));
-    let place = if after == Position::START { Place::First } else { Place::AfterPosition(after) };
-    let mut reader = Reader::new(server.clone(), source, Target::Events, false, place);
-    loop {
-        match reader.next(1).await? {
-            ReadItem::Event(_) => return Ok(true),
-            ReadItem::CountReached => {}
-            ReadItem::End => return Ok(false),
-        }
     }
 }

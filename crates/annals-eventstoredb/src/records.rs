@@ -28,6 +28,8 @@ use crate::{
 const SNAPSHOT: &str = "annals-snapshot";
 const CHECKPOINT: &str = "annals-checkpoint";
 const LEASE: &str = "annals-lease";
+/// The types of all records.
+pub(crate) const RECORD_TYPES: [&str; 3] = [SNAPSHOT, CHECKPOINT, LEASE];
 
 /// How many calls are remembered that have announced a removal at the same version.
 const MOST_ANNOUNCERS: usize = 16;

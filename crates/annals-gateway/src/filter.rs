@@ -23,6 +23,9 @@ pub(crate) struct EventFilter {
     regex: Option<Regex>,
     /// The text with which all names begin that the expression matches, if it says nothing else.
     literal: Option<String>,
+    /// True if the expression matches the names that do not begin with `$`, with which clients leave
+    /// out system events.
+    no_system: bool,
     /// A subscriber gets a checkpoint after this many events in a row that do not match.
     pub(crate) checkpoint_every: u64,
 }
@@ -39,6 +42,7 @@ impl EventFilter {
             }
         };
         let literal = literal_prefix(&regex);
+        let no_system = regex == "^[^$]" || regex == r"^[^\$]";
         let regex = (!regex.is_empty()).then(|| compile(&regex)).transpose()?;
         let window = match options.window {
             Some(Window::Max(0)) => {
@@ -51,12 +55,15 @@ impl EventFilter {
         };
         let multiplier = options.checkpoint_interval_multiplier.max(1);
         let checkpoint_every = u64::from(window) * u64::from(multiplier);
-        Ok(Self { on_stream, prefixes: prefix, regex, literal, checkpoint_every })
+        Ok(Self { on_stream, prefixes: prefix, regex, literal, no_system, checkpoint_every })
     }
 
     /// True if the filter matches. Both names are those on the wire.
     pub(crate) fn matches(&self, stream: &str, event_type: &str) -> Result<bool, Status> {
         let name = if self.on_stream { stream } else { event_type };
+        if self.no_system {
+            return Ok(!name.is_empty() && !name.starts_with('$'));
+        }
         match &self.regex {
             Some(regex) => regex.is_match(name).map_err(|error| {
                 Status::invalid_argument(format!(
@@ -152,6 +159,23 @@ mod tests {
         ] {
             let prefix = other.store_filter().prefix;
             assert!(prefix.is_none() || prefix.is_some_and(|prefix| prefix.as_str() == "e"));
+        }
+    }
+
+    #[test]
+    fn the_expression_that_leaves_out_system_events_is_not_searched() {
+        for text in ["^[^$]", r"^[^\$]"] {
+            let quick = filter(WireFilter::StreamIdentifier, text, &[]);
+            let searched =
+                EventFilter { no_system: false, ..filter(WireFilter::StreamIdentifier, text, &[]) };
+            assert!(quick.no_system);
+            for name in ["", "$", "$ce-a", "a", "a$", "é"] {
+                assert_eq!(
+                    quick.matches(name, "T").unwrap(),
+                    searched.matches(name, "T").unwrap(),
+                    "{name:?}"
+                );
+            }
         }
     }
 

@@ -1,19 +1,20 @@
 //! Conversions of events, ids, positions and times between the store and the wire.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::time::SystemTime;
 
 use annals_core::{ContentKind, NewEvent, Payload, RecordedEvent};
+use annals_eventstoredb_proto::header;
 use bytes::Bytes;
 use prost_types::Timestamp;
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
-    names::{identifier, to_wire, type_from_wire},
+    names::{to_wire, type_from_wire},
     proto::{
         shared::{
-            AllStreamPosition, Empty, ReadEvent, Uuid as WireUuid, UuidOption, read_event,
-            uuid as wire_uuid, uuid_option,
+            AllStreamPosition, Empty, ReadEvent, StreamIdentifier, Uuid as WireUuid, UuidOption,
+            read_event, uuid as wire_uuid, uuid_option,
         },
         streams::ProposedMessage,
     },
@@ -73,15 +74,6 @@ impl WireEvent {
     /// The data of a link to this event.
     pub(crate) fn link_target(&self) -> String {
         format!("{}@{}", self.revision, self.stream)
-    }
-
-    fn headers(&self) -> HashMap<String, String> {
-        let content_type = if self.is_json { JSON } else { BINARY };
-        HashMap::from([
-            ("type".to_owned(), self.event_type.clone()),
-            ("content-type".to_owned(), content_type.to_owned()),
-            ("created".to_owned(), self.created.to_string()),
-        ])
     }
 }
 
@@ -165,6 +157,15 @@ pub(crate) fn new_event(message: ProposedMessage) -> Result<NewEvent, Status> {
     ))
 }
 
+/// The headers of an event that was read.
+pub(crate) fn headers(event_type: &str, is_json: bool, created: i64) -> Vec<Bytes> {
+    let content_type = if is_json { JSON } else { BINARY };
+    let created = created.to_string();
+    [("type", event_type), ("content-type", content_type), ("created", &created)]
+        .map(|(key, value)| header::encode(key, value))
+        .into()
+}
+
 /// The present time.
 pub(crate) fn now() -> Timestamp {
     SystemTime::now().into()
@@ -183,15 +184,17 @@ pub(crate) fn read_event(
     retries: Option<i32>,
 ) -> ReadEvent {
     let position = resolved.original().map(|event| event.position);
-    let recorded = |event: WireEvent| read_event::RecordedEvent {
-        id: Some(ids.write(event.id)),
-        stream_identifier: Some(identifier(&event.stream)),
-        stream_revision: event.revision,
-        prepare_position: event.position,
-        commit_position: event.position,
-        metadata: event.headers(),
-        custom_metadata: event.metadata,
-        data: event.data,
+    let recorded = |event: WireEvent| {
+        Box::new(read_event::RecordedEvent {
+            id: Some(ids.write(event.id)),
+            stream_identifier: Some(StreamIdentifier { stream_name: event.stream.into() }),
+            stream_revision: event.revision,
+            prepare_position: event.position,
+            commit_position: event.position,
+            metadata: headers(&event.event_type, event.is_json, event.created),
+            custom_metadata: event.metadata,
+            data: event.data,
+        })
     };
     ReadEvent {
         event: resolved.event.map(recorded),

@@ -46,7 +46,9 @@ use target::Target;
 /// of EventStoreDB, names that annals does not take, events that are too large. If there is one, it stops,
 /// unless --links, --unnamable or --oversized says what to do. At the end it lists the events that stay
 /// behind, and ends with status 5. In the middle of a stream a placeholder of the type annals.placeholder
-/// stands for such an event, since the versions of the next ones stay what they are.
+/// stands for such an event, since the versions of the next ones stay what they are. The list also has
+/// what only EventStoreDB keeps and no option carries over: settings of streams, such as $maxAge and $acl,
+/// and what users have put into streams whose names begin with $.
 ///
 /// --since begins at the place where everything before was recorded earlier. It is found without
 /// reading all events; if the clocks that recorded them disagree by more than a minute, events may be
@@ -145,7 +147,9 @@ impl Copy {
                 return Ok(Code::Interrupted.into());
             }
             survey = taken?;
-            survey.notes().iter().for_each(|note| progress.say(&format!("note: {note}")));
+            if let Some(note) = survey.of_server.note() {
+                progress.say(&format!("note: {note}"));
+            }
             carrier.check_decided()?;
         }
         let name = resume::name(&source, &self.from, &select)?;
@@ -159,7 +163,7 @@ impl Copy {
         }
         let done = done.max(source.start(&select).await.map_err(|e| e.at("the source"))?);
         let mut carrier = carrier();
-        if done > Position::START && !survey.left.is_empty() {
+        if done > Position::START && survey.left.has_events_of_applications() {
             carrier.resume(&source, &select, done).await?;
         }
         let mut run = Run {
@@ -212,7 +216,7 @@ impl Run {
                 store.last_position().await.map_err(|e| Failure::from(e).at("the source"))?;
             self.progress.until(self.done, last);
         }
-        let also = Also { deletions: true, foreign: true, system: false };
+        let also = Also { deletions: true, foreign: true };
         let mut chunks = self.source.read_with(self.done, &self.select, also);
         let mut import = Import::new(self.target.import_limits());
         while let Some(chunk) = chunks.recv().await {

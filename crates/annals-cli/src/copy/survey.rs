@@ -1,14 +1,8 @@
 //! What a copy cannot keep, and `--dry-run`.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    io::Write,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{fmt, io::Write, process::ExitCode, sync::Arc};
 
-use annals::{Position, RecordedEvent, Store, StoreUrl, StreamId};
+use annals::{Position, Store, StoreUrl, StreamId};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::{Copy, target::Target};
@@ -18,6 +12,7 @@ use crate::{
     failure::{Code, Failure},
     file::EventFile,
     interrupt::Interrupt,
+    of_server::OfServer,
     output,
     select::Select,
     source::{Also, Chunk, Source, open_existing},
@@ -75,22 +70,13 @@ fn of_stores(source: &Source, to: Option<&annals::Capabilities>, copy: &Copy) ->
 pub(crate) struct Survey {
     events: u64,
     bytes: u64,
-    /// Events that would stay behind.
+    /// What would stay behind.
     pub(crate) left: Left,
     /// The streams of which events were removed, as far as the source still shows any.
     pub(crate) removed: Vec<StreamId>,
     /// The position of the last event. Events behind it were not looked at.
     pub(crate) end: Position,
-    of_server: OfServer,
-}
-
-/// What a server keeps in streams of its own.
-#[derive(Default)]
-struct OfServer {
-    events: u64,
-    streams: HashSet<StreamId>,
-    /// Whether a stream has settings of applications.
-    settings: HashMap<StreamId, bool>,
+    pub(crate) of_server: OfServer,
 }
 
 /// Whether a copy needs to look through its source before it writes: it may have events that the target
@@ -115,63 +101,24 @@ impl Survey {
         interrupt: &Interrupt,
     ) -> Result<Self, Failure> {
         let mut survey = Self::default();
-        let of_server = source.exporter().is_some() && select.streams.is_everything();
-        let also = Also { foreign: true, system: of_server, deletions: false };
+        let also = Also { foreign: true, ..Also::default() };
         let mut chunks = source.read_with(source.start(select).await?, select, also);
         while let Some(chunk) = chunks.recv().await {
             if interrupt.is_set() {
                 return Err(Failure::interrupted());
             }
-            let Chunk { mut events, removed, .. } = chunk.map_err(|e| e.at("the source"))?;
+            let Chunk { events, removed, .. } = chunk.map_err(|e| e.at("the source"))?;
             survey.removed.extend(removed);
             survey.end = events.last().map_or(survey.end, |event| event.position);
-            events.retain(|event| !survey.of_server.takes(event));
             for event in &carrier.carry(events).await? {
                 survey.events += 1;
                 survey.bytes += event.size() as u64;
             }
         }
         survey.left = std::mem::take(&mut carrier.left);
+        survey.of_server = OfServer::look(source, select, interrupt).await?;
+        survey.left.append(std::mem::take(&mut survey.of_server.left));
         Ok(survey)
-    }
-
-    /// What the server keeps for itself, and what therefore is not copied.
-    pub(crate) fn notes(&self) -> Vec<String> {
-        let OfServer { events, streams, settings } = &self.of_server;
-        let mut notes = Vec::new();
-        if *events > 0 {
-            notes.push(format!(
-                "{} events in {} streams of the server's own, whose names begin with $, are not copied",
-                HumanCount(*events),
-                HumanCount(streams.len() as u64)
-            ));
-        }
-        match settings.values().filter(|has| **has).count() {
-            0 => {}
-            count => notes.push(format!(
-                "the settings of {} streams ($maxAge, $maxCount, $acl, properties of applications) are \
-                 not copied",
-                HumanCount(count as u64)
-            )),
-        }
-        notes
-    }
-}
-
-impl OfServer {
-    /// Counts an event of the server's own streams. False for events of applications.
-    fn takes(&mut self, event: &RecordedEvent) -> bool {
-        if !event.stream.is_system() {
-            return false;
-        }
-        self.events += 1;
-        self.streams.insert(event.stream.clone());
-        if event.stream.as_str().starts_with("$$") && event.event_type.as_str() == "$metadata" {
-            let properties = event.json::<serde_json::Map<String, serde_json::Value>>();
-            let has = properties.is_ok_and(|found| found.keys().any(|name| name != "$tb"));
-            self.settings.insert(event.stream.clone(), has);
-        }
-        true
     }
 }
 
@@ -202,7 +149,7 @@ pub(crate) async fn run(
         Limits { system_names: matches!(target, Planned::File(_)), ..Limits::of(capabilities) };
     let mut carrier = Carrier::new(source, limits, copy.treatment);
     let survey = Survey::take(source, select, &mut carrier, &Interrupt::listen()).await?;
-    for note in survey.notes() {
+    if let Some(note) = survey.of_server.note() {
         print(format!("note: {note}"))?;
     }
     for line in carrier.undecided.lines() {

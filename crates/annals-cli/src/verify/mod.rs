@@ -28,6 +28,7 @@ use crate::{
     carry::{Carrier, Left, Limits, Treatment, Unnamable},
     failure::{Code, Failure},
     interrupt::Interrupt,
+    of_server::OfServer,
     output::{self, BAD, DIM, GOOD, styled},
     select::{Select, SelectStreams, SelectTimes},
     source::Source,
@@ -42,8 +43,8 @@ use crate::{
 /// first difference. A URL names a store, or an export: jsonl:FILE, cloudevents:FILE.
 ///
 /// Where a copy from the first to the second was told what to do with events that the second cannot take,
-/// tell verify the same: --links, --unnamable, --oversized. It lists the events that stay behind, and ends
-/// with status 5 if all others are alike.
+/// tell verify the same: --links, --unnamable, --oversized. It lists what stays behind, and ends with status
+/// 5 if all else is alike.
 ///
 /// --since and --until select events by the clocks that recorded them, which may disagree. Then gaps
 /// between versions are no fault, and streams are not read one by one.
@@ -134,7 +135,15 @@ impl Verify {
             .flatten()
             .collect();
         let left = match &other {
-            Some(_) => carrier.left,
+            Some(_) => {
+                let of_server = OfServer::look(&one, &select, &interrupt).await?;
+                if let Some(note) = of_server.note() {
+                    findings.note(|| note);
+                }
+                let mut left = carrier.left;
+                left.append(of_server.left);
+                left
+            }
             None => {
                 // Reads of such streams fail, so there is nothing to compare.
                 if !carrier.left.is_empty() {

@@ -3,8 +3,8 @@
 use std::fs;
 
 use annals::{
-    EventStore, EventStoreExt, ExpectedVersion, PLACEHOLDER, RecordedEvent, Store, StreamState,
-    Version, eventstoredb::kurrentdb,
+    CheckpointStore, EventStore, EventStoreExt, ExpectedVersion, PLACEHOLDER, RecordedEvent, Store,
+    StreamState, Version, eventstoredb::kurrentdb,
 };
 use annals_gateway::like_eventstoredb::Cluster;
 use annals_test_stores::Fresh;
@@ -89,6 +89,12 @@ async fn write(client: &Client, stream: &str, event_type: &str, data: &str) {
     client.append_to_stream(stream, &options, event).await.unwrap();
 }
 
+async fn set_settings(client: &Client, stream: &str, settings: serde_json::Value) {
+    let event = EventData::json("$metadata", &settings).unwrap();
+    let options = AppendToStreamOptions::default();
+    client.append_to_stream(format!("$${stream}"), &options, event).await.unwrap();
+}
+
 /// What the events of a stream hold.
 fn data(events: &[RecordedEvent], stream: &str) -> Vec<String> {
     let of_stream = events.iter().filter(|event| event.stream.as_str().starts_with(stream));
@@ -111,11 +117,7 @@ pub(crate) async fn a_server_with_events_of_others_is_left_with_all_of_them() {
     ] {
         write(&client, stream, event_type, data).await;
     }
-    let settings = EventData::json("$metadata", &serde_json::json!({ "$maxCount": 100 })).unwrap();
-    client
-        .append_to_stream("$$order-1", &AppendToStreamOptions::default(), settings)
-        .await
-        .unwrap();
+    set_settings(&client, "order-1", serde_json::json!({ "$maxCount": 100 })).await;
     client.delete_stream("deleted-1", &Default::default()).await.unwrap();
     client.tombstone_stream("closed-1", &Default::default()).await.unwrap();
 
@@ -123,13 +125,13 @@ pub(crate) async fn a_server_with_events_of_others_is_left_with_all_of_them() {
     let urls = [from.as_str(), to.url.as_str()];
     let said = ends(&["copy", urls[0], urls[1]], 3).await;
     assert!(said.contains("2 links, 3 events under names that annals does not take"), "{said}");
-    assert!(said.contains("the settings of 1 streams"), "{said}");
     assert!(all(&to.store).await.is_empty());
     ends(&["verify", urls[0], urls[1]], 3).await;
 
     let options = ["--links", "resolve", "--unnamable", "rename"];
     let said = ends(&[&["copy", urls[0], urls[1]], &options[..]].concat(), 5).await;
     assert!(said.contains("view: 1 link to an event that is gone, version 2"), "{said}");
+    assert!(said.contains("stays behind: order-1: its settings $maxCount"), "{said}");
     let there = all(&to.store).await;
     let due = ["one", "of a type of its own", "of a long type", "two"];
     assert_eq!(data(&there, "order-1"), due);
@@ -171,4 +173,53 @@ pub(crate) async fn a_server_with_events_of_others_is_left_with_all_of_them() {
     // An append goes on after the last version.
     let version = ExpectedVersion::Exact(Version::new(4));
     to.store.append_to("order-1", version, [crate::command::event(1)]).await.unwrap();
+}
+
+/// Settings of streams, and what users have put into streams of the server's own, are lost with the server.
+/// What the server makes by itself is not.
+pub(crate) async fn what_only_a_server_keeps_stays_behind_with_a_status_of_its_own() {
+    let (from, client) = server().await;
+    for stream in ["order-1", "cart-1", "gone-1"] {
+        write(&client, stream, "A", "one").await;
+    }
+    write(&client, "$ce-order", "$>", "0@order-1").await;
+    write(&client, "$stats-127.0.0.1:2113", "$statsCollected", "{}").await;
+    set_settings(&client, "$stats-127.0.0.1:2113", serde_json::json!({ "$maxAge": 86400 })).await;
+    // Other settings that are gone again, and those of a stream that is gone.
+    set_settings(&client, "cart-1", serde_json::json!({ "$maxCount": 7, "mine": 1 })).await;
+    set_settings(&client, "cart-1", serde_json::json!({ "$tb": 0 })).await;
+    set_settings(&client, "gone-1", serde_json::json!({ "$maxCount": 7 })).await;
+    client.delete_stream("gone-1", &Default::default()).await.unwrap();
+    let store = annals::connect(&from).await.unwrap();
+    store.save_checkpoint(&"totals".try_into().unwrap(), 1.into()).await.unwrap();
+
+    let to = Fresh::open(&sqlite()).await;
+    let urls = [from.as_str(), to.url.as_str()];
+    let note = "3 events in 3 streams that the server makes by itself";
+    for command in [&["copy", "--dry-run"][..], &["copy"], &["verify"]] {
+        let said = ends(&[command, &urls[..]].concat(), 0).await;
+        assert!(said.contains(note) && !said.contains("stays behind"), "{command:?}: {said}");
+    }
+
+    set_settings(&client, "order-1", serde_json::json!({ "$acl": {}, "$tb": 0, "mine": 1 })).await;
+    write(&client, "$of-an-application", "A", "one").await;
+    write(&client, "$of-an-application", "A", "two").await;
+    let due = [
+        "stays behind: order-1: its settings $acl, mine",
+        "stays behind: $of-an-application: 2 events of users in streams whose names begin with $, \
+         versions 1 to 2",
+    ];
+    for command in [&["copy", "--dry-run"][..], &["copy"], &["verify"]] {
+        let said = ends(&[command, &urls[..]].concat(), 5).await;
+        assert!(due.iter().all(|due| said.contains(due)), "{command:?}: {said}");
+        assert!(said.contains("the settings of 1 stream"), "{command:?}: {said}");
+    }
+    // Of streams that are selected, the settings.
+    for (category, status) in [("order", 5), ("cart", 0)] {
+        let options = ["--category", category];
+        for command in [&["copy", "--dry-run"][..], &["verify"]] {
+            let said = ends(&[command, &options, &urls[..]].concat(), status).await;
+            assert!(!said.contains("$of-an-application"), "{command:?}: {said}");
+        }
+    }
 }

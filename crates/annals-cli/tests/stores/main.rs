@@ -49,7 +49,8 @@ fn main() -> ExitCode {
             another_source_of_the_same_name_is_noticed a_part_begins_without_reading_the_rest
             a_dry_run_reports_what_would_keep_a_copy_from_writing;
         leaving: what_annals_cannot_name_stays_in_a_file_or_gets_another_name
-            a_server_with_events_of_others_is_left_with_all_of_them;
+            a_server_with_events_of_others_is_left_with_all_of_them
+            what_only_a_server_keeps_stays_behind_with_a_status_of_its_own;
     }
     #[cfg(target_os = "linux")]
     alone! { copies: a_dry_run_reports_a_file_that_cannot_be_written; }

@@ -13,6 +13,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_build::configure()
         .build_transport(false)
         .bytes(["."])
+        // Answers to reads are moved about a lot, and most have one of the two.
+        .boxed(".event_store.client.ReadEvent.event")
+        .boxed(".event_store.client.ReadEvent.link")
         .disable_comments(".")
         .include_file("mod.rs")
         .out_dir(package.join("src/generated"))

@@ -135,10 +135,14 @@ pub mod filter_options {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadEvent {
-    #[prost(message, optional, tag = "1")]
-    pub event: ::core::option::Option<read_event::RecordedEvent>,
-    #[prost(message, optional, tag = "2")]
-    pub link: ::core::option::Option<read_event::RecordedEvent>,
+    #[prost(message, optional, boxed, tag = "1")]
+    pub event: ::core::option::Option<
+        ::prost::alloc::boxed::Box<read_event::RecordedEvent>,
+    >,
+    #[prost(message, optional, boxed, tag = "2")]
+    pub link: ::core::option::Option<
+        ::prost::alloc::boxed::Box<read_event::RecordedEvent>,
+    >,
     #[prost(oneof = "read_event::Position", tags = "3, 4")]
     pub position: ::core::option::Option<read_event::Position>,
     /// Only set for events that a group of consumers gets.
@@ -161,11 +165,9 @@ pub mod read_event {
         pub commit_position: u64,
         /// The keys are `type`, `content-type`, and `created`: the time of recording, in units of 100 ns
         /// since 1970.
-        #[prost(map = "string, string", tag = "6")]
-        pub metadata: ::std::collections::HashMap<
-            ::prost::alloc::string::String,
-            ::prost::alloc::string::String,
-        >,
+        /// Over the wire this is the same as map<string, string>. See `header.rs`.
+        #[prost(bytes = "bytes", repeated, tag = "6")]
+        pub metadata: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
         #[prost(bytes = "bytes", tag = "7")]
         pub custom_metadata: ::prost::bytes::Bytes,
         #[prost(bytes = "bytes", tag = "8")]

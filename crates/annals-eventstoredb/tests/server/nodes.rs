@@ -2,7 +2,6 @@
 //! would not have written.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -18,6 +17,7 @@ use annals_core::{
 };
 use annals_eventstoredb::{EventStoreDbConfig, EventStoreDbOptions, EventStoreDbStore};
 use annals_gateway::proto::{
+    header,
     shared::{
         ReadEvent, StreamIdentifier, SubscriptionConfirmation, Uuid, all_options, read_event,
         stream_options, uuid,
@@ -98,7 +98,7 @@ impl Node {
             stream_revision: revision,
             prepare_position: 10 * (revision + 1),
             commit_position: 10 * (revision + 1),
-            metadata: metadata.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            metadata: metadata.map(|(key, value)| header::encode(key, value)).into(),
             custom_metadata: Default::default(),
             data: revision.to_string().into(),
         };
@@ -163,7 +163,10 @@ impl Streams for Node {
                 let events = self.0.events.lock().unwrap().clone();
                 let later = events.into_iter().filter(|event| event.commit_position > after);
                 let later = later.map(|event| {
-                    Content::Event(ReadEvent { event: Some(event), ..ReadEvent::default() })
+                    Content::Event(ReadEvent {
+                        event: Some(Box::new(event)),
+                        ..ReadEvent::default()
+                    })
                 });
                 let answers: Vec<_> = std::iter::once(Content::Confirmation(confirmed))
                     .chain(later)
@@ -178,11 +181,9 @@ impl Streams for Node {
         } else {
             events.retain(|event| event.stream_revision >= in_stream);
         }
-        answers.extend(
-            events.into_iter().take(count).map(|event| {
-                Content::Event(ReadEvent { event: Some(event), ..ReadEvent::default() })
-            }),
-        );
+        answers.extend(events.into_iter().take(count).map(|event| {
+            Content::Event(ReadEvent { event: Some(Box::new(event)), ..ReadEvent::default() })
+        }));
         Ok(Response::new(Box::pin(stream::iter(answers.into_iter().map(said)))))
     }
 
@@ -315,7 +316,7 @@ async fn an_answer_that_cannot_be_read_is_an_error() {
     let node = Node::default().start().await;
     let store = node.open(EventStoreDbOptions::default()).await;
     node.node.write(|_| {});
-    node.node.write(|e| e.metadata = HashMap::new());
+    node.node.write(|e| e.metadata = Vec::new());
     let error = store.load_stream(&id(STREAM)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "an event without a type: {error:?}");
     node.node.0.events.lock().unwrap()[1].id = None;

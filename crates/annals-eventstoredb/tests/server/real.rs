@@ -328,6 +328,44 @@ async fn a_nil_id_is_refused_before_it_is_sent() {
     assert_eq!(server.cluster().calls(), calls);
 }
 
+/// To the server, metadata alone makes a stream exist.
+#[tokio::test]
+async fn a_stream_of_which_there_is_only_metadata_is_missing() {
+    let (server, store) = start().await;
+    let stream = id("order-1");
+    write_metadata(&server, "order-1", serde_json::json!({ "$maxCount": 100 })).await;
+    let info = store.stream_info(&stream).await.unwrap();
+    assert_eq!((info.state, info.version.get()), (StreamState::Missing, 0));
+    let exists = ExpectedVersion::StreamExists;
+    for refused in [store.delete(&stream, exists).await, store.tombstone(&stream, exists).await] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+    }
+    store.delete(&stream, ExpectedVersion::Any).await.unwrap();
+    let appended = store.append_to(&stream, ExpectedVersion::NoStream, two()).await.unwrap();
+    assert_eq!(appended.first_version.get(), 1);
+    // The deletion of what was not there has left the metadata alone.
+    let more = (0..100).map(event);
+    store.append_to(&stream, ExpectedVersion::Any, more).await.unwrap();
+    assert_eq!(store.load_stream(&stream).await.unwrap().len(), 100);
+}
+
+/// Servers count the types of events, or they do not. So the store does.
+#[tokio::test]
+async fn an_append_that_is_too_large_with_its_types_is_refused_before_it_is_sent() {
+    let (server, store) = start().await;
+    let events = |name: &str| {
+        let event_type = annals_core::EventType::new(name).unwrap();
+        let data = Payload::binary(vec![0; 10_000]);
+        (0..100).map(|_| NewEvent::new(event_type.clone(), data.clone())).collect::<Vec<_>>()
+    };
+    let calls = server.cluster().calls();
+    let long = events(&"A".repeat(255));
+    let refused = store.append_to("order-1", ExpectedVersion::Any, long).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
+    assert_eq!(server.cluster().calls(), calls);
+    store.append_to("order-1", ExpectedVersion::Any, events("A")).await.unwrap();
+}
+
 /// The server answers 100 calls of a connection at the same time, and lets others wait.
 #[tokio::test]
 async fn more_subscriptions_than_a_connection_carries_all_get_their_events() {
@@ -422,28 +460,34 @@ async fn an_idle_subscriber_costs_no_request() {
     assert_eq!(server.cluster().calls(), calls, "requests of subscribers that wait");
 }
 
-/// While others write, the store asks once in a while what it was that the filter left out.
+/// While others write, a subscriber that gets nothing is told how far it has come, and sends nothing.
 #[tokio::test]
-async fn a_sparse_subscriber_does_not_ask_about_each_event_of_others() {
-    let server = LikeServer::start().await.unwrap();
-    let options = EventStoreDbOptions::default().with_poll_interval(Duration::from_secs(3600));
-    let store = open(&server, options).await;
-    let rare = Filter::default().with_category(Category::new("rare").unwrap());
-    let mut live = store.subscribe(Subscribe::to(rare)).await.unwrap();
-    within("catching up", async {
-        while !matches!(live.next().await.unwrap(), Message::CaughtUp(_)) {}
-    })
-    .await;
-    let calls = server.cluster().calls();
-    for _ in 0..20 {
-        server.cluster().fill("other-1", 1);
-        let _ = tokio::time::timeout(Duration::from_millis(5), live.next()).await;
+async fn a_sparse_subscriber_costs_no_request_beside_writers() {
+    let (server, store) = start().await;
+    let namespace = EventStoreDbOptions::default().with_namespace("shop");
+    let within_namespace = open(&server, namespace).await;
+    let category = Filter::default().with_category(Category::new("rare").unwrap());
+    let types = Filter::default().with_event_types(["Rare".try_into().unwrap()]);
+    for (number, (store, filter)) in
+        [(&store, category), (&store, types), (&within_namespace, Filter::default())]
+            .into_iter()
+            .enumerate()
+    {
+        let mut live = store.subscribe(Subscribe::to(filter)).await.unwrap();
+        within("catching up", async {
+            while !matches!(live.next().await.unwrap(), Message::CaughtUp(_)) {}
+        })
+        .await;
+        let mut calls = None;
+        for _ in 0..20 {
+            server.cluster().fill("other-1", 1);
+            let told = within("a checkpoint", live.next()).await.unwrap();
+            assert!(matches!(told, Message::Checkpoint(_)), "{told:?}");
+            // The first wait makes the subscription that tells of each event.
+            let made = *calls.get_or_insert_with(|| server.cluster().calls());
+            assert_eq!(server.cluster().calls(), made, "requests of filter {number}");
+        }
     }
-    store.append_to("rare-1", ExpectedVersion::Any, [event(7)]).await.unwrap();
-    assert_eq!(next(&mut live).await, 7);
-    // The append, another subscription that tells more, and a question.
-    let made = server.cluster().calls() - calls;
-    assert!(made <= 6, "{made} requests");
 }
 
 /// A live subscriber that saves each position that it is told of does not make itself busy for ever.
@@ -451,20 +495,25 @@ async fn a_sparse_subscriber_does_not_ask_about_each_event_of_others() {
 async fn a_checkpoint_that_is_saved_does_not_lead_to_the_next() {
     use annals_core::{CheckpointStore, SubscriberId};
     let (server, store) = start().await;
-    let rare = Filter::default().with_category(Category::new("rare").unwrap());
-    let mut live = store.subscribe(Subscribe::to(rare)).await.unwrap();
-    within("catching up", async {
-        while !matches!(live.next().await.unwrap(), Message::CaughtUp(_)) {}
-    })
-    .await;
-    let other = store.append_to("other-1", ExpectedVersion::Any, [event(1)]).await.unwrap();
     let subscriber = SubscriberId::new("totals").unwrap();
-    let told = within("a checkpoint", live.next()).await.unwrap().position();
-    assert!(told >= other.position);
-    store.save_checkpoint(&subscriber, told).await.unwrap();
-    let more = tokio::time::timeout(Duration::from_millis(200), live.next()).await;
-    assert!(more.is_err(), "{more:?}");
-    assert!(server.cluster().records() < 10);
+    let category = Filter::default().with_category(Category::new("rare").unwrap());
+    let types = Filter::default().with_event_types(["Rare".try_into().unwrap()]);
+    for filter in [Filter::default(), category, types] {
+        let mut live = store.subscribe(Subscribe::to(filter.clone())).await.unwrap();
+        within("catching up", async {
+            while !matches!(live.next().await.unwrap(), Message::CaughtUp(_)) {}
+        })
+        .await;
+        for round in 0..5 {
+            let append = store.append_to("other-1", ExpectedVersion::Any, [event(round)]).await;
+            let told = within("a message", live.next()).await.unwrap().position();
+            assert_eq!(told, append.unwrap().position, "round {round}, {filter:?}");
+            store.save_checkpoint(&subscriber, told).await.unwrap();
+            let more = tokio::time::timeout(Duration::from_millis(20), live.next()).await;
+            assert!(more.is_err(), "{more:?} after round {round}, {filter:?}");
+        }
+    }
+    assert_eq!(server.cluster().records(), 30);
 }
 
 /// What only reads needs no permission to write.

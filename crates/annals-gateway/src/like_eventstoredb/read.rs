@@ -1,6 +1,6 @@
 //! The call `Read`: reads and subscriptions, of a stream and of `$all`.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use async_stream::try_stream;
 use tonic::Status;
@@ -24,7 +24,7 @@ use crate::{
             read_resp::{CaughtUp, Checkpoint, Content, StreamNotFound},
         },
     },
-    wire::IdFormat,
+    wire::{IdFormat, headers},
 };
 
 /// How many records are looked at before the lock of the log is given back.
@@ -93,13 +93,6 @@ fn said(content: Content) -> ReadResp {
 }
 
 fn event(record: &Record, ids: IdFormat) -> ReadResp {
-    let content_type =
-        if record.event.is_json { "application/json" } else { "application/octet-stream" };
-    let headers = HashMap::from([
-        ("type".to_owned(), record.event.event_type.clone()),
-        ("content-type".to_owned(), content_type.to_owned()),
-        ("created".to_owned(), record.created.to_string()),
-    ]);
     let stream_name = record.stream.clone().into();
     let recorded = read_event::RecordedEvent {
         id: Some(ids.write(record.event.id)),
@@ -107,12 +100,12 @@ fn event(record: &Record, ids: IdFormat) -> ReadResp {
         stream_revision: record.revision,
         prepare_position: record.position,
         commit_position: record.position,
-        metadata: headers,
+        metadata: headers(&record.event.event_type, record.event.is_json, record.created),
         custom_metadata: record.event.metadata.clone(),
         data: record.event.data.clone(),
     };
     said(Content::Event(ReadEvent {
-        event: Some(recorded),
+        event: Some(Box::new(recorded)),
         link: None,
         position: Some(read_event::Position::CommitPosition(record.position)),
         count: None,

@@ -96,6 +96,9 @@ impl ReadRequest {
                                 unmatched = 0;
                                 told = position;
                                 yield ReadItem::Checkpoint(position);
+                                // While nothing matches, this never waits. What was said so far is
+                                // only sent when it does, or when it is 32 KiB.
+                                tokio::task::yield_now().await;
                             }
                         }
                     }
