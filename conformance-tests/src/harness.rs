@@ -83,9 +83,10 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
-    /// How long a case waits for something that has to happen soon, before the case fails.
+    /// How long a case waits for something that has to happen soon, before the case fails. A whole case
+    /// may take four times as long. Cases run at the same time, and some of them are busy.
     fn patience(&self) -> Duration {
-        Duration::from_secs(30)
+        Duration::from_secs(60)
     }
 }
 

@@ -209,11 +209,9 @@ impl Harness for Server {
     }
 
     fn patience(&self) -> Duration {
-        match (&self.source, &self.faults) {
-            (Ok(Source::Moto), _) => MOTO_PATIENCE,
-            // Each fault is followed by a pause.
-            (_, Some(_)) => Duration::from_secs(60),
-            _ => Duration::from_secs(30),
+        match self.source {
+            Ok(Source::Moto) => MOTO_PATIENCE,
+            _ => Duration::from_secs(60),
         }
     }
 
