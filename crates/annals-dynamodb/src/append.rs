@@ -9,8 +9,7 @@ use std::{
 };
 
 use annals_core::{
-    Append, Appended, Error, ErrorKind, ExpectedVersion, NewEvent, Position, ReadStream, Result,
-    StreamState,
+    Append, Appended, Error, ErrorKind, NewEvent, Position, ReadStream, Result, StreamState,
     adapter::{self, Backoff, Pages},
 };
 use chrono::Utc;
@@ -20,7 +19,6 @@ use tokio::time::{Instant, sleep};
 use crate::{
     codec,
     head::Head,
-    hot,
     item::EventsItem,
     read::StreamPages,
     shared::Shared,
@@ -33,19 +31,6 @@ use crate::{
 const MOST_PACKED: usize = 400_000;
 /// The first and the longest pause before an append that others have overtaken is tried again.
 const OVERTAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
-
-/// Writes all the appends, or none.
-pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<Vec<Appended>> {
-    let streams = appends.iter().map(|append| &append.stream);
-    let _locks = match (appends, shared.locks.try_lock(streams.clone())) {
-        (_, Some(locks)) => locks,
-        ([one], None) if one.expected == ExpectedVersion::Any => {
-            return hot::append(shared, one.clone()).await.map(|answer| vec![answer]);
-        }
-        _ => shared.locks.lock(streams).await,
-    };
-    append_locked(shared, appends).await
-}
 
 /// Writes all the appends, or none, to streams that the caller has locked.
 pub(crate) async fn append_locked(

@@ -4,12 +4,11 @@
 //! would take no more than one append in two round trips. These appends do not care what comes before
 //! them: all that wait become one item, and each caller gets its own versions of it.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use annals_core::{Append, Appended, Error, ErrorKind, NewEvent, Position, Result, StreamId};
+use annals_core::{
+    Append, Appended, Error, ErrorKind, ExpectedVersion::Any, Position, Result, StreamId,
+};
 use tokio::{
     runtime::{Handle, Id},
     sync::oneshot,
@@ -18,84 +17,28 @@ use tokio::{
 use crate::{
     append::{append_locked, write_after},
     error::{internal, share},
-    shared::{CAPABILITIES, Shared},
+    shared::Shared,
+    waiting::Waiting,
 };
 
-/// The most bytes of events that are written together. In nearly all cases they fit into one item.
-const MOST_BYTES: usize = 300_000;
-
-/// A caller's append, and where its answer goes.
-#[derive(Debug)]
-struct Waiting {
-    append: Append,
-    reply: oneshot::Sender<Result<Appended>>,
-}
-
-impl Waiting {
-    /// Replies to the caller. A dropped receiver means that the caller cancelled the append.
-    fn reply(self, outcome: Result<Appended>) {
-        drop(self.reply.send(outcome));
-    }
-}
-
-/// The appends that wait, by their stream and the runtime of their callers: a runtime that nobody
-/// drives any more must not hold up the callers of another.
-#[derive(Debug, Default)]
-pub(crate) struct HotStreams(Mutex<HashMap<(StreamId, Id), VecDeque<Waiting>>>);
-
-impl HotStreams {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<(StreamId, Id), VecDeque<Waiting>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds an append. If this returns true, the caller has to start a task that writes it.
-    fn push(&self, key: &(StreamId, Id), waiting: Waiting) -> bool {
-        let mut all = self.waiting();
-        let starts = !all.contains_key(key);
-        all.entry(key.clone()).or_default().push_back(waiting);
-        starts
-    }
-
-    /// Takes appends that can be written together, but none whose caller has cancelled it. If none
-    /// waits, the calling task has to end: the next append starts another.
-    fn take(&self, key: &(StreamId, Id)) -> Vec<Waiting> {
-        let mut all = self.waiting();
-        let mut taken: Vec<Waiting> = Vec::new();
-        let (mut events, mut bytes) = (0, 0);
-        if let Some(queue) = all.get_mut(key) {
-            while let Some(next) = queue.pop_front() {
-                if next.reply.is_closed() {
-                    continue;
-                }
-                events += next.append.events.len();
-                bytes += next.append.events.iter().map(NewEvent::size).sum::<usize>();
-                let fits = events <= CAPABILITIES.max_append_events && bytes <= MOST_BYTES;
-                // The second try of an append is recognised once the first is the stream's end.
-                let again =
-                    taken.last().is_some_and(|last| last_id(&last.append) == last_id(&next.append));
-                if !taken.is_empty() && (again || !fits) {
-                    queue.push_front(next);
-                    break;
-                }
-                taken.push(next);
-            }
+/// Writes all the appends, or none.
+pub(crate) async fn append(shared: &Arc<Shared>, appends: &[Append]) -> Result<Vec<Appended>> {
+    let streams = appends.iter().map(|append| &append.stream);
+    let _locks = match (appends, shared.locks.try_lock(streams.clone())) {
+        (_, Some(locks)) => locks,
+        ([one], None) if one.expected == Any => {
+            return append_any(shared, one.clone()).await.map(|answer| vec![answer]);
         }
-        if taken.is_empty() {
-            all.remove(key);
-        }
-        taken
-    }
-}
-
-fn last_id(append: &Append) -> Option<uuid::Uuid> {
-    append.events.last().map(NewEvent::id)
+        _ => shared.locks.lock(streams).await,
+    };
+    append_locked(shared, appends).await
 }
 
 /// Writes an append under `Any` to a stream that is being written to, with the others that wait.
-pub(crate) async fn append(shared: &Arc<Shared>, append: Append) -> Result<Appended> {
+async fn append_any(shared: &Arc<Shared>, append: Append) -> Result<Appended> {
     let key = (append.stream.clone(), Handle::current().id());
     let (reply, answer) = oneshot::channel();
-    if shared.hot.push(&key, Waiting { append, reply }) {
+    if shared.waiting.push(&key, Waiting { append, reply }) {
         // A task, since a caller that stops waiting must not take the others with it.
         tokio::spawn(Task { shared: shared.clone(), key, ended: false }.run());
     }
@@ -119,7 +62,7 @@ impl Task {
         loop {
             let shared = self.shared.clone();
             let _lock = shared.locks.lock([&self.key.0]).await;
-            let together = shared.hot.take(&self.key);
+            let together = shared.waiting.take(&self.key);
             if together.is_empty() {
                 self.ended = true;
                 return;
@@ -133,7 +76,7 @@ impl Drop for Task {
     /// If the runtime shuts down, tells the callers that wait; the next append starts another task.
     fn drop(&mut self) {
         if !self.ended {
-            self.shared.hot.waiting().remove(&self.key);
+            self.shared.waiting.forget(&self.key);
         }
     }
 }

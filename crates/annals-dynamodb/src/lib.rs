@@ -113,6 +113,7 @@ mod subscribe;
 mod table;
 mod url;
 mod visibility;
+mod waiting;
 mod writer;
 
 /// The AWS SDK whose types are in this crate's interface, in the version that it uses.

@@ -9,13 +9,13 @@ use crate::{
     config::DynamoDbOptions,
     error::BACKEND,
     head::Heads,
-    hot::HotStreams,
     item::POSITIONS_PER_SLOT,
     locks::StreamLocks,
     log::Log,
     notify::Notifier,
     schema,
     table::{MOST_ITEMS, Table},
+    waiting::WaitingAppends,
     writer::Writer,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(crate) capabilities: Capabilities,
     pub(crate) heads: Heads,
     pub(crate) locks: StreamLocks,
-    pub(crate) hot: HotStreams,
+    pub(crate) waiting: WaitingAppends,
     pub(crate) notifier: Arc<Notifier>,
     /// The order over all streams, if the store has one.
     pub(crate) log: Option<Arc<Log>>,
@@ -73,7 +73,7 @@ impl Shared {
             capabilities,
             heads: Heads::new(),
             locks: StreamLocks::new(),
-            hot: HotStreams::default(),
+            waiting: WaitingAppends::default(),
             notifier,
             log,
             writer,

@@ -9,9 +9,9 @@ use annals_core::{
 };
 
 use crate::{
-    append::append,
     config::DynamoDbOptions,
     head::Head,
+    hot::append,
     read::StreamPages,
     read_all::AllPages,
     shared::{CAPABILITIES, Shared},

@@ -7,7 +7,7 @@ use annals_eventstoredb_proto::shared::{
     filter_options::{Expression, Filter as Subject, Window},
 };
 
-use crate::{names::Names, records::RECORD_TYPES};
+use crate::names::{Names, RECORD_TYPES};
 
 /// All streams but the server's own.
 const NO_SYSTEM: &str = "^[^$]";

@@ -11,6 +11,12 @@ const CHECKPOINT: &str = "annals.checkpoint.";
 /// The same for a lease.
 const LEASE: &str = "annals.lease.";
 
+/// The types of the records in such metadata.
+pub(crate) const SNAPSHOT_TYPE: &str = "annals-snapshot";
+pub(crate) const CHECKPOINT_TYPE: &str = "annals-checkpoint";
+pub(crate) const LEASE_TYPE: &str = "annals-lease";
+pub(crate) const RECORD_TYPES: [&str; 3] = [SNAPSHOT_TYPE, CHECKPOINT_TYPE, LEASE_TYPE];
+
 /// A name of at most this many bytes follows `annals.snapshot.` and the like as it is. A longer
 /// name is replaced by its digest, which keeps the name on the server short.
 const MAX_PLAIN: usize = 128;

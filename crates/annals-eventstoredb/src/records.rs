@@ -21,15 +21,10 @@ use crate::{
     manage::stream_info,
     message::{EventData, ServerEvent, version_of},
     metadata::StreamMetadata,
+    names::{CHECKPOINT_TYPE, LEASE_TYPE, SNAPSHOT_TYPE},
     reader::read_last,
     server::Server,
 };
-
-const SNAPSHOT: &str = "annals-snapshot";
-const CHECKPOINT: &str = "annals-checkpoint";
-const LEASE: &str = "annals-lease";
-/// The types of all records.
-pub(crate) const RECORD_TYPES: [&str; 3] = [SNAPSHOT, CHECKPOINT, LEASE];
 
 /// How many calls are remembered that have announced a removal at the same version.
 const MOST_ANNOUNCERS: usize = 16;
@@ -262,7 +257,7 @@ pub(crate) async fn save_snapshot(
     // True once it is known that a tombstone that was announced was not set.
     let mut is_open = false;
     loop {
-        let saved = change(server, &name, SNAPSHOT, |record| {
+        let saved = change(server, &name, SNAPSHOT_TYPE, |record| {
             let before = record.map_or(Header::default(), |record| record.header);
             let is_later = before.version.is_some_and(|kept| kept > version);
             if is_later || before.deleted_at.is_some_and(|deleted| version <= deleted) {
@@ -307,7 +302,7 @@ pub(crate) async fn withdraw_removal(
     by: Uuid,
 ) -> Result<()> {
     let name = server.names.snapshot(stream);
-    change(server, &name, SNAPSHOT, |record| {
+    change(server, &name, SNAPSHOT_TYPE, |record| {
         let Some(mut record) = record else { return Change::Keep(()) };
         match record.header.withdraws(at, by) {
             true => Change::Replace(Box::new(record), ()),
@@ -323,7 +318,7 @@ async fn forget_snapshot(
     left: impl Fn(Header) -> Header,
 ) -> Result<()> {
     let name = server.names.snapshot(stream);
-    change(server, &name, SNAPSHOT, |record| {
+    change(server, &name, SNAPSHOT_TYPE, |record| {
         let before = record.map_or(Header::default(), |record| record.header);
         let after = left(before.clone());
         if before == after {
@@ -369,7 +364,7 @@ pub(crate) async fn save_checkpoint(
     position: Position,
 ) -> Result<Position> {
     let name = server.names.checkpoint(subscriber);
-    change(server, &name, CHECKPOINT, |record| {
+    change(server, &name, CHECKPOINT_TYPE, |record| {
         match record.and_then(|record| record.header.position).map(Position::new) {
             Some(stored) if stored >= position => Change::Keep(stored),
             _ => Change::Replace(Box::new(checkpoint(Some(position))), position),
@@ -384,7 +379,7 @@ pub(crate) async fn swap_checkpoint(
     swap: CheckpointSwap,
 ) -> Result<bool> {
     let name = server.names.checkpoint(subscriber);
-    change(server, &name, CHECKPOINT, |record| {
+    change(server, &name, CHECKPOINT_TYPE, |record| {
         let stored = record.and_then(|record| record.header.position).map(Position::new);
         if stored == Some(swap.to) || !swap.holds(stored) {
             Change::Keep(stored == Some(swap.to))
@@ -401,7 +396,7 @@ pub(crate) async fn reset_checkpoint(
     position: Option<Position>,
 ) -> Result<()> {
     let name = server.names.checkpoint(subscriber);
-    change(server, &name, CHECKPOINT, |record| {
+    change(server, &name, CHECKPOINT_TYPE, |record| {
         if record.and_then(|record| record.header.position).map(Position::new) == position {
             Change::Keep(())
         } else {
@@ -455,7 +450,7 @@ pub(crate) async fn swap_lease(
         if before.checked_add(1) != Some(revision) {
             return Ok(false);
         }
-        let event = EventData { id, ..record.event(LEASE)? };
+        let event = EventData { id, ..record.event(LEASE_TYPE)? };
         let failure = match server.replace(&name, expected, event).await {
             Ok(true) => return Ok(true),
             Ok(false) => {
