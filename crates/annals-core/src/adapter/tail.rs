@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{Backoff, Page, Pages};
 use crate::{Error, ErrorKind, Message, Position, RecordedEvent, Result, Subscription};
@@ -84,6 +84,8 @@ pub struct Patient<P, F> {
 
 /// How long a subscription waits before it reads a page again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// After how long a subscription warns that it cannot read; it warns again each time that this has doubled.
+const WARN_AFTER: Duration = Duration::from_secs(30);
 
 impl<P: Pages, F: FnMut(&Error) -> bool + Send + 'static> Patient<P, F> {
     /// The pages, and which errors may pass: most often those that are
@@ -102,11 +104,21 @@ impl<P: Pages, F: FnMut(&Error) -> bool + Send + 'static> Patient<P, F> {
 impl<P: Pages, F: FnMut(&Error) -> bool + Send + 'static> Pages for Patient<P, F> {
     async fn next_page(&mut self) -> Result<Page> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let (mut failing_since, mut warn_after) = (None, WARN_AFTER);
         loop {
             match self.pages.next_page().await {
                 Err(error) if (self.may_pass)(&error) => {
                     let pause = backoff.next_pause();
-                    tracing::debug!(%error, ?pause, "a subscription will read a page again");
+                    let failing = failing_since.get_or_insert_with(Instant::now).elapsed();
+                    if failing >= warn_after {
+                        warn_after *= 2;
+                        tracing::warn!(
+                            %error, seconds = failing.as_secs(),
+                            "a subscription has not been able to read for so long, and tries again"
+                        );
+                    } else {
+                        tracing::debug!(%error, ?pause, "a subscription will read a page again");
+                    }
                     tokio::time::sleep(pause).await;
                 }
                 page => return page,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod failing;
+mod stuck;
 
 use std::sync::atomic::Ordering;
 
