@@ -124,9 +124,14 @@ pub(crate) async fn an_idle_store_is_not_written_to(kind: Kind) {
     }
     let writes = || counted.hook.0.load(Relaxed);
     let before = writes();
+    let mut more = 0;
     // Time for many checks and polls.
-    let more = tokio::time::timeout(TICK * 30, until("a write", || writes() > before)).await;
-    assert!(more.is_err(), "writes while nothing happened");
+    let quiet = TICK * 30;
+    while tokio::time::timeout(quiet, until("a write", || writes() > before + more)).await.is_ok() {
+        more = writes() - before;
+        // Each may still save how far the store had come when it caught up.
+        assert!(more <= 2, "writes while nothing happened");
+    }
     running.abort();
     also_running.abort();
 }
