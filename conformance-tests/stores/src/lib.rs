@@ -91,29 +91,41 @@ impl Kind {
                 format!("{url}{}schema={{}}", if url.contains('?') { '&' } else { '?' })
             }
             Self::DynamoDb(_) => dynamodb::shared().await.unwrap().url("{}"),
-            Self::EventStoreDb => format!("esdb://{}?tls=false&namespace={{}}", gateway()),
+            Self::EventStoreDb => {
+                static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(gateway);
+                at_gateway(*ADDRESS)
+            }
+        }
+    }
+
+    /// The URL of a server to which no other test writes, where others would be noticed.
+    async fn url_alone(&self) -> String {
+        match self {
+            Self::EventStoreDb => at_gateway(gateway()),
+            kind => kind.url().await,
         }
     }
 }
 
-/// The address of a gateway that serves all tests of this process, each in a namespace of its own.
+fn at_gateway(address: SocketAddr) -> String {
+    format!("esdb://{address}?tls=false&namespace={{}}")
+}
+
+/// The address of a new gateway, which serves tests of this process, each in a namespace of its own.
 /// The gateway has its own threads: a test may block while it waits for a process that uses the
 /// gateway.
 fn gateway() -> SocketAddr {
-    static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| {
-        let (sender, address) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            tokio::runtime::Runtime::new().unwrap().block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                sender.send(listener.local_addr().unwrap()).unwrap();
-                let store = annals::connect("memory:").await.unwrap();
-                let gateway = Gateway::new(store, GatewayOptions::default());
-                gateway.serve(listener, Security::Insecure, std::future::pending()).await.unwrap();
-            });
+    let (sender, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            sender.send(listener.local_addr().unwrap()).unwrap();
+            let store = annals::connect("memory:").await.unwrap();
+            let gateway = Gateway::new(store, GatewayOptions::default());
+            gateway.serve(listener, Security::Insecure, std::future::pending()).await.unwrap();
         });
-        address.recv().unwrap()
     });
-    *ADDRESS
+    address.recv().unwrap()
 }
 
 /// A new store that no other test uses.
@@ -130,11 +142,21 @@ pub struct Fresh {
 impl Fresh {
     /// Opens a new store of this kind.
     pub async fn open(kind: &Kind) -> Self {
+        Self::at(&kind.url().await).await
+    }
+
+    /// Opens a new store of this kind that learns of no other test's events. The server of an
+    /// EventStoreDB tells of events in all namespaces.
+    pub async fn alone(kind: &Kind) -> Self {
+        Self::at(&kind.url_alone().await).await
+    }
+
+    async fn at(url: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::tempdir().unwrap();
         let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
         let file = dir.path().join("events.db");
-        let url = kind.url().await.replace("{file}", file.to_str().unwrap()).replace("{}", &name);
+        let url = url.replace("{file}", file.to_str().unwrap()).replace("{}", &name);
         let store = annals::connect(&url).await.expect(&url);
         Self { url, store, _dir: dir }
     }
