@@ -1,10 +1,11 @@
 //! What a fleet of processes pays for one million events a day.
 
+use std::time::Duration;
+
 use annals_core::{Append, EventStore, Start, Subscribe, Subscription, Version};
 use annals_dynamodb::{DynamoDbOptions, DynamoDbStore};
 use annals_test_servers::dynamodb::Meter;
 use futures::future::join_all;
-use std::time::Duration;
 
 use super::{
     Server,
@@ -50,8 +51,7 @@ impl Fleet {
 
     /// The store of the process whose turn it is.
     fn process(&self, turn: usize) -> &DynamoDbStore {
-        let mut in_turn = self.processes.iter().cycle();
-        in_turn.nth(turn % self.processes.len()).map(|(store, _)| store).unwrap()
+        &self.processes.get(turn % self.processes.len()).unwrap().0
     }
 
     /// Appends so many events at once, each to a new stream, by the process whose turn it is.

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::{
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
 };
+use tokio::sync::oneshot::error::RecvError;
 
 /// The name of this backend.
 pub(crate) const BACKEND: &str = "dynamodb";
@@ -19,6 +20,13 @@ pub(crate) fn corrupt(what: impl Into<Cow<'static, str>>) -> Error {
 
 pub(crate) fn internal(what: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Internal, what)
+}
+
+/// The error of a caller whose append was handed to a task that is gone.
+pub(crate) fn runtime_ended(dropped: RecvError) -> Error {
+    let message = "the runtime that wrote the append has shut down";
+    let error = Error::new(ErrorKind::Unavailable, message).with_source(dropped);
+    error.with_outcome_unknown()
 }
 
 /// An error for one of several callers whose appends were written together.

@@ -6,9 +6,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use annals_core::{
-    Append, Appended, Error, ErrorKind, ExpectedVersion::Any, Position, Result, StreamId,
-};
+use annals_core::{Append, Appended, ExpectedVersion::Any, Position, Result, StreamId};
 use tokio::{
     runtime::{Handle, Id},
     sync::oneshot,
@@ -16,7 +14,7 @@ use tokio::{
 
 use crate::{
     append::{append_locked, write_after},
-    error::{internal, share},
+    error::{internal, runtime_ended, share},
     shared::Shared,
     waiting::Waiting,
 };
@@ -42,11 +40,7 @@ async fn append_any(shared: &Arc<Shared>, append: Append) -> Result<Appended> {
         // A task, since a caller that stops waiting must not take the others with it.
         tokio::spawn(Task { shared: shared.clone(), key, ended: false }.run());
     }
-    answer.await.unwrap_or_else(|dropped| {
-        let message = "the runtime that wrote the append has shut down";
-        let error = Error::new(ErrorKind::Unavailable, message).with_source(dropped);
-        Err(error.with_outcome_unknown())
-    })
+    answer.await.unwrap_or_else(|dropped| Err(runtime_ended(dropped)))
 }
 
 /// Writes the appends to one stream until none waits.
@@ -82,12 +76,11 @@ impl Drop for Task {
 }
 
 /// Writes appends to one stream, and replies to their callers.
-async fn write(shared: &Arc<Shared>, together: Vec<Waiting>) {
-    let mut together = VecDeque::from(together);
+async fn write(shared: &Arc<Shared>, mut together: VecDeque<Waiting>) {
     while together.len() > 1 {
         match write_merged(shared, &together).await {
             Ok(Some(answers)) => {
-                for (waiting, answer) in together.drain(..).zip(answers) {
+                for (waiting, answer) in together.into_iter().zip(answers) {
                     waiting.reply(Ok(answer));
                 }
                 return;
@@ -113,8 +106,12 @@ async fn write(shared: &Arc<Shared>, together: Vec<Waiting>) {
 
 async fn write_alone(shared: &Arc<Shared>, waiting: Waiting) {
     let outcome = append_locked(shared, std::slice::from_ref(&waiting.append)).await;
-    let nothing = || internal("an append without an answer");
-    waiting.reply(outcome.and_then(|answers| answers.into_iter().next().ok_or_else(nothing)));
+    waiting.reply(outcome.and_then(only));
+}
+
+/// The answer to the only append of a call.
+fn only(answers: Vec<Appended>) -> Result<Appended> {
+    answers.into_iter().next().ok_or_else(|| internal("an append without an answer"))
 }
 
 /// Writes the appends as one, behind the end of the stream that the store remembers. `None` if none is
@@ -132,7 +129,7 @@ async fn write_merged(
         shared.heads.forget(&first.stream);
         return Ok(None);
     };
-    let last = written.first().ok_or_else(|| internal("an append without an answer"))?.position;
+    let last = only(written)?.position;
     let mut base = head.stream.version;
     let mut left = merged.count();
     let answers = together.iter().map(|Waiting { append, .. }| {

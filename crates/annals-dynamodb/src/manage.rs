@@ -217,11 +217,11 @@ impl Shared {
             let gone = usize::try_from(kept_from - item.kept_from).unwrap_or(usize::MAX);
             Some(codec::repack(body, gone)?)
         };
-        // First the log: if that fails, the item still has its events, and the next removal finds
-        // both.
         // The log has the events if they were short when they were written. Of an item that was
         // shortened since, only the log knows that.
         let may_be_in_log = body.len() <= MOST_INLINE_BYTES || item.kept_from > item.first;
+        // First the log: if that fails, the item still has its events, and the next removal finds
+        // both.
         if let (Some(log), Some(position)) = (&self.log, item.position)
             && may_be_in_log
         {

@@ -125,8 +125,8 @@ impl AllPages {
                 let mut slots = SlotReader::new(log.clone(), from, to, self.left);
                 if self.follows {
                     slots = slots.following();
-                    // For fewer slots, to ask what is settled would cost more than it saves.
-                    if to > from + log.stripes {
+                    // For a few slots, to ask what is settled would cost more than it saves.
+                    if !log.is_short(from, to) {
                         log.learn_settled().await?;
                     }
                 }

@@ -56,9 +56,9 @@ impl WaitingAppends {
 
     /// Takes appends that can be written together, but none whose caller has cancelled it. If none
     /// waits, the calling task has to end: the next append starts another.
-    pub(crate) fn take(&self, key: &(StreamId, Id)) -> Vec<Waiting> {
+    pub(crate) fn take(&self, key: &(StreamId, Id)) -> VecDeque<Waiting> {
         let mut all = self.waiting();
-        let mut taken: Vec<Waiting> = Vec::new();
+        let mut taken: VecDeque<Waiting> = VecDeque::new();
         let (mut events, mut bytes) = (0, 0);
         if let Some(queue) = all.get_mut(key) {
             while let Some(next) = queue.pop_front() {
@@ -70,12 +70,12 @@ impl WaitingAppends {
                 let fits = events <= MOST_EVENTS && bytes <= MOST_BYTES;
                 // The second try of an append is recognised once the first is the stream's end.
                 let again =
-                    taken.last().is_some_and(|last| last_id(&last.append) == last_id(&next.append));
+                    taken.back().is_some_and(|last| last_id(&last.append) == last_id(&next.append));
                 if !taken.is_empty() && (again || !fits) {
                     queue.push_front(next);
                     break;
                 }
-                taken.push(next);
+                taken.push_back(next);
             }
         }
         if taken.is_empty() {

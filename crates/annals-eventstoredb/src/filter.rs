@@ -161,6 +161,7 @@ mod tests {
             assert_eq!(ServerFilter::new(&filter, &shop).map(|f| f.regex), within, "{filter:?}");
         }
     }
+
     #[test]
     fn the_filter_of_a_live_subscription_lets_the_servers_own_events_through() {
         let category = Filter::default().with_category(Category::new("order").unwrap());

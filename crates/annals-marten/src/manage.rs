@@ -6,7 +6,7 @@ use annals_core::{
     Position, Result, StreamId, StreamState, Version,
     adapter::{StreamHead, state_code},
 };
-use annals_postgres_shared::streams::{StoredStream, Streams};
+use annals_postgres_shared::streams::{self, StoredStream, Streams};
 use sqlx::{Row, postgres::PgRow};
 
 use crate::{batch::head, database::Database, error::driver, sql::query};
@@ -18,6 +18,10 @@ impl Streams for Database {
 
     fn list(&self) -> &Arc<str> {
         &self.sql.list_streams
+    }
+
+    fn version_at(&self) -> &Arc<str> {
+        &self.sql.version_at
     }
 
     /// The columns are state, version, version at deletion and first version.
@@ -60,10 +64,5 @@ pub(crate) async fn version_at(
     stream: &StreamId,
     position: Position,
 ) -> Result<Version> {
-    let text = &database.sql.version_at;
-    let statement = || query(text).bind(stream.as_str()).bind(position.to_i64());
-    match database.connections.rows(statement).await.map_err(driver)?.first() {
-        Some(row) => row.try_get(0).map(Version::from_i64).map_err(driver),
-        None => Ok(Version::NONE),
-    }
+    Ok(streams::version_at(database, stream, position).await?.unwrap_or(Version::NONE))
 }

@@ -3,6 +3,8 @@
 //! The name of a server may lead to another one after a fail-over, and a schema may be removed and
 //! created again. So every connection that is made later is checked before it is used.
 
+use std::sync::Arc;
+
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::{
@@ -16,8 +18,17 @@ pub struct Identity {
     /// Asks whether the server is a standby, and for the store's key.
     question: String,
     key: i32,
-    /// The call of the schema's function `follow_server`, without its argument.
-    follow: Option<String>,
+    /// Has the store notice that another server has taken over.
+    follow: Option<FollowServer>,
+}
+
+/// The statements by which a store notices that another server has taken over.
+#[derive(Clone, Debug)]
+pub struct FollowServer {
+    /// In a transaction of its own.
+    pub alone: Arc<str>,
+    /// As the first of a transaction.
+    pub in_transaction: Arc<str>,
 }
 
 impl Identity {
@@ -30,16 +41,16 @@ impl Identity {
         Self { question, key, follow: None }
     }
 
-    /// Calls the schema's function `follow_server` on each connection before it is used.
-    pub fn that_follows_servers(mut self, schema: &str) -> Self {
-        self.follow = Some(format!("SELECT {}.follow_server", quoted(schema)));
+    /// Runs a statement on each connection before it is used.
+    pub fn that_follows_servers(mut self, follow: FollowServer) -> Self {
+        self.follow = Some(follow);
         self
     }
 
     /// The statement that has to come before every other in a transaction behind a pooler: the pooler
     /// makes connections to another server, and its clients keep theirs.
-    pub fn follow_in_transaction(&self) -> Option<String> {
-        self.follow.as_ref().map(|call| format!("{call}(false)"))
+    pub fn follow_in_transaction(&self) -> Option<&str> {
+        self.follow.as_ref().map(|follow| &*follow.in_transaction)
     }
 
     /// Refuses a connection to a standby, and one to another store than `expected`.
@@ -56,7 +67,7 @@ impl Identity {
             return Err(another_store());
         }
         if let Some(follow) = follow {
-            let call = AssertSqlSafe(format!("{follow}(true)"));
+            let call = AssertSqlSafe(follow.alone.clone());
             sqlx::raw_sql(call).execute(connection).await?;
         }
         Ok(())

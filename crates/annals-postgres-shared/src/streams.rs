@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use annals_core::{
-    ExpectedVersion, Result, StreamId, StreamInfo, StreamState, Version, adapter::StreamHead,
+    ExpectedVersion, Position, Result, StreamId, StreamInfo, StreamState, Version,
+    adapter::StreamHead,
 };
 use sqlx::{Row, postgres::PgRow};
 
@@ -35,6 +36,9 @@ pub trait Streams: Connected {
     /// The statement that gives names and streams after a name, up to a number.
     fn list(&self) -> &Arc<str>;
 
+    /// The statement that gives the version of a stream at a position, if it has events up to there.
+    fn version_at(&self) -> &Arc<str>;
+
     /// Decodes a stream, whose columns begin at the column `at`.
     fn decode(row: &PgRow, at: usize) -> Result<StoredStream>;
 
@@ -60,6 +64,18 @@ pub async fn load<S: Streams>(store: &S, stream: &StreamId) -> Result<StoredStre
         Some(row) => S::decode(row, 0),
         None => Ok(StoredStream { head: StreamHead::MISSING, first: None }),
     }
+}
+
+/// The version that a stream had at a position; `None` if it has no event up to there.
+pub async fn version_at<S: Streams>(
+    store: &S,
+    stream: &StreamId,
+    position: Position,
+) -> Result<Option<Version>> {
+    let statement = || query(store.version_at()).bind(stream.as_str()).bind(position.to_i64());
+    let rows = store.connections().rows(statement).await.map_err(driver)?;
+    let version = rows.first().map(|row| row.try_get(0)).transpose().map_err(driver)?;
+    Ok(version.map(Version::from_i64))
 }
 
 /// The streams after a stream id, by the bytes of their ids.

@@ -10,7 +10,7 @@ use crate::{
     connections::{Connected, Connections},
     error::driver,
     horizon::Horizon,
-    identity::Identity,
+    identity::{FollowServer, Identity},
     notify::{Listening, Notifier, Signals},
     page::PageReader,
     recent::Recent,
@@ -60,8 +60,12 @@ impl Database {
         let (lock_key, made_as): (i32, String) = row.map_err(driver)?;
         check_name(&made_as, &options.schema)?;
         connections.row(|| query(&sql.follow_server)).await.map_err(driver)?;
-        connections
-            .expect(Identity::new(&options.schema, lock_key).that_follows_servers(&options.schema));
+        connections.expect(Identity::new(&options.schema, lock_key).that_follows_servers(
+            FollowServer {
+                alone: sql.follow_server.clone(),
+                in_transaction: sql.follow_server_in_transaction.clone(),
+            },
+        ));
         check_positions(&connections, &sql, &options.schema).await?;
         Ok(Self {
             notifier: Notifier::new(

@@ -28,6 +28,10 @@ impl Streams for Database {
         &self.sql.list_streams
     }
 
+    fn version_at(&self) -> &Arc<str> {
+        &self.sql.version_at
+    }
+
     /// The columns are state, version, `removed_to` and `deleted_at`.
     fn decode(row: &PgRow, at: usize) -> Result<StoredStream> {
         let number = |column| row.try_get(at + column).map(Version::from_i64).map_err(driver);
@@ -82,14 +86,10 @@ pub(crate) async fn version_at(
     stream: &StreamId,
     position: Position,
 ) -> Result<Version> {
-    let text = &database.sql.version_at;
-    let statement = || query(text).bind(stream.as_str()).bind(position.to_i64());
-    match database.connections.rows(statement).await.map_err(driver)?.first() {
-        Some(row) => row.try_get(0).map(Version::from_i64).map_err(driver),
-        None => {
-            // All events up to there were removed, if there were any.
-            let StoredStream { head, first } = streams::load(database, stream).await?;
-            Ok(first.map_or(head.version, |first| first.minus(1)))
-        }
+    if let Some(version) = streams::version_at(database, stream, position).await? {
+        return Ok(version);
     }
+    // All events up to there were removed, if there were any.
+    let StoredStream { head, first } = streams::load(database, stream).await?;
+    Ok(first.map_or(head.version, |first| first.minus(1)))
 }

@@ -126,6 +126,7 @@ statements! {
     store: "SELECT lock_key, schema FROM {schema}.store";
     /// Notices that another server has taken over.
     follow_server: "SELECT {schema}.follow_server(true)";
+    follow_server_in_transaction: "SELECT {schema}.follow_server(false)";
     /// The greatest position of an event, and the last one that the sequence has given, unless the
     /// role may not know it.
     positions: concat!("SELECT coalesce(max(position), 0), ", last_given!(), " \

@@ -74,7 +74,7 @@ impl SlotReader {
                 let (from, to) = (self.read_to + 1, self.to.min(self.read_to + self.window));
                 self.window = self.log.window(self.window * 2);
                 let settled = self.log.settled();
-                (self.read, self.read_to) = if self.follows && to < from + self.log.stripes {
+                (self.read, self.read_to) = if self.follows && self.log.is_short(from, to) {
                     (self.log.read_tail(from, to).await?, to)
                 } else if self.follows && from <= settled {
                     let to = to.min(settled);

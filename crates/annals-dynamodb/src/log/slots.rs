@@ -55,7 +55,7 @@ impl Log {
     }
 
     /// The last slot up to which every slot is known to be written or closed.
-    pub(crate) fn settled(&self) -> u64 {
+    pub(super) fn settled(&self) -> u64 {
         self.settled.load(SeqCst)
     }
 
@@ -98,12 +98,17 @@ impl Log {
         item
     }
 
+    /// Whether a range has at most one slot of each stripe.
+    pub(crate) fn is_short(&self, from: u64, to: u64) -> bool {
+        to < from + self.stripes
+    }
+
     /// Reads the slots of a range that are not empty, by number.
     pub(crate) async fn read(&self, from: u64, to: u64) -> Result<BTreeMap<u64, Slot>> {
-        if to >= from + self.stripes {
+        if !self.is_short(from, to) {
             return self.query(from, to, true).await;
         }
-        // At most one slot of each stripe: one request for all costs the same as a query of each.
+        // One request for all slots costs the same as a query of each stripe.
         let keys: Vec<_> = (from..=to).map(|slot| Key::slot(slot, self.stripes)).collect();
         slots(self.table.get_all(&keys).await?.values())
     }
@@ -112,7 +117,8 @@ impl Log {
     /// events that were removed a moment ago.
     pub(super) async fn read_settled(&self, from: u64, to: u64) -> Result<BTreeMap<u64, Slot>> {
         let found = self.query(from, to, false).await?;
-        // If slots are missing, the answer is older than they are.
+        // All these slots exist. If one is missing, a copy of the table has answered that does not have
+        // it yet.
         if found.len() as u64 == to + 1 - from { Ok(found) } else { self.read(from, to).await }
     }
 

@@ -7,10 +7,11 @@ mod queue;
 
 use std::sync::Arc;
 
-use annals_core::{Error, ErrorKind, Result};
+use annals_core::Result;
 use tokio::sync::oneshot;
 
 use crate::{
+    error::runtime_ended,
     log::Log,
     notify::Notifier,
     table::{Table, WriteOutcome},
@@ -52,11 +53,7 @@ impl Writer {
         };
         let (reply, outcome) = oneshot::channel();
         groups.send(AppendRequest { items, reply });
-        outcome.await.unwrap_or_else(|dropped| {
-            let message = "the runtime that wrote the append has shut down";
-            let error = Error::new(ErrorKind::Unavailable, message).with_source(dropped);
-            Err(error.with_outcome_unknown())
-        })
+        outcome.await.unwrap_or_else(|dropped| Err(runtime_ended(dropped)))
     }
 }
 

@@ -183,6 +183,26 @@ pub(crate) async fn everything(store: &DynamoDbStore) -> Vec<RecordedEvent> {
     events
 }
 
+/// Makes appends of one event to one stream, and settles the log behind them, which the table then knows.
+pub(crate) async fn settled(place: &Place, appends: usize) {
+    let store = place.open(true).await;
+    for n in 0..appends as u64 {
+        store.append(any("a-1", n)).await.unwrap();
+    }
+    store.last_position().await.unwrap();
+}
+
+/// Subscriptions to all events of a store, each of which has got its first event.
+pub(crate) async fn subscriptions(store: &DynamoDbStore, count: usize) -> Vec<Subscription> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let mut live = store.subscribe(Subscribe::default()).await.unwrap();
+        take(&mut live, 1).await;
+        all.push(live);
+    }
+    all
+}
+
 /// The events of a stream. Checks that their versions have no gap.
 pub(crate) async fn gapless(store: &DynamoDbStore, stream: &StreamId) -> Vec<RecordedEvent> {
     let events = soon("reading a stream", store.load_stream(stream)).await.unwrap();

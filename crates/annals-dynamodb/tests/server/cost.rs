@@ -8,7 +8,7 @@ use annals_core::{
 use annals_dynamodb::DynamoDbStore;
 use annals_test_servers::dynamodb::{Meter, Usage};
 
-use crate::common::{Place, any, event, id, options, take};
+use crate::common::{Place, any, event, id, options, settled, take};
 
 async fn metered(place: &Place, order: bool) -> (DynamoDbStore, Meter) {
     let meter = Meter::new();
@@ -124,12 +124,7 @@ async fn reading_costs_what_the_events_weigh_without_order() {
 async fn catching_up_is_paid_by_half() {
     const EVENTS: usize = 600;
     let place = Place::new().await;
-    let store = place.open(true).await;
-    for n in 0..EVENTS as u64 {
-        store.append(any("a-1", n)).await.unwrap();
-    }
-    // This settles the log, and the table knows.
-    store.last_position().await.unwrap();
+    settled(&place, EVENTS).await;
     let (reader, meter) = metered(&place, true).await;
     let all: Vec<_> = reader.read_all(ReadAll::default()).try_collect().await.unwrap();
     let read = meter.take().read_units;

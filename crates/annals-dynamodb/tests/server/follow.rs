@@ -9,16 +9,14 @@ use std::{
     time::Duration,
 };
 
-use annals_core::{
-    Append, EventStore, EventStoreExt, ExpectedVersion::Any, Message, Subscribe, TryStreamExt,
-};
+use annals_core::{Append, EventStore, ExpectedVersion::Any, Message, Subscribe, TryStreamExt};
 use annals_dynamodb::aws_sdk_dynamodb::types::AttributeValue::N;
 use annals_test_servers::dynamodb::plain_http;
 use futures::{FutureExt, future::join_all};
 use serde_json::json;
 
 use crate::{
-    common::{Place, any, id, noise, options, soon, take},
+    common::{Place, any, id, noise, options, settled, soon, subscriptions, take},
     gate::{Door, Fate, Gate},
 };
 
@@ -55,12 +53,7 @@ async fn a_slot_that_stays_empty_does_not_blind_a_subscriber() {
 async fn old_answers_hide_no_event() {
     const EVENTS: usize = 300;
     let place = Place::new().await;
-    let other = place.open(true).await;
-    for n in 0..EVENTS as u64 {
-        other.append(any("a-1", n)).await.unwrap();
-    }
-    // This settles the log, and the table knows.
-    other.last_position().await.unwrap();
+    settled(&place, EVENTS).await;
     let old = Arc::new(AtomicU64::new(0));
     let answers = old.clone();
     let gate = Gate::new(move |operation, body| {
@@ -92,12 +85,7 @@ async fn subscribers_that_wait_for_the_same_slot_share_a_question() {
         Fate::Pass
     });
     let store = place.open_through(counting.http_client(), options(true)).await.unwrap();
-    let mut subscriptions = Vec::new();
-    for _ in 0..SUBSCRIBERS {
-        let mut live = store.subscribe(Subscribe::default()).await.unwrap();
-        take(&mut live, 1).await;
-        subscriptions.push(live);
-    }
+    let mut subscriptions = subscriptions(&store, SUBSCRIBERS).await;
     place.set("counter", 0, "n", N("2".to_owned())).await;
     other.append(any("a-1", 2)).await.unwrap();
     for events in join_all(subscriptions.iter_mut().map(|live| take(live, 1))).await {
@@ -122,12 +110,7 @@ async fn subscribers_read_the_end_of_the_log_together() {
         Fate::Pass
     });
     let store = place.open_through(counting.http_client(), options(true)).await.unwrap();
-    let mut subscriptions = Vec::new();
-    for _ in 0..SUBSCRIBERS {
-        let mut live = store.subscribe(Subscribe::default()).await.unwrap();
-        take(&mut live, 1).await;
-        subscriptions.push(live);
-    }
+    let mut subscriptions = subscriptions(&store, SUBSCRIBERS).await;
     read.store(0, SeqCst);
     for n in 1..=EVENTS {
         other.append(any("a-1", n)).await.unwrap();
