@@ -122,11 +122,10 @@ impl Literal for &[u8] {
     }
 
     fn write(&self, to: &mut String) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         to.push_str("\\x");
         for byte in *self {
-            let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-            to.extend([digit(byte >> 4), digit(byte & 15)]);
+            let digits = [byte >> 4, byte & 15];
+            to.extend(digits.into_iter().filter_map(|digit| char::from_digit(digit.into(), 16)));
         }
     }
 
