@@ -172,7 +172,8 @@ pub(crate) fn fill(text: &str, shape: &Shape, options: &MartenOptions, key: i32)
         (
             "deleted_at",
             shown(
-                "CASE WHEN r.deleted_at <= v.version OR s.is_archived THEN r.deleted_at ELSE 0 END",
+                "CASE WHEN s.is_archived THEN v.version WHEN r.deleted_at <= v.version \
+                 THEN r.deleted_at ELSE 0 END",
                 "0::bigint",
             ),
         ),
