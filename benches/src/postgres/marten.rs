@@ -106,9 +106,10 @@ fn appends(plan: &Plan, server: &Server<'_>) {
 
 fn open(plan: &Plan, database: &Database<'_>) -> Arc<MartenStore> {
     let url = marten(&database.url);
-    let store = plan.run(async move {
-        MartenStore::open(MartenConfig::from_url(&url).unwrap()).await.unwrap()
-    });
+    let store =
+        plan.run(
+            async move { MartenStore::open(MartenConfig::from_url(&url).unwrap()).await.unwrap() },
+        );
     database.execute(QUICK);
     Arc::new(store)
 }
@@ -252,11 +253,7 @@ fn latency(plan: &Plan, server: &Server<'_>) {
 }
 
 /// The microseconds from before each append until its event arrives, at another handle.
-async fn arrivals(
-    writer: Option<Arc<MartenStore>>,
-    url: String,
-    time: Duration,
-) -> Vec<f64> {
+async fn arrivals(writer: Option<Arc<MartenStore>>, url: String, time: Duration) -> Vec<f64> {
     let other = MartenStore::open(MartenConfig::from_url(&marten(&url)).unwrap()).await.unwrap();
     let start = Subscribe::default().with_start(Start::End);
     let mut subscription = other.subscribe(start).await.unwrap();

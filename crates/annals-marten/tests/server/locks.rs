@@ -51,6 +51,32 @@ pub(crate) async fn numbers_of_failed_tries_are_filled() -> Tested {
     Ok(())
 }
 
+/// Each waits for the row of the stream before it takes a number, so that no number is taken in vain.
+pub(crate) async fn appends_of_annals_take_turns_at_a_stream() -> Tested {
+    let mut place = Place::new().await?;
+    let store = place.open("create=string").await?;
+    store.append_to("account-1", ExpectedVersion::NoStream, [event(0)]).await?;
+    let appends = (0..8).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for number in 0..20 {
+                store.append_to("account-1", ExpectedVersion::Any, [event(number)]).await?;
+            }
+            Ok::<_, annals_core::Error>(())
+        })
+    });
+    for append in appends.collect::<Vec<_>>() {
+        append.await??;
+    }
+    let rows: bool =
+        place.value("SELECT max(seq_id) = 161 AND count(*) = 161 FROM {}.mt_events").await?;
+    assert!(rows, "as many numbers as events");
+    let in_vain: i64 =
+        place.value("SELECT count(*) FROM {}.mt_events WHERE stream_id = 'mt_tombstone'").await?;
+    assert_eq!(in_vain, 0);
+    Ok(())
+}
+
 pub(crate) async fn several_streams_are_locked_in_one_order() -> Tested {
     let mut place = Place::new().await?;
     let store = place.open("create=string").await?;

@@ -38,7 +38,8 @@ fn main() -> ExitCode {
     }
     trials! {
         killed: whatever_was_acknowledged_is_there_once;
-        locks: numbers_of_failed_tries_are_filled several_streams_are_locked_in_one_order
+        locks: numbers_of_failed_tries_are_filled appends_of_annals_take_turns_at_a_stream
+            several_streams_are_locked_in_one_order
             an_id_that_must_be_unique_leaves_no_gap an_archived_row_closes_a_stream;
         open: what_cannot_be_kept_is_refused the_documented_privileges_are_enough
             tables_that_change_are_noticed;
