@@ -14,6 +14,7 @@ mod killed;
 mod locks;
 mod open;
 mod options;
+mod pooled;
 mod rich;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         options: a_store_that_only_reads_creates_nothing archived_events_are_read_if_asked_for
             jsonb_alone_keeps_values removal_can_be_off what_was_masked_is_read_masked
             unknown_types_are_refused_if_told_to streams_of_other_tenants_are_none_of_ours;
+        pooled: a_store_works_behind_a_pooler;
         rich: it_needs_a_declared_wait an_event_that_comes_too_late_ends_subscriptions
             a_reader_waits_for_transactions_that_began_in_time versions_need_not_be_in_order;
     }
