@@ -54,13 +54,14 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// A trial of a test, which is ignored if there is no server.
+/// A trial of a test. If there is no server, it is ignored, or fails if `ANNALS_REQUIRE` names `postgres`.
 fn trial<F>(name: &str, unavailable: &Option<String>, test: fn() -> F) -> Trial
 where
     F: Future<Output = common::Tested> + 'static,
 {
     let unavailable = unavailable.clone();
     Trial::ignorable_test(name, move || match unavailable {
+        Some(reason) if is_required() => Err(reason.into()),
         Some(reason) => Ok(Completion::ignored_with(reason)),
         None => {
             let runtime = tokio::runtime::Runtime::new()?;
@@ -68,4 +69,9 @@ where
             Ok(Completion::Completed)
         }
     })
+}
+
+fn is_required() -> bool {
+    let required = std::env::var("ANNALS_REQUIRE").unwrap_or_default();
+    required.split(',').any(|name| name.trim() == "postgres")
 }
