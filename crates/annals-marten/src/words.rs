@@ -164,7 +164,11 @@ pub(crate) fn fill(text: &str, shape: &Shape, options: &MartenOptions, key: i32)
         ),
         ("tombstone_key", guid(&format!("{TOMBSTONES}::uuid"), "'mt_tombstone'")),
         ("meta_columns", meta_columns(&has)),
-        ("meta_values", meta_values(&has)),
+        ("meta_values", meta_values(&has, "g.number")),
+        ("meta_of_one", meta_values(&has, "1")),
+        // The id of a stream is its name, it has one row, and a row nowhere else.
+        ("is_plain", (!is_guid && !shape.partitioned && !shape.has_identity).to_string()),
+        ("f_tenant", of_tenant("f")),
         ("metadata", metadata(&has)),
         ("e_shown", shown("e.is_archived = false", "true")),
         ("s_closed", shown("s.is_archived", "false")),
@@ -226,14 +230,14 @@ fn meta_columns(has: &dyn Fn(&str) -> bool) -> String {
     columns.filter(|column| has(column)).map(|column| format!(", {column}")).collect()
 }
 
-fn meta_values(has: &dyn Fn(&str) -> bool) -> String {
+fn meta_values(has: &dyn Fn(&str) -> bool, number: &str) -> String {
     let values = [
         ("headers", "event_headers"),
         ("correlation_id", "correlations"),
         ("causation_id", "causations"),
     ];
     let values = values.into_iter().filter(|(column, _)| has(column));
-    values.map(|(_, value)| format!(", {value}[g.number]")).collect()
+    values.map(|(_, value)| format!(", {value}[{number}]")).collect()
 }
 
 /// The metadata of an event that a .NET program wrote: its headers, with what stands in columns.
