@@ -12,7 +12,7 @@ use annals_core::{
     EventStore, EventStoreExt, ExpectedVersion, NewEvent, Start, StreamId, Subscribe,
 };
 use annals_marten::{MartenConfig, MartenStore};
-use sqlx::{Connection, PgConnection, Row, ValueRef};
+use sqlx::{Connection, PgConnection, Row};
 use tokio::{task::JoinSet, time::sleep};
 use uuid::Uuid;
 

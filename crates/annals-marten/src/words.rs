@@ -187,12 +187,12 @@ pub(crate) fn fill(text: &str, shape: &Shape, options: &MartenOptions, key: i32)
         ),
         ("listed", shown("s.is_archived OR v.version > 0", "v.version > 0")),
         (
-            // Binary data, as `json::body` writes it.
+            // Binary data, as `json::body` writes it. The first look tells it from nearly all other data.
             "is_wrapped",
             format!(
-                "({bdata} IS NULL AND CASE WHEN jsonb_typeof(e.data) = 'object' \
-                 THEN jsonb_typeof(e.data -> '$binary') = 'string' AND e.data - '$binary' = '{{}}' \
-                     AND e.data ->> '$binary' ~ {BASE64} ELSE false END) IS TRUE"
+                "({bdata} IS NULL AND CASE WHEN e.data ->> '$binary' IS NULL THEN false \
+                 WHEN jsonb_typeof(e.data -> '$binary') = 'string' AND e.data - '$binary' = '{{}}' \
+                 THEN e.data ->> '$binary' ~ {BASE64} ELSE false END)"
             ),
         ),
         ("bdata", bdata.to_owned()),
