@@ -43,6 +43,7 @@ Sections (those with a star run only if they are named; without a name, all othe
   postgres-latency  the time from an append to a subscriber
   postgres-pooler   appends, and events to a subscriber, behind PgBouncer
   postgres-quiet    transactions of 200 subscriptions that get no events
+  marten            Marten's tables: appends beside a stand-in for its function, reads, latency
   import            imports, beside bare inserts of rusqlite and a COPY
   dynamodb          capacity units of appends and reads, and a model of DynamoDB's limits
   dynamodb-bill     what a fleet of processes pays for a million events a day
@@ -64,7 +65,7 @@ Options:
 
 type Section = (&'static str, fn(&Plan));
 
-const SECTIONS: [Section; 20] = [
+const SECTIONS: [Section; 21] = [
     ("sqlite-append", sqlite_append::run),
     ("sqlite-read", sqlite_read::run),
     ("memory", memory::run),
@@ -75,6 +76,7 @@ const SECTIONS: [Section; 20] = [
     ("postgres-latency", postgres::latency::run),
     ("postgres-pooler", postgres::pooler::run),
     ("postgres-quiet", postgres::quiet::run),
+    ("marten", postgres::marten::run),
     ("import", import::run),
     ("dynamodb", dynamodb::run),
     ("dynamodb-bill", dynamodb::bill),

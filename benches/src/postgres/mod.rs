@@ -3,6 +3,7 @@
 pub(crate) mod append;
 mod bare;
 pub(crate) mod latency;
+pub(crate) mod marten;
 pub(crate) mod peers;
 mod pgbench;
 pub(crate) mod pooler;

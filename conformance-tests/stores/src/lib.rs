@@ -1,5 +1,5 @@
-//! Opens a new store of every kind, and runs a test on each: in memory, on SQLite, on PostgreSQL
-//! and DynamoDB if a server is available, on the gateway of EventStoreDB, and at the URLs in
+//! Opens a new store of every kind, and runs a test on each: in memory, on SQLite, on PostgreSQL,
+//! on tables of Marten if asked for, and on DynamoDB if a server is available, on the gateway of EventStoreDB, and at the URLs in
 //! `ANNALS_STORE_URLS`, separated by commas. In these URLs, `{}` is replaced by a name that no
 //! other test has.
 
@@ -37,6 +37,8 @@ pub enum Kind {
     At(String),
     /// A store in PostgreSQL: the server, or why no server is available.
     Postgres(Result<postgres::Source, String>),
+    /// Tables of Marten in PostgreSQL: the server, or why no server is available.
+    Marten(Result<postgres::Source, String>),
     /// A store in DynamoDB: the server, or why no server is available.
     DynamoDb(Result<dynamodb::Source, String>),
     /// A store behind the gateway of EventStoreDB, which runs in this process.
@@ -54,11 +56,17 @@ pub fn kinds() -> Vec<Kind> {
 }
 
 impl Kind {
+    /// Tables of Marten. They are not among [`kinds`]: most of such a store is that in PostgreSQL.
+    pub fn marten() -> Self {
+        Self::Marten(postgres::Source::find())
+    }
+
     /// The name of this kind, as in `ANNALS_REQUIRE`.
     pub fn name(&self) -> &str {
         match self {
             Self::At(url) => url.split(':').next().unwrap(),
             Self::Postgres(_) => "postgres",
+            Self::Marten(_) => "marten",
             Self::DynamoDb(_) => "dynamodb",
             Self::EventStoreDb => "eventstoredb",
         }
@@ -73,7 +81,7 @@ impl Kind {
     fn unavailable(&self) -> Option<String> {
         match self {
             Self::At(_) | Self::EventStoreDb => None,
-            Self::Postgres(source) => source.clone().err(),
+            Self::Postgres(source) | Self::Marten(source) => source.clone().err(),
             Self::DynamoDb(source) => source.clone().err(),
         }
     }
@@ -89,6 +97,11 @@ impl Kind {
             Self::Postgres(_) => {
                 let url = postgres::shared().await.unwrap().url();
                 format!("{url}{}schema={{}}", if url.contains('?') { '&' } else { '?' })
+            }
+            Self::Marten(_) => {
+                let url = postgres::shared().await.unwrap().url().replacen("postgres", "marten", 1);
+                let joint = if url.contains('?') { '&' } else { '?' };
+                format!("{url}{joint}create=string&schema={{}}")
             }
             Self::DynamoDb(_) => dynamodb::shared().await.unwrap().url("{}"),
             Self::EventStoreDb => {

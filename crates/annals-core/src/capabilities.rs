@@ -1,5 +1,7 @@
 //! What a store declares that it can do, and its limits.
 
+use std::time::Duration;
+
 /// How surely a store recognises that an append under `Any` or `StreamExists` is a retry. Under
 /// `Exact` and `NoStream` every store recognises it (contract, rule 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +43,15 @@ pub struct Capabilities {
     /// Whether the store keeps an order over all streams: positions, `read_all`, and subscriptions
     /// to more than one stream.
     pub global_order: bool,
+    /// How late a position may be filled. `None` for a store that passes no event, however late its
+    /// append is committed. Other programs may take positions before their transactions begin, so that
+    /// nothing shows that events will still come. Then a reader of all streams waits for a missing
+    /// position as long as this. If an event comes later, subscriptions that have passed it end with an
+    /// error.
+    pub gap_wait: Option<Duration>,
+    /// Whether data and metadata are read back byte for byte (contract, rule 10). If not, JSON is read
+    /// back with the same values.
+    pub exact_payloads: bool,
     /// Whether one append can write to several streams.
     pub multi_stream_append: bool,
     /// How surely the store recognises a retry under `Any` or `StreamExists`.
@@ -91,6 +102,8 @@ impl Capabilities {
             backend,
             durable: false,
             global_order: true,
+            gap_wait: None,
+            exact_payloads: true,
             multi_stream_append: true,
             retry_recognition: Recognition::BestEffort,
             tells_retries: true,
@@ -118,6 +131,8 @@ impl Capabilities {
             backend: _,
             durable,
             global_order,
+            gap_wait,
+            exact_payloads,
             multi_stream_append,
             retry_recognition,
             tells_retries,
@@ -145,10 +160,16 @@ impl Capabilities {
             Removal::AfterCleanUp => "after a clean-up",
         };
         let most_streams = if *multi_stream_append { *max_append_streams } else { 1 };
+        let waits = match gap_wait {
+            None => "as long as it takes".to_owned(),
+            Some(wait) => format!("{} ms", wait.as_millis()),
+        };
         let from_time = if *global_order { "yes" } else { "of one stream" };
         vec![
             ("durable", yes_no(durable)),
             ("order over all streams", yes_no(global_order)),
+            ("readers of all wait for events under way", waits),
+            ("payloads byte for byte", yes_no(exact_payloads)),
             ("multi-stream append", yes_no(multi_stream_append)),
             ("retry recognised under `Exact`, `NoStream`", "guaranteed".to_owned()),
             ("retry recognised under `Any`, `StreamExists`", recognition.to_owned()),

@@ -13,49 +13,13 @@ RETURN {key_of};
 CREATE FUNCTION {schema}.type_of(name text) RETURNS varchar LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN {type_of};
 
--- The events that can be read. The bytes that annals wrote are those of the event as long as nobody has
--- updated its row since (then both rows are of one transaction), or as it has the same data still.
+-- The events that can be read: see `events.sql`.
 CREATE VIEW {schema}.events AS
-SELECT e.seq_id AS position, e.version,
-    least(greatest(e.timestamp, timestamptz '0001-01-01 00:00:00+00'),
-        timestamptz '9999-12-31 23:59:59.999999+00') AS recorded_at,
-    e.id,
-    CASE WHEN {is_exact} THEN p.flags
-        ELSE ((CASE WHEN {bdata} IS NULL THEN 1 ELSE 0 END)
-            + (CASE WHEN {metadata} = '{}' THEN 0 ELSE 2 END))::smallint END AS flags,
-    e.type,
-    CASE WHEN {is_exact} THEN p.data
-        ELSE coalesce({bdata}, convert_to(e.data::text, 'UTF8')) END AS data,
-    CASE WHEN {is_exact} THEN p.metadata
-        WHEN {metadata} = '{}' THEN ''::bytea
-        ELSE convert_to(({metadata})::text, 'UTF8') END AS metadata,
-    {name_of_event} AS stream, e.stream_id AS key
-FROM {marten}.mt_events AS e {streams_of_events}
-LEFT JOIN {schema}.payloads AS p ON p.seq_id = e.seq_id
-WHERE e.is_archived = false{e_skipped}{e_tenant} AND ({is_tombstone}) IS NOT TRUE;
+{events_view};
 
--- The streams that were ever written to. A stream row at version 0 without events, and that of Marten's
--- tombstones, are none.
+-- The streams that were ever written to: see `streams.sql`.
 CREATE VIEW {schema}.streams AS
-SELECT s.id AS key, {name_of_stream} AS name, s.type,
-    (CASE WHEN s.is_archived THEN 2 WHEN coalesce(r.deleted_at, 0) = v.version THEN 1
-        ELSE 0 END)::smallint AS state,
-    v.version,
-    CASE WHEN r.deleted_at <= v.version OR s.is_archived THEN r.deleted_at ELSE 0 END AS deleted_at,
-    CASE WHEN s.is_archived THEN v.version WHEN r.removed_to <= v.version THEN r.removed_to
-        ELSE 0 END AS removed_to,
-    (SELECT e.version FROM {marten}.mt_events AS e WHERE e.stream_id = s.id{e_tenant}
-        AND e.version > coalesce(r.removed_to, 0) AND e.is_archived = false
-        ORDER BY e.version LIMIT 1) AS first_version
-FROM {streams} AS s {names_of_streams}
-LEFT JOIN {schema}.removed AS r ON r.id = s.id
-CROSS JOIN LATERAL (
-    SELECT greatest(s.version, 0, (
-        SELECT CASE WHEN {is_tombstone} THEN 0 ELSE e.version END FROM {marten}.mt_events AS e
-        WHERE e.stream_id = s.id{e_tenant} ORDER BY e.version DESC LIMIT 1
-    )) AS version OFFSET 0
-) AS v
-WHERE s.is_archived OR v.version > 0;
+{streams_view};
 
 -- Writes appends, all or none.
 --
@@ -69,8 +33,9 @@ WHERE s.is_archived OR v.version > 0;
 --
 -- An expectation is a version, -1 for any, -2 for an existing stream, or `-10 - version` for an import
 -- whose first event has the version after this one. `outcome` is 0: not written; 1: written; 2: another
--- transaction got in the way, and the same call may succeed. Numbers that a failed try took are filled
--- with tombstones, as Marten does, since its projections would wait for them.
+-- transaction got in the way, and the same call may succeed; 3: the store keeps event ids unique, and one
+-- is there already. Numbers that a failed try took are filled with tombstones, as Marten does, since its
+-- projections would wait for them.
 --
 -- For each append the function says how its stream was found: the state (NULL: no stream, 3: the id
 -- belongs to a stream of another type), the version, the version at its deletion, whether it has readable
@@ -117,6 +82,55 @@ BEGIN
     are_empty := array_fill(true, ARRAY[cardinality(names)]);
     outcome := 0;
     BEGIN
+        -- One event for a stream that nothing happened to but appends: the same steps, with fewer
+        -- statements. Whatever is not as simple as that is left to the steps below.
+        IF {is_plain} AND cardinality(names) = 1 AND cardinality(event_ids) = 1
+            AND expectations[1] >= -1 AND cardinality(times) = 0
+        THEN
+            keys[1] := {schema}.key_of(names[1]);
+            SELECT s.version, s.is_archived INTO head FROM {marten}.mt_streams AS s
+            WHERE s.id = keys[1]{s_tenant} FOR UPDATE;
+            row_count := CASE WHEN FOUND THEN 1 ELSE 0 END;
+            PERFORM set_config('lock_timeout', '30ms', true);
+            base := NULL;
+            IF head.is_archived IS NOT TRUE THEN
+                -- Another statement, so that it sees what was committed before the lock was given.
+                SELECT greatest(head.version, 0, (SELECT e.version FROM {marten}.mt_events AS e
+                    WHERE e.stream_id = keys[1]{e_tenant} ORDER BY e.version DESC LIMIT 1)) INTO base
+                WHERE NOT EXISTS (SELECT FROM {schema}.removed AS r WHERE r.id = keys[1])
+                    AND (expectations[1] <> -1 OR NOT EXISTS (
+                        SELECT FROM {schema}.payloads AS p WHERE p.first_id = event_ids[1]));
+            END IF;
+            IF base IS NOT NULL AND expectations[1] IN (-1, base) THEN
+                clock := clock_timestamp();
+                IF row_count = 0 THEN
+                    INSERT INTO {marten}.mt_streams
+                        (id, type, version, timestamp, created, tenant_id, is_archived)
+                    VALUES (keys[1], {schema}.type_of(names[1]), base + 1, clock, clock, {tenant}, false)
+                    ON CONFLICT DO NOTHING;
+                    IF NOT FOUND THEN
+                        RAISE EXCEPTION 'the stream was made meanwhile' USING ERRCODE = 'AN010';
+                    END IF;
+                ELSE
+                    UPDATE {marten}.mt_streams AS s SET version = base + 1, timestamp = clock
+                    WHERE s.id = keys[1]{s_tenant};
+                END IF;
+                positions := ARRAY[nextval('{marten}.mt_events_sequence'::regclass)];
+                INSERT INTO {marten}.mt_events (seq_id, id, stream_id, version, data, type, timestamp,
+                    tenant_id, mt_dotnet_type, is_archived{meta_columns})
+                VALUES (positions[1], event_ids[1], keys[1], base + 1, bodies[1], event_types[1], clock,
+                    {tenant}, dotnet_types[1], false{meta_of_one});
+                IF event_data[1] IS NOT NULL OR expectations[1] = -1 THEN
+                    INSERT INTO {schema}.payloads (seq_id, flags, first_id, data, metadata, digest)
+                    VALUES (positions[1], event_flags[1],
+                        CASE WHEN expectations[1] = -1 THEN event_ids[1] END, event_data[1],
+                        event_metadata[1], md5(bodies[1]::text)::uuid);
+                END IF;
+                versions[1] := base;
+                outcome := 1;
+                RETURN;
+            END IF;
+        END IF;
         FOR asked IN
             SELECT a.number::integer AS number, a.name, {schema}.key_of(a.name) AS key
             FROM unnest(names) WITH ORDINALITY AS a (name, number) ORDER BY 3
@@ -150,10 +164,13 @@ BEGIN
             base := NULL;
             IF expected IN (-1, -2) THEN
                 sought_id := event_ids[array_position(owners, asked.number)];
-                SELECT max(e.version) - 1 INTO base FROM {schema}.payloads AS p
-                JOIN {marten}.mt_events AS e ON e.seq_id = p.seq_id
-                WHERE p.first_id = sought_id AND e.stream_id = asked.key{e_tenant}
-                    AND e.is_archived = false AND e.id = sought_id;
+                -- By their numbers: without statistics, the planner would rather go through the stream.
+                SELECT max(f.version) - 1 INTO base
+                FROM (SELECT p.seq_id FROM {schema}.payloads AS p
+                    WHERE p.first_id = sought_id OFFSET 0) AS p
+                CROSS JOIN LATERAL (SELECT e.* FROM {marten}.mt_events AS e
+                    WHERE e.seq_id = p.seq_id OFFSET 0) AS f
+                WHERE f.stream_id = asked.key{f_tenant} AND f.is_archived = false AND f.id = sought_id;
             ELSIF NOT holds AND expected >= 0 AND state < 2 THEN
                 base := CASE WHEN expected = 0 THEN deletions[asked.number] ELSE expected END;
             END IF;
@@ -226,7 +243,9 @@ BEGIN
             CASE WHEN g.place = 1 AND expectations[g.owner] IN (-1, -2) THEN g.id END, g.data,
             g.metadata, md5(g.body::text)::uuid
         FROM unnest(owners, offsets, event_ids, event_flags, event_data, event_metadata, bodies)
-            WITH ORDINALITY AS g (owner, place, id, flags, data, metadata, body, number);
+            WITH ORDINALITY AS g (owner, place, id, flags, data, metadata, body, number)
+        -- Without its bytes, an event has a row only if a retry is found by it.
+        WHERE g.data IS NOT NULL OR g.place = 1 AND expectations[g.owner] IN (-1, -2);
         outcome := 1;
         RETURN;
     EXCEPTION
@@ -236,11 +255,12 @@ BEGIN
             GET STACKED DIAGNOSTICS hit = CONSTRAINT_NAME;
             IF hit IN ('idx_mt_events_event_id', 'mt_events_default_id_is_archived_idx',
                 'mt_events_default_id_idx') THEN
-                RAISE EXCEPTION 'the event id is in the store already' USING ERRCODE = 'AN002';
+                outcome := 3;
             ELSIF hit IN ('pkey_mt_events_seq_id', 'mt_events_default_pkey') THEN
                 RAISE;
+            ELSE
+                outcome := 2;
             END IF;
-            outcome := 2;
     END;
     IF positions IS NOT NULL THEN
         BEGIN
@@ -267,7 +287,7 @@ $$;
 --
 -- `in_advance`: there are programs that take numbers in a transaction of their own, before they insert
 -- the events. Then having no transaction under way does not close a gap by itself, and transactions that
--- write to the table count, too.
+-- write to the tables count, too.
 CREATE FUNCTION {schema}.horizon(
     lock_key integer, known bigint, in_advance boolean,
     OUT settled bigint, OUT visible bigint, OUT in_flight text[]
@@ -275,6 +295,8 @@ CREATE FUNCTION {schema}.horizon(
 DECLARE
     -- The most positions that are searched for a gap.
     most constant bigint := 1000;
+    -- The same if writers take numbers in advance. A store that was just opened looks at all events.
+    longest constant bigint := 1000000;
 BEGIN
     IF lock_key <> {key} THEN
         RAISE EXCEPTION 'the schema % holds another store now', {schema_name} USING ERRCODE = 'AN001';
@@ -282,7 +304,16 @@ BEGIN
     SELECT max(e.seq_id) INTO visible FROM {marten}.mt_events AS e;
     visible := greatest(visible, known);
     settled := known;
-    IF visible - known <= most THEN
+    IF in_advance THEN
+        -- Nothing but an event at each position settles them, so this goes on to the first gap.
+        SELECT coalesce(min(run.settled), least(visible, known + longest)) INTO settled FROM (
+            SELECT known + e.number - 1 AS settled FROM (
+                SELECT e.seq_id, row_number() OVER (ORDER BY e.seq_id) AS number
+                FROM {marten}.mt_events AS e WHERE e.seq_id > known AND e.seq_id <= visible
+                ORDER BY e.seq_id LIMIT longest
+            ) AS e WHERE e.seq_id <> known + e.number LIMIT 1
+        ) AS run;
+    ELSIF visible - known <= most THEN
         SELECT known + count(*) INTO settled FROM (
             SELECT e.seq_id, row_number() OVER (ORDER BY e.seq_id) AS number
             FROM {marten}.mt_events AS e WHERE e.seq_id > known AND e.seq_id <= visible
@@ -293,10 +324,7 @@ BEGIN
         WHERE l.granted AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND (l.relation = '{marten}.mt_events_sequence'::regclass
-                OR in_advance AND l.relation IN (
-                    SELECT '{marten}.mt_events'::regclass UNION ALL
-                    SELECT i.inhrelid FROM pg_inherits AS i
-                    WHERE i.inhparent = '{marten}.mt_events'::regclass));
+                OR in_advance AND l.relation IN {written});
         IF in_flight IS NULL AND NOT in_advance THEN
             settled := visible;
         END IF;

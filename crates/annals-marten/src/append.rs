@@ -18,7 +18,7 @@ use annals_postgres_shared::resend::{Attempts, WriteSession};
 use crate::{
     batch::{Batch, Found, Outcome},
     database::Database,
-    error::{internal, runtime, runtime_ended},
+    error::{id_taken, internal, runtime, runtime_ended, written},
 };
 
 /// The most streams of one append. Each takes a lock.
@@ -41,9 +41,9 @@ pub(crate) async fn append(
         );
         return Err(Error::new(ErrorKind::LimitExceeded, message));
     }
-    for append in &appends {
-        database.check_stream(&append.stream).map_err(|e| e.with_stream(&append.stream))?;
-    }
+    database.check_write(appends.iter().flat_map(|append| {
+        append.events.iter().map(|event| (&append.stream, event.data(), event.metadata()))
+    }))?;
     let timeout = database.connections.pool.options().get_acquire_timeout();
     let turn = tokio::time::timeout(timeout, database.writers.clone().acquire_owned()).await;
     let turn = turn.map_err(|elapsed| {
@@ -86,7 +86,7 @@ impl Writer {
         if self.session.outcome_unknown || matches!(sent, Ok(Outcome::Written(..))) {
             self.database.notifier.committed();
         }
-        let outcome = sent.map_err(|error| self.session.mark(error))?;
+        let outcome = sent.map_err(|error| self.session.mark(written(error)))?;
         self.session.give_back();
         match outcome {
             Outcome::Written(bases, numbers) => {
@@ -101,6 +101,7 @@ impl Writer {
                 Ok(answers)
             }
             Outcome::NotWritten(found) => judge(appends, &found),
+            Outcome::IdTaken => Err(id_taken()),
             Outcome::Again => {
                 let message = "other programs append to the same streams all the time; try again";
                 Err(self.session.mark(Error::new(ErrorKind::Busy, message)))

@@ -28,8 +28,9 @@ pub(crate) struct Batch<'a> {
     types: Vec<&'a str>,
     flags: Vec<i16>,
     bodies: Vec<Cow<'a, str>>,
-    data: Vec<&'a [u8]>,
-    metadata: Vec<&'a [u8]>,
+    /// The bytes of data and metadata, if they are kept.
+    data: Vec<Option<&'a [u8]>>,
+    metadata: Vec<Option<&'a [u8]>>,
     headers: Vec<Headers>,
     /// Empty: now.
     times: Vec<DateTime<Utc>>,
@@ -44,6 +45,8 @@ pub(crate) enum Outcome {
     NotWritten(Vec<Found>),
     /// Another transaction got in the way, and nothing was written.
     Again,
+    /// The store keeps event ids unique, and one is there already. Nothing was written.
+    IdTaken,
 }
 
 /// How a stream was found.
@@ -100,8 +103,9 @@ impl<'a> Batch<'a> {
         self.types.push(event_type.as_str());
         self.flags.push(i16::from(adapter::content_kinds(data, metadata)));
         self.bodies.push(json::body(data));
-        self.data.push(data.bytes());
-        self.metadata.push(metadata.bytes());
+        let kept = |payload: &'a Payload| database.keeps_bytes.then(|| &payload.bytes()[..]);
+        self.data.push(kept(data));
+        self.metadata.push(kept(metadata));
         self.headers.push(json::headers(metadata, database.columns));
     }
 
@@ -146,6 +150,7 @@ impl<'a> Batch<'a> {
                 Ok(Outcome::Written(versions, numbers))
             }
             2 => Ok(Outcome::Again),
+            3 => Ok(Outcome::IdTaken),
             _ => self.found(&row).map(Outcome::NotWritten),
         }
     }

@@ -23,8 +23,22 @@ pub enum AppendMode {
     Auto,
     /// `Quick` or `QuickWithServerTimestamps`.
     Quick,
-    /// `Rich`. Reads of all and subscriptions to more than one stream are refused.
+    /// `Rich`. Reads of all and subscriptions to more than one stream need
+    /// [`MartenOptions::gap_wait`].
     Rich,
+}
+
+/// How the data of the events that annals writes is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Payloads {
+    /// As `jsonb` in Marten's table, and byte for byte beside it.
+    #[default]
+    Exact,
+    /// In Marten's table only. What `jsonb` changes (the order of keys, the text of numbers) is changed,
+    /// and what it refuses is refused. Metadata has to fit into the columns that the .NET program has
+    /// switched on.
+    Jsonb,
 }
 
 /// What stands in `mt_streams.type` of a stream that annals begins.
@@ -61,6 +75,12 @@ pub struct MartenOptions {
     pub tenant: Option<String>,
     /// How the .NET program appends.
     pub mode: AppendMode,
+    /// How long a program in mode `Rich` may take from taking numbers until its transaction begins, which
+    /// nothing in the database shows. A reader of all streams waits at each missing number for so long,
+    /// and then for the transactions that are under way. If an event comes later, subscriptions that have
+    /// passed its number end with an error, as long as this store is open and for ten minutes. Unset, such
+    /// reads and subscriptions are refused in mode `Rich`.
+    pub gap_wait: Option<Duration>,
     /// Whether streams whose id is no Guid are taken in a database whose ids are Guids; `false`
     /// unless set. Such a stream has a Guid that is made of its name, and its name is kept beside
     /// Marten's tables.
@@ -72,6 +92,17 @@ pub struct MartenOptions {
     /// Whether to refuse events whose .NET type is not known; `false` unless set: then they are written
     /// without one.
     pub refuse_unknown_types: bool,
+    /// How the data of new events is kept.
+    pub payloads: Payloads,
+    /// Whether streams can be truncated, deleted and tombstoned; `true` unless set.
+    pub removal: bool,
+    /// Whether the store only reads, and creates nothing in the database, not even annals' own schema:
+    /// for a role that may only read. Then it has no snapshots, checkpoints and leases. `false` unless
+    /// set.
+    pub read_only: bool,
+    /// Whether archived events are read like others, as for a copy of all that is there; `false` unless
+    /// set. Only with `read_only`.
+    pub archived: bool,
     /// Which of Marten's tables to create if they are missing.
     pub create: Option<Create>,
     /// The most appends at the same time, 1 to 64; 8 unless set.
@@ -94,10 +125,15 @@ impl Default for MartenOptions {
             own_schema: None,
             tenant: None,
             mode: AppendMode::Auto,
+            gap_wait: None,
             named: false,
             stream_type: StreamType::Category,
             dotnet_types: BTreeMap::new(),
             refuse_unknown_types: false,
+            payloads: Payloads::Exact,
+            removal: true,
+            read_only: false,
+            archived: false,
             create: None,
             writers: 8,
             poll_interval: Duration::from_secs(1),
@@ -145,7 +181,18 @@ impl MartenOptions {
         if !(1..=64).contains(&self.writers) {
             return refused(format!("`writers` is {}; use a number from 1 to 64", self.writers));
         }
+        if self.archived && !self.read_only {
+            return refused(
+                "`archived=include` is for reading: a stream that the .NET program has archived takes \
+                 no events; add `read_only=true`"
+                    .to_owned(),
+            );
+        }
+        if self.create.is_some() && self.read_only {
+            return refused("`create` makes tables, and `read_only` forbids it".to_owned());
+        }
         let times = [
+            ("gap_wait", self.gap_wait.unwrap_or(self.poll_interval)),
             ("poll_interval", self.poll_interval),
             ("look_interval", self.look_interval),
             ("request_timeout", self.request_timeout),
@@ -155,6 +202,15 @@ impl MartenOptions {
             None => Ok(()),
         }
     }
+}
+
+/// The error for reads of all beside a program in mode `Rich`, unless [`MartenOptions::gap_wait`] is set.
+pub(crate) fn without_order() -> Error {
+    let message = "beside a .NET program that appends in mode `Rich`, nothing shows that an event will \
+                   still come at a missing number, so that a reader of all streams would skip events; add \
+                   `gap_wait=10s` to the URL if each of the program's transactions begins within ten seconds \
+                   of taking its numbers, or have the program append in mode `Quick`";
+    Error::new(ErrorKind::Unsupported, message)
 }
 
 /// The options of a store, and how to reach its server.
@@ -173,9 +229,9 @@ pub struct MartenConfig {
     pub acquire_timeout: Duration,
 }
 
-const OF_STORE: &str = "`schema`, `own_schema`, `tenant`, `mode`, `ids`, `stream_type`, \
-    `dotnet_type.<event type>`, `unknown_types`, `create`, `writers`, `poll_interval`, \
-    `look_interval`, `request_timeout`, `migrate`, `connections`, `acquire_timeout`, `listen_url`";
+const OF_STORE: &str = "`schema`, `own_schema`, `tenant`, `mode`, `gap_wait`, `ids`, \
+    `stream_type`, `dotnet_type.<event type>`, `unknown_types`, `payloads`, `removal`, `archived`, \
+    `read_only`, `create`, `writers`, `poll_interval`, `look_interval`, `request_timeout`, `migrate`, `connections`, `acquire_timeout`, `listen_url`";
 
 impl MartenConfig {
     /// A store whose connections are made with these options of sqlx.
@@ -189,11 +245,14 @@ impl MartenConfig {
     ///
     /// * `schema`, `own_schema`, `tenant`: see [`MartenOptions`];
     /// * `mode`: `auto`, `quick` or `rich`, how the .NET program appends;
+    /// * `gap_wait`: how long a program in mode `Rich` may take to begin its transaction, such as `10s`;
     /// * `ids`: `typed`, or `named` to take streams of any name in a database whose ids are Guids;
     /// * `stream_type`: `category` or `none`;
     /// * `dotnet_type.<event type>`: the .NET type of an event type, as in
     ///   `dotnet_type.order_placed=Shop.OrderPlaced,+Shop`, with `%20` for the space;
     /// * `unknown_types`: `write` or `refuse`, for events without such a type;
+    /// * `payloads`: `exact` or `jsonb`; `removal`: `soft` or `off`; `archived`: `hide` or `include`;
+    /// * `read_only`: `true` or `false`;
     /// * `create`: `guid` or `string`, to make Marten's tables if they are missing;
     /// * `writers`, `connections`: numbers; `migrate`: `true` or `false`;
     /// * `poll_interval`, `look_interval`, `request_timeout`, `acquire_timeout`: `500ms`, `10s`, `2m`,
@@ -229,6 +288,29 @@ impl MartenConfig {
                     _ => return Err(parameter.invalid("`auto`, `quick` or `rich`")),
                 }
             }
+            "gap_wait" => options.gap_wait = Some(parameter.milliseconds()?),
+            "payloads" => {
+                options.payloads = match parameter.value() {
+                    "exact" => Payloads::Exact,
+                    "jsonb" => Payloads::Jsonb,
+                    _ => return Err(parameter.invalid("`exact` or `jsonb`")),
+                }
+            }
+            "removal" => {
+                options.removal = match parameter.value() {
+                    "soft" => true,
+                    "off" => false,
+                    _ => return Err(parameter.invalid("`soft` or `off`")),
+                }
+            }
+            "archived" => {
+                options.archived = match parameter.value() {
+                    "hide" => false,
+                    "include" => true,
+                    _ => return Err(parameter.invalid("`hide` or `include`")),
+                }
+            }
+            "read_only" => options.read_only = parameter.flag()?,
             "ids" => {
                 options.named = match parameter.value() {
                     "typed" => false,
@@ -319,7 +401,8 @@ mod tests {
         let config = MartenConfig::from_url(
             "marten://me:p%40ss@db:6543/shop?schema=events&tenant=alpha&mode=quick&ids=named\
              &stream_type=none&dotnet_type.order_placed=Shop.OrderPlaced,%20Shop&unknown_types=refuse\
-             &create=guid&writers=3&look_interval=20ms&migrate=false&connections=5",
+             &create=guid&writers=3&look_interval=20ms&migrate=false&connections=5&gap_wait=10s\
+             &payloads=jsonb&removal=off&archived=hide&read_only=false",
         )
         .unwrap();
         let options = &config.options;
@@ -327,6 +410,8 @@ mod tests {
         assert_eq!(options.dotnet_types["order_placed"], "Shop.OrderPlaced, Shop");
         assert_eq!((options.create, options.mode), (Some(Create::Guid), AppendMode::Quick));
         assert!(options.named && options.refuse_unknown_types && !options.migrate);
+        assert_eq!(options.gap_wait, Some(Duration::from_secs(10)));
+        assert_eq!((options.payloads, options.removal), (Payloads::Jsonb, false));
         assert!(!format!("{config:?}").contains("ss@"));
         let mut options = options.clone();
         options.resolve().unwrap();
@@ -345,6 +430,12 @@ mod tests {
             ("marten://h/d?schema=a&own_schema=a", "one of its own"),
             ("marten://h/d?dotnet_type.=X", "no parameter `dotnet_type.`"),
             ("marten://h/d?connections=2", "from 3"),
+            ("marten://h/d?archived=include", "add `read_only=true`"),
+            ("marten://h/d?read_only=true&create=guid", "`read_only` forbids it"),
+            ("marten://h/d?gap_wait=0", "`gap_wait` is 0"),
+            ("marten://h/d?payloads=raw", "`exact` or `jsonb`"),
+            ("marten://h/d?removal=hard", "`soft` or `off`"),
+            ("marten://h/d?archived=yes", "`hide` or `include`"),
             ("postgres://me:hunter2@h/d", "does not begin with `marten:`"),
         ] {
             let error = MartenConfig::from_url(url).unwrap_err();

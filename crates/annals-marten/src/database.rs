@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals_core::{Error, ErrorKind, Position, Result, StreamId};
+use annals_core::{Error, ErrorKind, Payload, Position, Result, StreamId};
 use annals_postgres_shared::{
     connections::{Connected, Connections},
+    early::EarlyNumbers,
     horizon::Horizon,
     identity::Identity,
     notify::{Listening, Notifier, Signals},
@@ -15,12 +16,12 @@ use sqlx::Row;
 use tokio::sync::Semaphore;
 
 use crate::{
-    config::MartenOptions,
+    config::{MartenOptions, Payloads},
     dotnet::DotnetTypes,
     error::driver,
-    json::Columns,
+    json::{self, Columns},
     shape::{Ids, Shape},
-    sql::{SNAPSHOT_IS_KEPT, Sql, query},
+    sql::{Own, SNAPSHOT_IS_KEPT, Sql, query},
 };
 
 /// The channel on which .NET programs with `UseListenNotifyForEventAppends` wait.
@@ -45,6 +46,9 @@ pub(crate) struct Database {
     pub(crate) lock_key: i32,
     /// How long an append is sent again that others get in the way of.
     pub(crate) patience: Duration,
+    /// Whether the bytes of payloads are kept beside Marten's tables.
+    pub(crate) keeps_bytes: bool,
+    read_only: bool,
     ids: Ids,
     named: bool,
 }
@@ -61,26 +65,37 @@ impl Database {
         listening: Listening,
         options: &MartenOptions,
         shape: &Shape,
-        lock_key: i32,
+        (statements, key): (Own, Option<i32>),
         writers: usize,
     ) -> Self {
-        let sql = Arc::new(Sql::new(options, shape.ids));
+        let sql = Arc::new(Sql::new(options, shape, statements));
         let own = options.own_schema();
-        connections.expect(Identity::new(own, lock_key));
+        if let Some(key) = key {
+            connections.expect(Identity::new(own, key));
+        }
+        let lock_key = key.unwrap_or_default();
         let signals = Signals::of(own).and_of_others(
             MARTENS_CHANNEL,
             sql.last_position.clone(),
             options.look_interval,
         );
+        let horizon = Horizon::new(
+            connections.clone(),
+            sql.horizon.clone(),
+            sql.is_within_append.clone(),
+            lock_key,
+        );
         let has = |column: &str| shape.event_columns.iter().any(|known| known == column);
         Self {
             notifier: Notifier::new(connections.clone(), listening, signals, options.poll_interval),
-            horizon: Horizon::new(
-                connections.clone(),
-                sql.horizon.clone(),
-                sql.is_within_append.clone(),
-                lock_key,
-            ),
+            horizon: match options.gap_wait {
+                None => horizon,
+                Some(wait) => horizon.with_early_numbers(EarlyNumbers::new(
+                    wait,
+                    sql.gaps.clone(),
+                    sql.events_in_gaps.clone(),
+                )),
+            },
             pages: PageReader::new(connections.clone()),
             records: Records::new(connections.clone(), own, SNAPSHOT_IS_KEPT),
             dotnet_types: DotnetTypes::new(&options.dotnet_types, options.refuse_unknown_types),
@@ -96,6 +111,8 @@ impl Database {
             patience: options.request_timeout,
             ids: shape.ids,
             named: options.named,
+            read_only: options.read_only,
+            keeps_bytes: options.payloads == Payloads::Exact,
         }
     }
 
@@ -130,6 +147,25 @@ impl Database {
              setval('{schema}.mt_events_sequence', {greatest})`"
         );
         Err(Error::new(ErrorKind::Incompatible, message))
+    }
+
+    /// Refuses events that cannot be kept: everything is refused if the store only reads.
+    pub(crate) fn check_write<'a>(
+        &self,
+        events: impl IntoIterator<Item = (&'a StreamId, &'a Payload, &'a Payload)>,
+    ) -> Result<()> {
+        if self.read_only {
+            let message = "the store was opened with `read_only`";
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
+        for (stream, data, metadata) in events {
+            let is_kept = || {
+                self.check_stream(stream)?;
+                if self.keeps_bytes { Ok(()) } else { json::check(data, metadata, self.columns) }
+            };
+            is_kept().map_err(|error| error.with_stream(stream))?;
+        }
+        Ok(())
     }
 
     /// Refuses a stream that cannot be written: its id has no place in Marten's tables.

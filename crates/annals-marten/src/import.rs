@@ -13,6 +13,7 @@ use annals_postgres_shared::{
 use crate::{
     batch::{Batch, Outcome},
     database::Database,
+    error::{id_taken, written},
 };
 
 /// How often a part of an import is sent again because a .NET program got in its way.
@@ -20,13 +21,12 @@ const MOST_TRIES: usize = 20;
 
 /// Writes events that were checked.
 pub(crate) async fn import(database: &Arc<Database>, events: Vec<RecordedEvent>) -> Result<()> {
-    for event in &events {
-        database.check_stream(&event.stream).map_err(|e| e.with_stream(&event.stream))?;
-    }
+    let checked = events.iter().map(|event| (&event.stream, &event.data, &event.metadata));
+    database.check_write(checked)?;
     // Looked up before a connection is taken for the import, which would otherwise take a second one.
     let types = events.iter().map(|event| &event.event_type);
     database.dotnet_types.of(&database.connections, &database.sql, types).await?;
-    import::import(database, events).await
+    import::import(database, events).await.map_err(written)
 }
 
 impl ImportTarget for Database {
@@ -65,6 +65,7 @@ impl ImportTarget for Database {
                         .map(|found| FoundStream { head: found.head, is_empty: found.is_empty });
                     return Ok(Some(found.collect()));
                 }
+                Outcome::IdTaken => return Err(id_taken().into()),
                 Outcome::Again => {}
             }
         }

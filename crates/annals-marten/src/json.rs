@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use annals_core::{ContentKind, Payload};
+use annals_core::{ContentKind, Error, ErrorKind, Payload, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::value::RawValue;
 
@@ -105,6 +105,54 @@ fn is_too_large(number: &str) -> bool {
     number.len() > LONGEST_NUMBER || exponent.map_or(true, |e| e > GREATEST_EXPONENT)
 }
 
+/// Refuses an event that `jsonb` would not give back with the same values, or whose metadata has no place
+/// in Marten's columns.
+pub(crate) fn check(data: &Payload, metadata: &Payload, columns: Columns) -> Result<()> {
+    let text = |payload: &Payload| std::str::from_utf8(payload.bytes()).map(str::to_owned);
+    let is_kept = |text: &str| matches!(storable(text), Some(Cow::Borrowed(_)));
+    let refused = |what: &str| {
+        let message = format!(
+            "PostgreSQL's `jsonb` cannot hold {what}: `\\u0000`, half of a surrogate pair, a number beyond \
+             `numeric`, or {DEEPEST} levels; open the store with `payloads=exact`"
+        );
+        Err(Error::new(ErrorKind::InvalidInput, message))
+    };
+    if data.kind() == ContentKind::Json && !text(data).is_ok_and(|text| is_kept(&text)) {
+        return refused("the data");
+    }
+    if metadata.bytes().is_empty() {
+        return Ok(());
+    }
+    let members = match metadata.kind() {
+        ContentKind::Json => {
+            serde_json::from_slice::<BTreeMap<String, &RawValue>>(metadata.bytes())
+        }
+        _ => serde_json::from_str("[]"),
+    };
+    let Ok(members) = members else {
+        return Err(Error::unsupported(
+            "place for metadata that is no JSON object, with `payloads=jsonb`",
+        ));
+    };
+    if !text(metadata).is_ok_and(|text| is_kept(&text)) {
+        return refused("the metadata");
+    }
+    let Columns { headers, correlation, causation } = columns;
+    let has_column = |(name, value): &(&String, &&RawValue)| {
+        let is_text = value.get().starts_with('"');
+        headers
+            || is_text && correlation && *name == "$correlationId"
+            || is_text && causation && *name == "$causationId"
+    };
+    match members.iter().find(|member| !has_column(member)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::unsupported(&format!(
+            "place for the metadata {name:?}, with `payloads=jsonb`: the .NET program has no column for it \
+             (`Events.MetadataConfig`)"
+        ))),
+    }
+}
+
 /// Which columns for metadata the .NET program has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Columns {
@@ -177,6 +225,33 @@ mod tests {
         }
         assert_eq!(storable(&"[".repeat(DEEPEST + 1)), None);
         assert_eq!(body(&Payload::binary(vec![0, 255])), r#"{"$binary":"AP8="}"#);
+    }
+
+    #[test]
+    fn what_jsonb_cannot_hold_is_refused_without_the_bytes() {
+        let none = Columns { headers: false, correlation: false, causation: false };
+        let all = Columns { headers: true, correlation: true, causation: true };
+        let json = |text: &str| Payload::json_text(text.as_bytes().to_vec()).unwrap();
+        let empty = Payload::empty();
+        assert!(check(&json(r#"{"a":1e2}"#), &empty, none).is_ok());
+        assert!(check(&Payload::binary(vec![0]), &empty, none).is_ok());
+        for data in [r#"{"a":"\u0000"}"#, "1e200000", r#""\ud800""#] {
+            let error = check(&json(data), &empty, all).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{data}");
+        }
+        let data = json("{}");
+        let correlated = json(r#"{"$correlationId":"c"}"#);
+        assert!(check(&data, &correlated, Columns { correlation: true, ..none }).is_ok());
+        assert!(check(&data, &json(r#"{"a":{"b":[1]}}"#), all).is_ok());
+        for (metadata, columns) in [
+            (correlated, none),
+            (json(r#"{"$correlationId":1}"#), Columns { correlation: true, ..none }),
+            (json("[1]"), all),
+            (Payload::binary(vec![1]), all),
+        ] {
+            let error = check(&data, &metadata, columns).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{metadata:?}");
+        }
     }
 
     #[test]

@@ -59,29 +59,58 @@
 //!
 //! * A program in append mode `Rich`, the default up to Marten 8, takes numbers before its transaction
 //!   begins, and nothing shows that. Then reads of all and subscriptions to more than one stream are
-//!   refused ([`AppendMode`]).
+//!   refused, unless [`MartenOptions::gap_wait`] says how long the program may take to begin. A reader then
+//!   waits for so long at each missing number, also once after the store was opened. If the program takes
+//!   longer after all, subscriptions end with an error that names the event. In this mode two events of a
+//!   stream may have positions in the other order than their versions.
+//! * An event that a .NET program inserts at a chosen number (`BulkInsertEventStreamAsync` with
+//!   `PreserveSourceSequence`) below those that readers have passed is not seen by them.
 //! * With archived-stream partitioning, streams cannot be truncated or deleted.
+//! * With [`Payloads::Jsonb`], bytes are not kept, only values.
 //! * A .NET program may delete or change rows: `TombstoneStream`, compacting, masking. Annals then reads
 //!   what is there.
 //! * Filters on types, prefixes and categories have no index in Marten's tables: reads with them go over
 //!   all events.
 //! * Refused when opening: events partitioned by tenant, a sequence with a cache, row security that
 //!   applies to the role, a standby.
-
 //!
-//! # What has not been tested yet
+//! # Privileges
 //!
-//! This crate is a preview. The conformance suite passes on string ids; on Guids each case has passed, but
-//! not all in one run. All databases of `tests/fixtures.rs`, which Marten 9.29 and 9.58 wrote, are read back
-//! and appended to, and `tests/hammer.rs` found no skipped event beside writers that take numbers and locks
-//! as the quick modes do. Not yet done:
+//! Annals' own schema is made by whoever opens the store first: a role that may create a schema in the
+//! database and read Marten's tables. Later ones, with Marten in the schema `events`, need no more than
 //!
-//! * a run beside a .NET program, and a hammer of ten minutes;
-//! * reads of all beside a program in mode `Rich`, which are refused;
-//! * a list of streams, or a filter, in a large database: each page is a scan.
+//! ```sql
+//! GRANT USAGE ON SCHEMA events, annals_events TO shop;
+//! GRANT SELECT, INSERT, UPDATE, DELETE ON events.mt_streams, events.mt_events TO shop;
+//! GRANT USAGE, SELECT ON SEQUENCE events.mt_events_sequence, annals_events.trial TO shop;
+//! GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA annals_events TO shop;
+//! ```
+//!
+//! `DELETE` on Marten's tables is for [tombstones](annals_core::EventStore::tombstone) with archived-stream
+//! partitioning. A table `mt_streams_identity` needs `INSERT`. When the .NET program has changed its
+//! tables, the owner of annals' schema has to open the store once.
+//!
+//! With [`MartenOptions::read_only`] nothing is created, and a role needs
+//!
+//! ```sql
+//! GRANT USAGE ON SCHEMA events, annals_events TO reports;
+//! GRANT SELECT ON events.mt_streams, events.mt_events, events.mt_events_sequence TO reports;
+//! GRANT SELECT ON ALL TABLES IN SCHEMA annals_events TO reports;
+//! ```
+//!
+//! and nothing in `annals_events` if there is no such schema.
+//!
+//! # What has not been tested
+//!
+//! The tests run beside stand-ins for a .NET program, written after what was measured with Marten 9.58, and
+//! on 36 databases that Marten 9.29 and 9.58 wrote. In ten minutes beside such writers a reader missed none
+//! of 292,647 events in the quick modes, and none of 144,551 in mode `Rich`. `dotnet/` has a program that runs Marten itself beside
+//! annals; see there whether it has been run. Databases of Marten 7 and 8 were not tried, nor those with
+//! Newtonsoft's JSON.
 
 mod append;
 mod batch;
+mod capabilities;
 mod config;
 mod database;
 mod digest;
@@ -98,7 +127,7 @@ mod sql;
 mod store;
 mod words;
 
-pub use config::{AppendMode, Create, MartenConfig, MartenOptions, StreamType};
+pub use config::{AppendMode, Create, MartenConfig, MartenOptions, Payloads, StreamType};
 /// The driver, in the version whose types are part of this crate's interface.
 pub use sqlx;
 pub use store::MartenStore;

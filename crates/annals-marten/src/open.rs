@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{Capabilities, Error, ErrorKind, Recognition, Result};
+use annals_core::{Capabilities, Error, ErrorKind, Result};
 use annals_postgres_shared::{
     connections::Connections,
     dial::{Dial, Dialled},
@@ -13,18 +13,18 @@ use annals_postgres_shared::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use crate::{
-    MartenStore,
+    MartenStore, capabilities,
     config::{AppendMode, Create, MartenConfig, MartenOptions},
     database::Database,
     digest::digest,
-    error::{BACKEND, context, driver},
+    error::{context, driver},
     shape::{self, Appends, Ids, Shape},
-    sql::quoted,
+    sql::{Own, quoted},
     words,
 };
 
 /// The scripts of annals' own schema.
-const SCRIPTS: &[&str] = &[include_str!("../schema/0001.sql")];
+const SCRIPTS: &[&str] = &[include_str!("../schema/0001.sql"), include_str!("../schema/0002.sql")];
 /// The views and functions, which depend on Marten's tables.
 const SHAPE: &str = include_str!("../schema/shape.sql");
 /// How often to look for the lock of another session, if a connection pooler has no two sessions at the
@@ -65,6 +65,13 @@ impl MartenStore {
         opening.await.map_err(context("open"))
     }
 
+    /// What a store with default options can do, beside a program that appends in mode `Quick` and does
+    /// not partition archived streams.
+    #[must_use]
+    pub fn declared() -> &'static Capabilities {
+        &capabilities::DECLARED
+    }
+
     /// The options with which the store was opened.
     #[must_use]
     pub fn options(&self) -> &MartenOptions {
@@ -80,34 +87,58 @@ async fn open_on(dialled: Dialled, options: MartenOptions) -> Result<MartenStore
     let shape = find(&mut connection, &options).await?;
     check_options(&options, &shape)?;
     let is_rich = is_rich(&options, &shape)?;
-    let own = options.own_schema();
+    if options.gap_wait.is_some() && !is_rich {
+        let message = "`gap_wait` is for `mode=rich`: in the other modes a reader sees who may still \
+                       fill a gap";
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
     let id = if shape.ids == Ids::Guid { "uuid" } else { "varchar" };
     let migrations = Migrations { scripts: SCRIPTS, words: &[("{id}", id)] };
-    migrate::run(&mut connection, own, migrations, options.migrate).await?;
-    let lock_key = adapt(&mut connection, &options, &shape).await?;
-    imitation::check(&mut connection, &mut other, own).await?;
-    check_locks(&mut connection, &mut other, own).await?;
+    let (own, key) = if options.read_only {
+        find_own(&mut connection, &options, migrations).await?
+    } else {
+        let schema = options.own_schema();
+        migrate::run(&mut connection, schema, migrations, options.migrate).await?;
+        let key = adapt(&mut connection, &options, &shape).await?;
+        imitation::check(&mut connection, &mut other, schema).await?;
+        check_locks(&mut connection, &mut other, schema).await?;
+        (Own::Schema, Some(key))
+    };
     [connection, other].into_iter().for_each(session::close);
     let most = usize::try_from(pool.options().get_max_connections()).unwrap_or(usize::MAX);
     // One connection is left for readers.
     let writers = options.writers.min(most.saturating_sub(1).max(1));
     let connections = Connections::new(pool, pooling, most_idle, options.request_timeout);
-    let database = Database::new(connections, listening, &options, &shape, lock_key, writers);
+    let database = Database::new(connections, listening, &options, &shape, (own, key), writers);
     database.check_positions(&options).await?;
-    let mut capabilities = Capabilities::new(BACKEND);
-    capabilities.durable = server.is_durable;
-    capabilities.retry_recognition = Recognition::Guaranteed;
-    (capabilities.list_streams, capabilities.exact_import) = (true, true);
-    // One statement locks and judges all of them.
-    capabilities.max_append_streams = 1_000;
-    // A foreign key keeps events in the partition of their stream.
-    (capabilities.truncate, capabilities.delete) = (!shape.partitioned, !shape.partitioned);
-    capabilities.global_order = !is_rich;
+    let capabilities = capabilities::of(&options, &shape, is_rich, server.is_durable);
     Ok(MartenStore {
         database: Arc::new(database),
         options: Arc::new(options),
         capabilities: Arc::new(capabilities),
     })
+}
+
+/// Looks for annals' own tables, which a store that only reads uses if they are there.
+async fn find_own(
+    connection: &mut PgConnection,
+    options: &MartenOptions,
+    migrations: Migrations<'_>,
+) -> Result<(Own, Option<i32>)> {
+    let schema = options.own_schema();
+    let text = format!(
+        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_class AS c \
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+         WHERE n.nspname = '{schema}' AND c.relname = 'migrations'"
+    );
+    let row = sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(&mut *connection).await;
+    if row.and_then(|row| row.try_get::<i64, _>(0)).map_err(driver)? == 0 {
+        return Ok((Own::Tables { are_there: false }, None));
+    }
+    migrate::run(connection, schema, migrations, false).await?;
+    let found = Stored::read(connection, schema, "").await?;
+    found.check(options)?;
+    Ok((Own::Tables { are_there: true }, Some(found.lock_key)))
 }
 
 /// Looks for Marten's tables, and creates them if the options say so.

@@ -5,7 +5,38 @@ use std::sync::Arc;
 
 pub(crate) use annals_postgres_shared::sql::{query, quoted};
 
-use crate::{config::MartenOptions, shape::Ids};
+use crate::{
+    config::MartenOptions,
+    shape::{Ids, Shape},
+    words,
+};
+
+/// Whether an event is one of Marten's tombstones. Their event type is what the program calls them.
+pub(crate) const IS_TOMBSTONE: &str = "e.mt_dotnet_type ^@ 'JasperFx.Events.Tombstone,' \
+    OR e.mt_dotnet_type ^@ 'Marten.Events.Operations.Tombstone,'";
+
+/// How statements name what annals keeps beside Marten's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// The views and functions of annals' own schema.
+    Schema,
+    /// Its tables, for a store that creates nothing; they may be missing.
+    Tables { are_there: bool },
+}
+
+/// [`Sql::horizon`] without the function.
+const HORIZON: &str = include_str!("../schema/horizon.sql");
+
+/// The last number that the sequence has given, 0 if it has given none; NULL if the role may not
+/// know it.
+macro_rules! last_given {
+    () => {
+        "CASE WHEN pg_catalog.has_sequence_privilege( \
+             '{marten}.mt_events_sequence', 'USAGE, SELECT') \
+             THEN coalesce(pg_catalog.pg_sequence_last_value( \
+                 '{marten}.mt_events_sequence'::pg_catalog.regclass), 0) END"
+    };
+}
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident: $text:expr;)*) => {
@@ -16,34 +47,38 @@ macro_rules! statements {
         }
 
         impl Sql {
-            pub(crate) fn new(options: &MartenOptions, ids: Ids) -> Self {
+            pub(crate) fn new(options: &MartenOptions, shape: &Shape, own: Own) -> Self {
                 let (schema, marten) = (quoted(options.own_schema()), quoted(&options.schema));
                 // A Guid alone is not the whole name of a stream.
-                let named = match ids {
+                let named = match shape.ids {
                     Ids::Guid => ("AND e.stream = $1", "AND s.name = $1"),
                     Ids::String => ("", ""),
                 };
+                let in_advance = if options.gap_wait.is_some() { "true" } else { "false" };
+                let and_tenant = words::of_tenant(shape, options, "e");
                 let fill = |text: &str| {
-                    text.replace("{and_stream}", named.0)
+                    let text = text
+                        .replace("{and_stream}", named.0)
                         .replace("{and_name}", named.1)
-                        .replace("{schema}", &schema)
-                        .replace("{marten}", &marten)
-                        .into()
+                        .replace("{in_advance}", in_advance)
+                        .replace("{and_tenant}", &and_tenant)
+                        .replace("{is_tombstone}", IS_TOMBSTONE)
+                        .replace("{last_given}", last_given!());
+                    match own {
+                        Own::Schema => text.replace("{schema}", &schema).replace("{marten}", &marten),
+                        Own::Tables { are_there } => words::alone(&text, shape, options, are_there),
+                    }
                 };
-                Self { $($name: fill($text),)* }
+                let mut sql = Self { $($name: fill($text).into(),)* };
+                if own != Own::Schema {
+                    sql.horizon = fill(HORIZON).into();
+                }
+                if options.gap_wait.is_some() {
+                    sql.version_at = fill(VERSION_AT_IN_ADVANCE).into();
+                }
+                sql
             }
         }
-    };
-}
-
-/// The last number that the sequence has given, 0 if it has given none; NULL if the role may not
-/// know it.
-macro_rules! last_given {
-    () => {
-        "CASE WHEN pg_catalog.has_sequence_privilege( \
-             '{marten}.mt_events_sequence', 'USAGE, SELECT') \
-             THEN coalesce(pg_catalog.pg_sequence_last_value( \
-                 '{marten}.mt_events_sequence'::pg_catalog.regclass), 0) END"
     };
 }
 
@@ -77,7 +112,16 @@ statements! {
         FROM {schema}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text[]::jsonb[], $11, $12, \
             $13::text[]::jsonb[], $14, $15, $16)";
     horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!(), " \
-        FROM {schema}.horizon($1, $2, false)");
+        FROM {schema}.horizon($1, $2, {in_advance})");
+    /// The gaps between two positions: the positions of the events before and after each.
+    gaps: "SELECT g.low, g.high FROM ( \
+            SELECT lag(e.seq_id, 1, $1) OVER (ORDER BY e.seq_id) AS low, e.seq_id AS high \
+            FROM {marten}.mt_events AS e WHERE e.seq_id > $1 AND e.seq_id <= $2 \
+        ) AS g WHERE g.high - g.low > 1";
+    /// The positions of events in gaps, apart from some. A tombstone says that none will come.
+    events_in_gaps: "SELECT DISTINCT e.seq_id FROM unnest($1::bigint[], $2::bigint[]) AS g (low, high) \
+        JOIN {marten}.mt_events AS e ON e.seq_id > g.low AND e.seq_id < g.high \
+        WHERE e.seq_id <> ALL ($3) AND ({is_tombstone}) IS NOT TRUE {and_tenant} ORDER BY 1 LIMIT 100";
     /// Whether one transaction has written events on both sides of a position. An append takes its
     /// positions within a moment, so that they are near each other.
     is_within_append: "SELECT EXISTS (SELECT FROM {marten}.mt_events AS b \
@@ -92,8 +136,7 @@ statements! {
         FROM {marten}.mt_events AS e \
         WHERE e.seq_id > (SELECT max(m.seq_id) FROM {marten}.mt_events AS m) - $2 \
             AND e.type = ANY ($1) AND e.mt_dotnet_type <> '' \
-            AND NOT e.mt_dotnet_type ^@ 'JasperFx.Events.Tombstone,' \
-            AND NOT e.mt_dotnet_type ^@ 'Marten.Events.Operations.Tombstone,' \
+            AND NOT ({is_tombstone}) \
         ORDER BY e.type, e.seq_id DESC";
     head: "SELECT s.state, s.version, s.deleted_at, s.first_version FROM {schema}.streams AS s \
         WHERE s.key = {schema}.key_of($1) AND s.name = $1";
@@ -102,7 +145,7 @@ statements! {
         ORDER BY s.name COLLATE \"C\" LIMIT $2";
     /// The version of a stream at a position, removed or not.
     version_at: "SELECT e.version FROM {marten}.mt_events AS e \
-        WHERE e.stream_id = {schema}.key_of($1) AND e.seq_id <= $2 \
+        WHERE e.stream_id = {schema}.key_of($1) {and_tenant} AND e.seq_id <= $2 \
             AND EXISTS (SELECT FROM {schema}.streams AS s \
                 WHERE s.key = {schema}.key_of($1) AND s.name = $1) \
         ORDER BY e.version DESC LIMIT 1";
@@ -128,6 +171,20 @@ statements! {
     scan_backwards: of_all!("AND ($4::text[] IS NULL OR e.type = ANY ($4)) \
         AND e.stream ^@ $5 AND e.stream ^@ $6", "DESC");
 }
+
+/// [`Sql::version_at`] if the positions of a stream's events need not be in the order of their versions: the
+/// version of the event at that position, else the last one of which no earlier event stands behind it.
+const VERSION_AT_IN_ADVANCE: &str = "SELECT v.version FROM (SELECT coalesce( \
+        (SELECT e.version FROM {marten}.mt_events AS e \
+            WHERE e.stream_id = {schema}.key_of($1) {and_tenant} AND e.seq_id = $2), \
+        (SELECT e.version - 1 FROM {marten}.mt_events AS e \
+            WHERE e.stream_id = {schema}.key_of($1) {and_tenant} AND e.seq_id > $2 \
+            ORDER BY e.version LIMIT 1), \
+        (SELECT e.version FROM {marten}.mt_events AS e \
+            WHERE e.stream_id = {schema}.key_of($1) {and_tenant} \
+            ORDER BY e.version DESC LIMIT 1)) AS version \
+    WHERE EXISTS (SELECT FROM {schema}.streams AS s \
+        WHERE s.key = {schema}.key_of($1) AND s.name = $1)) AS v WHERE v.version IS NOT NULL";
 
 /// Whether a stream was not deleted since it had a version, as `StreamHead::was_deleted_since` says.
 pub(crate) const SNAPSHOT_IS_KEPT: &str = "NOT EXISTS (SELECT FROM {schema}.streams AS s \

@@ -3,14 +3,19 @@
 use std::{fmt, sync::Arc};
 
 use annals_core::{
-    Append, Appended, Capabilities, ExpectedVersion, Filter, Position, ReadAll, ReadStream,
+    Append, Appended, Capabilities, Error, ExpectedVersion, Filter, Position, ReadAll, ReadStream,
     RecordedEvent, Result, StreamId, StreamInfo, StreamState, Version,
     adapter::{Adapter, Pages, Tail},
 };
 use annals_postgres_shared::{streams, subscribe};
 
 use crate::{
-    append, config::MartenOptions, database::Database, import, manage, read::StreamPages, read_all,
+    append,
+    config::{self, MartenOptions},
+    database::Database,
+    import, manage,
+    read::StreamPages,
+    read_all,
 };
 
 /// The event tables of Marten as an event store. A clone is another handle to the same store. It works
@@ -31,6 +36,10 @@ impl fmt::Debug for MartenStore {
 impl Adapter for MartenStore {
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    fn without_order(&self) -> Error {
+        config::without_order()
     }
 
     async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {

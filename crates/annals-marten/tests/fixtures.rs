@@ -15,7 +15,7 @@ use annals_core::{
 };
 use annals_marten::{
     MartenConfig, MartenStore,
-    sqlx::{AssertSqlSafe, ConnectOptions, raw_sql},
+    sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row, raw_sql},
 };
 use annals_test_servers::postgres;
 use libtest_mimic::{Arguments, Completion, Trial};
@@ -101,9 +101,101 @@ async fn check(path: &Path) -> Result<(), BoxError> {
     for tenant in tenants {
         let store = open(*tenant).await?;
         read_back(&store, &expected, *tenant).await?;
+        let mut rows = Rows { connection: &mut connection, schema: &schema, tenant: *tenant };
+        let before = (rows.events("").await?, rows.streams("").await?);
         append(&store).await?;
+        rows.compare(before).await?;
     }
     Ok(())
+}
+
+/// The rows of one tenant, as they stand in the tables.
+struct Rows<'a> {
+    connection: &'a mut PgConnection,
+    schema: &'a str,
+    tenant: Option<&'a str>,
+}
+
+impl Rows<'_> {
+    async fn of(&mut self, table: &str, order: &str, and: &str) -> Result<Vec<Value>, BoxError> {
+        let tenant = self.tenant.unwrap_or("*DEFAULT*");
+        let sql = format!(
+            "SELECT to_jsonb(t)::text FROM {}.{table} AS t WHERE NOT is_archived \
+             AND tenant_id = '{tenant}' {and} ORDER BY {order}",
+            self.schema
+        );
+        let rows = raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *self.connection).await?;
+        rows.iter().map(|row| Ok(serde_json::from_str(&row.try_get::<String, _>(0)?)?)).collect()
+    }
+
+    async fn events(&mut self, and: &str) -> Result<Vec<Value>, BoxError> {
+        let and = format!("AND mt_dotnet_type NOT LIKE '%Tombstone%' {and}");
+        self.of("mt_events", "seq_id", &and).await
+    }
+
+    async fn streams(&mut self, and: &str) -> Result<Vec<Value>, BoxError> {
+        self.of("mt_streams", "id", &format!("AND version > 0 {and}")).await
+    }
+
+    /// Compares the rows that annals has written with those that Marten had written before: no column
+    /// has a value of a kind that Marten did not write there.
+    async fn compare(
+        &mut self,
+        (events, streams): (Vec<Value>, Vec<Value>),
+    ) -> Result<(), BoxError> {
+        let last = events.last().ok_or("no events")?["seq_id"].to_string();
+        let ours = self.events(&format!("AND seq_id > {last}")).await?;
+        assert_eq!(ours.len(), 3);
+        let known = events.iter().find(|row| row["type"] == "money_paid");
+        let dotnet_type = known.map_or(Value::from(""), |row| row["mt_dotnet_type"].clone());
+        for row in &ours {
+            assert_like(row, &events);
+            assert_eq!(
+                (&row["is_archived"], &row["mt_dotnet_type"]),
+                (&false.into(), &dotnet_type)
+            );
+            assert_eq!(row.get("is_skipped").unwrap_or(&false.into()), false);
+            assert_eq!(row.get("bdata").unwrap_or(&Value::Null), &Value::Null);
+            assert_eq!(row["data"], serde_json::json!({ "Note": "annals", "Cents": 7 }));
+            if row.get("correlation_id").is_some() {
+                assert_eq!(
+                    (&row["correlation_id"], &row["causation_id"]),
+                    (&"c-1".into(), &Value::Null)
+                );
+            }
+        }
+        let recent = "AND timestamp BETWEEN now() - interval '5 minutes' AND now()";
+        assert_eq!(self.events(&format!("AND seq_id > {last} {recent}")).await?.len(), 3);
+        // The stream that annals appended to, and the one that it began.
+        let after = self.streams(recent).await?;
+        assert_eq!(after.len(), 2);
+        for row in &after {
+            let begun = ours.iter().filter(|event| event["stream_id"] == row["id"]);
+            let versions: Vec<_> = begun.map(|event| event["version"].clone()).collect();
+            assert_eq!(versions.last(), Some(&row["version"]));
+            let Some(before) = streams.iter().find(|before| before["id"] == row["id"]) else {
+                assert_eq!((&row["type"], versions.len()), (&"annals".into(), 1));
+                let typed: Vec<_> = streams.iter().filter(|row| row["type"].is_string()).collect();
+                assert_like(row, typed);
+                continue;
+            };
+            for (column, value) in before.as_object().ok_or("no object")? {
+                let is_changed = ["version", "timestamp"].contains(&column.as_str());
+                assert_eq!(row[column] != *value, is_changed, "{column}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Each column has a value of a kind that is in one of these rows, too.
+fn assert_like<'a>(row: &Value, others: impl IntoIterator<Item = &'a Value> + Clone) {
+    for (column, value) in row.as_object().unwrap() {
+        let is_kind =
+            |other: &Value| std::mem::discriminant(&other[column]) == std::mem::discriminant(value);
+        let like = others.clone().into_iter().any(is_kind);
+        assert!(like, "no row of Marten has such a {column}: {value}");
+    }
 }
 
 async fn read_back(

@@ -11,7 +11,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use annals_core::{Error, ErrorKind, Position, Result, adapter::Backoff};
@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     connections::Connections,
+    early::EarlyNumbers,
     error::{Concerns, SharedError, concerns, driver, standby},
     sql::query,
 };
@@ -50,10 +51,12 @@ pub struct Horizon {
     /// The pairs of positions between which another server gave positions, and this one lacks what it
     /// committed last.
     losses: RwLock<Vec<i64>>,
+    /// If other programs take positions before their transactions begin.
+    early: Option<EarlyNumbers>,
 }
 
 /// What the last answer of the server said.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Known {
     watermarks: Watermarks,
     gap: Option<Gap>,
@@ -63,10 +66,24 @@ struct Known {
 }
 
 /// Missing positions below one that can be seen, and the appends that may still fill them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Gap {
     visible: i64,
+    /// `None` while an append may still begin that has taken one of the positions already.
+    in_flight: Option<HashSet<String>>,
+    seen: Instant,
+}
+
+/// An answer of the server, for `Known`.
+struct Learnt {
+    settled: i64,
+    visible: i64,
     in_flight: HashSet<String>,
+    /// When the server was asked, and when it had answered.
+    asked: Instant,
+    answered: Instant,
+    /// How long after a gap was seen an append may begin that fills it; `None` for no time.
+    wait: Option<Duration>,
 }
 
 /// How far the order of positions is known.
@@ -102,7 +119,28 @@ impl Horizon {
         lock_key: i32,
     ) -> Self {
         let (asked, known, losses) = (AtomicU64::new(0), Mutex::default(), RwLock::default());
-        Self { connections, question, is_within_append, lock_key, asked, known, losses }
+        let early = None;
+        Self { connections, question, is_within_append, lock_key, asked, known, losses, early }
+    }
+
+    /// For a store beside programs that take positions before their transactions begin.
+    #[must_use]
+    pub fn with_early_numbers(self, early: EarlyNumbers) -> Self {
+        Self { early: Some(early), ..self }
+    }
+
+    /// How many events have come too late so far: see [`check_passed`](Self::check_passed).
+    pub fn late(&self) -> usize {
+        self.early.as_ref().map_or(0, EarlyNumbers::late)
+    }
+
+    /// Refuses to read on after `from` if an event has come at or below it that readers have passed.
+    /// `late` counts those that the reader knows of, or will read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Incompatible`], which names the position.
+    pub fn check_passed(&self, from: Position, late: &mut usize) -> Result<()> {
+        self.early.as_ref().map_or(Ok(()), |early| early.check_passed(from, late))
     }
 
     /// Asks the server once. Whatever was committed before this call is settled, or behind a gap.
@@ -120,6 +158,7 @@ impl Horizon {
             _ => {}
         }
         let before = known.watermarks.settled;
+        let begun = Instant::now();
         let statement = || query(&self.question).bind(self.lock_key).bind(before);
         let row = match self.connections.row(statement).await.map_err(driver) {
             Ok(row) => row,
@@ -145,7 +184,16 @@ impl Horizon {
             return Err(lost_positions(seen, after));
         }
         self.learn_losses(losses);
-        known.learn(settled, visible, in_flight.into_iter().flatten().collect());
+        let in_flight = in_flight.into_iter().flatten().collect();
+        let wait = self.early.as_ref().map(|early| early.wait);
+        // A copy, which nobody sees if this future is dropped or fails before it has remembered the gap.
+        let mut learnt = known.clone();
+        let (asked, answered) = (begun, Instant::now());
+        let passed = learnt.learn(Learnt { settled, visible, in_flight, asked, answered, wait });
+        if let Some(early) = &self.early {
+            early.look(&self.connections, passed).await.map_err(driver)?;
+        }
+        *known = learnt;
         self.asked.fetch_add(1, Ordering::AcqRel);
         Ok(known.watermarks)
     }
@@ -239,18 +287,30 @@ fn lost_positions(seen: i64, after: i64) -> Error {
 }
 
 impl Known {
-    fn learn(&mut self, mut settled: i64, visible: i64, in_flight: HashSet<String>) {
-        // The appends that could have filled the gap have ended, even if others have begun since.
-        let closed = self.gap.take_if(|gap| gap.in_flight.is_disjoint(&in_flight));
-        if let Some(gap) = closed {
-            settled = settled.max(gap.visible);
+    /// Takes an answer. Gives the positions between which a gap was passed, if one was.
+    fn learn(&mut self, learnt: Learnt) -> Option<(i64, i64)> {
+        let Learnt { mut settled, visible, in_flight, asked, answered, wait } = learnt;
+        let closed = self.gap.take_if(|gap| match &gap.in_flight {
+            // The appends that could have filled the gap have ended, even if others have begun since.
+            Some(before) => before.is_disjoint(&in_flight),
+            None if asked.duration_since(gap.seen) < wait.unwrap_or_default() => false,
+            // All of them have begun by now.
+            None => gap.in_flight.insert(in_flight.clone()).is_empty(),
+        });
+        let passed = closed.filter(|gap| settled < gap.visible).map(|gap| (settled, gap.visible));
+        if let Some((_, up_to)) = passed {
+            settled = up_to;
         }
         self.gap = match self.gap.take() {
             _ if settled >= visible => None,
             Some(gap) if settled < gap.visible => Some(gap),
-            _ => Some(Gap { visible, in_flight }),
+            _ => {
+                let in_flight = wait.is_none().then_some(in_flight);
+                Some(Gap { visible, in_flight, seen: answered })
+            }
         };
         self.watermarks = Watermarks { settled, visible };
+        passed
     }
 }
 
@@ -262,7 +322,9 @@ mod tests {
     fn a_gap_is_closed_when_the_appends_that_could_fill_it_have_ended() {
         let mut known = Known::default();
         let mut learn = |settled, visible, in_flight: &[&str]| {
-            known.learn(settled, visible, in_flight.iter().map(|&a| a.to_owned()).collect());
+            let in_flight = in_flight.iter().map(|&a| a.to_owned()).collect();
+            let (asked, answered) = (Instant::now(), Instant::now());
+            known.learn(Learnt { settled, visible, in_flight, asked, answered, wait: None });
             known.watermarks.settled
         };
         assert_eq!(learn(3, 3, &[]), 3);
@@ -272,5 +334,26 @@ mod tests {
         assert_eq!(learn(8, 12, &["4/1"]), 8);
         assert_eq!(learn(10, 12, &["5/1"]), 12);
         assert_eq!(learn(12, 12, &[]), 12);
+    }
+    #[test]
+    fn a_gap_is_passed_when_all_that_could_fill_it_have_begun_and_ended() {
+        let mut known = Known::default();
+        let start = Instant::now();
+        let wait = Duration::from_secs(1_000);
+        let mut learn = |settled, visible, in_flight: &[&str], seconds| {
+            let in_flight = in_flight.iter().map(|&a| a.to_owned()).collect();
+            let asked = start + Duration::from_secs(seconds);
+            let wait = Some(wait);
+            known.learn(Learnt { settled, visible, in_flight, asked, answered: asked, wait })
+        };
+        assert_eq!(learn(3, 8, &[], 0), None, "whoever has taken 4 may not have begun");
+        assert_eq!(learn(3, 9, &["1/1"], 999), None);
+        assert_eq!(learn(3, 12, &["1/1", "2/1"], 1_001), None, "they may fill it");
+        assert_eq!(learn(3, 12, &["2/1"], 1_002), None);
+        assert_eq!(learn(3, 12, &["3/1"], 1_003), Some((3, 8)));
+        assert_eq!(learn(8, 12, &[], 1_004), None, "the gap behind it is new");
+        assert_eq!(learn(9, 12, &[], 3_000), Some((9, 12)), "9 has come, and 10 has not");
+        assert_eq!(learn(12, 14, &[], 4_000), None);
+        assert_eq!(learn(14, 14, &[], 9_000), None, "a gap that was filled is not passed");
     }
 }

@@ -8,6 +8,8 @@ pub mod connections;
 #[doc(hidden)]
 pub mod dial;
 #[doc(hidden)]
+pub mod early;
+#[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
 pub mod horizon;

@@ -59,6 +59,8 @@ pub struct AllPages<E> {
     /// that event would never see the append.
     settled: Option<Position>,
     live: bool,
+    /// How many events that came too late a subscription knows of.
+    late: usize,
 }
 
 impl<E: AllEvents> AllPages<E> {
@@ -71,7 +73,8 @@ impl<E: AllEvents> AllPages<E> {
         let forwards = direction == Direction::Forwards;
         let start = if forwards { Position::START } else { Position::new(u64::MAX) };
         let from = from.unwrap_or(start);
-        Self { events, forwards, limit, from, settled: None, live: false }
+        let late = events.horizon().late();
+        Self { events, forwards, limit, from, settled: None, live: false, late }
     }
 
     /// The pages of a subscription, which begins after a position.
@@ -152,6 +155,9 @@ impl<E: AllEvents> Pages for AllPages<E> {
         };
         if self.settled.replace(settled).is_none() {
             self.events.horizon().check_place(self.from)?;
+        }
+        if self.live {
+            self.events.horizon().check_passed(self.from, &mut self.late)?;
         }
         if settled <= self.from {
             return Ok(Page { more: !is_all, ..empty });

@@ -8,6 +8,7 @@
     feature = "memory",
     feature = "sqlite",
     feature = "postgres",
+    feature = "marten",
     feature = "dynamodb",
     feature = "eventstoredb"
 ))]
@@ -48,6 +49,7 @@ async fn the_readme_says_what_the_stores_declare() {
     }
     // What these declare is known without a server.
     backends.push(annals::postgres::PostgresStore::declared().clone());
+    backends.push(annals::marten::MartenStore::declared().clone());
     backends.push(annals::dynamodb::DynamoDbStore::declared().clone());
     backends.push(annals::eventstoredb::EventStoreDbStore::declared().clone());
     let table = table(&backends);

@@ -27,6 +27,59 @@ pub(crate) async fn a_copy_follows_until_told_to_stop(kind: Kind) {
     ok(&["verify", &from.url, &to.url]).await;
 }
 
+pub(crate) async fn a_copy_goes_to_postgres_and_comes_back(kind: Kind) {
+    let from = Fresh::open(&kind).await;
+    let postgres = Fresh::open(&postgres()).await;
+    let back = Fresh::open(&kind).await;
+    fill(&from.store, 0, 60).await;
+    from.store.tombstone(&"order-1".try_into().unwrap(), ExpectedVersion::Any).await.unwrap();
+    for (from, to) in [(&from, &postgres), (&postgres, &back)] {
+        ok(&["copy", &from.url, &to.url]).await;
+        ok(&["verify", &from.url, &to.url]).await;
+    }
+    let (before, after) = (all(&from.store).await, all(&back.store).await);
+    assert_eq!(kept(&after), kept(&before));
+    let times = |events: &[annals::RecordedEvent]| {
+        events.iter().map(|event| event.recorded_at).collect::<Vec<_>>()
+    };
+    assert_eq!(times(&after), times(&before));
+}
+
+fn postgres() -> Kind {
+    Kind::Postgres(annals_test_servers::postgres::Source::find())
+}
+
+/// A database that a .NET program has filled; see `annals-marten/tests/fixtures.rs`.
+pub(crate) async fn what_marten_wrote_is_copied(kind: Kind) {
+    use annals::marten::{
+        MartenConfig,
+        sqlx::{ConnectOptions, raw_sql},
+    };
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/marten");
+    let data = std::env::var("ANNALS_MARTEN_DATA").unwrap_or_else(|_| beside.to_owned());
+    let script = std::path::Path::new(&data).join("guid_meta/schema-and-data.sql");
+    let Ok(script) = std::fs::read_to_string(script) else {
+        println!("there are no databases of Marten; name them by ANNALS_MARTEN_DATA");
+        return;
+    };
+    // The fixture has its own schema on the same server.
+    let url = Fresh::open(&kind).await.url;
+    let (server, _) = url.split_once("create=string&schema=").unwrap();
+    let url = format!("{server}schema=mp_guid_meta&mode=quick&read_only=true");
+    let mut connection = MartenConfig::from_url(&url).unwrap().connect.connect().await.unwrap();
+    raw_sql(annals::marten::sqlx::AssertSqlSafe(script)).execute(&mut connection).await.unwrap();
+    let (hidden, whole) = (Fresh::open(&postgres()).await, Fresh::open(&postgres()).await);
+    ok(&["copy", &url, &hidden.url]).await;
+    ok(&["verify", &url, &hidden.url]).await;
+    let with_archived = format!("{url}&archived=include");
+    ok(&["copy", &with_archived, &whole.url]).await;
+    ok(&["verify", &with_archived, &whole.url]).await;
+    // Twenty rows, of which two are archived and one is a tombstone.
+    assert_eq!((all(&hidden.store).await.len(), all(&whole.store).await.len()), (17, 19));
+    let correlated = all(&whole.store).await;
+    assert!(correlated[0].correlation_id().is_some());
+}
+
 pub(crate) async fn streams_are_left_as_they_were(kind: Kind) {
     let (from, to) = (Fresh::open(&kind).await, Fresh::open(&kind).await);
     fill(&from.store, 0, 40).await;

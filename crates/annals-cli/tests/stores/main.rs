@@ -54,10 +54,19 @@ fn main() -> ExitCode {
     }
     #[cfg(target_os = "linux")]
     alone! { copies: a_dry_run_reports_a_file_that_cannot_be_written; }
+    macro_rules! on {
+        ($kind:expr; $($theme:ident: $($test:ident)*;)*) => {
+            $($(trials.push(trial($kind, &runtime, stringify!($test), $theme::$test));)*)*
+        };
+    }
+    on! { &Kind::marten();
+        copies: a_copy_goes_to_postgres_and_comes_back what_marten_wrote_is_copied
+            a_copy_follows_until_told_to_stop streams_are_left_as_they_were;
+    }
     for kind in kinds().into_iter().filter(Kind::is_shared) {
         macro_rules! trials {
-            ($($theme:ident: $($test:ident)*;)*) => {
-                $($(trials.push(trial(&kind, &runtime, stringify!($test), $theme::$test));)*)*
+            ($($words:tt)*) => {
+                on! { &kind; $($words)* }
             };
         }
         trials! {

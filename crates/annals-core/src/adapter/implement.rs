@@ -22,6 +22,12 @@ pub trait Adapter: Clone + fmt::Debug + Send + Sync + 'static {
     /// What this store can do.
     fn capabilities(&self) -> &Capabilities;
 
+    /// The error for a read of all streams, and for a subscription to more than one, without
+    /// [`Capabilities::global_order`]. A store that can have the order if it is told more says so here.
+    fn without_order(&self) -> Error {
+        Error::unsupported("order over all streams")
+    }
+
     /// Writes one append, or several to different streams, all or none. The answers come in the
     /// order of the appends. There is always at least one append, each with at least one event, and
     /// only one without [`Capabilities::multi_stream_append`].

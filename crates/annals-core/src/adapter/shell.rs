@@ -48,7 +48,11 @@ impl<'a> Call<'a> {
     }
 
     fn answer<T>(&self, answer: Result<T>) -> Result<T> {
-        answer.map_err(|error| name(error, self.capabilities.backend, self.operation, self.stream))
+        answer.map_err(|error| self.error(error))
+    }
+
+    fn error(&self, error: Error) -> Error {
+        name(error, self.capabilities.backend, self.operation, self.stream)
     }
 
     /// Pages whose errors belong to this call.
@@ -132,19 +136,20 @@ impl<A: Adapter> EventStore for A {
 
     fn read_all(&self, options: ReadAll) -> EventStream {
         let call = Call::new(self, "read_all");
-        match call.needs(|c| c.global_order, ORDER) {
-            Ok(()) => {
-                let (from, direction) = (options.from, options.direction);
-                let pages = self.all_pages(options);
-                read(call.pages(FromPlace::new(self.clone(), pages, from, direction)))
-            }
-            Err(error) => failed_read(error),
+        if !call.capabilities.global_order {
+            return failed_read(call.error(self.without_order()));
         }
+        let (from, direction) = (options.from, options.direction);
+        let pages = self.all_pages(options);
+        read(call.pages(FromPlace::new(self.clone(), pages, from, direction)))
     }
 
     async fn subscribe(&self, options: Subscribe) -> Result<Subscription> {
         let call = Call::new(self, "subscribe");
-        let checked = check_subscribe(&options, call.capabilities);
+        let checked = check_subscribe(&options, call.capabilities).map_err(|error| {
+            // Nothing else is refused with this kind.
+            if error.kind() == ErrorKind::Unsupported { self.without_order() } else { error }
+        });
         let Subscribe { source, start } = options;
         match source {
             Source::All(filter) => {
@@ -204,7 +209,6 @@ impl<A: Adapter> EventStore for A {
     }
 }
 
-const ORDER: &str = "order over all streams";
 const SNAPSHOTS: &str = "snapshots";
 const CHECKPOINTS: &str = "checkpoints";
 const LEASES: &str = "leases";

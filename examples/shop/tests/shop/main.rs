@@ -37,10 +37,19 @@ fn main() -> ExitCode {
             Ok(Completion::ignored_with(reason))
         }));
     }
+    macro_rules! on {
+        ($kind:expr; $($theme:ident: $($test:ident)*;)*) => {
+            $($(trials.push(trial($kind, &runtime, stringify!($test), $theme::$test));)*)*
+        };
+    }
+    on! { &stores::Kind::marten();
+        runs: events_say_what_caused_them;
+        view: killed_again_and_again_no_time_out_is_lost_and_no_row_is_wrong;
+    }
     for kind in stores::kinds() {
         macro_rules! trials {
-            ($($theme:ident: $($test:ident)*;)*) => {
-                $($(trials.push(trial(&kind, &runtime, stringify!($test), $theme::$test));)*)*
+            ($($words:tt)*) => {
+                on! { &kind; $($words)* }
             };
         }
         trials! {
