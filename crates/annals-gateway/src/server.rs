@@ -4,15 +4,16 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use annals_core::{Store, StreamId};
 use axum::{http::StatusCode, routing::get};
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{oneshot, watch},
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     service::{Routes, interceptor::InterceptedService},
-    transport::{Identity, Server, ServerTlsConfig},
+    transport::{Identity, Server, ServerTlsConfig, server::Connected},
 };
 
 use crate::{
@@ -67,9 +68,42 @@ impl Gateway {
         security: Security,
         shutdown: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        let connections = TcpListenerStream::new(listener).map_ok(Socket::new);
+        self.serve_incoming(connections, address, security, shutdown).await
+    }
+
+    /// Serves connections that were made in another way than over TCP, for tests. Clients are told
+    /// that the server is at `address`.
+    ///
+    /// # Errors
+    /// If a connection fails before it is accepted.
+    #[doc(hidden)]
+    pub async fn serve_connections<C>(
+        self,
+        connections: impl Stream<Item = io::Result<C>> + Send,
+        address: SocketAddr,
+    ) -> io::Result<()>
+    where
+        C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C::ConnectInfo: Clone + Send + Sync + 'static,
+    {
+        self.serve_incoming(connections, address, Security::Insecure, std::future::pending()).await
+    }
+
+    async fn serve_incoming<C>(
+        self,
+        connections: impl Stream<Item = io::Result<C>> + Send,
+        address: SocketAddr,
+        security: Security,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> io::Result<()>
+    where
+        C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C::ConnectInfo: Clone + Send + Sync + 'static,
+    {
         let Self { store, options } = self;
         let (stop, stopping) = watch::channel(false);
-        let address = listener.local_addr()?;
         let routes = routes(store, &options, address, OpenCalls::new(options.max_open, stopping));
         let mut server = Server::builder()
             .accept_http1(true)
@@ -86,8 +120,7 @@ impl Gateway {
         }
         tracing::info!(%address, "the gateway is listening");
         let (stop_requested, stopping) = oneshot::channel();
-        let incoming = TcpListenerStream::new(listener).map_ok(Socket::new);
-        let serving = server.add_routes(routes).serve_with_incoming_shutdown(incoming, async {
+        let serving = server.add_routes(routes).serve_with_incoming_shutdown(connections, async {
             shutdown.await;
             tracing::info!("the gateway is stopping");
             stop.send_replace(true);

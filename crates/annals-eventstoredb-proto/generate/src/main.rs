@@ -1,15 +1,20 @@
 //! Generates `../src/generated` from `../proto`:
 //! `cargo run --manifest-path crates/annals-eventstoredb-proto/generate/Cargo.toml`.
-//! `protox` compiles the files, so `protoc` need not be installed.
+//! `protox` compiles the files, so `protoc` need not be installed. The compiled files are also written to
+//! `protocol.bin`, by which a test of the gateway reads messages.
 
-use std::{error::Error, path::Path};
+use std::{error::Error, fs, path::Path};
 
-const FILES: [&str; 4] =
-    ["streams.proto", "persistent.proto", "serverfeatures.proto", "gossip.proto"];
+use prost::Message;
+
+const FILES: [&str; 5] =
+    ["streams.proto", "persistent.proto", "serverfeatures.proto", "gossip.proto", "status.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let descriptors = protox::compile(FILES, [package.join("proto")])?;
+    let compiled = package.join("../annals-gateway/tests/recording/protocol.bin");
+    fs::write(compiled, descriptors.encode_to_vec())?;
     tonic_build::configure()
         .build_transport(false)
         .bytes(["."])

@@ -1,0 +1,49 @@
+//! The stores that the scenarios are played over.
+
+use std::sync::Arc;
+
+use annals_core::Store;
+use annals_memory::MemoryStore;
+use tokio::runtime::{Builder, Runtime};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    Memory,
+    Sqlite,
+}
+
+impl StoreKind {
+    pub(crate) const ALL: [Self; 2] = [Self::Memory, Self::Sqlite];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Sqlite => "sqlite",
+        }
+    }
+
+    /// Whether scenarios of this theme are played over the store. Subscriptions and groups wait until
+    /// nothing more comes, which takes time by the real clock.
+    pub(crate) fn has_theme(self, theme: &str) -> bool {
+        const WITHOUT_WAITING: [&str; 7] =
+            ["append", "batch", "read", "all", "delete", "tombstone", "metadata"];
+        self == Self::Memory || WITHOUT_WAITING.contains(&theme)
+    }
+
+    /// Whether this scenario is played over the store. Events get old by the real clock.
+    pub(crate) fn plays(self, scenario: &str) -> bool {
+        self != Self::Memory || scenario != "read/truncated/max-age-passed"
+    }
+
+    pub(crate) fn runtime(self) -> Runtime {
+        let mut builder = Builder::new_current_thread();
+        builder.enable_all().start_paused(self == Self::Memory).build().unwrap()
+    }
+
+    pub(crate) async fn open(self) -> Arc<dyn Store> {
+        match self {
+            Self::Memory => Arc::new(MemoryStore::new()),
+            Self::Sqlite => annals::connect("sqlite::memory:").await.unwrap(),
+        }
+    }
+}
