@@ -43,12 +43,11 @@ pub(crate) async fn delete(
         // Another client has appended to the stream since: it is not deleted any more.
         (Ok(()), _) => return Ok(None),
     }
-    let properties = metadata::for_deleted(store, stream).await?;
-    let event = NewEvent::json(type_from_wire(metadata::TYPE)?, &properties);
+    let event = NewEvent::json(type_from_wire(metadata::TYPE)?, &metadata::for_deleted());
     let event = event.map_err(|e| status(&e))?;
     let append = Append::new(metadata, ExpectedVersion::Any, [event]);
     match appender.write(append, Some(stream)).await {
-        Ok(outcome) => Ok(outcome.position),
+        Ok(outcome) => Ok(Some(outcome.position)),
         Err(error) => {
             // The stream is deleted even so, and the client must learn that.
             tracing::warn!(%stream, %error, "could not write the metadata of a deleted stream");

@@ -17,6 +17,7 @@ use tonic::{
 };
 
 use crate::{
+    append::Limits,
     call_layer::CallLayer,
     cluster::Cluster,
     open_calls::OpenCalls,
@@ -156,8 +157,10 @@ fn routes(
     };
     let groups = PersistentService::new(store.clone(), open_calls.clone());
     let groups = PersistentSubscriptionsServer::new(groups);
-    let streams = StreamsService::new(store.clone(), max_append_bytes, open_calls);
     let max_message = (max_append_bytes + MESSAGE_OVERHEAD).max(MIN_MESSAGE_LIMIT);
+    let memory = store.capabilities().max_append_bytes.min(max_message);
+    let limits = Limits { data: max_append_bytes, memory };
+    let streams = StreamsService::new(store.clone(), limits, open_calls);
     let streams = StreamsServer::new(streams).max_decoding_message_size(max_message);
     let mut routes = Routes::builder();
     routes

@@ -7,7 +7,7 @@ use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    append::{Appender, append, batch_append, write_target},
+    append::{Appender, Limits, append, batch_append, write_target},
     call_layer::RequestState,
     delete::{delete, tombstone},
     open_calls::OpenCalls,
@@ -27,8 +27,8 @@ pub(crate) struct StreamsService {
 }
 
 impl StreamsService {
-    pub(crate) fn new(store: Arc<dyn Store>, max_append_bytes: usize, open: OpenCalls) -> Self {
-        Self { appender: Appender::new(store, max_append_bytes), open_calls: open }
+    pub(crate) fn new(store: Arc<dyn Store>, limits: Limits, open: OpenCalls) -> Self {
+        Self { appender: Appender::new(store, limits), open_calls: open }
     }
 }
 

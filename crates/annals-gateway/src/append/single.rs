@@ -3,7 +3,10 @@
 use annals_core::Append;
 use tonic::{Status, Streaming};
 
-use super::write::{Appender, LimitedEvents, write_target};
+use super::{
+    request::{LimitedEvents, write_target},
+    write::Appender,
+};
 use crate::{
     call_layer::RequestState,
     names::described_stream,
@@ -36,7 +39,7 @@ pub(crate) async fn append(
         return Err(Status::invalid_argument("the first message of an append must be its options"));
     };
     let (stream, expected) = write_target(&options)?;
-    let mut events = LimitedEvents::new(appender.max_bytes);
+    let mut events = LimitedEvents::new(appender.limits);
     while let Some(message) = messages.message().await? {
         let Some(Content::ProposedMessage(event)) = message.content else {
             let error = "every message of an append after the first must be an event";

@@ -154,7 +154,7 @@ fn event() -> ProposedMessage {
 
 fn expecting(stream: &str, expected: Expected) -> WriteOptions {
     let stream_identifier = Some(StreamIdentifier { stream_name: stream.to_owned().into() });
-    WriteOptions { stream_identifier, expected: Some(expected) }
+    WriteOptions { stream_identifier, expected: Some(expected), deadline_option: None }
 }
 
 /// The .NET client sends -1, which means that there is no stream, as the greatest unsigned number.
