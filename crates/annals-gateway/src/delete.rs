@@ -10,6 +10,7 @@ use crate::{
     metadata,
     names::{metadata_stream, to_wire, type_from_wire},
     status::{status, stream_deleted},
+    tombstones,
 };
 
 /// Deletes a stream, and records that in the stream's metadata, as EventStoreDB does. Returns the
@@ -56,8 +57,7 @@ pub(crate) async fn delete(
     }
 }
 
-/// Tombstones a stream. The store gives a tombstone no position, so this returns the store's last
-/// position, which is not before the tombstone.
+/// Tombstones a stream. Returns the position of the tombstone.
 pub(crate) async fn tombstone(
     store: &dyn Store,
     stream: &StreamId,
@@ -77,5 +77,12 @@ pub(crate) async fn tombstone(
         }
     }
     tombstoned.map_err(|e| status(&e))?;
-    Ok(store.last_position().await.map_err(|e| status(&e))?.get())
+    match tombstones::record(store, stream).await {
+        Ok(position) => Ok(position),
+        Err(error) => {
+            // The stream is tombstoned even so, and the client must learn that.
+            tracing::warn!(%stream, %error, "could not write the record of a tombstone");
+            Ok(store.last_position().await.map_err(|e| status(&e))?.get())
+        }
+    }
 }

@@ -65,6 +65,7 @@ mod server;
 mod socket;
 mod status;
 mod streams;
+mod tombstones;
 mod wire;
 
 pub use command::{main, main_with};

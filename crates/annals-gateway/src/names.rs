@@ -12,10 +12,13 @@ use crate::proto::shared::StreamIdentifier;
 
 /// The store has this before each name that begins with `$` on the wire.
 const PREFIX: &str = "esdb:";
-/// With this and the prefix, a metadata stream can be called whose name is too long for the store: a
-/// digest of the name follows. So the metadata of the longest stream id has a place, too. Reads of all
-/// show such a stream under its short name.
+/// With this and the prefix, a stream can be called that is not an application's own, and whose name is
+/// too long for the store: a digest of the name follows. So the metadata of the longest stream id has a
+/// place, and so have the parked events of a group on it. Reads of all show such a stream under its short
+/// name.
 const SHORTENED: &str = "$#.";
+/// Begins the names of the streams of groups, as EventStoreDB calls them.
+pub(crate) const GROUP: &str = "$persistentsubscription-";
 
 /// What a client can read under the name of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +57,17 @@ impl WireStream {
 /// The stream that a client appends to, deletes or tombstones: neither `$all` nor a category.
 pub(crate) fn writable_stream(name: Option<&StreamIdentifier>) -> Result<StreamId, Status> {
     match WireStream::parse(name)? {
-        WireStream::Stream(stream) => Ok(stream),
+        WireStream::Stream(stream) if is_writable(to_wire(stream.as_str())) => Ok(stream),
         other => {
-            let message = format!("the server makes {}; clients cannot write to it", other.name());
+            let message = format!("clients cannot write to the stream {}", other.name());
             Err(Status::invalid_argument(message))
         }
     }
+}
+
+/// False for the streams in which the gateway keeps records, and for the metadata of no stream.
+fn is_writable(name: &str) -> bool {
+    !name.starts_with("$#") && name != "$$"
 }
 
 fn text(name: Option<&StreamIdentifier>) -> Result<&str, Status> {
@@ -71,11 +79,15 @@ fn text(name: Option<&StreamIdentifier>) -> Result<&str, Status> {
 /// The store's id for a stream that clients call `name`.
 pub(crate) fn stream_from_wire(name: &str) -> Result<StreamId, Status> {
     let mut id = from_wire(name)?;
-    if id.len() > MAX_NAME_BYTES && described(name).is_some() {
-        let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes());
-        id = format!("{PREFIX}{SHORTENED}{digest}");
+    if id.len() > MAX_NAME_BYTES && (name.starts_with(GROUP) || described(name).is_some()) {
+        id = format!("{PREFIX}{SHORTENED}{}", digest(name));
     }
     StreamId::new(id).map_err(|e| invalid(&e))
+}
+
+/// Stands for a name that is too long.
+pub(crate) fn digest(name: &str) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
 }
 
 /// The store's name for an event type that clients call `name`.
@@ -111,6 +123,11 @@ pub(crate) fn identifier(stream: &str) -> StreamIdentifier {
 pub(crate) fn metadata_stream(stream: &StreamId) -> Option<StreamId> {
     let name = to_wire(stream.as_str());
     if name.starts_with("$$") { None } else { stream_from_wire(&format!("$${name}")).ok() }
+}
+
+/// True if this is the stream of another stream's metadata.
+pub(crate) fn is_metadata(stream: &StreamId) -> bool {
+    to_wire(stream.as_str()).starts_with("$$")
 }
 
 /// The stream that a metadata stream describes. `None` if clients call no metadata stream `name`.

@@ -31,6 +31,7 @@ use crate::{
     },
     socket::Socket,
     streams::StreamsService,
+    tombstones::Tombstones,
 };
 
 /// The time after which the server pings an idle connection, and the time that the client then has
@@ -155,12 +156,13 @@ fn routes(
         Some((host, port)) => Cluster::new(host, *port),
         None => Cluster::at(address),
     };
-    let groups = PersistentService::new(store.clone(), open_calls.clone());
+    let tombstones = Tombstones::new(store.clone());
+    let groups = PersistentService::new(store.clone(), tombstones.clone(), open_calls.clone());
     let groups = PersistentSubscriptionsServer::new(groups);
     let max_message = (max_append_bytes + MESSAGE_OVERHEAD).max(MIN_MESSAGE_LIMIT);
     let memory = store.capabilities().max_append_bytes.min(max_message);
     let limits = Limits { data: max_append_bytes, memory };
-    let streams = StreamsService::new(store.clone(), limits, open_calls);
+    let streams = StreamsService::new(store.clone(), tombstones, limits, open_calls);
     let streams = StreamsServer::new(streams).max_decoding_message_size(max_message);
     let mut routes = Routes::builder();
     routes

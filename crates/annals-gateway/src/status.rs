@@ -65,6 +65,11 @@ pub(crate) fn stream_deleted(stream: &str) -> Status {
     Status::with_metadata(Code::FailedPrecondition, message, trailers("stream-deleted", stream))
 }
 
+/// True if an error says that a stream is tombstoned.
+pub(crate) fn is_stream_deleted(error: &Status) -> bool {
+    error.metadata().get("exception").is_some_and(|exception| exception == "stream-deleted")
+}
+
 /// The error for an append of more than `max` bytes.
 pub(crate) fn too_large(max: usize) -> Status {
     let mut trailers = MetadataMap::new();

@@ -21,10 +21,6 @@ pub(crate) async fn info(
     group: &Group,
     counts: Option<Counts>,
 ) -> Result<SubscriptionInfo, Status> {
-    let state = match &counts {
-        Some(counts) if !counts.consumers.is_empty() => "Live",
-        _ => "NotReady",
-    };
     let counts = match counts {
         Some(counts) => counts,
         None => {
@@ -42,7 +38,8 @@ pub(crate) async fn info(
     Ok(SubscriptionInfo {
         event_source: group.name.source.clone(),
         group_name: group.name.group.clone(),
-        status: state.to_owned(),
+        // EventStoreDB has other states while a group catches up.
+        status: "Live".to_owned(),
         connections: counts.consumers.iter().map(connection_info).collect(),
         average_per_second: 0,
         total_items: counts.total,
@@ -86,6 +83,9 @@ async fn parked_count(
 
 fn connection_info(consumer: &ConsumerCounts) -> ConnectionInfo {
     ConnectionInfo {
+        username: consumer.who.user.clone(),
+        connection_name: consumer.who.connection.clone(),
+        total_items: consumer.given,
         available_slots: saturating_i32(consumer.free_slots),
         in_flight_messages: saturating_i32(consumer.in_flight),
         ..ConnectionInfo::default()
