@@ -53,6 +53,7 @@ mod filter;
 #[cfg(feature = "like-eventstoredb-23-10")]
 #[doc(hidden)]
 pub mod like_eventstoredb;
+mod linked;
 mod metadata;
 mod names;
 mod open_calls;
@@ -60,6 +61,7 @@ mod options;
 mod persistent;
 #[doc(hidden)]
 pub use annals_eventstoredb_proto as proto;
+mod projections;
 mod read;
 mod server;
 mod socket;

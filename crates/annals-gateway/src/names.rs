@@ -4,11 +4,13 @@
 //! of them: the metadata of `order-1` is the stream `$$order-1`. The gateway writes such a name to
 //! the store with a prefix, so that the stream is an ordinary one, with versions and positions.
 
-use annals_core::{Category, EventType, MAX_NAME_BYTES, StreamId};
+use annals_core::{EventType, MAX_NAME_BYTES, StreamId};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::proto::shared::StreamIdentifier;
+use crate::{
+    linked::LinkedStream, proto::shared::StreamIdentifier, status::access_denied, tombstones,
+};
 
 /// The store has this before each name that begins with `$` on the wire.
 const PREFIX: &str = "esdb:";
@@ -25,8 +27,8 @@ pub(crate) const GROUP: &str = "$persistentsubscription-";
 pub(crate) enum WireStream {
     /// `$all`.
     All,
-    /// `$ce-order`: links to the events of the category `order`.
-    Category(Category),
+    /// Links to events of other streams, such as `$ce-order`.
+    Linked(LinkedStream),
     /// Any other name: a stream, by its id in the store.
     Stream(StreamId),
 }
@@ -37,37 +39,33 @@ impl WireStream {
         if name == "$all" {
             return Ok(Self::All);
         }
-        if let Some(category) = name.strip_prefix("$ce-") {
-            let category = Category::new(category).map_err(|e| invalid(&e))?;
-            return Ok(Self::Category(category));
+        match LinkedStream::parse(name) {
+            Some(linked) => Ok(Self::Linked(linked)),
+            None => stream_from_wire(name).map(Self::Stream),
         }
-        stream_from_wire(name).map(Self::Stream)
     }
 
     /// The name that clients use.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::All => "$all".to_owned(),
-            Self::Category(category) => format!("$ce-{category}"),
+            Self::Linked(linked) => linked.name(),
             Self::Stream(stream) => to_wire(stream.as_str()).to_owned(),
         }
     }
 }
 
-/// The stream that a client appends to, deletes or tombstones: neither `$all` nor a category.
+/// The stream that a client appends to, deletes or tombstones: neither `$all` nor one of links.
 pub(crate) fn writable_stream(name: Option<&StreamIdentifier>) -> Result<StreamId, Status> {
     match WireStream::parse(name)? {
         WireStream::Stream(stream) if is_writable(to_wire(stream.as_str())) => Ok(stream),
-        other => {
-            let message = format!("clients cannot write to the stream {}", other.name());
-            Err(Status::invalid_argument(message))
-        }
+        other => Err(access_denied(&other.name())),
     }
 }
 
 /// False for the streams in which the gateway keeps records, and for the metadata of no stream.
 fn is_writable(name: &str) -> bool {
-    !name.starts_with("$#") && name != "$$"
+    !tombstones::is_own(name) && name != "$$"
 }
 
 fn text(name: Option<&StreamIdentifier>) -> Result<&str, Status> {

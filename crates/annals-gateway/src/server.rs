@@ -23,9 +23,11 @@ use crate::{
     open_calls::OpenCalls,
     options::{GatewayOptions, Security},
     persistent::PersistentService,
+    projections::Projections,
     proto::{
         gossip::gossip_server::GossipServer,
         persistent::persistent_subscriptions_server::PersistentSubscriptionsServer,
+        projections::projections_server::ProjectionsServer,
         server_features::server_features_server::ServerFeaturesServer,
         streams::streams_server::StreamsServer,
     },
@@ -164,10 +166,12 @@ fn routes(
     let limits = Limits { data: max_append_bytes, memory };
     let streams = StreamsService::new(store.clone(), tombstones, limits, open_calls);
     let streams = StreamsServer::new(streams).max_decoding_message_size(max_message);
+    let projections = ProjectionsServer::new(Projections);
     let mut routes = Routes::builder();
     routes
         .add_service(InterceptedService::new(streams, options.auth.clone()))
         .add_service(InterceptedService::new(groups, options.auth.clone()))
+        .add_service(InterceptedService::new(projections, options.auth.clone()))
         // Clients call these two before they send the user and the password.
         .add_service(ServerFeaturesServer::new(cluster.clone()))
         .add_service(GossipServer::new(cluster));

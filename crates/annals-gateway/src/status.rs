@@ -95,6 +95,12 @@ pub(crate) fn unauthenticated() -> Status {
     Status::with_metadata(Code::Unauthenticated, "the user or the password is wrong", trailers)
 }
 
+/// The error for a write to a stream that only the server makes.
+pub(crate) fn access_denied(stream: &str) -> Status {
+    let message = format!("clients cannot write to the stream {stream}");
+    Status::with_metadata(Code::PermissionDenied, message, trailers("access-denied", stream))
+}
+
 pub(crate) fn trailers(exception: &str, stream: &str) -> MetadataMap {
     let mut trailers = MetadataMap::new();
     insert_trailer(&mut trailers, "exception", exception);

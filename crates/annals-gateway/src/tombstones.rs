@@ -45,6 +45,11 @@ pub(crate) fn shown(event: &WireEvent) -> Option<WireEvent> {
     })
 }
 
+/// True if clients call a stream so in which the gateway keeps records.
+pub(crate) fn is_own(stream: &str) -> bool {
+    stream.starts_with("$#")
+}
+
 /// Tells subscriptions when their stream is tombstoned. One subscription to the records serves all.
 #[derive(Clone, Debug)]
 pub(crate) struct Tombstones(Arc<Inner>);

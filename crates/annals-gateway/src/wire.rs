@@ -63,21 +63,6 @@ impl WireEvent {
         }
     }
 
-    /// The link to this event in the stream of its category, `stream`. The store has no such link.
-    /// Its revision is the event's position, which never changes, whatever events are removed.
-    pub(crate) fn category_link(&self, stream: String) -> Self {
-        Self {
-            id: Uuid::from_u128(self.id.as_u128() ^ u128::from(u64::MAX)),
-            stream,
-            revision: self.position,
-            event_type: LINK.to_owned(),
-            is_json: false,
-            metadata: Bytes::new(),
-            data: self.link_target().into(),
-            ..*self
-        }
-    }
-
     /// The data of a link to this event.
     pub(crate) fn link_target(&self) -> String {
         format!("{}@{}", self.revision, self.stream)

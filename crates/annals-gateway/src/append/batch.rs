@@ -31,13 +31,13 @@ pub(crate) fn batch_append(
         let mut running: FuturesUnordered<BoxFuture<'static, Finished>> = FuturesUnordered::new();
         let mut busy_streams = HashSet::new();
         let mut ended = false;
-        while !(ended && running.is_empty()) {
+        while !(ended && running.is_empty() && incomplete.is_empty()) {
             let next = tokio::select! {
                 Some(finished) = running.next(), if !running.is_empty() => Next::Finished(finished),
                 message = messages.message(), if !ended && running.len() < MAX_RUNNING => {
                     Next::Message(message)
                 }
-                append = incomplete.timed_out(), if !ended => Next::TimedOut(append),
+                append = incomplete.timed_out() => Next::TimedOut(append),
             };
             let complete = match next {
                 Next::TimedOut(append) => Some(append),
@@ -50,6 +50,7 @@ pub(crate) fn batch_append(
                     Some(message) => incomplete.add(message),
                     None => {
                         ended = true;
+                        incomplete.give_up();
                         continue;
                     }
                 },

@@ -10,8 +10,8 @@ use crate::{
     proto::{
         google::rpc,
         shared::{
-            BadRequest, Empty, MaximumAppendSizeExceeded, StreamDeleted, Timeout, Unknown,
-            WrongExpectedVersion,
+            AccessDenied, BadRequest, Empty, MaximumAppendSizeExceeded, StreamDeleted, Timeout,
+            Unknown, WrongExpectedVersion,
             wrong_expected_version::{
                 CurrentStreamRevisionOption as Current, ExpectedStreamPositionOption as Expected,
             },
@@ -68,6 +68,9 @@ pub(super) fn refused(refused: &Status) -> rpc::Status {
         Some(max_append_size) => {
             let detail = MaximumAppendSizeExceeded { max_append_size };
             of_kind(Code::InvalidArgument, "MaximumAppendSizeExceeded", &detail)
+        }
+        None if refused.code() == Code::PermissionDenied => {
+            of_kind(Code::PermissionDenied, "AccessDenied", &AccessDenied {})
         }
         None => bad_request(refused.message()),
     }

@@ -91,6 +91,16 @@ impl IncompleteAppends {
         Some(append.complete())
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.appends.is_empty()
+    }
+
+    /// Ends the time of all appends, since no further message will come.
+    pub(super) fn give_up(&mut self) {
+        let now = Instant::now();
+        self.appends.iter_mut().for_each(|append| append.deadline = now);
+    }
+
     /// Waits until the deadline of an append passes, and takes the append. Cancel-safe.
     pub(super) async fn timed_out(&mut self) -> CompleteAppend {
         let deadlines = self.appends.iter().enumerate().map(|(index, one)| (one.deadline, index));

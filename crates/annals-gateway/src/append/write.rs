@@ -78,11 +78,13 @@ impl Appender {
         described: Option<&StreamId>,
     ) -> Result<AppendOutcome, Error> {
         let store = &*self.store;
-        if let Some(described) = described
-            && store.stream_info(described).await?.state == StreamState::Tombstoned
-        {
-            // The metadata of a tombstoned stream is closed, too.
-            return Err(Error::stream_closed(&append.stream));
+        let mut was_deleted = false;
+        if let Some(described) = described {
+            if store.stream_info(described).await?.state == StreamState::Tombstoned {
+                // The metadata of a tombstoned stream is closed, too.
+                return Err(Error::stream_closed(&append.stream));
+            }
+            was_deleted = metadata::is_deleted(store, described).await?;
         }
         if append.events.is_empty() {
             return append_nothing(store, &append.stream, append.expected).await;
@@ -103,7 +105,7 @@ impl Appender {
         let appended = self.append(append).await?;
         self.recent.remember(&stream, ids, appended.first_version);
         match described {
-            Some(described) => self.metadata_written(described).await,
+            Some(described) => self.metadata_written(described, was_deleted).await,
             None => self.revivals.appended(store, &stream, appended.first_version).await,
         }
         Ok(AppendOutcome::of(appended.last_version, appended.position))
@@ -147,13 +149,13 @@ impl Appender {
 
     /// Applies the new metadata of a stream to the stream. If that fails, the write has succeeded all
     /// the same: reads go by the metadata.
-    async fn metadata_written(&self, stream: &StreamId) {
-        if let Err(error) = self.apply_metadata(stream).await {
+    async fn metadata_written(&self, stream: &StreamId, was_deleted: bool) {
+        if let Err(error) = self.apply_metadata(stream, was_deleted).await {
             tracing::warn!(%stream, %error, "could not apply the metadata of a stream");
         }
     }
 
-    async fn apply_metadata(&self, stream: &StreamId) -> Result<(), Error> {
+    async fn apply_metadata(&self, stream: &StreamId, was_deleted: bool) -> Result<(), Error> {
         let store = &*self.store;
         let info = store.stream_info(stream).await?;
         match (info.state, metadata::is_deleted(store, stream).await?) {
@@ -162,7 +164,7 @@ impl Appender {
                 self.revivals.deleted(stream);
             }
             (StreamState::Deleted, true) => self.revivals.deleted(stream),
-            (StreamState::Deleted, false) => {
+            (StreamState::Deleted, false) if was_deleted => {
                 revival::revive_by_metadata(store, stream, info.version).await?;
             }
             (StreamState::Live, false) => metadata::apply_truncation(store, stream).await?,

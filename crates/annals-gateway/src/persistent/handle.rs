@@ -67,6 +67,8 @@ pub(crate) struct Counts {
     pub(crate) waiting: usize,
     /// Events that wait for a consumer again.
     pub(crate) retries: usize,
+    /// How many events came while the group had caught up.
+    pub(crate) live: usize,
     pub(crate) outstanding: usize,
     /// How many events consumers were given.
     pub(crate) total: i64,

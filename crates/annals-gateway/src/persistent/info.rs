@@ -58,7 +58,8 @@ pub(crate) async fn info(
         min_check_point_count: settings.min_checkpoint_count,
         max_check_point_count: settings.max_checkpoint_count,
         read_buffer_count: saturating_i32(counts.waiting),
-        live_buffer_count: 0,
+        // EventStoreDB keeps the last live events, also if they are done.
+        live_buffer_count: saturating_i32(counts.live).min(settings.live_buffer_size).into(),
         retry_buffer_count: saturating_i32(counts.retries),
         total_in_flight_messages: saturating_i32(in_flight),
         outstanding_messages_count: saturating_i32(counts.outstanding),

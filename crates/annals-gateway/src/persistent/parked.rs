@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::name::GroupName;
 use crate::{
+    linked::LinkedStream,
     metadata,
     names::{metadata_stream, type_from_wire},
     read::LinkTarget,
@@ -63,6 +64,8 @@ pub(crate) async fn park(
     let json = json.map_err(|error| Status::internal(error.to_string()))?;
     // A link to a link that leads nowhere keeps where that one leads.
     let target = match &event.event {
+        // The gateway makes this link only when it is read, so keep where it leads.
+        Some(event) if LinkedStream::parse(&event.stream).is_some() => event.data.clone(),
         Some(event) => event.link_target().into(),
         None => original.data.clone(),
     };

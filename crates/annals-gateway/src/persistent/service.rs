@@ -117,8 +117,9 @@ impl PersistentSubscriptions for PersistentService {
             Ok(())
         })
         .await?;
-        // The group's next task has the new settings. It starts when a consumer connects again.
+        // The group's next task has the new settings.
         self.stop(&name).await;
+        self.start(catalog::group(&*self.store, &name).await?);
         Ok(Response::new(UpdateResp {}))
     }
 
@@ -173,7 +174,8 @@ impl PersistentSubscriptions for PersistentService {
         let options = required(request.into_inner().options)?;
         let stop_at = match options.stop_at_option {
             Some(StopAtOption::StopAt(revision)) => Some(revision),
-            _ => None,
+            Some(StopAtOption::NoLimit(_)) => None,
+            None => return Err(Status::invalid_argument("where the replay stops is missing")),
         };
         let name = GroupName::try_from(options)?;
         let group = catalog::group(&*self.store, &name).await?;
@@ -201,8 +203,14 @@ impl PersistentSubscriptions for PersistentService {
     }
 
     async fn restart_subsystem(&self, _: Request<Empty>) -> Result<Response<Empty>, Status> {
-        for name in self.running.names() {
-            self.stop(&name).await;
+        let names = self.running.names();
+        for name in &names {
+            self.stop(name).await;
+        }
+        for group in catalog::groups(&*self.store).await? {
+            if names.contains(&group.name) {
+                self.start(group);
+            }
         }
         Ok(Response::new(Empty {}))
     }

@@ -37,6 +37,8 @@ pub(crate) struct Worker {
     subscription: SourceSubscription,
     /// True while the group has read what there is.
     caught_up: bool,
+    /// How many events came while the group had caught up.
+    live: usize,
     /// Callers that want to know the group's state. They are told when the group has begun to read.
     asking: Vec<oneshot::Sender<Counts>>,
 }
@@ -59,6 +61,7 @@ impl Worker {
             replay: Replay::default(),
             subscription: SourceSubscription::new(),
             caught_up: false,
+            live: 0,
             asking: Vec::new(),
         };
         tokio::spawn(worker.run(commands));
@@ -149,6 +152,7 @@ impl Worker {
                     false => event.position,
                 });
                 let origin = Origin::Source(self.progress.begin(place));
+                self.live += usize::from(self.caught_up);
                 self.waiting.push(Message { origin, event, retries: 0 });
             }
             ReadItem::Checkpoint(position) => {
@@ -312,6 +316,7 @@ impl Worker {
             consumers: self.consumers.counts(),
             waiting: self.waiting.len() - self.waiting.retries(),
             retries: self.waiting.retries(),
+            live: self.live,
             outstanding: self.consumers.in_flight(),
             total: self.consumers.given(),
             checkpoint: self.progress.checkpoint(),

@@ -124,7 +124,7 @@ fn read(
             Some(described) => request.read_metadata(stream, described, backwards, count),
             None => request.read_stream(stream, backwards, count),
         },
-        WireStream::All | WireStream::Category(_) => request.read_all(backwards, count),
+        WireStream::All | WireStream::Linked(_) => request.read_all(backwards, count),
     }
 }
 

@@ -36,7 +36,7 @@ impl LinkTarget {
     /// `None` if the data of a link does not name an event.
     pub(crate) fn parse(link: &[u8]) -> Option<Self> {
         let (revision, stream) = std::str::from_utf8(link).ok()?.split_once('@')?;
-        let version = match revision.parse::<i64>().ok()? {
+        let version = match revision.trim().parse::<i64>().ok()? {
             -1 => None,
             revision => Some(Version::new(revision.try_into().ok()?).plus(1)),
         };

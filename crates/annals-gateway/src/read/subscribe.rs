@@ -48,7 +48,7 @@ impl ReadRequest {
                 let subscription = self.open(stream.clone().into(), start).await?;
                 Ok(self.follow_stream(subscription, hidden, watch))
             }
-            WireStream::All | WireStream::Category(_) => {
+            WireStream::All | WireStream::Linked(_) => {
                 let start = match self.from {
                     ReadFrom::Start => Start::Beginning,
                     ReadFrom::End => Start::End,
@@ -56,7 +56,7 @@ impl ReadRequest {
                 };
                 // The client's filter is applied here, not in the store: a client gets a checkpoint
                 // after a number of events that do not match, and the store would not count them.
-                let subscription = self.open(self.category_filter().into(), start).await?;
+                let subscription = self.open(self.linked_filter().into(), start).await?;
                 Ok(self.follow_all(subscription))
             }
         }
@@ -173,7 +173,8 @@ impl ReadRequest {
                     Message::CaughtUp(position) => {
                         if position.get() > 0 {
                             last_position = Some(position.get());
-                            if checkpoint_every.is_some() {
+                            // Unless the last checkpoint said the same.
+                            if checkpoint_every.is_some() && told < position.get() {
                                 told = position.get();
                                 yield ReadItem::Checkpoint(position.get());
                             }
