@@ -176,7 +176,10 @@ fn routes(
         .add_service(ServerFeaturesServer::new(cluster.clone()))
         .add_service(GossipServer::new(cluster));
     let health = get(move || health(store.clone()));
-    routes.routes().into_axum_router().route("/health/live", health).into()
+    // Tonic answers all paths with 200, as gRPC does. A probe would take that for health.
+    let not_found = async || StatusCode::NOT_FOUND;
+    let router = routes.routes().into_axum_router().route("/health/live", health);
+    router.fallback(not_found).into()
 }
 
 /// Answers 204 if the store answers.

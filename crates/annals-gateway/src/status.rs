@@ -79,6 +79,14 @@ pub(crate) fn too_large(max: usize) -> Status {
     Status::with_metadata(Code::InvalidArgument, message, trailers)
 }
 
+/// The error for a message that is too large to be read, which tonic calls out of range.
+pub(crate) fn oversized(error: Status) -> Status {
+    match error.code() {
+        Code::OutOfRange => Status::resource_exhausted(error.message()),
+        _ => error,
+    }
+}
+
 /// The error for an event whose header `name` is missing.
 pub(crate) fn metadata_missing(name: &str) -> Status {
     let mut trailers = MetadataMap::new();

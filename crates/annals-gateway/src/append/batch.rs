@@ -15,6 +15,7 @@ use super::{
 use crate::{
     names::described_stream,
     proto::streams::{BatchAppendReq, BatchAppendResp, batch_append_resp::Result as Answer},
+    status::oversized,
 };
 
 /// How many appends of one call run at the same time.
@@ -46,7 +47,7 @@ pub(crate) fn batch_append(
                     yield answer;
                     continue;
                 }
-                Next::Message(message) => match message? {
+                Next::Message(message) => match message.map_err(oversized)? {
                     Some(message) => incomplete.add(message),
                     None => {
                         ended = true;

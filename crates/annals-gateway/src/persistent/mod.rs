@@ -7,7 +7,8 @@
 //! `parked`. The `catalog` stores the groups themselves.
 //!
 //! An event is tried again if its consumer refuses it, does not answer in time, or disconnects. After
-//! `max_retry_count` attempts it is parked.
+//! `max_retry_count` attempts it is parked. A group begins to read when it is created, so that it can tell
+//! its state.
 //!
 //! One gateway runs a group. If several gateways serve one store, each gives all events to the
 //! consumers that are connected to it.

@@ -130,15 +130,16 @@ impl Known {
 pub(crate) fn check_book(known: &Known) -> Result<(), String> {
     const PAGE: &str = "../../docs/book/src/gateway.md";
     let page = fs::read_to_string(path(PAGE)).map_err(|error| format!("{PAGE}: {error}"))?;
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    let (_, table) = page.split_once("| kind |").ok_or("the page has no table of kinds")?;
+    let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| `")?.split_once("` |"));
     let described: BTreeSet<&str> = rows.map(|(kind, _)| kind).collect();
     let used: BTreeSet<&str> = known.0.values().flat_map(|(kinds, _)| kinds.split(", ")).collect();
     match described == used {
         true => Ok(()),
         false => Err(format!(
             "not in the book: {:?}; only in the book: {:?}",
-            used.difference(&described),
-            described.difference(&used)
+            used.difference(&described).collect::<Vec<_>>(),
+            described.difference(&used).collect::<Vec<_>>()
         )),
     }
 }
