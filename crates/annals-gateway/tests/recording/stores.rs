@@ -35,6 +35,15 @@ impl StoreKind {
         self != Self::Memory || scenario != "read/truncated/max-age-passed"
     }
 
+    /// How many scenarios are played at the same time. They wait for SQLite, but those over a store in
+    /// memory would share a clock, and never be all quiet.
+    pub(crate) fn at_a_time(self) -> usize {
+        match self {
+            Self::Memory => 1,
+            Self::Sqlite => 16,
+        }
+    }
+
     pub(crate) fn runtime(self) -> Runtime {
         let mut builder = Builder::new_current_thread();
         builder.enable_all().start_paused(self == Self::Memory).build().unwrap()
