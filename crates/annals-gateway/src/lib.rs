@@ -68,6 +68,7 @@ mod persistent;
 pub use annals_eventstoredb_proto as proto;
 mod projections;
 mod read;
+mod request_memory;
 mod server;
 mod socket;
 mod status;

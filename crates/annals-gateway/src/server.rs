@@ -4,13 +4,12 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use annals_core::{Store, StreamId};
 use axum::{http::StatusCode, routing::get};
-use futures::{Stream, TryStreamExt};
+use futures::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{oneshot, watch},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     service::{Routes, interceptor::InterceptedService},
     transport::{Identity, Server, ServerTlsConfig, server::Connected},
@@ -31,7 +30,8 @@ use crate::{
         server_features::server_features_server::ServerFeaturesServer,
         streams::streams_server::StreamsServer,
     },
-    socket::Socket,
+    request_memory::RequestMemory,
+    socket::accept,
     streams::StreamsService,
     tombstones::Tombstones,
 };
@@ -73,7 +73,8 @@ impl Gateway {
         shutdown: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
         let address = listener.local_addr()?;
-        let connections = TcpListenerStream::new(listener).map_ok(Socket::new);
+        let options = &self.options;
+        let connections = accept(listener, options.max_connections, options.max_silence);
         self.serve_incoming(connections, address, security, shutdown).await
     }
 
@@ -114,7 +115,10 @@ impl Gateway {
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .max_concurrent_streams(options.max_calls_per_connection)
-            .layer(CallLayer { timeout: options.timeout });
+            .layer(CallLayer {
+                timeout: options.timeout,
+                memory: RequestMemory::new(options.max_request_memory),
+            });
         if let Security::Tls { certificates, key } = security {
             // A build with two crypto providers for rustls has no default one, so choose one.
             let installed = rustls::crypto::ring::default_provider().install_default();

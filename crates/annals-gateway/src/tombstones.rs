@@ -45,9 +45,9 @@ pub(crate) fn shown(event: &WireEvent) -> Option<WireEvent> {
     })
 }
 
-/// True if clients call a stream so in which the gateway keeps records.
+/// True if clients would call the stream so in which the gateway keeps records.
 pub(crate) fn is_own(stream: &str) -> bool {
-    stream.starts_with("$#")
+    stream == STREAM
 }
 
 /// Tells subscriptions when their stream is tombstoned. One subscription to the records serves all.

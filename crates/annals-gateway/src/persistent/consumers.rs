@@ -13,8 +13,9 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::{
+    catalog::Group,
     handle::{ConsumerCounts, ConsumerName, Delivery},
-    settings::{Settings, Strategy},
+    settings::Strategy,
     waiting::Message,
 };
 use crate::wire::ResolvedEvent;
@@ -113,7 +114,8 @@ impl Consumers {
     }
 
     /// Gives a message to the consumer that the group's strategy chooses.
-    pub(crate) fn offer(&mut self, message: &Message, settings: &Settings) -> Offer {
+    pub(crate) fn offer(&mut self, message: &Message, group: &Group) -> Offer {
+        let settings = &group.settings;
         let id = event_id(message);
         // If an event with this id is in flight already, an answer could mean either of the two.
         if self.connected.iter().any(|consumer| consumer.in_flight.contains_key(&id)) {
@@ -124,8 +126,14 @@ impl Consumers {
             return Offer::Refused;
         };
         // The channel has room for as many events as the consumer has slots, and a few more. So an
-        // error means that the consumer has gone, or takes nothing.
-        if consumer.events.try_send(Ok((message.event.clone(), message.retries))).is_err() {
+        // error means that the consumer has gone. If only the last place is left, the consumer takes
+        // nothing, and is told so in that place.
+        let lags = consumer.events.capacity() <= 1;
+        let told = match lags {
+            true => Err(group.name.dropped()),
+            false => Ok((message.event.clone(), message.retries)),
+        };
+        if consumer.events.try_send(told).is_err() || lags {
             let number = consumer.number;
             return Offer::Disconnected(self.disconnect(number));
         }

@@ -177,7 +177,7 @@ impl Worker {
         while self.consumers.have_free_slot()
             && let Some(message) = self.waiting.get(index)
         {
-            match self.consumers.offer(message, &self.group.settings) {
+            match self.consumers.offer(message, &self.group) {
                 Offer::Accepted => self.waiting.remove(index),
                 Offer::Refused => index += 1,
                 Offer::Disconnected(messages) => {

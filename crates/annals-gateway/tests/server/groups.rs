@@ -365,3 +365,49 @@ async fn an_event_whose_consumers_disconnect_is_parked() {
     assert_eq!(info.unwrap().stats.parked_message_count, 1);
     served.stop().await;
 }
+
+/// A group that was deleted by a gateway that died before it was done has left its progress.
+#[tokio::test]
+async fn a_group_that_is_made_anew_begins_where_it_is_told() {
+    let served = Served::new().await;
+    fill(&served.store, STREAM, 0..3).await;
+    let left = "$persistentsubscription-order-1::workers".try_into().unwrap();
+    served.store.save_checkpoint(&left, 3.into()).await.unwrap();
+    let client = served.client();
+    client.create_persistent_subscription(STREAM, GROUP, &options()).await.unwrap();
+    let mut consumer = join(&client, 10).await;
+    assert_eq!(revision(&next(&mut consumer).await.0), 0);
+    served.stop().await;
+}
+
+/// The name of a group has its stream's name in it, and both may be long.
+#[tokio::test]
+async fn a_group_with_long_names_keeps_its_progress() {
+    let served = Served::new().await;
+    let (stream, group) = ("s".repeat(255), "g".repeat(255));
+    fill(&served.store, &stream, 0..2).await;
+    let client = served.client();
+    client.create_persistent_subscription(&*stream, &*group, &options()).await.unwrap();
+    let join = async || {
+        let options = SubscribeToPersistentSubscriptionOptions::default();
+        let joining = client.subscribe_to_persistent_subscription(&*stream, &*group, &options);
+        soon("a connection to the group", joining).await.unwrap()
+    };
+    let mut consumer = join().await;
+    let (first, _) = next(&mut consumer).await;
+    consumer.ack(&first).await.unwrap();
+    let (second, _) = next(&mut consumer).await;
+    consumer.nack(&second, NakAction::Park, "bad").await.unwrap();
+    wait(async || {
+        let options = Default::default();
+        let info = client.get_persistent_subscription_info(&*stream, &*group, &options).await;
+        info.unwrap().stats.parked_message_count == 1
+    })
+    .await;
+    drop(consumer);
+    client.replay_parked_messages(&*stream, &*group, &Default::default()).await.unwrap();
+    let mut consumer = join().await;
+    let (again, _) = next(&mut consumer).await;
+    assert_eq!(again.event.unwrap().revision, 1);
+    served.stop().await;
+}
