@@ -229,6 +229,15 @@ impl Consumers {
         self.connected.iter().map(|consumer| consumer.in_flight.len()).sum()
     }
 
+    /// Forgets what is in flight: answers of consumers to it mean nothing any more.
+    pub(crate) fn forget(&mut self) {
+        for consumer in &mut self.connected {
+            consumer.in_flight.clear();
+        }
+        self.timeouts.clear();
+        self.bytes = 0;
+    }
+
     /// Disconnects every consumer, and tells it why. Returns the messages that were not answered.
     pub(crate) fn end(&mut self, why: &Status) -> Vec<Message> {
         let mut messages = Vec::new();

@@ -90,6 +90,11 @@ impl Progress {
         self.last_read
     }
 
+    /// True if nothing was read yet, nor a checkpoint loaded.
+    pub(crate) fn is_new(&self) -> bool {
+        self.checkpoint.is_none() && self.last_read.is_none()
+    }
+
     pub(crate) fn checkpoint(&self) -> Option<u64> {
         self.checkpoint
     }

@@ -28,15 +28,15 @@ impl RunningGroups {
         store: &Arc<dyn Store>,
         tombstones: &Tombstones,
         group: Group,
-    ) -> GroupHandle {
+    ) -> Result<GroupHandle, Status> {
         let mut handles = self.lock();
         match handles.get(&group.name) {
-            Some(handle) if !handle.has_ended() => handle.clone(),
+            Some(handle) if !handle.has_ended() => Ok(handle.clone()),
             _ => {
                 let name = group.name.clone();
-                let handle = Worker::start(store.clone(), tombstones.clone(), group);
+                let handle = Worker::start(store.clone(), tombstones.clone(), group)?;
                 handles.insert(name, handle.clone());
-                handle
+                Ok(handle)
             }
         }
     }

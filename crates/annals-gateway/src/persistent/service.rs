@@ -52,7 +52,7 @@ impl PersistentService {
     }
 
     /// The task of a group. Starts one if the group has none.
-    fn start(&self, group: Group) -> GroupHandle {
+    fn start(&self, group: Group) -> Result<GroupHandle, Status> {
         self.running.start(&self.store, &self.tombstones, group)
     }
 
@@ -101,7 +101,7 @@ impl PersistentSubscriptions for PersistentService {
             Ok(())
         })
         .await?;
-        self.start(group);
+        self.start(group)?;
         Ok(Response::new(CreateResp {}))
     }
 
@@ -119,7 +119,7 @@ impl PersistentSubscriptions for PersistentService {
         .await?;
         // The group's next task has the new settings.
         self.stop(&name).await;
-        self.start(catalog::group(&*self.store, &name).await?);
+        self.start(catalog::group(&*self.store, &name).await?)?;
         Ok(Response::new(UpdateResp {}))
     }
 
@@ -152,7 +152,7 @@ impl PersistentSubscriptions for PersistentService {
         };
         let name = GroupName::try_from(options.clone())?;
         let group = catalog::group(&*self.store, &name).await?;
-        let group = self.start(group);
+        let group = self.start(group)?;
         let answers = connection::connect(group, &name, &options, who, requests).await?;
         Ok(Response::new(Box::pin(open_call.hold_until_stopped(answers))))
     }
@@ -182,7 +182,7 @@ impl PersistentSubscriptions for PersistentService {
         let negative =
             |_| name.failed("Cannot stop replaying parked message at a negative version.");
         let end = stop_at.map(u64::try_from).transpose().map_err(negative)?;
-        self.start(group).replay(end).await?;
+        self.start(group)?.replay(end).await?;
         Ok(Response::new(ReplayParkedResp {}))
     }
 
@@ -209,7 +209,7 @@ impl PersistentSubscriptions for PersistentService {
         }
         for group in catalog::groups(&*self.store).await? {
             if names.contains(&group.name) {
-                self.start(group);
+                self.start(group)?;
             }
         }
         Ok(Response::new(Empty {}))

@@ -17,8 +17,9 @@ use super::{
     handle::{Action, Command, ConsumerName, Counts, Delivery, GroupHandle},
     name::is_state_of_groups,
     parked::{self, Reason, Replay},
-    progress::{Progress, When, save_checkpoint},
+    progress::{Progress, When, load_checkpoint, save_checkpoint},
     subscription::SourceSubscription,
+    turn::Turn,
     waiting::{Message, Origin, WaitingEvents},
 };
 use crate::{names::WireStream, read::ReadItem, tombstones::Tombstones, wire::ResolvedEvent};
@@ -35,6 +36,7 @@ pub(crate) struct Worker {
     progress: Progress,
     replay: Replay,
     subscription: SourceSubscription,
+    turn: Turn,
     /// True while the group has read what there is.
     caught_up: bool,
     /// How many events came while the group had caught up.
@@ -49,8 +51,9 @@ impl Worker {
         store: Arc<dyn Store>,
         tombstones: Tombstones,
         group: Group,
-    ) -> GroupHandle {
+    ) -> Result<GroupHandle, Status> {
         let (handle, commands) = GroupHandle::new();
+        let turn = Turn::new(&store, &group.name)?;
         let worker = Self {
             store,
             tombstones,
@@ -60,12 +63,13 @@ impl Worker {
             progress: Progress::default(),
             replay: Replay::default(),
             subscription: SourceSubscription::new(),
+            turn,
             caught_up: false,
             live: 0,
             asking: Vec::new(),
         };
         tokio::spawn(worker.run(commands));
-        handle
+        Ok(handle)
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -75,6 +79,7 @@ impl Worker {
         loop {
             self.dispatch().await;
             let (has_room, open_at) = (self.has_room(), self.subscription.closed_until());
+            let turn_at = self.turn.next_try();
             if self.caught_up || !has_room {
                 self.tell_counts();
             }
@@ -82,6 +87,7 @@ impl Worker {
                 command = commands.recv() => match command {
                     Some(Command::Stop { why, reply }) => {
                         self.store_progress(When::Ending).await;
+                        self.turn.give_up().await;
                         self.consumers.end(&why);
                         let _ = reply.send(());
                         return;
@@ -89,6 +95,7 @@ impl Worker {
                     Some(command) => self.execute(command).await,
                     None => {
                         self.store_progress(When::Ending).await;
+                        self.turn.give_up().await;
                         return;
                     }
                 },
@@ -99,6 +106,9 @@ impl Worker {
                 }
                 () = sleep_until(open_at.unwrap_or_else(Instant::now)), if open_at.is_some() => {
                     self.open_subscription().await;
+                }
+                () = sleep_until(turn_at.unwrap_or_else(Instant::now)), if turn_at.is_some() => {
+                    self.take_turn().await;
                 }
                 messages = self.consumers.timed_out() => {
                     self.retry(messages).await;
@@ -111,6 +121,31 @@ impl Worker {
     fn has_room(&self) -> bool {
         self.waiting.len() < self.group.settings.read_ahead()
             && self.waiting.bytes() < MAX_WAITING_BYTES
+    }
+
+    /// Gets the turn of this gateway, or keeps it. If another gateway has gone on with the group
+    /// meanwhile, this one begins after what that one has done.
+    async fn take_turn(&mut self) {
+        if !self.turn.take().await {
+            return;
+        }
+        match load_checkpoint(&*self.store, &self.group.name).await {
+            Ok(stored) if stored == self.progress.checkpoint() || self.progress.is_new() => {}
+            Ok(_) => self.begin_again(),
+            Err(error) => {
+                tracing::warn!(group = ?self.group.name, %error, "could not load a checkpoint");
+                self.begin_again();
+            }
+        }
+    }
+
+    /// Forgets what was read, and reads again after the stored checkpoint.
+    fn begin_again(&mut self) {
+        self.consumers.forget();
+        self.waiting = WaitingEvents::default();
+        (self.progress, self.replay) = (Progress::default(), Replay::default());
+        self.subscription = SourceSubscription::new();
+        (self.caught_up, self.live) = (false, 0);
     }
 
     async fn open_subscription(&mut self) {
@@ -174,7 +209,8 @@ impl Worker {
     /// Gives waiting events to consumers, until no consumer can take one.
     async fn dispatch(&mut self) {
         let mut index = 0;
-        while self.consumers.have_free_slot()
+        while self.turn.is_ours()
+            && self.consumers.have_free_slot()
             && let Some(message) = self.waiting.get(index)
         {
             match self.consumers.offer(message, &self.group) {
@@ -193,6 +229,9 @@ impl Worker {
             Command::Connect { who, slots, events, reply } => {
                 // If the caller has gone, the first event that is sent to it finds that out.
                 let _ = reply.send(self.connect(who, slots, events));
+                if self.turn.next_try().is_none() {
+                    self.take_turn().await;
+                }
                 if self.subscription.has_ended() {
                     self.drop_consumers().await;
                 }
@@ -203,6 +242,9 @@ impl Worker {
                 // After the last consumer has gone, it may be long until more events are done.
                 let last = self.consumers.len() == 0;
                 self.store_progress(if last { When::Ending } else { When::Answered }).await;
+                if last {
+                    self.turn.give_up().await;
+                }
             }
             Command::Ack { consumer, ids } => {
                 for message in self.answered(consumer, ids) {
@@ -287,11 +329,21 @@ impl Worker {
     }
 
     async fn replay(&mut self, end: Option<u64>) -> Result<(), Status> {
+        if !self.turn.is_ours() {
+            self.take_turn().await;
+            if !self.turn.is_ours() {
+                let message = "the consumers of the group are connected to another server";
+                return Err(Status::unavailable(message));
+            }
+        }
         let events = self.replay.read(&*self.store, &self.group.name, end).await?;
         self.waiting.requeue(events.into_iter().map(|(version, event)| {
             let origin = Origin::Parked(version);
             Message { origin, event, retries: 0 }
         }));
+        if self.consumers.len() == 0 {
+            self.turn.give_up().await;
+        }
         Ok(())
     }
 

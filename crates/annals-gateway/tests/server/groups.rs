@@ -411,3 +411,38 @@ async fn a_group_with_long_names_keeps_its_progress() {
     assert_eq!(again.event.unwrap().revision, 1);
     served.stop().await;
 }
+
+/// One gateway gives events to its consumers, and those of the other wait until it is their turn.
+#[tokio::test]
+async fn two_gateways_over_one_store_share_a_group() {
+    let (one, client) = with_group(options(), 4).await;
+    let two = Served::over(one.store.clone()).await;
+    let other_client = two.client();
+    let mut first = join(&client, 2).await;
+    let (event, _) = next(&mut first).await;
+    assert_eq!(revision(&event), 0);
+    let mut second = join(&other_client, 10).await;
+    first.ack(&event).await.unwrap();
+    let (event, _) = next(&mut first).await;
+    first.ack(&event).await.unwrap();
+    wait(async || {
+        let options = Default::default();
+        let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
+        info.unwrap().stats.last_checkpointed_event_revision == Some(1)
+    })
+    .await;
+    let refused = other_client.replay_parked_messages(STREAM, GROUP, &Default::default()).await;
+    assert!(refused.is_err(), "a group was replayed beside its consumers");
+    // The two events that it has not answered go to the other gateway with the turn.
+    drop(first);
+    for expected in 2..4 {
+        let (event, _) = next(&mut second).await;
+        assert_eq!(revision(&event), expected);
+        second.ack(&event).await.unwrap();
+    }
+    fill(&one.store, STREAM, 4..5).await;
+    assert_eq!(revision(&next(&mut second).await.0), 4);
+    drop(second);
+    one.stop().await;
+    two.stop().await;
+}
