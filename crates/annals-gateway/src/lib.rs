@@ -40,6 +40,9 @@
 //!   scavenge. `$maxCount` and `$maxAge` hide events and remove none.
 //! * A retry of an append to any revision is recognised if its events are among the last 50,000 since the
 //!   gateway started, or if the store recognises it. Other appends to the stream may come in between.
+//! * Several gateways can serve one store. One of them runs a group, and gives events to the consumers that
+//!   are connected to it; consumers of the others wait until those have gone, or their gateway has been dead
+//!   for 15 seconds.
 //! * Positions are those of the store. A subscription or a group from a position of another server,
 //!   beyond the store's last one, is refused. The old number of an event in a `$ce-` stream is the
 //!   number of events before it: read that many events of the category to find its position.

@@ -1,10 +1,11 @@
-//! Requests, as text that is parsed by the protocol's description.
+//! The requests of scenarios, in the text format of protocol buffers. `play` parses them by the
+//! description of the protocol.
 
 use std::fmt::Write;
 
 use uuid::Uuid;
 
-/// A text in quotes, byte by byte where it is not plain.
+/// A text in quotes. Bytes that are not printable ASCII are escaped.
 pub(crate) fn quote(bytes: impl AsRef<[u8]>) -> String {
     let mut out = String::from("\"");
     for byte in bytes.as_ref() {
@@ -23,14 +24,14 @@ pub(crate) fn ident(stream: impl AsRef<[u8]>) -> String {
     format!("stream_identifier {{ stream_name: {} }}", quote(stream))
 }
 
-/// What a stream is expected to be.
+/// The expected version of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exp {
     Any,
     NoStream,
     Exists,
     Rev(u64),
-    /// It is not said.
+    /// The request does not say.
     Unset,
 }
 pub(crate) use Exp::{Any, Exists, NoStream, Rev, Unset};
@@ -58,12 +59,12 @@ impl Exp {
     }
 }
 
-/// Options of an append or a removal.
+/// The options of an append, a deletion or a tombstone.
 pub(crate) fn options(stream: impl AsRef<[u8]>, expected: Exp) -> String {
     format!("options {{ {} {} }}", ident(stream), expected.text(false))
 }
 
-/// An event that is sent.
+/// An event to append.
 #[derive(Clone, Debug)]
 pub(crate) struct Ev {
     pub(crate) id: Option<String>,
@@ -173,7 +174,7 @@ pub(crate) fn append(stream: impl AsRef<[u8]>, expected: Exp, events: &[Ev]) -> 
     all
 }
 
-/// A message of a batch that is complete.
+/// An append in a batch, as one message.
 pub(crate) fn batch(
     correlation: Uuid,
     stream: impl AsRef<[u8]>,

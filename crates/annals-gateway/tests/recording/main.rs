@@ -1,8 +1,8 @@
 //! Plays scenarios that were recorded on a real EventStoreDB 23.10.8, and compares what the gateway
 //! answers with the recording.
 //!
-//! A scenario is a list of calls and their answers (`scenarios`). `play` plays it and writes down what
-//! came back, `show` writes messages in a form that does not depend on ids, times and positions. The
+//! A scenario is a list of calls and their answers (`scenarios`). `play` makes the calls and writes down
+//! what came back, `show` writes messages in a form that does not depend on ids, times and positions. The
 //! recording is in `recorded.txt.br`. A difference that is known is in `differences.txt`, with its kind;
 //! the book's page `gateway.md` has a table with the reason for each kind. A scenario fails if its
 //! difference is not the known one, also if there is none any more.
@@ -24,10 +24,13 @@
 mod ask;
 mod differences;
 mod gateway;
+mod given;
 mod play;
+mod run;
 mod scenarios;
 mod show;
 mod stores;
+mod unseen;
 mod wire;
 
 use std::{collections::BTreeMap, env, process::ExitCode};
@@ -73,7 +76,7 @@ fn compare(store: StoreKind, theme: &str) -> Result<(), Failed> {
     let (recording, known) = (Recording::load(), Known::load());
     let wanted =
         |name: &str| scenarios::theme(name) == theme && recording.has(name) && store.plays(name);
-    let played = play::play(store, wanted);
+    let played = run::play(store, wanted);
     let mut failures = Vec::new();
     for (name, text) in &played {
         if let Some(failure) = known.check(name, &recording.difference(name, text)) {
@@ -91,7 +94,7 @@ fn show(part: &str) {
     let recording = Recording::load();
     let only =
         |name: &str| name.contains(part) && recording.has(name) && StoreKind::Memory.plays(name);
-    for (name, text) in play::play(StoreKind::Memory, only) {
+    for (name, text) in run::play(StoreKind::Memory, only) {
         println!("=== {name}\n{text}\n");
         println!("{}\n", recording.difference(&name, &text));
     }
@@ -101,7 +104,7 @@ fn update() {
     let recording = Recording::load();
     let mut found = BTreeMap::new();
     let wanted = |name: &str| recording.has(name) && StoreKind::Memory.plays(name);
-    for (name, text) in play::play(StoreKind::Memory, wanted) {
+    for (name, text) in run::play(StoreKind::Memory, wanted) {
         let difference = recording.difference(&name, &text);
         if !difference.is_empty() {
             found.insert(name, difference);

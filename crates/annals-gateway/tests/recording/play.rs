@@ -13,54 +13,15 @@ use tonic::{
 use uuid::Uuid;
 
 use crate::{
-    ask::{Any, Ev, Exp, append, evs, options},
-    gateway, scenarios,
+    ask::{Ev, Exp, append},
     show::Names,
-    stores::StoreKind,
     wire::{End, Incoming, Wire},
 };
 
-/// The messages of the protocol, as their description.
-static PROTOCOL: &[u8] = include_bytes!("protocol.bin");
-
 /// How long an answer may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// A subscription counts as quiet if nothing came for so long.
-const QUIET: Duration = Duration::from_millis(700);
-
-/// Plays the scenarios that are wanted, each over a store of its own. Returns their names and what came
-/// of them.
-pub(crate) fn play(store: StoreKind, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
-    let pool = DescriptorPool::decode(PROTOCOL).unwrap();
-    let list = scenarios::list().0.into_iter().enumerate();
-    let mut list = list.filter(|(_, scenario)| wanted(&scenario.name)).peekable();
-    let mut played = Vec::new();
-    while list.peek().is_some() {
-        let runtime = store.runtime();
-        // Those of one runtime are played at the same time.
-        let together = list.by_ref().take(store.at_a_time());
-        let playing = together.map(|(number, scenario)| play_one(store, &pool, number, scenario));
-        played.extend(runtime.block_on(futures::future::join_all(playing)));
-        runtime.shutdown_background();
-    }
-    played
-}
-
-async fn play_one(
-    store: StoreKind,
-    pool: &DescriptorPool,
-    number: usize,
-    scenario: Scenario,
-) -> (String, String) {
-    let channel = gateway::connect(store.open().await).await;
-    let mut other = Play::new(Setting::new(pool.clone(), channel.clone()), 999);
-    let stream = other.stream();
-    // As on a server that is in use, the store's first event is another's.
-    other.given(&stream, 1).await;
-    let mut play = Play::new(Setting::new(pool.clone(), channel), number);
-    (scenario.play)(&mut play).await;
-    (scenario.name, play.text())
-}
+pub(crate) const QUIET: Duration = Duration::from_millis(700);
 
 type Playing<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
@@ -70,7 +31,7 @@ pub(crate) struct Scenario {
     pub(crate) play: Box<dyn for<'a> Fn(&'a mut Play) -> Playing<'a>>,
 }
 
-/// All of them, in their order.
+/// The scenarios, in the order in which they are played.
 #[derive(Default)]
 pub(crate) struct List(pub(crate) Vec<Scenario>);
 
@@ -86,7 +47,7 @@ impl List {
     }
 }
 
-/// What holds for all scenarios.
+/// What a scenario needs to make calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) pool: DescriptorPool,
@@ -95,7 +56,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    fn new(pool: DescriptorPool, channel: Channel) -> Self {
+    pub(crate) fn new(pool: DescriptorPool, channel: Channel) -> Self {
         Self { pool, channel, headers: Vec::new() }
     }
 }
@@ -109,10 +70,10 @@ pub(crate) struct Play {
     out: Vec<String>,
 }
 
-/// A call, and what its messages are.
+/// An open call.
 pub(crate) struct Call {
-    wire: Wire,
-    method: Option<MethodDescriptor>,
+    pub(crate) wire: Wire,
+    pub(crate) method: Option<MethodDescriptor>,
     pub(crate) ended: bool,
 }
 
@@ -131,7 +92,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Of the last success.
+    /// The position in the last answer that has one.
     pub(crate) fn position(&self) -> Option<u64> {
         self.messages.iter().rev().find_map(success_position)
     }
@@ -141,7 +102,7 @@ fn field<'a>(message: &'a DynamicMessage, name: &str) -> Option<std::borrow::Cow
     if message.has_field_by_name(name) { message.get_field_by_name(name) } else { None }
 }
 
-/// A message within a message.
+/// The value at a path of field names.
 pub(crate) fn within(message: &DynamicMessage, path: &[&str]) -> Option<Value> {
     let (first, rest) = path.split_first()?;
     let value = field(message, first)?.into_owned();
@@ -156,7 +117,7 @@ fn success_position(message: &DynamicMessage) -> Option<u64> {
     position.as_message()?.get_field_by_name("commit_position")?.as_u64()
 }
 
-/// Headers that every answer has, and that say nothing of it.
+/// Headers that every answer has, whatever the gateway does.
 const TRANSPORT: [&str; 11] = [
     "date",
     "server",
@@ -177,7 +138,7 @@ impl Play {
         Self { set, names, number, streams: 0, groups: 0, out: Vec::new() }
     }
 
-    /// What came of it.
+    /// The text of what was sent and what came back.
     pub(crate) fn text(&self) -> String {
         self.names.settle(&self.out.join("\n"))
     }
@@ -186,7 +147,7 @@ impl Play {
         self.out.push(line.into());
     }
 
-    /// A name of a stream that no other scenario has.
+    /// The name of a new stream.
     pub(crate) fn stream(&mut self) -> String {
         self.streams += 1;
         let name = format!("wr0000000-{:03}-{}", self.number, self.streams);
@@ -201,7 +162,7 @@ impl Play {
         name
     }
 
-    fn method(&self, path: &str) -> Option<(String, MethodDescriptor)> {
+    pub(crate) fn method(&self, path: &str) -> Option<(String, MethodDescriptor)> {
         let (service, method) = path.split_once('/')?;
         let full = match service {
             "Streams" => "event_store.client.streams.Streams",
@@ -231,7 +192,7 @@ impl Play {
         message.encode_to_vec().into()
     }
 
-    fn begin(&mut self, path: &str, messages: &[String], show: bool) -> Call {
+    pub(crate) fn begin(&mut self, path: &str, messages: &[String], show: bool) -> Call {
         let headers = self.set.headers.clone();
         let Some((full, method)) = self.method(path) else {
             self.say(format!("!! no method {path}"));
@@ -279,7 +240,7 @@ impl Play {
         call.wire.close();
     }
 
-    async fn next(&mut self, call: &mut Call, wait: Duration) -> Option<Got> {
+    pub(crate) async fn next(&mut self, call: &mut Call, wait: Duration) -> Option<Got> {
         if call.ended {
             return None;
         }
@@ -313,7 +274,7 @@ impl Play {
         }
     }
 
-    /// An event of something else on this server.
+    /// True if a message has an event of a stream that is not the scenario's.
     fn foreign(&self, message: &DynamicMessage) -> bool {
         let Some(event) = within(message, &["event"]) else { return false };
         let Some(event) = event.as_message() else { return false };
@@ -374,7 +335,7 @@ impl Play {
         }
     }
 
-    /// Up to so many messages, each within the deadline.
+    /// Takes up to so many messages, each within the deadline.
     pub(crate) async fn take(&mut self, call: &mut Call, count: usize) -> Vec<DynamicMessage> {
         self.take_within(call, count, DEADLINE).await
     }
@@ -399,7 +360,7 @@ impl Play {
         messages
     }
 
-    /// Everything until nothing comes for a while.
+    /// Takes all messages until the call is quiet.
     pub(crate) async fn drain(&mut self, call: &mut Call) -> Vec<DynamicMessage> {
         self.drain_most(call, 200).await
     }
@@ -423,7 +384,7 @@ impl Play {
         messages
     }
 
-    /// Sends no more, and waits for the end.
+    /// Closes the side of the client, and waits for the end of the call.
     pub(crate) async fn finish(&mut self, call: &mut Call) -> Answers {
         call.wire.close();
         let mut answers = Answers::default();
@@ -447,8 +408,8 @@ impl Play {
         self.finish(&mut call).await
     }
 
-    /// A call that is no part of what is looked at: shown in one line, unless it fails.
-    async fn aside(&mut self, what: &str, path: &str, messages: &[String]) -> Answers {
+    /// Makes a call that only prepares a scenario. It takes one line of the text, unless it fails.
+    pub(crate) async fn aside(&mut self, what: &str, path: &str, messages: &[String]) -> Answers {
         let mut call = self.begin(path, messages, false);
         call.wire.close();
         let (mut answers, mut all) = (Answers::default(), Vec::new());
@@ -477,81 +438,6 @@ impl Play {
         answers
     }
 
-    // What scenarios begin with.
-
-    /// Events `t0`, `t1`, …, each appended by itself. Their positions.
-    pub(crate) async fn given(&mut self, stream: &str, count: usize) -> Vec<u64> {
-        self.given_events(stream, &evs(count)).await
-    }
-
-    /// Each appended by itself.
-    pub(crate) async fn given_events(&mut self, stream: &str, events: &[Ev]) -> Vec<u64> {
-        let mut positions = Vec::new();
-        for (index, event) in events.iter().enumerate() {
-            let what = format!("{stream}: event {index}");
-            let messages = append(stream, Any, std::slice::from_ref(event));
-            let answers = self.aside(&what, "Streams/Append", &messages).await;
-            positions.extend(answers.position());
-        }
-        positions
-    }
-
-    pub(crate) async fn given_append(
-        &mut self,
-        stream: &str,
-        expected: Exp,
-        events: &[Ev],
-    ) -> Option<u64> {
-        let what = format!("{stream}: {} events in one append, {}", events.len(), expected.name());
-        self.aside(&what, "Streams/Append", &append(stream, expected, events)).await.position()
-    }
-
-    pub(crate) async fn given_metadata(&mut self, stream: &str, json: &str) {
-        let event = crate::ask::ev("$metadata", json);
-        let what = format!("{stream} has metadata {json}");
-        self.aside(&what, "Streams/Append", &append(format!("$${stream}"), Any, &[event])).await;
-    }
-
-    pub(crate) async fn given_deleted(&mut self, stream: &str) {
-        let what = format!("{stream} is deleted");
-        self.aside(&what, "Streams/Delete", &[options(stream, Any)]).await;
-    }
-
-    pub(crate) async fn given_tombstone(&mut self, stream: &str) {
-        let what = format!("{stream} is tombstoned");
-        self.aside(&what, "Streams/Tombstone", &[options(stream, Any)]).await;
-    }
-
-    pub(crate) async fn given_call(&mut self, what: &str, path: &str, message: &str) {
-        self.aside(what, path, &[message.to_owned()]).await;
-    }
-
-    /// A stream in this state. Those that had events had two.
-    pub(crate) async fn given_state(&mut self, state: State) -> String {
-        let stream = self.stream();
-        match state {
-            State::Missing => {}
-            State::Live => drop(self.given(&stream, 2).await),
-            State::Deleted => {
-                self.given(&stream, 2).await;
-                self.given_deleted(&stream).await;
-            }
-            State::Tombstoned => {
-                self.given(&stream, 2).await;
-                self.given_tombstone(&stream).await;
-            }
-            State::MetadataOnly => self.given_metadata(&stream, r#"{"a":1}"#).await,
-            State::Revived => {
-                self.given(&stream, 2).await;
-                self.given_deleted(&stream).await;
-                self.given(&stream, 1).await;
-            }
-        }
-        stream
-    }
-
-    // What scenarios do.
-
     pub(crate) async fn append(&mut self, stream: &str, expected: Exp, events: &[Ev]) -> Answers {
         self.call("Streams/Append", &append(stream, expected, events)).await
     }
@@ -560,7 +446,7 @@ impl Play {
         self.call("Streams/Read", &[read.text()]).await
     }
 
-    /// The stream as it is now, with all of it.
+    /// Reads the stream as it is now.
     pub(crate) async fn see(&mut self, stream: &str) {
         self.read(crate::ask::read(stream)).await;
     }
@@ -570,115 +456,7 @@ impl Play {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Missing,
-    Live,
-    Deleted,
-    Tombstoned,
-    MetadataOnly,
-    Revived,
-}
-
-impl State {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Missing,
-        Self::Live,
-        Self::Deleted,
-        Self::Tombstoned,
-        Self::MetadataOnly,
-        Self::Revived,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Live => "live",
-            Self::Deleted => "deleted",
-            Self::Tombstoned => "tombstoned",
-            Self::MetadataOnly => "metadata-only",
-            Self::Revived => "revived",
-        }
-    }
-}
-
 /// An id that no other scenario has.
 pub(crate) fn new_id() -> Uuid {
     Uuid::now_v7()
-}
-
-impl Play {
-    /// Begins a call of which nothing is printed.
-    pub(crate) fn open_unseen(&mut self, path: &str, message: &str) -> Call {
-        self.begin(path, &[message.to_owned()], false)
-    }
-
-    /// Whether anything came, which is not printed.
-    pub(crate) async fn heard(&mut self, call: &mut Call) -> bool {
-        self.next(call, Duration::from_millis(1)).await.is_some()
-    }
-}
-
-impl Play {
-    pub(crate) fn open_all_unseen(&mut self, path: &str, messages: &[String]) -> Call {
-        self.begin(path, messages, false)
-    }
-
-    pub(crate) fn open_raw_unseen(&mut self, path: &str, messages: &[&[u8]]) -> Call {
-        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
-        let method = self.method(&format!("{service}/{method}")).map(|(_, method)| method);
-        let wire = Wire::start(self.set.channel.clone(), path, &self.set.headers);
-        for message in messages {
-            wire.send(Bytes::copy_from_slice(message));
-        }
-        Call { wire, method, ended: false }
-    }
-
-    /// What a call came to, in one line.
-    pub(crate) async fn result_unseen(&mut self, call: &mut Call) -> String {
-        call.wire.close();
-        let mut out = String::new();
-        while !call.ended {
-            match self.next(call, DEADLINE).await {
-                None => return format!("{out}DEADLINE"),
-                Some(Got::Message(message)) => out = self.names.message(&message, false) + " ",
-                Some(Got::End(end)) => {
-                    let message = self.names.quoted(&end.message);
-                    out.push_str(&format!("{:?} {message}", end.code));
-                }
-                Some(_) => {}
-            }
-        }
-        out
-    }
-}
-
-impl Play {
-    /// The messages until it is quiet.
-    pub(crate) async fn collect_unseen(&mut self, call: &mut Call) -> Vec<DynamicMessage> {
-        let mut messages = Vec::new();
-        while let Some(got) = self.next(call, QUIET).await {
-            if let Got::Message(message) = got {
-                messages.push(message);
-            }
-        }
-        messages
-    }
-}
-
-impl Play {
-    /// A call of which nothing is printed.
-    pub(crate) async fn unseen(&mut self, path: &str, messages: &[String]) -> Answers {
-        let mut call = self.begin(path, messages, false);
-        call.wire.close();
-        let mut answers = Answers::default();
-        while let Some(got) = self.next(&mut call, DEADLINE).await {
-            match got {
-                Got::Message(message) => answers.messages.push(message),
-                Got::End(end) => answers.ok = end.code == tonic::Code::Ok,
-                _ => {}
-            }
-        }
-        answers
-    }
 }

@@ -1,14 +1,15 @@
-//! Messages as text in which nothing differs between two runs that did the same.
+//! Messages as text that is the same for two servers that did the same: ids, positions and times have
+//! names in the order in which they appear.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, ReflectMessage, Value};
 use uuid::Uuid;
 
-/// Around a position, until the scenario is over and all are known.
+/// Stands around each position until the scenario is over. Then all positions are known, and have names.
 const MARK: char = '\u{1}';
 
-/// What was seen in a scenario.
+/// The names of a scenario.
 #[derive(Debug)]
 pub(crate) struct Names {
     pool: DescriptorPool,

@@ -1,4 +1,4 @@
-//! Calls, message by message, with the bytes as they come.
+//! Calls whose messages are bytes, so that a scenario can also send what is no message.
 
 use std::time::Duration;
 

@@ -7,7 +7,8 @@ use crate::{
         Any, Ev, Exists, Exp, NoStream, Rev, Unset, append, ev, evs, options, read, read_all,
         string_id, structured_id,
     },
-    play::{List, State, new_id},
+    given::State,
+    play::{List, new_id},
 };
 
 pub(crate) const EXPECTED: [Exp; 6] = [Any, NoStream, Exists, Rev(0), Rev(1), Rev(9)];

@@ -8,7 +8,8 @@ use crate::{
         Any, Ev, Exists, NoStream, Rev, Unset, batch, chunk, ev, evs, ident, string_id,
         structured_id,
     },
-    play::{List, Play, State, new_id},
+    given::State,
+    play::{List, Play, new_id},
 };
 
 const PATH: &str = "Streams/BatchAppend";

@@ -2,7 +2,8 @@
 
 use crate::{
     ask::{Any, Exists, NoStream, Rev, append, ev, evs, options, read, read_all, subscribe},
-    play::{List, State},
+    given::State,
+    play::List,
 };
 
 pub(crate) fn add(list: &mut List) {

@@ -2,7 +2,8 @@
 
 use crate::{
     ask::{Any, NoStream, ev, evs, ident, options, read},
-    play::{List, Play, State},
+    given::State,
+    play::{List, Play},
 };
 
 /// A stream of five events.

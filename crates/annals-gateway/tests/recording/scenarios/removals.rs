@@ -3,7 +3,8 @@
 use super::appends::EXPECTED;
 use crate::{
     ask::{Any, Exists, NoStream, Rev, Unset, ev, evs, options, read, read_all},
-    play::{List, State},
+    given::State,
+    play::List,
 };
 
 pub(crate) fn add(list: &mut List) {

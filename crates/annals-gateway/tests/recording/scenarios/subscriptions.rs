@@ -2,7 +2,8 @@
 
 use crate::{
     ask::{Any, NoStream, Read, ev, evs, options, prefix, read_all, subscribe, subscribe_all},
-    play::{Call, List, Play, State},
+    given::State,
+    play::{Call, List, Play},
 };
 
 const PATH: &str = "Streams/Read";
