@@ -20,11 +20,12 @@ pub(crate) async fn delete(
     stream: &StreamId,
     expected: ExpectedVersion,
 ) -> Result<Option<u64>, Status> {
-    let Some(metadata) = metadata_stream(stream) else {
-        let message = "a metadata stream cannot be deleted; write other metadata instead";
-        return Err(Status::invalid_argument(message));
-    };
     let store = &*appender.store;
+    let Some(metadata) = metadata_stream(stream) else {
+        // As in EventStoreDB, deleting a metadata stream has no effect.
+        let position = tombstones::record_nothing(store).await.map_err(|e| status(&e))?;
+        return Ok(Some(position.get()));
+    };
     let deleted = store.delete(stream, expected).await;
     let info = store.stream_info(stream).await.map_err(|e| status(&e))?;
     let has_metadata = metadata::exists(store, stream).await.map_err(|e| status(&e))?;

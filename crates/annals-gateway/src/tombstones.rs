@@ -1,12 +1,14 @@
-//! Tombstones as events. EventStoreDB writes an event `$streamDeleted` to a stream that is tombstoned,
+//! Records that the gateway keeps in streams of its own: of tombstones, and of nothing.
+//!
+//! Tombstones are events to clients. EventStoreDB writes an event `$streamDeleted` to a stream that is tombstoned,
 //! which `$all` shows, and which ends subscriptions to the stream. A store of annals has no such event,
 //! so the gateway writes a record for each tombstone to a stream of its own.
 
 use std::{sync::Arc, time::Duration};
 
 use annals_core::{
-    Append, Error, ExpectedVersion, Message, NewEvent, Payload, RecordedEvent, Start, Store,
-    StreamId, Subscribe, Subscription, adapter::Backoff,
+    Append, Error, EventType, ExpectedVersion, Message, NewEvent, Payload, Position, RecordedEvent,
+    Start, Store, StreamId, Subscribe, Subscription, adapter::Backoff,
 };
 use tokio::sync::{OnceCell, broadcast};
 use tokio_util::task::AbortOnDropHandle;
@@ -20,6 +22,8 @@ use crate::{
 
 /// The stream with the records, as clients would call it.
 pub(crate) const STREAM: &str = "$#tombstones";
+/// The stream, and the type, of the records of nothing.
+const NOTHING: &str = "$#nothing";
 /// The type of the events, as clients see it.
 const TYPE: &str = "$streamDeleted";
 /// How many tombstones a subscription may lag behind before it has to ask the store.
@@ -47,7 +51,20 @@ pub(crate) fn shown(event: &WireEvent) -> Option<WireEvent> {
 
 /// True if clients would call the stream so in which the gateway keeps records.
 pub(crate) fn is_own(stream: &str) -> bool {
-    stream == STREAM
+    stream == STREAM || stream == NOTHING
+}
+
+/// Writes a record that clients never see, for a request that has no effect. EventStoreDB writes one, too,
+/// and answers its position, which this returns.
+pub(crate) async fn record_nothing(store: &dyn Store) -> Result<Position, Error> {
+    let stream = StreamId::new(format!("esdb:{NOTHING}"))?;
+    let event = NewEvent::new(EventType::new(format!("esdb:{NOTHING}"))?, Payload::binary(""));
+    Ok(store.append(Append::new(stream, ExpectedVersion::Any, [event])).await?.position)
+}
+
+/// True for the records that clients never see.
+pub(crate) fn is_hidden(event: &WireEvent) -> bool {
+    event.stream == NOTHING
 }
 
 /// Tells subscriptions when their stream is tombstoned. One subscription to the records serves all.

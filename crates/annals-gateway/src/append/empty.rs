@@ -1,12 +1,11 @@
 //! Appends without events. EventStoreDB accepts them; an annals store refuses them.
 
 use annals_core::{
-    Error, EventStoreExt, ExpectedVersion, Store, StreamId, StreamState, Version,
-    adapter::StreamHead,
+    Error, ExpectedVersion, Store, StreamId, StreamState, Version, adapter::StreamHead,
 };
 
 use super::{revival, write::AppendOutcome};
-use crate::metadata;
+use crate::{metadata, tombstones};
 
 /// Checks the expected version, and answers the stream's last revision. As in EventStoreDB, such an
 /// append revives a deleted stream, which then has no events.
@@ -37,6 +36,6 @@ pub(super) async fn append_nothing(
     if info.state == StreamState::Deleted {
         revival::revive(store, stream, info.version).await?;
     }
-    let position = store.last_position().await?;
+    let position = tombstones::record_nothing(store).await?;
     Ok(AppendOutcome::of(info.version, position))
 }

@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct AppendOutcome {
     /// The last revision of the stream. `None` if the stream has no event.
     revision: Option<u64>,
-    /// The position of the last event of the append. If the append had no event, the store's last one.
+    /// The position of the last event of the append, or of the record of an append without events.
     pub(crate) position: u64,
 }
 

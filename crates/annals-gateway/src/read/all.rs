@@ -8,6 +8,7 @@ use super::request::{ReadFrom, ReadItem, ReadItems, ReadRequest};
 use crate::{
     names::WireStream,
     status::status,
+    tombstones,
     wire::{LINK, ResolvedEvent, WireEvent},
 };
 
@@ -131,6 +132,9 @@ impl ReadRequest {
         event: &RecordedEvent,
     ) -> Result<Option<ResolvedEvent>, Status> {
         let event = WireEvent::new(event);
+        if tombstones::is_hidden(&event) {
+            return Ok(None);
+        }
         if let Some(filter) = &self.filter
             && !filter.matches(&event.stream, &event.event_type)?
         {
