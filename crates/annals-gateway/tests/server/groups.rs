@@ -2,7 +2,16 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use annals_core::EventStoreExt;
+use annals_core::{EventStoreExt, ExpectedVersion, NewEvent, Payload};
+use annals_gateway::proto::{
+    persistent::{
+        GetInfoReq, ReadReq, get_info_req,
+        persistent_subscriptions_client::PersistentSubscriptionsClient, read_req,
+    },
+    shared::StreamIdentifier,
+};
+use futures::StreamExt as _;
+use tonic::{Code, transport::Channel};
 
 use kurrentdb::{
     Client, Error, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
@@ -445,4 +454,49 @@ async fn two_gateways_over_one_store_share_a_group() {
     drop(second);
     one.stop().await;
     two.stop().await;
+}
+
+/// A consumer that takes nothing is told why it ends, after all that it was given before. The official
+/// Rust client panics where the call ends without an error.
+#[tokio::test]
+async fn a_consumer_that_takes_nothing_is_dropped() {
+    let options = options().message_timeout(Duration::from_millis(20)).max_retry_count(1_000);
+    let (served, _) = with_group(options, 0).await;
+    // Larger than what the connection takes before the client reads.
+    let large = NewEvent::new("Large".try_into().unwrap(), Payload::binary(vec![0; 4_000_000]));
+    served.store.append_to(STREAM, ExpectedVersion::Any, [large]).await.unwrap();
+    let channel = Channel::from_shared(format!("http://{}", served.address)).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut groups =
+        PersistentSubscriptionsClient::new(channel).max_decoding_message_size(16_000_000);
+    let stream = StreamIdentifier { stream_name: STREAM.into() };
+    let reading = read_req::Options {
+        group_name: GROUP.to_owned(),
+        buffer_size: 1,
+        stream_option: Some(read_req::options::StreamOption::StreamIdentifier(stream.clone())),
+        ..Default::default()
+    };
+    let first = ReadReq { content: Some(read_req::Content::Options(reading)) };
+    let requests = futures::stream::iter([first]).chain(futures::stream::pending());
+    let mut answers = groups.read(requests).await.unwrap().into_inner();
+    let info = get_info_req::Options {
+        group_name: GROUP.to_owned(),
+        stream_option: Some(get_info_req::options::StreamOption::StreamIdentifier(stream)),
+    };
+    let mut asking = groups.clone();
+    wait(async || {
+        let info = asking.get_info(GetInfoReq { options: Some(info.clone()) }).await.unwrap();
+        info.into_inner().subscription_info.unwrap().connections.is_empty()
+    })
+    .await;
+    let end = loop {
+        match soon("the end", answers.message()).await {
+            Ok(message) => assert!(message.is_some(), "the call ended without an error"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(end.code(), Code::Cancelled);
+    let exception = end.metadata().get("exception").unwrap();
+    assert_eq!(exception, "persistent-subscription-dropped");
+    served.stop().await;
 }
