@@ -40,6 +40,9 @@
 //!   reader skips an event, no clock decides, and a writer that dies delays readers by
 //!   [`DynamoDbOptions::close_after`] at most. `docs/adr/0005-dynamodb.md` has the reasoning, the
 //!   limits of throughput, and the other designs.
+//! * While DynamoDB throttles the partition of a slot, its writer gives the slot up after two tries, and
+//!   takes one in another partition, at most three times. Readers wait up to eight times as long before
+//!   they close a slot there.
 //! * After throttling, conflicts between transactions, failures and lost answers, the store sends a
 //!   request again for [`DynamoDbOptions::retry_for`], with random pauses. It recognises what an
 //!   earlier try has written, so that nothing is written twice. If it cannot tell whether an append
@@ -49,9 +52,9 @@
 //! * Appends of one process to one stream follow each other. Those that expect
 //!   [`Any`](annals_core::ExpectedVersion::Any) version and wait at the same time are written as one
 //!   item.
-//! * All reads are strongly consistent, but these polls, and what a subscription reads while it catches
-//!   up: that costs half as much, and may have events that were removed a moment ago. What such an answer
-//!   leaves out is read again.
+//! * All reads are strongly consistent, but these polls, what a subscription reads while it catches up,
+//!   and what a writer reads to settle the log: that costs half as much, and may have events that were
+//!   removed a moment ago. What such an answer leaves out is read again.
 //!
 //! # Limits
 //!

@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
+use futures::TryStreamExt;
+use sqlx::{
+    AssertSqlSafe, Either, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow,
+};
 use tokio::{runtime::Handle, sync::oneshot, task::AbortHandle};
 
 use crate::{
@@ -22,7 +25,7 @@ use crate::{
     identity::Identity,
     reach::Reach,
     session::Pooling,
-    sql::Statement,
+    sql::{Query, Statement},
 };
 
 /// A connection that was kept for so long goes back to the pool, which closes it if it is older than
@@ -40,8 +43,8 @@ pub struct Connections {
     request_timeout: Duration,
     reach: Reach,
     identity: OnceLock<Identity>,
-    /// What begins a transaction behind a pooler of transactions.
-    begin: OnceLock<Arc<str>>,
+    /// The first statements of a transaction behind a pooler of transactions.
+    first: OnceLock<Arc<str>>,
     /// The task that gives idle connections back to the pool.
     returning: AbortHandle,
     runtime: Handle,
@@ -97,7 +100,7 @@ impl Connections {
             request_timeout,
             reach: Reach::default(),
             identity: OnceLock::new(),
-            begin: OnceLock::new(),
+            first: OnceLock::new(),
             runtime: Handle::current(),
         })
     }
@@ -105,10 +108,10 @@ impl Connections {
     /// Has every connection that is made from now on lead to this store.
     pub fn expect(&self, identity: Identity) {
         // Both are set once, when the store is opened.
-        if let (Some(begin), Some(follow)) =
-            (self.pooling.begin(), identity.follow_in_transaction())
+        if let (Some(settings), Some(follow)) =
+            (self.pooling.settings(), identity.follow_in_transaction())
         {
-            let _ = self.begin.set(format!("{begin}; {follow}").into());
+            let _ = self.first.set(format!("{settings}; {follow}").into());
         }
         let _ = self.identity.set(identity);
     }
@@ -361,10 +364,34 @@ impl PooledConnection {
 
     /// Runs a statement as a transaction, and reads its answer to the end.
     pub async fn run(&mut self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
+        if let Some(first) = self.first_statements()
+            && let Some(text) = statement.written_out()
+        {
+            return self.run_together(format!("{first}; {text}")).await;
+        }
         self.begin().await?;
         let statement = self.prepared(statement);
         let done = statement.fetch_all(&mut **self).await;
         self.end(done).await
+    }
+
+    /// Sends statements in one request, which the server runs as one transaction, and reads the answer
+    /// of the last.
+    async fn run_together(&mut self, statements: String) -> sqlx::Result<Vec<PgRow>> {
+        // Safe: it consists of constant text, plain names, and literals.
+        let statements = sqlx::raw_sql(AssertSqlSafe(statements));
+        let mut answers = statements.fetch_many(&mut **self);
+        let (mut rows, mut is_complete) = (Vec::new(), false);
+        while let Some(answer) = answers.try_next().await? {
+            if std::mem::take(&mut is_complete) {
+                rows.clear();
+            }
+            match answer {
+                Either::Left(_) => is_complete = true,
+                Either::Right(row) => rows.push(row),
+            }
+        }
+        Ok(rows)
     }
 
     /// [`run`](Self::run) for a statement that answers with one row.
@@ -378,16 +405,21 @@ impl PooledConnection {
     /// A driver sends a statement in two requests, one to prepare it and one to run it. Such a pooler
     /// would send them to two sessions of the server.
     pub async fn begin(&mut self) -> sqlx::Result<()> {
-        let begin = self.home.begin.get().cloned().or_else(|| self.home.pooling.begin());
-        let Some(begin) = begin else { return Ok(()) };
+        let Some(first) = self.first_statements() else { return Ok(()) };
         self.session.in_transaction = true;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(&mut **self).await.map(drop)
+        let begin = sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; {first}")));
+        begin.execute(&mut **self).await.map(drop)
+    }
+
+    /// The statements with which each transaction begins, if a pooler of transactions is in between.
+    fn first_statements(&self) -> Option<Arc<str>> {
+        self.home.first.get().cloned().or_else(|| self.home.pooling.settings())
     }
 
     /// The statement as this connection has to prepare it. The name of a prepared statement is known
     /// to one session of the server only.
-    pub fn prepared<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
-        statement.persistent(self.home.pooling.begin().is_none())
+    pub fn prepared<'q>(&self, statement: Statement<'q>) -> Query<'q> {
+        statement.into_query(matches!(self.home.pooling, Pooling::Sessions))
     }
 
     /// Ends what [`begin`](Self::begin) began, after the statement.

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod imitation;
 #[doc(hidden)]
 pub mod import;
+mod literal;
 #[doc(hidden)]
 pub mod migrate;
 #[doc(hidden)]

@@ -175,11 +175,15 @@ async fn notify(
     loop {
         untold.notified().await;
         let statement = || match others {
-            None => sqlx::query("SELECT pg_notify($1, $2)").bind(&channel).bind(&sender),
-            Some(others) => sqlx::query("SELECT pg_notify($1, $2), pg_notify($3, '')")
-                .bind(&channel)
-                .bind(&sender)
-                .bind(others),
+            None => {
+                query(&"SELECT pg_catalog.pg_notify($1, $2)".into()).bind(&channel).bind(&sender)
+            }
+            Some(others) => {
+                query(&"SELECT pg_catalog.pg_notify($1, $2), pg_catalog.pg_notify($3, '')".into())
+                    .bind(&channel)
+                    .bind(&sender)
+                    .bind(others)
+            }
         };
         if let Err(error) = connections.rows(statement).await {
             tracing::debug!(%error, "no notification was sent; subscribers have to poll");

@@ -16,6 +16,7 @@ use crate::{
     connections::Connections,
     error::{Failure, driver},
     rows::Decoder,
+    session::Pooling,
     sql::{Statement, query},
 };
 
@@ -72,7 +73,7 @@ impl PageReader {
         let most = PAGE_EVENTS.min(limit);
         let fewer = |pages: usize| pages.checked_sub(1);
         // In a transaction of several statements, the answer has to be read to its end.
-        let is_limited = self.connections.pooling.begin().is_some()
+        let is_limited = matches!(self.connections.pooling, Pooling::Transactions { .. })
             || self.limited.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok();
         let text = if is_limited { limited(text) } else { text.clone() };
         let most_rows = i64::try_from(most).unwrap_or(i64::MAX);

@@ -106,7 +106,7 @@ impl Records {
     }
 
     pub async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>> {
-        let statement = || query(&self.sql.load_snapshot).bind(stream.as_str());
+        let statement = || query(&self.sql.load_snapshot).bind(stream.as_str()).in_binary();
         let rows = self.connections.rows(statement).await.map_err(driver)?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (data, metadata) = rows::payloads(row, 1)?;

@@ -17,9 +17,9 @@ const READ_COMMITTED: &str = "read committed";
 pub enum Pooling {
     /// Nothing, or a pooler that gives each connection a session of its own.
     Sessions,
-    /// A pooler that gives each transaction some session. `begin` begins one, with the settings that
-    /// a session would have.
-    Transactions { begin: Arc<str> },
+    /// A pooler that gives each transaction some session. `settings` give a transaction the settings
+    /// that a session would have.
+    Transactions { settings: Arc<str> },
 }
 
 impl Pooling {
@@ -27,19 +27,19 @@ impl Pooling {
     pub fn of_transactions(request_timeout: Duration) -> Self {
         let timeout = statement_timeout(request_timeout);
         // The last setting ends a transaction whose client is gone, and with it its locks.
-        let begin = format!(
-            "BEGIN; SET LOCAL transaction_isolation = 'read committed'; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; \
-             SET LOCAL statement_timeout = {timeout}; \
+        let settings = format!(
+            "SET LOCAL transaction_isolation = 'read committed'; SET LOCAL jit = off; \
+             SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = {timeout}; \
              SET LOCAL idle_in_transaction_session_timeout = {timeout}"
         );
-        Self::Transactions { begin: begin.into() }
+        Self::Transactions { settings: settings.into() }
     }
 
-    /// The text that begins a transaction, if each statement needs one.
-    pub fn begin(&self) -> Option<Arc<str>> {
+    /// The statements with which a transaction has to begin.
+    pub fn settings(&self) -> Option<Arc<str>> {
         match self {
             Self::Sessions => None,
-            Self::Transactions { begin } => Some(begin.clone()),
+            Self::Transactions { settings } => Some(settings.clone()),
         }
     }
 }

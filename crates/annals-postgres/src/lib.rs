@@ -96,13 +96,17 @@
 //! many hosted databases do, is found out when the store is opened. Then:
 //!
 //! * Each statement is sent in a transaction of its own, with its settings, and leaves nothing behind
-//!   in the session. That takes four round trips in place of one.
+//!   in the session. That takes one round trip, as without a pooler, for a statement whose values are
+//!   short: they are literals in its text. A page of a read, or an append of more than 256 KiB, takes
+//!   four.
 //! * Nobody listens for notifications, which would go to another client. Events of other processes come
 //!   after [`PostgresOptions::poll_interval`] at most. Give [`PostgresConfig::listen`] (`listen_url` in
 //!   a URL) the address of the server itself, and they come at once.
 //! * A pool of the application has to work behind the pooler too: its connection options must not have
 //!   `extra_float_digits`. `PostgresSink` prepares statements on it, which PgBouncer keeps with
-//!   `max_prepared_statements` from version 1.21 on.
+//!   `max_prepared_statements` from version 1.21 on. Logs of statements contain the data of events then:
+//!   turn off those of sqlx (`log_slow_statements`, `log_statements`) if that must not be. The store does
+//!   so on connections that it makes itself.
 
 mod append;
 mod call;

@@ -8,6 +8,17 @@ use tokio::time::Instant;
 use super::slots::Log;
 use crate::item::Slot;
 
+/// What slots are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A read, which must not get events that were removed before.
+    Read,
+    /// A subscription, which may get events that were removed a moment ago.
+    Follow,
+    /// To find out that they are written. What is in them does not matter.
+    Settle,
+}
+
 /// Reads slots in the order of their numbers, and leaves none out: it waits for an empty slot, or
 /// closes it, if a later slot is written.
 #[derive(Debug)]
@@ -16,15 +27,14 @@ pub(crate) struct SlotReader {
     /// The number of the slot that is returned next.
     pub(crate) next: u64,
     /// The last slot to read.
-    to: u64,
+    pub(super) to: u64,
     /// Slots that were read and not returned yet.
     read: BTreeMap<u64, Slot>,
     /// The last slot that was asked for.
     read_to: u64,
     /// How many slots to read at once.
     window: u64,
-    /// Whether a subscription reads: it may get events that were removed a moment ago.
-    follows: bool,
+    purpose: Purpose,
     /// Since when this reader knows that the next slot is empty and a later one is not.
     missing_since: Option<Instant>,
 }
@@ -35,13 +45,19 @@ impl SlotReader {
     pub(crate) fn new(log: Arc<Log>, next: u64, to: u64, wanted: u64) -> Self {
         let (window, read) = (log.window(wanted), BTreeMap::new());
         let (read_to, missing_since) = (next - 1, None);
-        Self { log, next, to, read, read_to, window, follows: false, missing_since }
+        Self { log, next, to, read, read_to, window, purpose: Purpose::Read, missing_since }
     }
 
     /// Reads for a subscription: what is settled for half the price, and the end of the log together with
     /// the other subscriptions of the process.
     pub(crate) fn following(mut self) -> Self {
-        self.follows = true;
+        self.purpose = Purpose::Follow;
+        self
+    }
+
+    /// Reads slots only to settle the log: for half the price.
+    pub(crate) fn settling(mut self) -> Self {
+        self.purpose = Purpose::Settle;
         self
     }
 
@@ -74,13 +90,16 @@ impl SlotReader {
                 let (from, to) = (self.read_to + 1, self.to.min(self.read_to + self.window));
                 self.window = self.log.window(self.window * 2);
                 let settled = self.log.settled();
-                (self.read, self.read_to) = if self.follows && self.log.is_short(from, to) {
-                    (self.log.read_tail(from, to).await?, to)
-                } else if self.follows && from <= settled {
-                    let to = to.min(settled);
-                    (self.log.read_settled(from, to).await?, to)
-                } else {
-                    (self.log.read(from, to).await?, to)
+                (self.read, self.read_to) = match self.purpose {
+                    Purpose::Follow if self.log.is_short(from, to) => {
+                        (self.log.read_tail(from, to).await?, to)
+                    }
+                    Purpose::Follow if from <= settled => {
+                        let to = to.min(settled);
+                        (self.log.read_cheaply(from, to).await?, to)
+                    }
+                    Purpose::Settle => (self.log.read_cheaply(from, to).await?, to),
+                    Purpose::Read | Purpose::Follow => (self.log.read(from, to).await?, to),
                 };
                 self.missing_since = None;
             } else {

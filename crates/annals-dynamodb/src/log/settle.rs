@@ -29,12 +29,22 @@ impl Log {
     /// Makes sure that no slot up to the last written one can still be written, or up to `to` if that
     /// is less. Takes two requests if few slots were written since the log was last settled.
     pub(crate) async fn settle(self: &Arc<Self>, to: u64) -> Result<Settled> {
+        let slots = self.unsettled(to).await?;
+        self.settle_by(slots).await
+    }
+
+    /// A reader of the slots up to `to`, or to the last one that was allocated if that is less, without
+    /// those that are known to be settled.
+    async fn unsettled(self: &Arc<Self>, to: u64) -> Result<SlotReader> {
         // Other processes may have settled more: to ask costs less than to read their slots.
         let found = self.table.get_all(&[Key::counter(), Key::settled()]).await?;
         let number = |key| found.get(&key).map_or(Ok(0), count);
         let to = to.min(number(Key::counter())?);
         self.learn(number(Key::settled())?);
-        let mut slots = SlotReader::new(self.clone(), self.settled() + 1, to, u64::MAX);
+        Ok(SlotReader::new(self.clone(), self.settled() + 1, to, u64::MAX))
+    }
+
+    async fn settle_by(&self, mut slots: SlotReader) -> Result<Settled> {
         let mut read = VecDeque::new();
         while let Some(slot) = slots.next().await? {
             if read.len() as u64 == self.stripes {
@@ -43,6 +53,7 @@ impl Log {
             read.push_back(slot);
         }
         let last = slots.next - 1;
+        let to = slots.to;
         if last >= self.settled_in_table.load(SeqCst) + STORE_EVERY {
             match self.table.raise(&Key::settled(), COUNT, last).await {
                 Ok(_) => {
@@ -75,7 +86,11 @@ impl Log {
         }
         let log = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = log.settle(slot).await {
+            let settled = match log.unsettled(slot).await {
+                Ok(slots) => log.settle_by(slots.settling()).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = settled {
                 tracing::debug!(slot, %error, "the log could not be settled");
             }
         });

@@ -1,6 +1,9 @@
 //! Writing items: alone, or several in a transaction.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+};
 
 use annals_core::Result;
 use aws_sdk_dynamodb::{
@@ -192,6 +195,17 @@ impl Table {
     /// Writes all the changes, or none. The outcomes are in the order of the changes; if one of
     /// them is [`WriteOutcome::Refused`], this try has written nothing.
     pub(crate) async fn transact(&self, changes: &[Change]) -> Result<Vec<WriteOutcome>> {
+        let outcomes = self.transact_unless_throttled(changes, usize::MAX).await?;
+        outcomes.ok_or_else(|| internal("a transaction was given up"))
+    }
+
+    /// Does the same as [`transact`](Self::transact). But if the partition of the last change was throttled
+    /// so many times, and nothing is written, gives up and returns `None`.
+    pub(crate) async fn transact_unless_throttled(
+        &self,
+        changes: &[Change],
+        times: usize,
+    ) -> Result<Option<Vec<WriteOutcome>>> {
         let items =
             changes.iter().map(|change| self.transact_item(change)).collect::<Result<Vec<_>>>()?;
         // Reuse the token for every try: DynamoDB executes requests that carry the same token only
@@ -201,10 +215,22 @@ impl Table {
             let transaction = self.client.transact_write_items().client_request_token(&token);
             transaction.set_transact_items(Some(items.clone())).send()
         };
-        let failed = match self.call(request, transaction_failure).await {
-            Ok(_) => return Ok(changes.iter().map(|_| WriteOutcome::Written).collect()),
+        // The first try may have been executed if its answer was lost: then it has to be found out.
+        let (throttled, is_unknown) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let judge = |error: &SdkError<_, _>| {
+            let failure = transaction_failure(error);
+            let is_unknown = is_unknown.fetch_or(failure == Failure::Unknown, Relaxed);
+            let is_throttled = reasons(error).last().is_some_and(is_throttled) && !is_unknown;
+            let before = throttled.fetch_add(usize::from(is_throttled), Relaxed);
+            if is_throttled && before + 1 >= times { Failure::Permanent } else { failure }
+        };
+        let failed = match self.call(request, judge).await {
+            Ok(_) => return Ok(Some(changes.iter().map(|_| WriteOutcome::Written).collect())),
             Err(failed) => failed,
         };
+        if throttled.into_inner() >= times {
+            return Ok(None);
+        }
         let reasons = reasons(&failed.error);
         if !reasons.iter().any(is_refused) || reasons.len() != changes.len() {
             return Err(failed.of_write());
@@ -217,7 +243,7 @@ impl Table {
                 WriteOutcome::Written
             });
         }
-        Ok(outcomes)
+        Ok(Some(outcomes))
     }
 
     fn transact_item(&self, change: &Change) -> Result<TransactWriteItem> {
@@ -290,15 +316,17 @@ fn is_refused(reason: &CancellationReason) -> bool {
     reason.code() == Some("ConditionalCheckFailed")
 }
 
+fn is_throttled(reason: &CancellationReason) -> bool {
+    matches!(reason.code(), Some("ThrottlingError" | "ProvisionedThroughputExceeded"))
+}
+
 /// A transaction that was cancelled only by other writes of the same items, or by throttling, may
 /// succeed later.
 fn transaction_failure(error: &SdkError<TransactWriteItemsError, HttpResponse>) -> Failure {
     let reasons = reasons(error);
     let is_transient = |reason: &CancellationReason| {
-        matches!(
-            reason.code().unwrap_or("None"),
-            "None" | "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded"
-        )
+        matches!(reason.code().unwrap_or("None"), "None" | "TransactionConflict")
+            || is_throttled(reason)
     };
     if !reasons.is_empty() && reasons.iter().all(is_transient) {
         Failure::Transient

@@ -34,7 +34,15 @@ enum SlotOutcome {
     Closed,
     /// Nothing is written, because the slot has other appends: its number was given out twice.
     Used,
+    /// Nothing is written, because DynamoDB throttles the partition of the slot.
+    Throttled,
 }
+
+/// After how many throttled tries a slot is given up for one in another partition: readers wait for the
+/// slot, and would close it.
+const MOST_THROTTLED: usize = 2;
+/// How many slots a group gives up. If the whole table is throttled, another slot does not help.
+const MOST_GIVEN_UP: usize = 3;
 
 impl GroupWriter {
     /// A writer that runs at most `most_tasks` transactions at the same time for each runtime.
@@ -59,8 +67,10 @@ impl GroupWriter {
             Ok(slot) => slot,
             Err(error) => return fail(group, error),
         };
+        let mut given_up = 0;
         loop {
-            match self.write_slot(slot, &mut group).await {
+            let tries = if given_up < MOST_GIVEN_UP { MOST_THROTTLED } else { usize::MAX };
+            match self.write_slot(slot, &mut group, tries).await {
                 Ok(SlotOutcome::Written) => break,
                 Ok(SlotOutcome::Overtaken(indexes)) => {
                     let mut left = Vec::with_capacity(group.len());
@@ -77,8 +87,12 @@ impl GroupWriter {
                         return;
                     }
                 }
-                Ok(outcome @ (SlotOutcome::Closed | SlotOutcome::Used)) => {
+                Ok(outcome) => {
                     let used = matches!(outcome, SlotOutcome::Used).then_some(slot);
+                    if matches!(outcome, SlotOutcome::Throttled) {
+                        log.abandon(slot);
+                        given_up += 1;
+                    }
                     match self.allocate_after(&group, used).await {
                         Ok(next) => slot = next,
                         Err(error) => return fail(group, error),
@@ -117,8 +131,14 @@ impl GroupWriter {
         }
     }
 
-    /// Writes all items of a group and the slot in one transaction, or nothing.
-    async fn write_slot(&self, slot: u64, group: &mut [AppendRequest]) -> Result<SlotOutcome> {
+    /// Writes all items of a group and the slot in one transaction, or nothing. Gives up after so many
+    /// throttled tries.
+    async fn write_slot(
+        &self,
+        slot: u64,
+        group: &mut [AppendRequest],
+        tries: usize,
+    ) -> Result<SlotOutcome> {
         let mut position = slot * POSITIONS_PER_SLOT;
         let mut entries = Vec::new();
         for item in group.iter_mut().flat_map(|request| &mut request.items) {
@@ -130,7 +150,8 @@ impl GroupWriter {
         let items = group.iter().flat_map(|request| &request.items);
         let mut changes: Vec<_> = items.map(NewItem::change).collect();
         changes.push(Change::Put(slot_item.clone(), Condition::absent()));
-        let mut outcomes = self.log.table.transact(&changes).await?;
+        let outcomes = self.log.table.transact_unless_throttled(&changes, tries).await?;
+        let Some(mut outcomes) = outcomes else { return Ok(SlotOutcome::Throttled) };
         match outcomes.pop() {
             Some(WriteOutcome::Refused(found)) if found.get(ENTRIES) == slot_item.get(ENTRIES) => {
                 // An earlier try has written the slot, and its answer was lost.

@@ -8,7 +8,7 @@ use annals_core::{
 use annals_dynamodb::DynamoDbStore;
 use annals_test_servers::dynamodb::{Meter, Usage};
 
-use crate::common::{Place, any, event, id, options, settled, take};
+use crate::common::{Place, any, event, id, options, settled, soon, take};
 
 async fn metered(place: &Place, order: bool) -> (DynamoDbStore, Meter) {
     let meter = Meter::new();
@@ -159,4 +159,26 @@ async fn any_version_is_found_out_once() {
     meter.take();
     store.append(Append::new(id("a-1"), Any, [event(3)])).await.unwrap();
     assert_cost(&meter.take(), 1, 1.0, 0.0);
+}
+
+/// What a writer reads in the background, so that no reader has to settle more at once.
+#[tokio::test]
+async fn settling_costs_little() {
+    const APPENDS: u64 = 1_024;
+    let place = Place::new().await;
+    let (store, meter) = metered(&place, true).await;
+    for version in 0..APPENDS {
+        let append = Append::new(id("a-1"), Exact(version.into()), [event(version)]);
+        store.append(append).await.unwrap();
+    }
+    soon("the log is settled", async {
+        while place.item("settled", 0).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let usage = meter.take();
+    let read = usage.read_units / APPENDS as f64;
+    eprintln!("{read:.4} read units an append");
+    assert!(read > 0.0 && read <= 0.02, "{usage:?}");
 }

@@ -20,4 +20,5 @@ mod order;
 mod removal;
 mod restored;
 mod retry;
+mod throttle;
 mod torn;

@@ -93,7 +93,7 @@ impl PostgresSink {
                 Err(error) if code(error) == Some("42P01") => {}
                 _ => break,
             }
-            match query(&self.sql.create).execute(&self.pool).await {
+            match query(&self.sql.create).into_query(true).execute(&self.pool).await {
                 // `IF NOT EXISTS` does not see a table that another session has not committed yet.
                 Err(error) if !matches!(code(&error), Some("23505" | "42P07" | "42710")) => {
                     return Err(context(statement_failed(error)));
@@ -105,7 +105,7 @@ impl PostgresSink {
     }
 
     async fn look(&self) -> sqlx::Result<()> {
-        query(&self.sql.look).execute(&self.pool).await.map(drop)
+        query(&self.sql.look).into_query(true).execute(&self.pool).await.map(drop)
     }
 }
 
@@ -118,7 +118,8 @@ impl Sink for PostgresSink {
 
     async fn position(&self, subscriber: &SubscriberId) -> Result<Option<Position>> {
         let context = context("position");
-        let row = query(&self.sql.position).bind(subscriber.as_str()).fetch_optional(&self.pool);
+        let statement = query(&self.sql.position).bind(subscriber.as_str()).into_query(true);
+        let row = statement.fetch_optional(&self.pool);
         let Some(row) = row.await.map_err(|error| context(statement_failed(error)))? else {
             return Ok(None);
         };
@@ -151,7 +152,7 @@ impl Sink for PostgresSink {
         if let Some(from) = from {
             statement = statement.bind(from.to_i64());
         }
-        match statement.execute(&mut **transaction).await {
+        match statement.into_query(true).execute(&mut **transaction).await {
             Ok(moved) => Ok(moved.rows_affected() == 1),
             // In an isolation level above READ COMMITTED, PostgreSQL reports by the first code that
             // another transaction has moved the checkpoint. The second one is a deadlock, which this

@@ -15,6 +15,7 @@ mod contention;
 mod dump;
 mod faults;
 mod import;
+mod literals;
 mod live;
 mod load;
 mod lock;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         contention::TESTS,
         faults::TESTS,
         import::TESTS,
+        literals::TESTS,
         live::TESTS,
         order::TESTS,
         plans::TESTS,

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use annals_core::{
-    Append, CheckpointStore, ErrorKind, EventStore, ExpectedVersion, Subscribe, SubscriberId,
+    Append, CheckpointStore, ErrorKind, EventStore, ExpectedVersion, NewEvent, Subscribe,
+    SubscriberId,
 };
 use annals_postgres::{
     PostgresConfig, PostgresStore,
@@ -37,6 +38,8 @@ tests! { "pooler":
 const SESSIONS: usize = 6;
 /// A poll interval longer than any test, so that only a notification can bring an event.
 const NEVER: Duration = Duration::from_secs(3600);
+/// So many bytes are not written into the text of a statement.
+const LONG: usize = 200_000;
 
 fn behind(bouncer: &PgBouncer, place: &Place) -> PostgresConfig {
     place.config_at(&place.server.url_at(bouncer.addr()))
@@ -138,19 +141,23 @@ async fn notifications_pass_by_one_that_pools_transactions() -> Tested {
 async fn a_commit_whose_answer_was_lost_is_recognised() -> Tested {
     let place = Place::shared().await?;
     let bouncer = PgBouncer::start(&place.server, "transaction", SESSIONS).await?;
-    for marker in ["COMMIT", ".append"] {
+    // A short append is one request, and so one transaction. A long one is several.
+    for (marker, bytes, replayed) in
+        [(".append", 1, true), (".append", LONG, false), ("COMMIT", LONG, true)]
+    {
         let proxy = Proxy::between(bouncer.addr(), Marked::new(marker)).await?;
         let store =
             PostgresStore::open(place.config_at(&place.server.url_at(proxy.addr()))).await?;
         proxy.lose_next_answer();
-        let append =
-            Append::new(id(&format!("a-{}", marker.len())), ExpectedVersion::NoStream, [event(1)]);
+        let stream = id(&format!("a-{}-{bytes}", marker.len()));
+        let event = NewEvent::binary("t", vec![0; bytes])?;
+        let append = Append::new(stream, ExpectedVersion::NoStream, [event]);
         let appended = store.append(append.clone()).await?;
         // Without its commit the append was rolled back, and written when it was sent again.
-        assert_eq!((proxy.lost(), appended.replayed), (1, marker == "COMMIT"), "{marker}");
+        assert_eq!((proxy.lost(), appended.replayed), (1, replayed), "{marker}, {bytes}");
         assert!(store.append(append).await?.replayed);
     }
-    assert_eq!(everything(&place.open().await?).await?.len(), 2);
+    assert_eq!(everything(&place.open().await?).await?.len(), 3);
     drop(bouncer);
     place.remove().await
 }
