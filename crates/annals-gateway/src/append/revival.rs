@@ -2,6 +2,7 @@
 //! to the stream's metadata, as one more event.
 
 use std::{
+    hash::{BuildHasher, RandomState},
     num::NonZeroUsize,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -14,27 +15,34 @@ use crate::{
     names::{metadata_stream, type_from_wire},
 };
 
-/// How many streams are remembered.
-const STREAMS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+/// How many streams are remembered, in about 10 MB.
+const STREAMS: NonZeroUsize = NonZeroUsize::new(200_000).unwrap();
 
 /// Remembers streams whose metadata does not say that they are deleted, so that it is read once for
-/// each stream that is in use.
+/// each stream that is in use. A stream is remembered by its hash.
 #[derive(Debug)]
-pub(super) struct Revivals(Mutex<LruCache<StreamId, ()>>);
+pub(super) struct Revivals {
+    live: Mutex<LruCache<u64, ()>>,
+    hasher: RandomState,
+}
 
 impl Revivals {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(LruCache::new(STREAMS)))
+        // The cache grows as it is used.
+        let mut live = LruCache::unbounded();
+        live.resize(STREAMS);
+        Self { live: Mutex::new(live), hasher: RandomState::new() }
     }
 
     /// Notes that a stream was deleted.
     pub(super) fn deleted(&self, stream: &StreamId) {
-        self.lock().pop(stream);
+        self.lock().pop(&self.hasher.hash_one(stream));
     }
 
     /// Called after an append whose first event got the version `first`.
     pub(super) async fn appended(&self, store: &dyn Store, stream: &StreamId, first: Version) {
-        if first.get() > 1 && self.lock().get(stream).is_some() {
+        let key = self.hasher.hash_one(stream);
+        if first.get() > 1 && self.lock().get(&key).is_some() {
             return;
         }
         // A stream that was deleted never begins at version 1.
@@ -45,11 +53,11 @@ impl Revivals {
             tracing::warn!(%stream, %error, "could not write where a revived stream begins");
             return;
         }
-        self.lock().put(stream.clone(), ());
+        self.lock().put(key, ());
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<StreamId, ()>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LruCache<u64, ()>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

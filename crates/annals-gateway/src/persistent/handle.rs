@@ -74,7 +74,7 @@ pub(crate) struct Counts {
     pub(crate) total: i64,
     /// The revision or position of the stored checkpoint, and of the last event read.
     pub(crate) checkpoint: Option<u64>,
-    pub(crate) last_read: Option<u64>,
+    pub(crate) last_event: Option<u64>,
     /// The links to parked events up to this version do not count as parked: their events are
     /// replayed.
     pub(crate) replayed: Version,

@@ -25,7 +25,7 @@ pub(crate) async fn info(
         Some(counts) => counts,
         None => {
             let checkpoint = load_checkpoint(store, &group.name).await?;
-            Counts { checkpoint, last_read: checkpoint, ..Counts::default() }
+            Counts { checkpoint, last_event: checkpoint, ..Counts::default() }
         }
     };
     let place_text = |place: Option<u64>| {
@@ -45,7 +45,7 @@ pub(crate) async fn info(
         total_items: counts.total,
         count_since_last_measurement: 0,
         last_checkpointed_event_position: place_text(counts.checkpoint),
-        last_known_event_position: place_text(counts.last_read),
+        last_known_event_position: place_text(counts.last_event),
         resolve_link_tos: settings.resolve_links,
         start_from: group.start_from.clone(),
         message_timeout_milliseconds: milliseconds(settings.message_timeout_ms),

@@ -32,6 +32,8 @@ pub(crate) struct Progress {
     /// The outstanding events by their number, each with the place of the event read before it.
     outstanding: BTreeMap<u64, Option<u64>>,
     last_read: Option<u64>,
+    /// The place of the last event that was read.
+    last_event: Option<u64>,
     checkpoint: Option<u64>,
     /// Events that are done since the checkpoint was stored.
     done: i32,
@@ -42,6 +44,7 @@ impl Progress {
     pub(crate) fn resume(&mut self, checkpoint: Option<u64>) {
         self.checkpoint = checkpoint;
         self.last_read = checkpoint;
+        self.last_event = checkpoint;
     }
 
     /// Notes that the event at `place` was read. Returns its number, in reading order.
@@ -50,6 +53,7 @@ impl Progress {
         self.next_number += 1;
         self.outstanding.insert(number, self.last_read);
         self.last_read = place;
+        self.last_event = place;
         number
     }
 
@@ -88,6 +92,10 @@ impl Progress {
 
     pub(crate) fn last_read(&self) -> Option<u64> {
         self.last_read
+    }
+
+    pub(crate) fn last_event(&self) -> Option<u64> {
+        self.last_event
     }
 
     /// True if nothing was read yet, nor a checkpoint loaded.

@@ -372,7 +372,7 @@ impl Worker {
             outstanding: self.consumers.in_flight(),
             total: self.consumers.given(),
             checkpoint: self.progress.checkpoint(),
-            last_read: self.progress.last_read(),
+            last_event: self.progress.last_event(),
             replayed: self.replay.last(),
         }
     }

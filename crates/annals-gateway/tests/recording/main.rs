@@ -11,8 +11,9 @@
 //! nothing is left to do. So "nothing more comes" is no matter of speed. SQLite works in threads of its
 //! own, so the scenarios over it run by the real clock, without those that wait.
 //!
-//! `ANNALS_RECORDING=show:append/id` prints what was recorded, and what the gateway answers, for the
-//! scenarios with this in their name. `ANNALS_RECORDING=update` writes `differences.txt` anew.
+//! `ANNALS_SHOW=append/id` prints what the gateway answers in the scenarios with this in their name, and
+//! the difference from the recording. `ANNALS_UPDATE=1` writes `differences.txt` anew; a difference that
+//! was not there before gets the kind `?`.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -42,17 +43,18 @@ use crate::{
     stores::StoreKind,
 };
 
-/// The environment variable that asks for something else than a comparison.
-const MODE: &str = "ANNALS_RECORDING";
+/// The environment variable with a part of the names of the scenarios to print.
+const SHOW: &str = "ANNALS_SHOW";
+/// The environment variable that asks for the file of known differences to be written anew.
+const UPDATE: &str = "ANNALS_UPDATE";
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let mode = env::var(MODE).unwrap_or_default();
-    if let Some(part) = mode.strip_prefix("show:") {
-        show(part);
+    if let Ok(part) = env::var(SHOW) {
+        show(&part);
         return ExitCode::SUCCESS;
     }
-    if mode == "update" {
+    if env::var_os(UPDATE).is_some() {
         update();
         return ExitCode::SUCCESS;
     }
