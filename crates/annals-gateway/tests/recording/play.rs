@@ -18,8 +18,6 @@ use crate::{
     wire::{End, Incoming, Wire},
 };
 
-/// How long an answer may take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// A subscription counts as quiet if nothing came for so long.
 pub(crate) const QUIET: Duration = Duration::from_millis(700);
 
@@ -53,11 +51,13 @@ pub(crate) struct Setting {
     pub(crate) pool: DescriptorPool,
     pub(crate) channel: Channel,
     pub(crate) headers: Vec<(String, String)>,
+    /// How long an answer may take.
+    pub(crate) deadline: Duration,
 }
 
 impl Setting {
-    pub(crate) fn new(pool: DescriptorPool, channel: Channel) -> Self {
-        Self { pool, channel, headers: Vec::new() }
+    pub(crate) fn new(pool: DescriptorPool, channel: Channel, deadline: Duration) -> Self {
+        Self { pool, channel, headers: Vec::new(), deadline }
     }
 }
 
@@ -337,7 +337,7 @@ impl Play {
 
     /// Takes up to so many messages, each within the deadline.
     pub(crate) async fn take(&mut self, call: &mut Call, count: usize) -> Vec<DynamicMessage> {
-        self.take_within(call, count, DEADLINE).await
+        self.take_within(call, count, self.set.deadline).await
     }
 
     pub(crate) async fn take_within(
@@ -389,8 +389,8 @@ impl Play {
         call.wire.close();
         let mut answers = Answers::default();
         while !call.ended {
-            let Some(got) = self.next(call, DEADLINE).await else {
-                self.say(format!("<- DEADLINE after {} ms", DEADLINE.as_millis()));
+            let Some(got) = self.next(call, self.set.deadline).await else {
+                self.say(format!("<- DEADLINE after {} ms", self.set.deadline.as_millis()));
                 break;
             };
             self.show(&got);
@@ -414,7 +414,7 @@ impl Play {
         call.wire.close();
         let (mut answers, mut all) = (Answers::default(), Vec::new());
         while !call.ended {
-            let Some(got) = self.next(&mut call, DEADLINE).await else { break };
+            let Some(got) = self.next(&mut call, self.set.deadline).await else { break };
             match &got {
                 Got::Message(message) => answers.messages.push(message.clone()),
                 Got::End(end) => answers.ok = end.code == tonic::Code::Ok,

@@ -37,11 +37,11 @@ async fn play_one(
     scenario: Scenario,
 ) -> (String, String) {
     let channel = gateway::connect(store.open().await).await;
-    let mut other = Play::new(Setting::new(pool.clone(), channel.clone()), 999);
+    let mut other = Play::new(Setting::new(pool.clone(), channel.clone(), store.deadline()), 999);
     let stream = other.stream();
     // As on a server that is in use, the store's first event is another's.
     other.given(&stream, 1).await;
-    let mut play = Play::new(Setting::new(pool.clone(), channel), number);
+    let mut play = Play::new(Setting::new(pool.clone(), channel, store.deadline()), number);
     (scenario.play)(&mut play).await;
     (scenario.name, play.text())
 }

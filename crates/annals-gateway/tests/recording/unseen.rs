@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost_reflect::DynamicMessage;
 
 use crate::{
-    play::{Answers, Call, DEADLINE, Got, Play, QUIET},
+    play::{Answers, Call, Got, Play, QUIET},
     wire::Wire,
 };
 
@@ -40,7 +40,7 @@ impl Play {
         call.wire.close();
         let mut out = String::new();
         while !call.ended {
-            match self.next(call, DEADLINE).await {
+            match self.next(call, self.set.deadline).await {
                 None => return format!("{out}DEADLINE"),
                 Some(Got::Message(message)) => out = self.names.message(&message, false) + " ",
                 Some(Got::End(end)) => {
@@ -69,7 +69,7 @@ impl Play {
         let mut call = self.begin(path, messages, false);
         call.wire.close();
         let mut answers = Answers::default();
-        while let Some(got) = self.next(&mut call, DEADLINE).await {
+        while let Some(got) = self.next(&mut call, self.set.deadline).await {
             match got {
                 Got::Message(message) => answers.messages.push(message),
                 Got::End(end) => answers.ok = end.code == tonic::Code::Ok,
