@@ -133,6 +133,11 @@ impl Notifier {
         }
     }
 
+    /// The channel on which a transaction can notify the processes of this store.
+    pub fn channel(&self) -> &str {
+        &self.signals.channel
+    }
+
     /// A receiver that changes at every commit from now on.
     pub fn subscribe(self: &Arc<Self>) -> watch::Receiver<u64> {
         if self.listening.get().is_none() {

@@ -1,4 +1,4 @@
-//! Sends appends to the functions `append` and `append_one` of the schema, and reads their answers.
+//! The statements that call the functions `append` and `append_one` of the schema, and their answers.
 //!
 //! The database decides whether an expectation holds, in the statement that writes. If it does not
 //! hold, the answer says how the stream was found, and core judges that, as for every store.
@@ -11,10 +11,9 @@ use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    connections::PooledConnection,
     error::{Failure, corrupt, internal},
     rows::MAY_BE_RETRIED,
-    sql::{Sql, query},
+    sql::{Sql, Statement, query},
 };
 
 /// One append of a statement.
@@ -96,22 +95,64 @@ impl AppendOutcome {
     }
 }
 
-/// Sends appends in one statement, and so in one transaction. Each is judged by itself, or all
+/// What is left to do when a statement has answered.
+pub(crate) enum Next<'a> {
+    /// All is written, or was written before.
+    Answer(Vec<Appended>),
+    /// Nothing is written, and these appends have to be sent again.
+    SendAgain(Vec<AppendRequest<'a>>),
+}
+
+/// Judges what a statement did with the appends of one call. Appends that were not written are
+/// retries, or conflicts, or are sent again.
+pub(crate) fn judge(appends: &[Append], outcomes: Vec<AppendOutcome>) -> Result<Next<'_>> {
+    let (mut written, mut again, mut judged) = (Vec::new(), Vec::new(), Vec::new());
+    for (append, outcome) in appends.iter().zip(outcomes) {
+        let (head, retry_after, replayed) = match outcome {
+            AppendOutcome::Written(appended) => {
+                written.push(appended);
+                continue;
+            }
+            AppendOutcome::NotWritten { head, retry_after, replayed } => {
+                (head, retry_after, replayed)
+            }
+        };
+        let base = head.compare_after(append, || retry_after)?;
+        let replayed = match base {
+            Some(_) => head.compared(append, replayed)?,
+            None => None,
+        };
+        again.push(AppendRequest { append, new_after: base.map(|_| head.version) });
+        judged.push((head, replayed));
+    }
+    if again.is_empty() {
+        return Ok(Next::Answer(written));
+    }
+    if !written.is_empty() {
+        return Err(internal("a part of an append was written"));
+    }
+    // Otherwise these are no retries, and their expectations held.
+    Ok(match adapter::all_or_none(appends, &judged)? {
+        Some(replayed) => Next::Answer(replayed),
+        None => Next::SendAgain(again),
+    })
+}
+
+/// The statement for appends, which writes them in one transaction. Each is judged by itself, or all
 /// together if `all_or_none`. They come in rounds, each of which ends before the index in `rounds`
 /// and has no stream twice.
-pub(crate) async fn send(
-    connection: &mut PooledConnection,
+pub(crate) fn statement<'a>(
     sql: &Sql,
     lock_key: i32,
-    requests: &[AppendRequest<'_>],
-    rounds: &[i32],
+    requests: &'a [AppendRequest<'_>],
+    rounds: &'a [i32],
     all_or_none: bool,
-) -> Result<Vec<AppendOutcome>, Failure> {
+) -> Statement<'a> {
     if let [request] = requests
         && let [event] = request.append.events.as_slice()
     {
         let stream = &request.append.stream;
-        let query = query(&sql.append_one)
+        return query(&sql.append_one)
             .bind(lock_key)
             .bind(stream.as_str())
             .bind(stream.category_str())
@@ -121,8 +162,6 @@ pub(crate) async fn send(
             .bind(request.flags(0, event))
             .bind(&**event.data().bytes())
             .bind(&**event.metadata().bytes());
-        let row = connection.run_one(query).await?;
-        return Ok(vec![decode_one(&row, request.append)?]);
     }
     let streams = || requests.iter().map(|request| &request.append.stream);
     let events = || {
@@ -133,7 +172,7 @@ pub(crate) async fn send(
     };
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let owner = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-    let query = query(&sql.append)
+    query(&sql.append)
         .bind(lock_key)
         .bind(all_or_none)
         .bind(rounds)
@@ -147,9 +186,18 @@ pub(crate) async fn send(
         .bind(events().map(|(.., event)| event.event_type().as_str()).collect::<Vec<_>>())
         .bind(events().map(|(_, request, n, event)| request.flags(n, event)).collect::<Vec<_>>())
         .bind(events().map(|(.., event)| &**event.data().bytes()).collect::<Vec<_>>())
-        .bind(events().map(|(.., event)| &**event.metadata().bytes()).collect::<Vec<_>>());
-    let row = connection.run_one(query).await?;
-    decode(&row, requests)
+        .bind(events().map(|(.., event)| &**event.metadata().bytes()).collect::<Vec<_>>())
+}
+
+/// What the answer to the statement of appends says about each.
+pub(crate) fn outcomes(
+    row: &PgRow,
+    requests: &[AppendRequest<'_>],
+) -> Result<Vec<AppendOutcome>, Failure> {
+    match requests {
+        [request] if request.append.events.len() == 1 => Ok(vec![decode_one(row, request.append)?]),
+        requests => decode(row, requests),
+    }
 }
 
 fn decode_one(row: &PgRow, append: &Append) -> Result<AppendOutcome, Failure> {

@@ -12,7 +12,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An application that has a `sqlx::PgPool` opens the store on it: [`PostgresStore::with_pool`]. With
+//! An application that has a `sqlx::PgPool` opens the store on it: [`PostgresStore::with_pool`]. It can
+//! write its own rows and the events in one transaction: [`PostgresStore::append_in`]. With
 //! the feature `projection`, `PostgresSink` lets a projection write its rows and its checkpoint in
 //! one transaction, in the same database or another.
 //!
@@ -109,6 +110,7 @@
 //!   so on connections that it makes itself.
 
 mod append;
+mod append_in;
 mod call;
 mod capabilities;
 mod config;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-pub(crate) use annals_postgres_shared::sql::{query, quoted};
+pub(crate) use annals_postgres_shared::sql::{Statement, query, quoted};
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident: $text:expr;)*) => {
@@ -127,6 +127,8 @@ statements! {
     /// Notices that another server has taken over.
     follow_server: "SELECT {schema}.follow_server(true)";
     follow_server_in_transaction: "SELECT {schema}.follow_server(false)";
+    /// The same, and a notification that the server sends when the transaction is committed.
+    follow_server_and_notify: "SELECT {schema}.follow_server(false), pg_catalog.pg_notify($1, '')";
     /// The greatest position of an event, and the last one that the sequence has given, unless the
     /// role may not know it.
     positions: concat!("SELECT coalesce(max(position), 0), ", last_given!(), " \

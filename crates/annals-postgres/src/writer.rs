@@ -12,14 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use annals_core::{Append, Appended, Error, ErrorKind, Result, adapter};
+use annals_core::{Append, Appended, Error, ErrorKind, Result};
 use tokio::runtime::Handle;
 
 use crate::{
-    append::{self, AppendOutcome, AppendRequest},
+    append::{self, AppendOutcome, AppendRequest, Next},
     call::{AppendCall, count, in_rounds},
     database::Database,
-    error::{Concerns, SharedError, concerns, internal, runtime, runtime_ended},
+    error::{Concerns, SharedError, concerns, runtime, runtime_ended},
     queue::{Queue, WritingTask},
     resend::{Attempts, WriteSession},
 };
@@ -31,7 +31,7 @@ const STUCK: Duration = Duration::from_millis(10);
 /// long: one of them may have waited for the lock on its stream, so that the others succeed.
 const MOST_WAITS: usize = 2;
 /// How often an append is sent again because another one with the same ids came in between.
-const MOST_ROUNDS: usize = 10;
+pub(crate) const MOST_ROUNDS: usize = 10;
 
 /// The tasks that write to one store.
 #[derive(Clone, Debug)]
@@ -169,8 +169,7 @@ impl Writer {
         self.finish(appends, outcomes).await
     }
 
-    /// Makes the answer of a call. Appends that were not written are retries, or conflicts, or are
-    /// sent again.
+    /// Makes the answer of a call.
     async fn finish(
         &mut self,
         appends: &[Append],
@@ -178,36 +177,12 @@ impl Writer {
     ) -> Result<Vec<Appended>> {
         // Each round but the last finds that an append with the same first id came in between.
         for _ in 0..MOST_ROUNDS {
-            let (mut written, mut again, mut judged) = (Vec::new(), Vec::new(), Vec::new());
-            for (append, outcome) in appends.iter().zip(outcomes) {
-                let (head, retry_after, replayed) = match outcome {
-                    AppendOutcome::Written(appended) => {
-                        written.push(appended);
-                        continue;
-                    }
-                    AppendOutcome::NotWritten { head, retry_after, replayed } => {
-                        (head, retry_after, replayed)
-                    }
-                };
-                let base = head.compare_after(append, || retry_after)?;
-                let replayed = match base {
-                    Some(_) => head.compared(append, replayed)?,
-                    None => None,
-                };
-                again.push(AppendRequest { append, new_after: base.map(|_| head.version) });
-                judged.push((head, replayed));
-            }
-            if again.is_empty() {
-                return Ok(written);
-            }
-            if !written.is_empty() {
-                return Err(internal("a part of an append was written"));
-            }
-            if let Some(replayed) = adapter::all_or_none(appends, &judged)? {
-                return Ok(replayed);
-            }
-            // These are no retries, and their expectations held.
-            outcomes = self.send(&again, &[count(again.len())], again.len() > 1).await?;
+            outcomes = match append::judge(appends, outcomes)? {
+                Next::Answer(answers) => return Ok(answers),
+                Next::SendAgain(again) => {
+                    self.send(&again, &[count(again.len())], again.len() > 1).await?
+                }
+            };
         }
         let message = "appends with the same event ids got in the way again and again; try again";
         Err(self.session.mark(Error::new(ErrorKind::Busy, message)))
@@ -253,7 +228,10 @@ impl Writer {
                 }
                 connection => connection?,
             };
-            let sent = append::send(&mut connection, sql, *lock_key, requests, rounds, all_or_none);
+            let sent = async {
+                let statement = append::statement(sql, *lock_key, requests, rounds, all_or_none);
+                append::outcomes(&connection.run_one(statement).await?, requests)
+            };
             let answer = writers.watch(task, connections.with_timeout(sent)).await;
             let next = session.answered(connections, connection, answer, &mut attempts);
             if let ControlFlow::Break(done) = next {

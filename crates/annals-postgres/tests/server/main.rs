@@ -8,6 +8,7 @@
     clippy::unwrap_used
 )]
 
+mod append_in;
 mod beside;
 mod child;
 mod common;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         return ended;
     }
     common::run([
+        append_in::TESTS,
         dump::TESTS,
         contention::TESTS,
         faults::TESTS,

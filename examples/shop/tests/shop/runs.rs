@@ -113,7 +113,7 @@ fn scarce(seed: u64) -> String {
 
 pub(crate) async fn whatever_the_interleaving(kind: Kind) {
     let mut conflicts = 0;
-    for seed in 1..=8 {
+    for seed in 1..=3 {
         let fresh = Fresh::open(&kind).await;
         // The second time, much of what was refused succeeds.
         for _ in 0..2 {
