@@ -500,3 +500,23 @@ async fn a_consumer_that_takes_nothing_is_dropped() {
     assert_eq!(exception, "persistent-subscription-dropped");
     served.stop().await;
 }
+
+/// Whatever a client asks for, a group holds only so many bytes of events that no consumer takes.
+#[tokio::test]
+async fn a_group_does_not_read_ahead_without_a_bound() {
+    let (served, client) = with_group(options().history_buffer_size(1_000_000), 0).await;
+    for _ in 0..40 {
+        let large = Payload::binary(vec![0; 1_000_000]);
+        let large = NewEvent::new("Large".try_into().unwrap(), large);
+        served.store.append_to(STREAM, ExpectedVersion::Any, [large]).await.unwrap();
+    }
+    wait(async || {
+        let options = Default::default();
+        let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
+        let read = info.unwrap().stats.read_buffer_count;
+        assert!(read <= 17, "{read} events of 1 MB were read");
+        read == 17
+    })
+    .await;
+    served.stop().await;
+}
