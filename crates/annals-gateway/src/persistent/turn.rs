@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals_core::{Candidate, LeaseName, Store};
+use annals_core::{Candidate, LeaseName, Store, adapter::Backoff};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -13,13 +13,14 @@ use super::name::GroupName;
 const TTL: Duration = Duration::from_secs(15);
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(5);
-/// How often a gateway whose consumers wait tries to get the lease.
-const RETRY: Duration = Duration::from_secs(1);
+/// The first and the longest pause before a gateway whose consumers wait tries to get the lease again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
 pub(crate) struct Turn {
     /// `None` if the store keeps no leases. Then there can be one gateway only.
     candidate: Option<Candidate>,
     next_try: Option<Instant>,
+    pauses: Backoff,
 }
 
 impl Turn {
@@ -29,7 +30,7 @@ impl Turn {
         let lease = lease.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let keeps = store.capabilities().leases;
         let candidate = keeps.then(|| Candidate::new(Arc::new(store.clone()), lease, TTL));
-        Ok(Self { candidate, next_try: None })
+        Ok(Self { candidate, next_try: None, pauses: pauses() })
     }
 
     /// True if this gateway may give events to consumers.
@@ -49,12 +50,13 @@ impl Turn {
         match candidate.acquire().await {
             Ok(true) => {
                 self.next_try = Some(Instant::now() + RENEW);
+                self.pauses = pauses();
                 return !was_ours;
             }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "could not get the lease of a group"),
         }
-        self.next_try = Some(Instant::now() + RETRY);
+        self.next_try = Some(Instant::now() + self.pauses.next_pause());
         false
     }
 
@@ -67,4 +69,8 @@ impl Turn {
             tracing::debug!(%error, "could not give up the lease of a group");
         }
     }
+}
+
+fn pauses() -> Backoff {
+    Backoff::new(PAUSES[0], PAUSES[1])
 }

@@ -123,7 +123,7 @@ async fn silent_connections_make_room_for_others() {
         .with_max_silence(Duration::from_millis(300));
     let served = limited(options).await;
     let mut silent = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..24 {
         silent.push(TcpStream::connect(served.address).await.unwrap());
     }
     let client = served.client();
