@@ -45,6 +45,14 @@ impl From<Failure> for Error {
 
 /// The error of annals for an error of SQLite. Its message says what the user can do.
 pub(crate) fn driver(error: rusqlite::Error) -> Error {
+    // What `append_with` has to say about a function of the application.
+    let error = match error {
+        rusqlite::Error::UserFunctionError(source) => match source.downcast::<Error>() {
+            Ok(error) => return *error,
+            Err(source) => rusqlite::Error::UserFunctionError(source),
+        },
+        error => error,
+    };
     let (kind, message) = match error.sqlite_error_code() {
         _ if is_busy(&error) => (
             ErrorKind::Busy,

@@ -32,6 +32,8 @@
 //! several stores and the application can share a file; do not write to these tables. The version
 //! of the schema is in the table `{prefix}_meta`; `PRAGMA user_version` is left to the application.
 //!
+//! The application writes its own rows and events in one transaction by [`SqliteStore::append_with`].
+//!
 //! If the file or its directory cannot be written, the store can be read, and each change fails with
 //! [`Denied`](annals_core::ErrorKind::Denied).
 //!
@@ -48,6 +50,7 @@
 //! removed at once; SQLite reuses their space in the file.
 
 mod append;
+mod append_with;
 mod busy;
 mod config;
 mod database;
@@ -79,8 +82,7 @@ mod writer;
 
 pub use config::{Location, SqliteConfig, Synchronous};
 pub use lifecycle::Inspection;
-/// The driver, in the version whose types [`SqliteSink`] uses.
-#[cfg(feature = "projection")]
+/// The driver, in the version whose types [`SqliteStore::append_with`] uses.
 pub use rusqlite;
 #[cfg(feature = "projection")]
 pub use sink::{SqliteSink, SqliteTransaction};
