@@ -34,7 +34,7 @@ Usage: annals-gateway --store URL (--insecure | --tls-certificate FILE --tls-key
   --tls-key FILE           PEM file with the private key of the server's certificate
   --user NAME              let in only this user, with the password in ANNALS_GATEWAY_PASSWORD
                            [everybody is let in]
-  --max-append-size BYTES  the largest append that is accepted [1048576]
+  --max-append-size BYTES  the most data in one append [1048576]
   --max-open COUNT         how many reads and subscriptions may be open at the same time [10000]
   --max-connections COUNT  how many clients may be connected at the same time [10000]
   --max-request-memory BYTES  how much memory messages take that have not arrived whole [268435456]

@@ -35,8 +35,9 @@ pub struct GatewayOptions {
     /// The host and port to which clients that ask for the members of the cluster are sent. If not
     /// set: the address of the listener.
     pub advertise: Option<(String, u16)>,
-    /// The most bytes of one append: 1 MiB unless set, as in EventStoreDB, and never more than the
-    /// store accepts.
+    /// The most bytes of data in one append: 1 MiB unless set, as in EventStoreDB, and never more than
+    /// the store accepts. Metadata and types do not count, but one message has at most 16 MiB, or this
+    /// limit if it is greater.
     pub max_append_bytes: usize,
     /// How many reads, subscriptions and batch appends may be open at the same time: 10,000 unless
     /// set. The gateway refuses more with `RESOURCE_EXHAUSTED`.
@@ -86,7 +87,7 @@ impl GatewayOptions {
         self
     }
 
-    /// Sets the most bytes of one append.
+    /// Sets the most bytes of data in one append.
     #[must_use]
     pub fn with_max_append_bytes(mut self, bytes: usize) -> Self {
         self.max_append_bytes = bytes;
