@@ -9,6 +9,7 @@ mod generated;
 pub mod header;
 
 pub use generated::event_store::client::{
-    self as shared, gossip, persistent_subscriptions as persistent, server_features, streams,
+    self as shared, gossip, persistent_subscriptions as persistent, projections, server_features,
+    streams,
 };
 pub use generated::google;

@@ -182,7 +182,11 @@ fn write_options(name: &str, expected: ExpectedVersion) -> WriteOptions {
             write_options::Expected::Revision(version.minus(1).get().min(GREATEST - 1))
         }
     };
-    WriteOptions { stream_identifier: Some(identifier(name)), expected: Some(expected) }
+    WriteOptions {
+        stream_identifier: Some(identifier(name)),
+        expected: Some(expected),
+        deadline_option: None,
+    }
 }
 
 impl Connection {

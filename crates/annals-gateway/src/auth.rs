@@ -19,17 +19,25 @@ impl Auth {
 
     pub(crate) fn check(&self, headers: &MetadataMap) -> Result<(), Status> {
         let Some(expected) = &self.0 else { return Ok(()) };
-        let given = headers.get("authorization").and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| {
-            let (scheme, encoded) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(encoded.trim()).ok())?
-        });
         // Compare in constant time: the time must not tell how much of the password was right.
-        match given {
+        match credentials(headers) {
             Some(given) if bool::from(given.as_slice().ct_eq(expected.as_bytes())) => Ok(()),
             _ => Err(unauthenticated()),
         }
     }
+}
+
+/// The user and the password that a call carries, with a colon between them.
+fn credentials(headers: &MetadataMap) -> Option<Vec<u8>> {
+    let (scheme, encoded) = headers.get("authorization")?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(encoded.trim()).ok())?
+}
+
+/// The user that a call carries.
+pub(crate) fn user(headers: &MetadataMap) -> Option<String> {
+    let credentials = credentials(headers)?;
+    let user = credentials.split(|byte| *byte == b':').next()?;
+    String::from_utf8(user.to_vec()).ok()
 }
 
 impl Interceptor for Auth {

@@ -15,8 +15,10 @@ use std::{
 use futures::FutureExt;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use tonic::{Status, body::Body};
+use tonic::{Status, body::Body, transport::server::TlsConnectInfo};
 use tower::{Layer, Service};
+
+use crate::{request_memory::RequestMemory, socket::ConnectionInfo};
 
 /// Tells whether a request was cut off before its end. Tonic ends the messages of such a request as
 /// if the client had sent all of them, so a call that acts at the end of its messages has to ask.
@@ -35,17 +37,19 @@ impl RequestState {
     }
 }
 
-/// Adds a [`RequestState`] to each request, and ends calls that take too long to answer.
-#[derive(Clone, Copy, Debug)]
+/// Adds a [`RequestState`] to each request, limits the memory of requests, and ends calls that take too
+/// long to answer.
+#[derive(Clone, Debug)]
 pub(crate) struct CallLayer {
     pub(crate) timeout: Duration,
+    pub(crate) memory: RequestMemory,
 }
 
 impl<S> Layer<S> for CallLayer {
     type Service = CallService<S>;
 
     fn layer(&self, inner: S) -> CallService<S> {
-        CallService { inner, timeout: self.timeout }
+        CallService { inner, timeout: self.timeout, memory: self.memory.clone() }
     }
 }
 
@@ -53,6 +57,7 @@ impl<S> Layer<S> for CallLayer {
 pub(crate) struct CallService<S> {
     inner: S,
     timeout: Duration,
+    memory: RequestMemory,
 }
 
 impl<S> Service<Request<Body>> for CallService<S>
@@ -72,9 +77,11 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let timeout = client_timeout(request.headers());
         let timeout = timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
+        note_request(request.extensions());
         let state = RequestState::default();
         request.extensions_mut().insert(state.clone());
         let request = request.map(|body| {
+            let body = self.memory.limit(body);
             Body::new(body.map_err(move |error| {
                 state.cut_off.store(true, SeqCst);
                 error
@@ -95,6 +102,15 @@ where
             }
         }
         .boxed()
+    }
+}
+
+/// Tells the connection of a request that its client has asked for something.
+fn note_request(extensions: &http::Extensions) {
+    let plain = extensions.get::<ConnectionInfo>();
+    let encrypted = extensions.get::<TlsConnectInfo<ConnectionInfo>>();
+    if let Some(connection) = plain.or(encrypted.map(TlsConnectInfo::get_ref)) {
+        connection.note_request();
     }
 }
 

@@ -53,6 +53,10 @@ const METHODS: &[(&str, &[Method])] = &[
             ("restartsubsystem", &[]),
         ],
     ),
+    (
+        "event_store.client.projections.projections",
+        &[("statistics", &[]), ("enable", &[]), ("reset", &[]), ("restartsubsystem", &[])],
+    ),
     ("event_store.client.gossip.gossip", &[("read", &[])]),
     ("event_store.client.server_features.serverfeatures", &[("getsupportedmethods", &[])]),
 ];

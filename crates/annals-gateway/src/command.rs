@@ -34,8 +34,10 @@ Usage: annals-gateway --store URL (--insecure | --tls-certificate FILE --tls-key
   --tls-key FILE           PEM file with the private key of the server's certificate
   --user NAME              let in only this user, with the password in ANNALS_GATEWAY_PASSWORD
                            [everybody is let in]
-  --max-append-size BYTES  the largest append that is accepted [1048576]
+  --max-append-size BYTES  the most data in one append [1048576]
   --max-open COUNT         how many reads and subscriptions may be open at the same time [10000]
+  --max-connections COUNT  how many clients may be connected at the same time [10000]
+  --max-request-memory BYTES  how much memory messages take that have not arrived whole [268435456]
   --help                   print this text
 
 On SIGINT or SIGTERM the server ends subscriptions at once, waits up to 10 seconds for other calls,
@@ -175,6 +177,12 @@ impl Arguments {
                     options = options.with_max_append_bytes(parser.value()?.parse()?);
                 }
                 Long("max-open") => options = options.with_max_open(parser.value()?.parse()?),
+                Long("max-connections") => {
+                    options = options.with_max_connections(parser.value()?.parse()?);
+                }
+                Long("max-request-memory") => {
+                    options = options.with_max_request_memory(parser.value()?.parse()?);
+                }
                 Long("help") => return Ok(None),
                 other => return Err(other.unexpected().into()),
             }

@@ -10,6 +10,7 @@ use crate::{
     metadata,
     names::{metadata_stream, to_wire, type_from_wire},
     status::{status, stream_deleted},
+    tombstones,
 };
 
 /// Deletes a stream, and records that in the stream's metadata, as EventStoreDB does. Returns the
@@ -19,11 +20,12 @@ pub(crate) async fn delete(
     stream: &StreamId,
     expected: ExpectedVersion,
 ) -> Result<Option<u64>, Status> {
-    let Some(metadata) = metadata_stream(stream) else {
-        let message = "a metadata stream cannot be deleted; write other metadata instead";
-        return Err(Status::invalid_argument(message));
-    };
     let store = &*appender.store;
+    let Some(metadata) = metadata_stream(stream) else {
+        // As in EventStoreDB, deleting a metadata stream has no effect.
+        let position = tombstones::record_nothing(store).await.map_err(|e| status(&e))?;
+        return Ok(Some(position.get()));
+    };
     let deleted = store.delete(stream, expected).await;
     let info = store.stream_info(stream).await.map_err(|e| status(&e))?;
     let has_metadata = metadata::exists(store, stream).await.map_err(|e| status(&e))?;
@@ -43,12 +45,11 @@ pub(crate) async fn delete(
         // Another client has appended to the stream since: it is not deleted any more.
         (Ok(()), _) => return Ok(None),
     }
-    let properties = metadata::for_deleted(store, stream).await?;
-    let event = NewEvent::json(type_from_wire(metadata::TYPE)?, &properties);
+    let event = NewEvent::json(type_from_wire(metadata::TYPE)?, &metadata::for_deleted());
     let event = event.map_err(|e| status(&e))?;
     let append = Append::new(metadata, ExpectedVersion::Any, [event]);
     match appender.write(append, Some(stream)).await {
-        Ok(outcome) => Ok(outcome.position),
+        Ok(outcome) => Ok(Some(outcome.position)),
         Err(error) => {
             // The stream is deleted even so, and the client must learn that.
             tracing::warn!(%stream, %error, "could not write the metadata of a deleted stream");
@@ -57,8 +58,7 @@ pub(crate) async fn delete(
     }
 }
 
-/// Tombstones a stream. The store gives a tombstone no position, so this returns the store's last
-/// position, which is not before the tombstone.
+/// Tombstones a stream. Returns the position of the tombstone.
 pub(crate) async fn tombstone(
     store: &dyn Store,
     stream: &StreamId,
@@ -78,5 +78,12 @@ pub(crate) async fn tombstone(
         }
     }
     tombstoned.map_err(|e| status(&e))?;
-    Ok(store.last_position().await.map_err(|e| status(&e))?.get())
+    match tombstones::record(store, stream).await {
+        Ok(position) => Ok(position),
+        Err(error) => {
+            // The stream is tombstoned even so, and the client must learn that.
+            tracing::warn!(%stream, %error, "could not write the record of a tombstone");
+            Ok(store.last_position().await.map_err(|e| status(&e))?.get())
+        }
+    }
 }

@@ -51,9 +51,10 @@ impl EventFilter {
                 ));
             }
             Some(Window::Max(max)) => max,
-            Some(Window::Count(_)) | None => DEFAULT_WINDOW,
+            Some(Window::Count(_)) => DEFAULT_WINDOW,
+            None => return Err(Status::invalid_argument("the filter has no window")),
         };
-        let multiplier = options.checkpoint_interval_multiplier.max(1);
+        let multiplier = options.checkpoint_interval_multiplier;
         let checkpoint_every = u64::from(window) * u64::from(multiplier);
         Ok(Self { on_stream, prefixes: prefix, regex, literal, no_system, checkpoint_every })
     }

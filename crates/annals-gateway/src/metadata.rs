@@ -1,6 +1,9 @@
 //! The metadata of a stream, which hides some of the stream's events from clients.
 
-use annals_core::{Error, ReadStream, RecordedEvent, Store, StreamId, StreamState, TryStreamExt};
+use annals_core::{
+    ContentKind, Error, Payload, ReadStream, RecordedEvent, Store, StreamId, StreamState,
+    TryStreamExt,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use tonic::Status;
@@ -9,7 +12,7 @@ use crate::{names::metadata_stream, status::status};
 
 /// The type of the events in a metadata stream.
 pub(crate) const TYPE: &str = "$metadata";
-const TRUNCATE_BEFORE: &str = "$tb";
+pub(crate) const TRUNCATE_BEFORE: &str = "$tb";
 const MAX_COUNT: &str = "$maxCount";
 const MAX_AGE: &str = "$maxAge";
 /// The value of `$tb` in the metadata of a deleted stream.
@@ -25,12 +28,14 @@ pub(crate) struct HiddenEvents {
 impl HiddenEvents {
     /// Reads the current metadata of a stream.
     pub(crate) async fn of(store: &dyn Store, stream: &StreamId) -> Result<Self, Status> {
-        let Some(properties) = properties(store, stream).await? else { return Ok(Self::default()) };
+        let properties = properties(store, stream).await.map_err(|e| status(&e))?;
+        let Some(properties) = properties else { return Ok(Self::default()) };
         let number = |name| properties.get(name).and_then(Value::as_u64);
         // `DELETED` hides nothing: the store has removed the events that were deleted, and clients
         // see events appended after that.
         let mut before = number(TRUNCATE_BEFORE).filter(|tb| *tb < DELETED).unwrap_or(0);
-        if let Some(count) = number(MAX_COUNT) {
+        // EventStoreDB ignores a count of 0.
+        if let Some(count) = number(MAX_COUNT).filter(|count| *count > 0) {
             let info = store.stream_info(stream).await.map_err(|e| status(&e))?;
             before = before.max(info.version.get().saturating_sub(count));
         }
@@ -57,8 +62,16 @@ pub(crate) async fn last_event(
     store: &dyn Store,
     stream: &StreamId,
 ) -> Result<Option<RecordedEvent>, Status> {
+    last(store, stream).await.map_err(|e| status(&e))
+}
+
+/// The last event of a metadata stream.
+pub(crate) async fn last(
+    store: &dyn Store,
+    metadata: &StreamId,
+) -> Result<Option<RecordedEvent>, Error> {
     let options = ReadStream::default().backwards().with_limit(1);
-    store.read_stream(stream, options).try_next().await.map_err(|e| status(&e))
+    store.read_stream(metadata, options).try_next().await
 }
 
 /// True if a stream has metadata. To EventStoreDB, a stream with metadata exists, even if it never had
@@ -68,15 +81,60 @@ pub(crate) async fn exists(store: &dyn Store, stream: &StreamId) -> Result<bool,
     Ok(store.stream_info(&metadata).await?.state == StreamState::Live)
 }
 
-/// The metadata of a stream. `None` if there is no metadata, or if it is not a JSON object:
+/// True if the metadata of a stream says that the stream is deleted.
+pub(crate) async fn is_deleted(store: &dyn Store, stream: &StreamId) -> Result<bool, Error> {
+    let Some(metadata) = metadata_stream(stream) else { return Ok(false) };
+    Ok(last(store, &metadata).await?.is_some_and(|event| means_deleted(&event)))
+}
+
+/// True if this metadata says that its stream is deleted.
+pub(crate) fn means_deleted(metadata: &RecordedEvent) -> bool {
+    parse(metadata).is_some_and(|properties| {
+        properties.get(TRUNCATE_BEFORE).and_then(Value::as_u64) == Some(DELETED)
+    })
+}
+
+/// The properties of this metadata. `None` if it is not called JSON, or is not a JSON object:
 /// EventStoreDB accepts such metadata, too, and hides nothing by it.
+fn parse(metadata: &RecordedEvent) -> Option<Map<String, Value>> {
+    /// .NET programs may write it before the text.
+    const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+    let bytes = metadata.data.bytes().as_ref();
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let is_json = metadata.data.kind() == ContentKind::Json;
+    is_json.then(|| serde_json::from_slice(text).ok()).flatten()
+}
+
 async fn properties(
     store: &dyn Store,
     stream: &StreamId,
-) -> Result<Option<Map<String, Value>>, Status> {
+) -> Result<Option<Map<String, Value>>, Error> {
     let Some(metadata) = metadata_stream(stream) else { return Ok(None) };
-    let event = last_event(store, &metadata).await?;
-    Ok(event.and_then(|event| serde_json::from_slice(event.data.bytes()).ok()))
+    Ok(last(store, &metadata).await?.and_then(|event| parse(&event)))
+}
+
+/// The metadata to write when a stream is deleted. As in EventStoreDB, it replaces the metadata that
+/// was there.
+pub(crate) fn for_deleted() -> Value {
+    Value::Object(Map::from_iter([(TRUNCATE_BEFORE.to_owned(), DELETED.into())]))
+}
+
+/// Metadata with another `$tb`. The rest keeps its text.
+pub(crate) fn with_truncate_before(metadata: &[u8], before: u64) -> Vec<u8> {
+    let Ok(mut properties) = serde_json::from_slice::<Map<String, Value>>(metadata) else {
+        return format!("{{\"{TRUNCATE_BEFORE}\":{before}}}").into_bytes();
+    };
+    let text = metadata.trim_ascii_end();
+    match text.strip_suffix(b"}") {
+        Some(begin) if !properties.is_empty() && !properties.contains_key(TRUNCATE_BEFORE) => {
+            let end = format!(",\"{TRUNCATE_BEFORE}\":{before}}}");
+            [begin.trim_ascii_end(), end.as_bytes()].concat()
+        }
+        _ => {
+            properties.insert(TRUNCATE_BEFORE.to_owned(), before.into());
+            Value::Object(properties).to_string().into_bytes()
+        }
+    }
 }
 
 /// The event that clients see in a metadata stream: only the last one.
@@ -86,38 +144,46 @@ pub(crate) async fn visible_event(
     described: &StreamId,
 ) -> Result<Option<RecordedEvent>, Status> {
     let Some(mut event) = last_event(store, metadata).await? else { return Ok(None) };
-    let properties = serde_json::from_slice::<Map<String, Value>>(event.data.bytes());
-    if let Ok(mut properties) = properties
-        && properties.get(TRUNCATE_BEFORE).and_then(Value::as_u64) == Some(DELETED)
-    {
+    if means_deleted(&event) {
         let info = store.stream_info(described).await.map_err(|e| status(&e))?;
         if info.state == StreamState::Live {
-            // The stream was deleted and then appended to again. EventStoreDB sets `$tb` to the
-            // first revision after the deletion when that happens. The gateway computes it here.
+            // The stream was deleted and then appended to again, and not by this gateway: that would
+            // have written where the stream begins. So compute it here.
             let first = info.first_version.unwrap_or(info.version.plus(1));
-            properties.insert(TRUNCATE_BEFORE.to_owned(), first.minus(1).get().into());
-            event.data = annals_core::Payload::json(&properties).map_err(|e| status(&e))?;
+            let properties =
+                Map::from_iter([(TRUNCATE_BEFORE.to_owned(), first.minus(1).get().into())]);
+            event.data = Payload::json(&properties).map_err(|e| status(&e))?;
         }
     }
     Ok(Some(event))
 }
 
-/// The metadata to write when a stream is deleted: its present metadata, with `$tb` set.
-pub(crate) async fn for_deleted(store: &dyn Store, stream: &StreamId) -> Result<Value, Status> {
-    let mut properties = properties(store, stream).await?.unwrap_or_default();
-    properties.insert(TRUNCATE_BEFORE.to_owned(), DELETED.into());
-    Ok(Value::Object(properties))
+/// Truncates a stream in the store, as a scavenge would, after its metadata got a new `$tb`.
+pub(crate) async fn apply_truncation(store: &dyn Store, stream: &StreamId) -> Result<(), Error> {
+    let properties = properties(store, stream).await?.unwrap_or_default();
+    let before = properties.get(TRUNCATE_BEFORE).and_then(Value::as_u64);
+    let Some(before) = before.filter(|before| (1..DELETED).contains(before)) else { return Ok(()) };
+    if store.capabilities().truncate {
+        store.truncate(stream, (before + 1).into()).await?;
+    }
+    Ok(())
 }
 
-/// Truncates a stream in the store, as a scavenge would, after its metadata got a new `$tb`.
-pub(crate) async fn apply_truncation(store: &dyn Store, stream: &StreamId) {
-    let before = properties(store, stream).await.ok().flatten();
-    let before = before.and_then(|p| p.get(TRUNCATE_BEFORE).and_then(Value::as_u64));
-    let Some(before) = before.filter(|before| (1..DELETED).contains(before)) else { return };
-    if store.capabilities().truncate
-        && let Err(error) = store.truncate(stream, (before + 1).into()).await
-    {
-        // `HiddenEvents` still hides the events, so the append has succeeded.
-        tracing::warn!(%stream, %error, "could not truncate a stream to the $tb of its metadata");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_keeps_its_text_when_it_gets_a_begin() {
+        for (before, after) in [
+            (r#"{"own":1}"#, r#"{"own":1,"$tb":2}"#),
+            ("{ \"own\" : 1 } ", "{ \"own\" : 1,\"$tb\":2}"),
+            ("{}", r#"{"$tb":2}"#),
+            (r#"{"$tb":9}"#, r#"{"$tb":2}"#),
+            ("no json", r#"{"$tb":2}"#),
+        ] {
+            let with = with_truncate_before(before.as_bytes(), 2);
+            assert_eq!(String::from_utf8(with).unwrap(), after);
+        }
     }
 }

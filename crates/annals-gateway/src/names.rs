@@ -4,26 +4,31 @@
 //! of them: the metadata of `order-1` is the stream `$$order-1`. The gateway writes such a name to
 //! the store with a prefix, so that the stream is an ordinary one, with versions and positions.
 
-use annals_core::{Category, EventType, MAX_NAME_BYTES, StreamId};
+use annals_core::{EventType, MAX_NAME_BYTES, StreamId};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::proto::shared::StreamIdentifier;
+use crate::{
+    linked::LinkedStream, proto::shared::StreamIdentifier, status::access_denied, tombstones,
+};
 
 /// The store has this before each name that begins with `$` on the wire.
 const PREFIX: &str = "esdb:";
-/// With this and the prefix, a metadata stream can be called whose name is too long for the store: a
-/// digest of the name follows. So the metadata of the longest stream id has a place, too. Reads of all
-/// show such a stream under its short name.
+/// With this and the prefix, a stream can be called that is not an application's own, and whose name is
+/// too long for the store: a digest of the name follows. So the metadata of the longest stream id has a
+/// place, and so have the parked events of a group on it. Reads of all show such a stream under its short
+/// name.
 const SHORTENED: &str = "$#.";
+/// Begins the names of the streams of groups, as EventStoreDB calls them.
+pub(crate) const GROUP: &str = "$persistentsubscription-";
 
 /// What a client can read under the name of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WireStream {
     /// `$all`.
     All,
-    /// `$ce-order`: links to the events of the category `order`.
-    Category(Category),
+    /// Links to events of other streams, such as `$ce-order`.
+    Linked(LinkedStream),
     /// Any other name: a stream, by its id in the store.
     Stream(StreamId),
 }
@@ -34,32 +39,33 @@ impl WireStream {
         if name == "$all" {
             return Ok(Self::All);
         }
-        if let Some(category) = name.strip_prefix("$ce-") {
-            let category = Category::new(category).map_err(|e| invalid(&e))?;
-            return Ok(Self::Category(category));
+        match LinkedStream::parse(name) {
+            Some(linked) => Ok(Self::Linked(linked)),
+            None => stream_from_wire(name).map(Self::Stream),
         }
-        stream_from_wire(name).map(Self::Stream)
     }
 
     /// The name that clients use.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::All => "$all".to_owned(),
-            Self::Category(category) => format!("$ce-{category}"),
+            Self::Linked(linked) => linked.name(),
             Self::Stream(stream) => to_wire(stream.as_str()).to_owned(),
         }
     }
 }
 
-/// The stream that a client appends to, deletes or tombstones: neither `$all` nor a category.
+/// The stream that a client appends to, deletes or tombstones: neither `$all` nor one of links.
 pub(crate) fn writable_stream(name: Option<&StreamIdentifier>) -> Result<StreamId, Status> {
     match WireStream::parse(name)? {
-        WireStream::Stream(stream) => Ok(stream),
-        other => {
-            let message = format!("the server makes {}; clients cannot write to it", other.name());
-            Err(Status::invalid_argument(message))
-        }
+        WireStream::Stream(stream) if is_writable(to_wire(stream.as_str())) => Ok(stream),
+        other => Err(access_denied(&other.name())),
     }
+}
+
+/// False for the streams in which the gateway keeps records, and for the metadata of no stream.
+fn is_writable(name: &str) -> bool {
+    !tombstones::is_own(name) && name != "$$"
 }
 
 fn text(name: Option<&StreamIdentifier>) -> Result<&str, Status> {
@@ -71,11 +77,15 @@ fn text(name: Option<&StreamIdentifier>) -> Result<&str, Status> {
 /// The store's id for a stream that clients call `name`.
 pub(crate) fn stream_from_wire(name: &str) -> Result<StreamId, Status> {
     let mut id = from_wire(name)?;
-    if id.len() > MAX_NAME_BYTES && described(name).is_some() {
-        let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes());
-        id = format!("{PREFIX}{SHORTENED}{digest}");
+    if id.len() > MAX_NAME_BYTES && (name.starts_with(GROUP) || described(name).is_some()) {
+        id = format!("{PREFIX}{SHORTENED}{}", digest(name));
     }
     StreamId::new(id).map_err(|e| invalid(&e))
+}
+
+/// Stands for a name that is too long.
+pub(crate) fn digest(name: &str) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
 }
 
 /// The store's name for an event type that clients call `name`.
@@ -111,6 +121,11 @@ pub(crate) fn identifier(stream: &str) -> StreamIdentifier {
 pub(crate) fn metadata_stream(stream: &StreamId) -> Option<StreamId> {
     let name = to_wire(stream.as_str());
     if name.starts_with("$$") { None } else { stream_from_wire(&format!("$${name}")).ok() }
+}
+
+/// True if this is the stream of another stream's metadata.
+pub(crate) fn is_metadata(stream: &StreamId) -> bool {
+    to_wire(stream.as_str()).starts_with("$$")
 }
 
 /// The stream that a metadata stream describes. `None` if clients call no metadata stream `name`.

@@ -35,14 +35,22 @@ pub struct GatewayOptions {
     /// The host and port to which clients that ask for the members of the cluster are sent. If not
     /// set: the address of the listener.
     pub advertise: Option<(String, u16)>,
-    /// The most bytes of one append: 1 MiB unless set, as in EventStoreDB, and never more than the
-    /// store accepts.
+    /// The most bytes of data in one append: 1 MiB unless set, as in EventStoreDB, and never more than
+    /// the store accepts. Metadata and types do not count, but one message has at most 16 MiB, or this
+    /// limit if it is greater.
     pub max_append_bytes: usize,
     /// How many reads, subscriptions and batch appends may be open at the same time: 10,000 unless
     /// set. The gateway refuses more with `RESOURCE_EXHAUSTED`.
     pub max_open: usize,
     /// How many calls may be open on one connection: 1,000 unless set.
     pub max_calls_per_connection: u32,
+    /// How many connections may be open: 10,000 unless set. Further clients wait until one is closed.
+    pub max_connections: usize,
+    /// How long a client may be connected without asking for anything: 30 seconds unless set.
+    pub max_silence: Duration,
+    /// How many bytes of messages that have not arrived whole may be in memory: 256 MiB unless set. Further
+    /// messages over 16 KiB wait, and their clients send no more until there is room.
+    pub max_request_memory: usize,
     /// How long a call may take until it begins to answer: 30 seconds unless set. Reads and
     /// subscriptions have begun to answer with their first message.
     pub timeout: Duration,
@@ -56,6 +64,9 @@ impl Default for GatewayOptions {
             max_append_bytes: 1024 * 1024,
             max_open: 10_000,
             max_calls_per_connection: 1_000,
+            max_connections: 10_000,
+            max_silence: Duration::from_secs(30),
+            max_request_memory: 256 * 1024 * 1024,
             timeout: Duration::from_secs(30),
         }
     }
@@ -76,7 +87,7 @@ impl GatewayOptions {
         self
     }
 
-    /// Sets the most bytes of one append.
+    /// Sets the most bytes of data in one append.
     #[must_use]
     pub fn with_max_append_bytes(mut self, bytes: usize) -> Self {
         self.max_append_bytes = bytes;
@@ -94,6 +105,27 @@ impl GatewayOptions {
     #[must_use]
     pub fn with_max_calls_per_connection(mut self, count: u32) -> Self {
         self.max_calls_per_connection = count;
+        self
+    }
+
+    /// Sets how many connections may be open.
+    #[must_use]
+    pub fn with_max_connections(mut self, count: usize) -> Self {
+        self.max_connections = count;
+        self
+    }
+
+    /// Sets how long a client may be connected without asking for anything.
+    #[must_use]
+    pub fn with_max_silence(mut self, time: Duration) -> Self {
+        self.max_silence = time;
+        self
+    }
+
+    /// Sets how many bytes of messages that have not arrived whole may be in memory.
+    #[must_use]
+    pub fn with_max_request_memory(mut self, bytes: usize) -> Self {
+        self.max_request_memory = bytes;
         self
     }
 

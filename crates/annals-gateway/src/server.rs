@@ -4,31 +4,36 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use annals_core::{Store, StreamId};
 use axum::{http::StatusCode, routing::get};
-use futures::TryStreamExt;
+use futures::Stream;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{oneshot, watch},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     service::{Routes, interceptor::InterceptedService},
-    transport::{Identity, Server, ServerTlsConfig},
+    transport::{Identity, Server, ServerTlsConfig, server::Connected},
 };
 
 use crate::{
+    append::Limits,
     call_layer::CallLayer,
     cluster::Cluster,
     open_calls::OpenCalls,
     options::{GatewayOptions, Security},
     persistent::PersistentService,
+    projections::Projections,
     proto::{
         gossip::gossip_server::GossipServer,
         persistent::persistent_subscriptions_server::PersistentSubscriptionsServer,
+        projections::projections_server::ProjectionsServer,
         server_features::server_features_server::ServerFeaturesServer,
         streams::streams_server::StreamsServer,
     },
-    socket::Socket,
+    request_memory::RequestMemory,
+    socket::accept,
     streams::StreamsService,
+    tombstones::Tombstones,
 };
 
 /// The time after which the server pings an idle connection, and the time that the client then has
@@ -67,16 +72,53 @@ impl Gateway {
         security: Security,
         shutdown: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        let options = &self.options;
+        let connections = accept(listener, options.max_connections, options.max_silence);
+        self.serve_incoming(connections, address, security, shutdown).await
+    }
+
+    /// Serves connections that were made in another way than over TCP, for tests. Clients are told
+    /// that the server is at `address`.
+    ///
+    /// # Errors
+    /// If a connection fails before it is accepted.
+    #[doc(hidden)]
+    pub async fn serve_connections<C>(
+        self,
+        connections: impl Stream<Item = io::Result<C>> + Send,
+        address: SocketAddr,
+    ) -> io::Result<()>
+    where
+        C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C::ConnectInfo: Clone + Send + Sync + 'static,
+    {
+        self.serve_incoming(connections, address, Security::Insecure, std::future::pending()).await
+    }
+
+    async fn serve_incoming<C>(
+        self,
+        connections: impl Stream<Item = io::Result<C>> + Send,
+        address: SocketAddr,
+        security: Security,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> io::Result<()>
+    where
+        C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C::ConnectInfo: Clone + Send + Sync + 'static,
+    {
         let Self { store, options } = self;
         let (stop, stopping) = watch::channel(false);
-        let address = listener.local_addr()?;
         let routes = routes(store, &options, address, OpenCalls::new(options.max_open, stopping));
         let mut server = Server::builder()
             .accept_http1(true)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .max_concurrent_streams(options.max_calls_per_connection)
-            .layer(CallLayer { timeout: options.timeout });
+            .layer(CallLayer {
+                timeout: options.timeout,
+                memory: RequestMemory::new(options.max_request_memory),
+            });
         if let Security::Tls { certificates, key } = security {
             // A build with two crypto providers for rustls has no default one, so choose one.
             let installed = rustls::crypto::ring::default_provider().install_default();
@@ -86,8 +128,7 @@ impl Gateway {
         }
         tracing::info!(%address, "the gateway is listening");
         let (stop_requested, stopping) = oneshot::channel();
-        let incoming = TcpListenerStream::new(listener).map_ok(Socket::new);
-        let serving = server.add_routes(routes).serve_with_incoming_shutdown(incoming, async {
+        let serving = server.add_routes(routes).serve_with_incoming_shutdown(connections, async {
             shutdown.await;
             tracing::info!("the gateway is stopping");
             stop.send_replace(true);
@@ -121,20 +162,28 @@ fn routes(
         Some((host, port)) => Cluster::new(host, *port),
         None => Cluster::at(address),
     };
-    let groups = PersistentService::new(store.clone(), open_calls.clone());
+    let tombstones = Tombstones::new(store.clone());
+    let groups = PersistentService::new(store.clone(), tombstones.clone(), open_calls.clone());
     let groups = PersistentSubscriptionsServer::new(groups);
-    let streams = StreamsService::new(store.clone(), max_append_bytes, open_calls);
     let max_message = (max_append_bytes + MESSAGE_OVERHEAD).max(MIN_MESSAGE_LIMIT);
+    let memory = store.capabilities().max_append_bytes.min(max_message);
+    let limits = Limits { data: max_append_bytes, memory };
+    let streams = StreamsService::new(store.clone(), tombstones, limits, open_calls);
     let streams = StreamsServer::new(streams).max_decoding_message_size(max_message);
+    let projections = ProjectionsServer::new(Projections);
     let mut routes = Routes::builder();
     routes
         .add_service(InterceptedService::new(streams, options.auth.clone()))
         .add_service(InterceptedService::new(groups, options.auth.clone()))
+        .add_service(InterceptedService::new(projections, options.auth.clone()))
         // Clients call these two before they send the user and the password.
         .add_service(ServerFeaturesServer::new(cluster.clone()))
         .add_service(GossipServer::new(cluster));
     let health = get(move || health(store.clone()));
-    routes.routes().into_axum_router().route("/health/live", health).into()
+    // Tonic answers all paths with 200, as gRPC does. A probe would take that for health.
+    let not_found = async || StatusCode::NOT_FOUND;
+    let router = routes.routes().into_axum_router().route("/health/live", health);
+    router.fallback(not_found).into()
 }
 
 /// Answers 204 if the store answers.

@@ -30,16 +30,14 @@ pub(crate) fn status(error: &Error) -> Status {
     let stream = error.stream().map(|stream| to_wire(stream.as_str())).unwrap_or_default();
     if let Some(conflict) = error.conflict() {
         let (expected, actual) = (expected_number(conflict.expected), revision(conflict.actual));
-        // The Python client parses this text.
+        // An append answers a conflict in another way. The Python client parses this text.
         let message = format!(
-            "Append failed due to WrongExpectedVersion. Stream: {stream}, \
+            "Delete failed due to WrongExpectedVersion. Stream: {stream}, \
              Expected version: {expected}, Actual version: {actual}"
         );
         let mut trailers = trailers("wrong-expected-version", stream);
         insert_trailer(&mut trailers, "expected-version", &expected.to_string());
-        if actual >= 0 {
-            insert_trailer(&mut trailers, "actual-version", &actual.to_string());
-        }
+        insert_trailer(&mut trailers, "actual-version", &actual.to_string());
         return Status::with_metadata(Code::FailedPrecondition, message, trailers);
     }
     let code = match error.kind() {
@@ -67,13 +65,26 @@ pub(crate) fn stream_deleted(stream: &str) -> Status {
     Status::with_metadata(Code::FailedPrecondition, message, trailers("stream-deleted", stream))
 }
 
+/// True if an error says that a stream is tombstoned.
+pub(crate) fn is_stream_deleted(error: &Status) -> bool {
+    error.metadata().get("exception").is_some_and(|exception| exception == "stream-deleted")
+}
+
 /// The error for an append of more than `max` bytes.
 pub(crate) fn too_large(max: usize) -> Status {
     let mut trailers = MetadataMap::new();
     insert_trailer(&mut trailers, "exception", "maximum-append-size-exceeded");
     insert_trailer(&mut trailers, "maximum-append-size", &max.to_string());
-    let message = format!("Maximum Append Size Exceeded. Maximum: {max} bytes");
+    let message = format!("Maximum Append Size of {max} Exceeded.");
     Status::with_metadata(Code::InvalidArgument, message, trailers)
+}
+
+/// The error for a message that is too large to be read, which tonic calls out of range.
+pub(crate) fn oversized(error: Status) -> Status {
+    match error.code() {
+        Code::OutOfRange => Status::resource_exhausted(error.message()),
+        _ => error,
+    }
 }
 
 /// The error for an event whose header `name` is missing.
@@ -81,7 +92,7 @@ pub(crate) fn metadata_missing(name: &str) -> Status {
     let mut trailers = MetadataMap::new();
     insert_trailer(&mut trailers, "exception", "missing-required-metadata-property");
     insert_trailer(&mut trailers, "required-metadata-properties", "type,content-type");
-    let message = format!("Required Metadata Property Missing: '{name}'");
+    let message = format!("Required Metadata Property '{name}' is missing");
     Status::with_metadata(Code::InvalidArgument, message, trailers)
 }
 
@@ -90,6 +101,12 @@ pub(crate) fn unauthenticated() -> Status {
     let mut trailers = MetadataMap::new();
     insert_trailer(&mut trailers, "exception", "access-denied");
     Status::with_metadata(Code::Unauthenticated, "the user or the password is wrong", trailers)
+}
+
+/// The error for a write to a stream that only the server makes.
+pub(crate) fn access_denied(stream: &str) -> Status {
+    let message = format!("clients cannot write to the stream {stream}");
+    Status::with_metadata(Code::PermissionDenied, message, trailers("access-denied", stream))
 }
 
 pub(crate) fn trailers(exception: &str, stream: &str) -> MetadataMap {

@@ -7,7 +7,7 @@ use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    append::{Appender, append, batch_append, write_target},
+    append::{Appender, Limits, append, batch_append, write_target},
     call_layer::RequestState,
     delete::{delete, tombstone},
     open_calls::OpenCalls,
@@ -16,6 +16,7 @@ use crate::{
         RemoveResp, remove_resp::PositionOption, streams_server::Streams,
     },
     read::ReadCall,
+    tombstones::Tombstones,
     wire::wire_position,
 };
 
@@ -23,12 +24,18 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct StreamsService {
     appender: Appender,
+    tombstones: Tombstones,
     open_calls: OpenCalls,
 }
 
 impl StreamsService {
-    pub(crate) fn new(store: Arc<dyn Store>, max_append_bytes: usize, open: OpenCalls) -> Self {
-        Self { appender: Appender::new(store, max_append_bytes), open_calls: open }
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        tombstones: Tombstones,
+        limits: Limits,
+        open_calls: OpenCalls,
+    ) -> Self {
+        Self { appender: Appender::new(store, limits), tombstones, open_calls }
     }
 }
 
@@ -40,7 +47,11 @@ impl Streams for StreamsService {
 
     async fn read(&self, request: Request<ReadReq>) -> Result<Response<Answers<ReadResp>>, Status> {
         let open_call = self.open_calls.admit()?;
-        let call = ReadCall::parse(self.appender.store.clone(), request.into_inner())?;
+        let call = ReadCall::parse(
+            self.appender.store.clone(),
+            self.tombstones.clone(),
+            request.into_inner(),
+        )?;
         Ok(Response::new(call.run(open_call).await?))
     }
 

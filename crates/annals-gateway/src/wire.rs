@@ -19,6 +19,7 @@ use crate::{
         streams::ProposedMessage,
     },
     status::metadata_missing,
+    tombstones,
 };
 
 const JSON: &str = "application/json";
@@ -35,14 +36,20 @@ pub(crate) struct WireEvent {
     pub(crate) position: u64,
     pub(crate) event_type: String,
     /// The time of recording, in units of 100 ns since 1970.
-    created: i64,
-    is_json: bool,
+    pub(crate) created: i64,
+    pub(crate) is_json: bool,
     pub(crate) metadata: Bytes,
     pub(crate) data: Bytes,
 }
 
 impl WireEvent {
     pub(crate) fn new(event: &RecordedEvent) -> Self {
+        let event = Self::as_stored(event);
+        tombstones::shown(&event).unwrap_or(event)
+    }
+
+    /// The event itself, also if it is the record of a tombstone.
+    fn as_stored(event: &RecordedEvent) -> Self {
         Self {
             id: event.id,
             stream: to_wire(event.stream.as_str()).to_owned(),
@@ -53,21 +60,6 @@ impl WireEvent {
             is_json: event.data.kind() == ContentKind::Json,
             metadata: event.metadata.bytes().clone(),
             data: event.data.bytes().clone(),
-        }
-    }
-
-    /// The link to this event in the stream of its category, `stream`. The store has no such link.
-    /// Its revision is the event's position, which never changes, whatever events are removed.
-    pub(crate) fn category_link(&self, stream: String) -> Self {
-        Self {
-            id: Uuid::from_u128(self.id.as_u128() ^ u128::from(u64::MAX)),
-            stream,
-            revision: self.position,
-            event_type: LINK.to_owned(),
-            is_json: false,
-            metadata: Bytes::new(),
-            data: self.link_target().into(),
-            ..*self
         }
     }
 
@@ -88,6 +80,12 @@ pub(crate) struct ResolvedEvent {
 impl ResolvedEvent {
     pub(crate) fn unlinked(event: WireEvent) -> Self {
         Self { event: Some(event), link: None }
+    }
+
+    /// The bytes of its payloads.
+    pub(crate) fn size(&self) -> usize {
+        let size = |event: &WireEvent| event.data.len() + event.metadata.len();
+        self.event.as_ref().map_or(0, size) + self.link.as_ref().map_or(0, size)
     }
 
     /// The event in the stream that was read: the link, if there is a link.

@@ -1,15 +1,29 @@
 //! Generates `../src/generated` from `../proto`:
 //! `cargo run --manifest-path crates/annals-eventstoredb-proto/generate/Cargo.toml`.
-//! `protox` compiles the files, so `protoc` need not be installed.
+//! `protox` compiles the files, so `protoc` need not be installed. It also compiles the description by
+//! which the gateway's test `recording` reads messages, independently of the generated code.
 
-use std::{error::Error, path::Path};
+use std::{error::Error, fs, path::Path};
 
-const FILES: [&str; 4] =
-    ["streams.proto", "persistent.proto", "serverfeatures.proto", "gossip.proto"];
+use prost::Message;
+
+const FILES: [&str; 6] = [
+    "streams.proto",
+    "persistent.proto",
+    "projections.proto",
+    "serverfeatures.proto",
+    "gossip.proto",
+    "status.proto",
+];
+const RECORDED: [&str; 5] =
+    ["streams.proto", "persistent.proto", "serverfeatures.proto", "gossip.proto", "status.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let descriptors = protox::compile(FILES, [package.join("proto")])?;
+    let recording = package.join("../annals-gateway/tests/recording");
+    let recorded = protox::compile(RECORDED, [recording.join("proto")])?;
+    fs::write(recording.join("protocol.bin"), recorded.encode_to_vec())?;
     tonic_build::configure()
         .build_transport(false)
         .bytes(["."])

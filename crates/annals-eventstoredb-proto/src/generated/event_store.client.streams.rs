@@ -147,6 +147,9 @@ pub struct WriteOptions {
     pub stream_identifier: ::core::option::Option<super::StreamIdentifier>,
     #[prost(oneof = "write_options::Expected", tags = "2, 3, 4, 5")]
     pub expected: ::core::option::Option<write_options::Expected>,
+    /// Only of appends in a batch: when the client stops waiting for the answer.
+    #[prost(oneof = "write_options::DeadlineOption", tags = "6, 7")]
+    pub deadline_option: ::core::option::Option<write_options::DeadlineOption>,
 }
 /// Nested message and enum types in `WriteOptions`.
 pub mod write_options {
@@ -160,6 +163,14 @@ pub mod write_options {
         Any(super::super::Empty),
         #[prost(message, tag = "5")]
         StreamExists(super::super::Empty),
+    }
+    /// Only of appends in a batch: when the client stops waiting for the answer.
+    #[derive(Clone, Copy, PartialEq, ::prost::Oneof)]
+    pub enum DeadlineOption {
+        #[prost(message, tag = "6")]
+        Deadline21100(::prost_types::Timestamp),
+        #[prost(message, tag = "7")]
+        Deadline(::prost_types::Duration),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -302,8 +313,6 @@ pub mod append_resp {
 pub struct BatchAppendReq {
     #[prost(message, optional, tag = "1")]
     pub correlation_id: ::core::option::Option<super::Uuid>,
-    /// The original message also has a deadline. The gateway ignores that one, and keeps the deadline
-    /// of the call.
     #[prost(message, optional, tag = "2")]
     pub options: ::core::option::Option<WriteOptions>,
     #[prost(message, repeated, tag = "3")]

@@ -8,6 +8,9 @@ pub mod event_store {
         pub mod persistent_subscriptions {
             include!("event_store.client.persistent_subscriptions.rs");
         }
+        pub mod projections {
+            include!("event_store.client.projections.rs");
+        }
         pub mod server_features {
             include!("event_store.client.server_features.rs");
         }

@@ -2,30 +2,24 @@
 
 use std::collections::HashSet;
 
-use annals_core::{Append, StreamId};
+use annals_core::StreamId;
 use async_stream::try_stream;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tonic::{Status, Streaming};
 
 use super::{
     batch_error,
-    write::{Appender, LimitedEvents, write_target},
+    chunks::{CompleteAppend, IncompleteAppends},
+    write::Appender,
 };
 use crate::{
     names::described_stream,
-    proto::{
-        shared::Uuid as WireUuid,
-        streams::{
-            BatchAppendReq, BatchAppendResp, WriteOptions, batch_append_resp::Result as Answer,
-        },
-    },
+    proto::streams::{BatchAppendReq, BatchAppendResp, batch_append_resp::Result as Answer},
+    status::oversized,
 };
 
 /// How many appends of one call run at the same time.
 const MAX_RUNNING: usize = 64;
-
-/// How many appends of one call may be incomplete at the same time.
-const MAX_INCOMPLETE: usize = 64;
 
 /// Executes the call. Appends to the same stream run one after the other, in the order in which
 /// they became complete; other appends run at the same time.
@@ -34,33 +28,39 @@ pub(crate) fn batch_append(
     mut messages: Streaming<BatchAppendReq>,
 ) -> impl Stream<Item = Result<BatchAppendResp, Status>> + Send {
     try_stream! {
-        let mut incomplete = IncompleteAppends { appends: Vec::new(), max_bytes: appender.max_bytes };
+        let mut incomplete = IncompleteAppends::new(appender.limits);
         let mut running: FuturesUnordered<BoxFuture<'static, Finished>> = FuturesUnordered::new();
         let mut busy_streams = HashSet::new();
         let mut ended = false;
-        while !(ended && running.is_empty()) {
+        while !(ended && running.is_empty() && incomplete.is_empty()) {
             let next = tokio::select! {
                 Some(finished) = running.next(), if !running.is_empty() => Next::Finished(finished),
                 message = messages.message(), if !ended && running.len() < MAX_RUNNING => {
                     Next::Message(message)
                 }
+                append = incomplete.timed_out() => Next::TimedOut(append),
             };
             let complete = match next {
+                Next::TimedOut(append) => Some(append),
                 Next::Finished((stream, answer)) => {
                     release(&mut busy_streams, stream);
                     yield answer;
                     continue;
                 }
-                Next::Message(message) => match message? {
+                Next::Message(message) => match message.map_err(oversized)? {
                     Some(message) => incomplete.add(message),
                     None => {
                         ended = true;
+                        incomplete.give_up();
                         continue;
                     }
                 },
             };
             let Some(complete) = complete else { continue };
-            let stream = complete.append.as_ref().ok().map(|append| append.stream.clone());
+            let stream = match &complete.append {
+                Some(Ok(append)) => Some(append.stream.clone()),
+                _ => None,
+            };
             while stream.as_ref().is_some_and(|stream| busy_streams.contains(stream)) {
                 if let Some((finished, answer)) = running.next().await {
                     release(&mut busy_streams, finished);
@@ -80,6 +80,7 @@ type Finished = (Option<StreamId>, BatchAppendResp);
 enum Next {
     Finished(Finished),
     Message(Result<Option<BatchAppendReq>, Status>),
+    TimedOut(CompleteAppend),
 }
 
 fn release(busy_streams: &mut HashSet<StreamId>, stream: Option<StreamId>) {
@@ -88,73 +89,13 @@ fn release(busy_streams: &mut HashSet<StreamId>, stream: Option<StreamId>) {
     }
 }
 
-/// An append whose last message has not arrived yet.
-struct IncompleteAppend {
-    correlation_id: Option<WireUuid>,
-    options: Option<WriteOptions>,
-    events: Result<LimitedEvents, Status>,
-}
-
-/// An append whose messages have all arrived.
-struct CompleteAppend {
-    correlation_id: Option<WireUuid>,
-    options: WriteOptions,
-    append: Result<Append, Status>,
-}
-
-struct IncompleteAppends {
-    appends: Vec<IncompleteAppend>,
-    max_bytes: usize,
-}
-
-impl IncompleteAppends {
-    /// Adds a message to its append. Returns the append if it is complete now.
-    fn add(&mut self, message: BatchAppendReq) -> Option<CompleteAppend> {
-        let BatchAppendReq { correlation_id, options, proposed_messages, is_final } = message;
-        let index = self.appends.iter().position(|other| other.correlation_id == correlation_id);
-        let mut append = match index {
-            Some(index) => self.appends.swap_remove(index),
-            None => {
-                let events = Ok(LimitedEvents::new(self.max_bytes));
-                IncompleteAppend { correlation_id, options: None, events }
-            }
-        };
-        append.options = options.or(append.options);
-        append.events = append.events.and_then(|mut events| {
-            for event in proposed_messages {
-                events.push(event)?;
-            }
-            Ok(events)
-        });
-        if !is_final {
-            if self.appends.len() < MAX_INCOMPLETE {
-                self.appends.push(append);
-                return None;
-            }
-            let message = "too many appends of this call are incomplete";
-            append.events = Err(Status::resource_exhausted(message));
-        }
-        Some(append.complete())
-    }
-}
-
-impl IncompleteAppend {
-    fn complete(self) -> CompleteAppend {
-        let Self { correlation_id, options, events } = self;
-        let options = options.unwrap_or_default();
-        let append = events.and_then(|events| {
-            let (stream, expected) = write_target(&options)?;
-            Ok(Append::new(stream, expected, events.into_events()))
-        });
-        CompleteAppend { correlation_id, options, append }
-    }
-}
-
 async fn execute(appender: &Appender, complete: CompleteAppend) -> BatchAppendResp {
+    let stream_identifier = complete.stream_identifier();
     let CompleteAppend { correlation_id, options, append } = complete;
     let result = match append {
-        Err(status) => Err(batch_error::refused(&status)),
-        Ok(append) => {
+        None => Err(batch_error::timeout()),
+        Some(Err(status)) => Err(batch_error::refused(&status)),
+        Some(Ok(append)) => {
             let described = described_stream(options.stream_identifier.as_ref());
             let written = appender.write(append, described.as_ref()).await;
             written.map_err(|error| batch_error::store_error(&error))
@@ -162,7 +103,7 @@ async fn execute(appender: &Appender, complete: CompleteAppend) -> BatchAppendRe
     };
     BatchAppendResp {
         correlation_id,
-        stream_identifier: options.stream_identifier,
+        stream_identifier,
         // EventStoreDB leaves out the expectation, too. The .NET client fails to read one that is
         // greater than `i64::MAX`.
         expected: None,

@@ -1,16 +1,17 @@
-//! The error of one append in a batch: a `google.rpc.Status` whose detail tells clients the kind.
+//! The error of one append in a batch: a `google.rpc.Status` whose detail tells clients the kind, and
+//! whose code and text name the kind, too.
 
 use annals_core::{Error, ErrorKind, ExpectedVersion};
 use prost_types::Any;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     names::{identifier, to_wire},
     proto::{
         google::rpc,
         shared::{
-            BadRequest, Empty, MaximumAppendSizeExceeded, StreamDeleted, Timeout, Unknown,
-            WrongExpectedVersion,
+            AccessDenied, BadRequest, Empty, MaximumAppendSizeExceeded, StreamDeleted, Timeout,
+            Unknown, WrongExpectedVersion,
             wrong_expected_version::{
                 CurrentStreamRevisionOption as Current, ExpectedStreamPositionOption as Expected,
             },
@@ -22,7 +23,7 @@ use crate::{
 /// An error of the store.
 pub(super) fn store_error(error: &Error) -> rpc::Status {
     let stream = error.stream().map(|stream| to_wire(stream.as_str())).unwrap_or_default();
-    let detail = match (error.kind(), error.conflict()) {
+    match (error.kind(), error.conflict()) {
         (_, Some(conflict)) => {
             let current = match u64::try_from(revision(conflict.actual)) {
                 Ok(revision) => Current::CurrentStreamRevision(revision),
@@ -36,41 +37,57 @@ pub(super) fn store_error(error: &Error) -> rpc::Status {
                     Expected::ExpectedStreamPosition(version.minus(1).get())
                 }
             };
-            any(
-                "WrongExpectedVersion",
-                &WrongExpectedVersion {
-                    current_stream_revision_option: Some(current),
-                    expected_stream_position_option: Some(expected),
-                },
-            )
+            let detail = WrongExpectedVersion {
+                current_stream_revision_option: Some(current),
+                expected_stream_position_option: Some(expected),
+            };
+            of_kind(Code::AlreadyExists, "WrongExpectedVersion", &detail)
         }
         (ErrorKind::StreamClosed, _) => {
-            any("StreamDeleted", &StreamDeleted { stream_identifier: Some(identifier(stream)) })
+            let detail = StreamDeleted { stream_identifier: Some(identifier(stream)) };
+            of_kind(Code::NotFound, "StreamDeleted", &detail)
         }
-        _ if error.outcome_unknown() => any("Timeout", &Timeout {}),
-        (ErrorKind::InvalidInput | ErrorKind::LimitExceeded, _) => {
-            any("BadRequest", &BadRequest { message: error.to_string() })
+        _ if error.outcome_unknown() => timeout(),
+        (ErrorKind::InvalidInput | ErrorKind::LimitExceeded, _) => bad_request(&error.to_string()),
+        _ => {
+            let status = status(error);
+            let details = Some(any("Unknown", &Unknown {}));
+            rpc::Status {
+                code: status.code().into(),
+                message: status.message().to_owned(),
+                details,
+            }
         }
-        _ => any("Unknown", &Unknown {}),
-    };
-    with_detail(&status(error), detail)
+    }
 }
 
 /// The error for an append that the gateway refused, so that the store never got it.
 pub(super) fn refused(refused: &Status) -> rpc::Status {
     let max_bytes = refused.metadata().get("maximum-append-size");
-    let detail = match max_bytes.and_then(|bytes| bytes.to_str().ok()?.parse().ok()) {
+    match max_bytes.and_then(|bytes| bytes.to_str().ok()?.parse().ok()) {
         Some(max_append_size) => {
-            any("MaximumAppendSizeExceeded", &MaximumAppendSizeExceeded { max_append_size })
+            let detail = MaximumAppendSizeExceeded { max_append_size };
+            of_kind(Code::InvalidArgument, "MaximumAppendSizeExceeded", &detail)
         }
-        None => any("BadRequest", &BadRequest { message: refused.message().to_owned() }),
-    };
-    with_detail(refused, detail)
+        None if refused.code() == Code::PermissionDenied => {
+            of_kind(Code::PermissionDenied, "AccessDenied", &AccessDenied {})
+        }
+        None => bad_request(refused.message()),
+    }
 }
 
-fn with_detail(status: &Status, detail: Any) -> rpc::Status {
-    let message = status.message().to_owned();
-    rpc::Status { code: status.code().into(), message, details: Some(detail) }
+/// The error for an append whose deadline has passed before it was complete.
+pub(super) fn timeout() -> rpc::Status {
+    of_kind(Code::DeadlineExceeded, "Timeout", &Timeout {})
+}
+
+fn bad_request(reason: &str) -> rpc::Status {
+    of_kind(Code::InvalidArgument, "BadRequest", &BadRequest { message: reason.to_owned() })
+}
+
+fn of_kind(code: Code, kind: &str, detail: &impl prost::Message) -> rpc::Status {
+    let details = Some(any(kind, detail));
+    rpc::Status { code: code.into(), message: kind.to_owned(), details }
 }
 
 fn any(name: &str, message: &impl prost::Message) -> Any {

@@ -1,9 +1,14 @@
 //! The call `Append`: one append.
 
+use std::time::Duration;
+
 use annals_core::Append;
 use tonic::{Status, Streaming};
 
-use super::write::{Appender, LimitedEvents, write_target};
+use super::{
+    request::{LimitedEvents, write_target},
+    write::Appender,
+};
 use crate::{
     call_layer::RequestState,
     names::described_stream,
@@ -22,8 +27,11 @@ use crate::{
             write_options::Expected,
         },
     },
-    status::{revision, status},
+    status::{oversized, revision, status},
 };
+
+/// How long the rest of a request is read that is refused already.
+const REST: Duration = Duration::from_secs(5);
 
 /// Executes the call: a message with options, then one message for each event.
 pub(crate) async fn append(
@@ -31,13 +39,27 @@ pub(crate) async fn append(
     mut messages: Streaming<AppendReq>,
     state: &RequestState,
 ) -> Result<AppendResp, Status> {
-    let first = messages.message().await?.and_then(|message| message.content);
+    let result = execute(appender, &mut messages, state).await;
+    if result.is_err() {
+        // A client that is still sending would see a cancelled stream, and not the error.
+        let rest = async { while let Ok(Some(_)) = messages.message().await {} };
+        let _ = tokio::time::timeout(REST, rest).await;
+    }
+    result
+}
+
+async fn execute(
+    appender: &Appender,
+    messages: &mut Streaming<AppendReq>,
+    state: &RequestState,
+) -> Result<AppendResp, Status> {
+    let first = messages.message().await.map_err(oversized)?.and_then(|message| message.content);
     let Some(Content::Options(options)) = first else {
         return Err(Status::invalid_argument("the first message of an append must be its options"));
     };
     let (stream, expected) = write_target(&options)?;
-    let mut events = LimitedEvents::new(appender.max_bytes);
-    while let Some(message) = messages.message().await? {
+    let mut events = LimitedEvents::new(appender.limits);
+    while let Some(message) = messages.message().await.map_err(oversized)? {
         let Some(Content::ProposedMessage(event)) = message.content else {
             let error = "every message of an append after the first must be an event";
             return Err(Status::invalid_argument(error));

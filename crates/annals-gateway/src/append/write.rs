@@ -1,97 +1,44 @@
-//! What all kinds of appends share: reading the request, its limit, and the write to the store.
+//! The write to the store, which all kinds of appends share, and what it answers.
 
 use std::sync::Arc;
 
 use annals_core::{
-    Append, Appended, Error, ExpectedVersion, NewEvent, Position, Store, StreamId, StreamState,
-    Version, adapter::StreamHead,
+    Append, Appended, Error, ExpectedVersion, Position, Store, StreamId, StreamState, Version,
 };
-use tonic::Status;
 
-use super::recent::RecentAppends;
+use super::{
+    empty::append_nothing,
+    recent::{Known, RecentEvents},
+    request::Limits,
+    revival::{self, Revivals},
+};
 use crate::{
     metadata,
-    names::writable_stream,
     proto::{
         shared::Empty,
         streams::{
-            ProposedMessage, Success, WriteOptions,
+            Success,
             success::{CurrentRevisionOption, PositionOption},
-            write_options::Expected,
         },
     },
-    status::too_large,
-    wire::{new_event, wire_position},
+    wire::wire_position,
 };
-
-/// Every event counts at least this many bytes, so that the limit also bounds the number of events
-/// without data.
-const MIN_EVENT_BYTES: usize = 32;
-
-/// The events of one append, within the limit of its size.
-pub(super) struct LimitedEvents {
-    max_bytes: usize,
-    bytes: usize,
-    events: Vec<NewEvent>,
-}
-
-impl LimitedEvents {
-    pub(super) fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, bytes: 0, events: Vec::new() }
-    }
-
-    pub(super) fn push(&mut self, message: ProposedMessage) -> Result<(), Status> {
-        let event = new_event(message)?;
-        self.bytes += event.size() + MIN_EVENT_BYTES;
-        if self.bytes > self.max_bytes {
-            return Err(too_large(self.max_bytes));
-        }
-        self.events.push(event);
-        Ok(())
-    }
-
-    pub(super) fn into_events(self) -> Vec<NewEvent> {
-        self.events
-    }
-}
-
-/// The greatest revision. Clients read revisions as signed numbers.
-const MAX_REVISION: u64 = i64::MAX as u64;
-
-/// The stream that a client wants to change, and the version that it expects.
-pub(crate) fn write_target(options: &WriteOptions) -> Result<(StreamId, ExpectedVersion), Status> {
-    let expected = match options.expected {
-        // The .NET client sends `StreamRevision.None`, which is -1, as an unsigned number.
-        Some(Expected::Revision(u64::MAX)) => ExpectedVersion::NoStream,
-        Some(Expected::Revision(revision)) if revision > MAX_REVISION => {
-            let message =
-                format!("the expected revision {revision} is greater than {MAX_REVISION}");
-            return Err(Status::invalid_argument(message));
-        }
-        Some(Expected::Revision(revision)) => ExpectedVersion::Exact((revision + 1).into()),
-        Some(Expected::NoStream(_)) => ExpectedVersion::NoStream,
-        Some(Expected::Any(_)) => ExpectedVersion::Any,
-        Some(Expected::StreamExists(_)) => ExpectedVersion::StreamExists,
-        None => return Err(Status::invalid_argument("the expected revision is missing")),
-    };
-    Ok((writable_stream(options.stream_identifier.as_ref())?, expected))
-}
 
 /// What an append answers.
 pub(crate) struct AppendOutcome {
     /// The last revision of the stream. `None` if the stream has no event.
     revision: Option<u64>,
-    /// The position of the last event of the append. `None` if the append had no event.
-    pub(crate) position: Option<u64>,
+    /// The position of the last event of the append, or of the record of an append without events.
+    pub(crate) position: u64,
 }
 
 impl AppendOutcome {
-    fn of(last_version: Version, position: Position) -> Self {
-        Self { revision: last_version.get().checked_sub(1), position: Some(position.get()) }
+    pub(super) fn of(last_version: Version, position: Position) -> Self {
+        Self { revision: last_version.get().checked_sub(1), position: position.get() }
     }
 
     pub(super) fn success(&self) -> Success {
-        success(self.revision, self.position)
+        success(self.revision, Some(self.position))
     }
 }
 
@@ -112,54 +59,81 @@ pub(crate) fn success(revision: Option<u64>, position: Option<u64>) -> Success {
 #[derive(Clone, Debug)]
 pub(crate) struct Appender {
     pub(crate) store: Arc<dyn Store>,
-    pub(super) max_bytes: usize,
-    recent: Arc<RecentAppends>,
+    pub(super) limits: Limits,
+    recent: Arc<RecentEvents>,
+    revivals: Arc<Revivals>,
 }
 
 impl Appender {
-    /// `max_bytes` is the most that one append may have.
-    pub(crate) fn new(store: Arc<dyn Store>, max_bytes: usize) -> Self {
-        let recent = Arc::new(RecentAppends::new(&*store));
-        Self { store, max_bytes, recent }
+    pub(crate) fn new(store: Arc<dyn Store>, limits: Limits) -> Self {
+        let recent = Arc::new(RecentEvents::new(&*store));
+        Self { store, limits, recent, revivals: Arc::new(Revivals::new()) }
     }
 
-    /// Appends to the store. If the stream is a metadata stream, this also truncates the stream that
-    /// it describes.
+    /// Appends to the store. `described` is the stream that the append's stream describes, if that is
+    /// a metadata stream.
     pub(crate) async fn write(
         &self,
         append: Append,
         described: Option<&StreamId>,
     ) -> Result<AppendOutcome, Error> {
         let store = &*self.store;
+        let mut was_deleted = false;
+        if let Some(described) = described {
+            if store.stream_info(described).await?.state == StreamState::Tombstoned {
+                // The metadata of a tombstoned stream is closed, too.
+                return Err(Error::stream_closed(&append.stream));
+            }
+            was_deleted = metadata::is_deleted(store, described).await?;
+        }
         if append.events.is_empty() {
             return append_nothing(store, &append.stream, append.expected).await;
         }
-        if let Some(last) = self.recent.replayed(store, &append).await? {
-            return Ok(AppendOutcome::of(last.version, last.position));
-        }
-        let key = self.recent.key(&append);
-        let existing = append.expected == ExpectedVersion::StreamExists;
-        let retry = existing.then(|| append.clone());
-        let appended = match (store.append(append).await, retry) {
-            (Err(error), Some(append)) if error.conflict().is_some() => {
-                self.append_first(append, error).await?
+        match self.recent.known(store, &append).await? {
+            Known::No => {}
+            Known::All(last) => {
+                // A retry in another order answers the revision of its last event, as EventStoreDB.
+                return Ok(AppendOutcome::of(last.version, last.position));
             }
-            (result, _) => result?,
-        };
-        self.recent.remember(key, &appended);
-        if let Some(stream) = described {
-            metadata::apply_truncation(store, stream).await;
+            Known::Some => {
+                let actual = store.stream_info(&append.stream).await?.version;
+                return Err(Error::lost_race(&append.stream, append.expected, actual));
+            }
+        }
+        let stream = append.stream.clone();
+        let ids: Vec<_> = append.events.iter().map(|event| event.id()).collect();
+        let appended = self.append(append).await?;
+        self.recent.remember(&stream, ids, appended.first_version);
+        match described {
+            Some(described) => self.metadata_written(described, was_deleted).await,
+            None => self.revivals.appended(store, &stream, appended.first_version).await,
         }
         Ok(AppendOutcome::of(appended.last_version, appended.position))
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, Error> {
+        let existing = append.expected == ExpectedVersion::StreamExists;
+        let retry = existing.then(|| append.clone());
+        match (self.store.append(append).await, retry) {
+            (Err(error), Some(append)) if error.conflict().is_some() => {
+                self.append_first(append, error).await
+            }
+            (result, _) => result,
+        }
     }
 
     /// Appends to a stream that exists to EventStoreDB, since it has metadata, but has no event.
     /// `conflict` is the store's answer to the append under `StreamExists`.
     async fn append_first(&self, append: Append, conflict: Error) -> Result<Appended, Error> {
         let (store, stream) = (&*self.store, &append.stream);
-        match store.stream_info(stream).await?.state {
-            StreamState::Deleted => Err(Error::stream_closed(stream)),
-            StreamState::Missing if metadata::exists(store, stream).await? => {
+        let state = store.stream_info(stream).await?.state;
+        match state {
+            StreamState::Deleted if metadata::is_deleted(store, stream).await? => {
+                Err(Error::stream_closed(stream))
+            }
+            StreamState::Deleted | StreamState::Missing
+                if metadata::exists(store, stream).await? =>
+            {
                 let mut first = append.clone();
                 first.expected = ExpectedVersion::NoStream;
                 match store.append(first).await {
@@ -168,22 +142,34 @@ impl Appender {
                     result => result,
                 }
             }
+            StreamState::Deleted => Err(Error::stream_closed(stream)),
             _ => Err(conflict),
         }
     }
-}
 
-/// An append without events. EventStoreDB accepts it, checks the expected version, and answers the
-/// stream's last revision; an annals store refuses it.
-async fn append_nothing(
-    store: &dyn Store,
-    stream: &StreamId,
-    expected: ExpectedVersion,
-) -> Result<AppendOutcome, Error> {
-    let info = store.stream_info(stream).await?;
-    // `deleted_at` only matters for recognising a retry, and without events there is nothing to
-    // retry.
-    let head = StreamHead { state: info.state, version: info.version, deleted_at: Version::NONE };
-    head.check(stream, expected)?;
-    Ok(AppendOutcome { revision: info.version.get().checked_sub(1), position: None })
+    /// Applies the new metadata of a stream to the stream. If that fails, the write has succeeded all
+    /// the same: reads go by the metadata.
+    async fn metadata_written(&self, stream: &StreamId, was_deleted: bool) {
+        if let Err(error) = self.apply_metadata(stream, was_deleted).await {
+            tracing::warn!(%stream, %error, "could not apply the metadata of a stream");
+        }
+    }
+
+    async fn apply_metadata(&self, stream: &StreamId, was_deleted: bool) -> Result<(), Error> {
+        let store = &*self.store;
+        let info = store.stream_info(stream).await?;
+        match (info.state, metadata::is_deleted(store, stream).await?) {
+            (StreamState::Live, true) => {
+                store.delete(stream, ExpectedVersion::Any).await?;
+                self.revivals.deleted(stream);
+            }
+            (StreamState::Deleted, true) => self.revivals.deleted(stream),
+            (StreamState::Deleted, false) if was_deleted => {
+                revival::revive_by_metadata(store, stream, info.version).await?;
+            }
+            (StreamState::Live, false) => metadata::apply_truncation(store, stream).await?,
+            _ => {}
+        }
+        Ok(())
+    }
 }

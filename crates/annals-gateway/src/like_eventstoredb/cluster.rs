@@ -36,6 +36,7 @@ use crate::{
         shared::Empty,
         streams::streams_server::StreamsServer,
     },
+    request_memory::RequestMemory,
     status::insert_trailer,
     wire::IdFormat,
 };
@@ -44,6 +45,8 @@ use crate::{
 const CALLS_PER_CONNECTION: u32 = 100;
 /// How long a call may take until it begins to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// More than tests send.
+const MEMORY: usize = 1024 * 1024 * 1024;
 const MAX_MESSAGE_BYTES: usize = 17 * 1024 * 1024;
 
 /// How a node fails.
@@ -239,7 +242,7 @@ impl Node {
         Server::builder()
             .max_concurrent_streams(CALLS_PER_CONNECTION)
             .layer(Http500Layer)
-            .layer(CallLayer { timeout: TIMEOUT })
+            .layer(CallLayer { timeout: TIMEOUT, memory: RequestMemory::new(MEMORY) })
             .add_routes(routes.routes())
             .serve_with_incoming(TcpListenerStream::new(listener))
             .await

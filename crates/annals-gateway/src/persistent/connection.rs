@@ -7,7 +7,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
 use super::{
-    handle::{Action, Command, GroupHandle},
+    handle::{Action, Command, ConsumerName, GroupHandle},
     name::GroupName,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         },
         shared::SubscriptionConfirmation,
     },
-    wire::{IdFormat, read_event, uuid_from_wire},
+    wire::{IdFormat, ResolvedEvent, read_event, uuid_from_wire},
 };
 
 /// The most events that a consumer can have before it has answered any.
@@ -30,13 +30,16 @@ pub(crate) async fn connect(
     group: GroupHandle,
     name: &GroupName,
     options: &read_req::Options,
+    who: ConsumerName,
     requests: Streaming<ReadReq>,
 ) -> Result<impl Stream<Item = Result<ReadResp, Status>> + Send + use<>, Status> {
     let ids = IdFormat::requested(options.uuid_option);
     let slots = usize::try_from(options.buffer_size).unwrap_or(1).clamp(1, MAX_SLOTS);
-    // One place more than the consumer has slots, for the error with which the group may end.
-    let (sender, deliveries) = mpsc::channel(slots + 1);
-    let consumer = group.connect(slots, sender).await?;
+    // One place more than the consumer has slots is for the error with which the group may end. The
+    // others are for events that are sent again since their time is over, while the first ones wait
+    // here for a consumer that is slow.
+    let (sender, deliveries) = mpsc::channel(slots * 2 + 1);
+    let consumer = group.connect(who, slots, sender).await?;
     let answers = AbortOnDropHandle::new(tokio::spawn(forward(requests, group.clone(), consumer)));
     let connection = Connection { group, consumer, _answers: answers };
     // The Python client parses the id, which has the format of EventStoreDB.
@@ -45,7 +48,11 @@ pub(crate) async fn connect(
     let confirmation = message(read_resp::Content::SubscriptionConfirmation(confirmation));
     let events = ReceiverStream::new(deliveries).map(move |delivery| {
         let _held = &connection;
-        let (event, retries) = delivery?;
+        let (mut event, retries) = delivery?;
+        // To a group, an event that a link leads to is at the link's position.
+        if let ResolvedEvent { event: Some(event), link: Some(link) } = &mut event {
+            event.position = link.position;
+        }
         Ok(message(read_resp::Content::Event(read_event(event, ids, Some(retries)))))
     });
     Ok(futures::stream::iter([Ok(confirmation)]).chain(events))
@@ -83,10 +90,11 @@ async fn forward(mut requests: Streaming<ReadReq>, group: GroupHandle, consumer:
             Some(Content::Ack(ack)) => Command::Ack { consumer, ids: ids(ack.ids) },
             Some(Content::Nack(nack)) => {
                 let action = match nack.action {
+                    0 | 2 => Action::Retry,
                     1 => Action::Park,
-                    3 => Action::Skip,
-                    4 => Action::Stop,
-                    _ => Action::Retry,
+                    // As in EventStoreDB, `Stop` leaves out the event, and stops nothing.
+                    3 | 4 => Action::Skip,
+                    _ => continue,
                 };
                 Command::Nack { consumer, ids: ids(nack.ids), action, reason: nack.reason }
             }

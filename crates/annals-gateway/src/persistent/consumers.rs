@@ -13,11 +13,15 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::{
-    handle::{ConsumerCounts, Delivery},
-    settings::{Settings, Strategy},
+    catalog::Group,
+    handle::{ConsumerCounts, ConsumerName, Delivery},
+    settings::Strategy,
     waiting::Message,
 };
 use crate::wire::ResolvedEvent;
+
+/// How many bytes of events may be in flight before no consumer gets another one.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// What became of a message that was offered to the consumers.
 pub(crate) enum Offer {
@@ -31,6 +35,8 @@ pub(crate) enum Offer {
 #[derive(Debug)]
 struct Consumer {
     number: u64,
+    who: ConsumerName,
+    given: i64,
     slots: usize,
     in_flight: HashMap<Uuid, InFlight>,
     events: mpsc::Sender<Delivery>,
@@ -57,6 +63,10 @@ pub(crate) struct Consumers {
     turn: usize,
     /// Chooses the consumer that a stream is pinned to.
     hasher: RandomState,
+    /// The size of the events in flight.
+    bytes: usize,
+    /// How many events consumers were given.
+    given: i64,
     /// When the events in flight time out: the consumer's number, and the event's id.
     timeouts: DelayQueue<(u64, Uuid)>,
 }
@@ -67,11 +77,17 @@ impl Consumers {
     }
 
     /// Returns the number of the new consumer.
-    pub(crate) fn connect(&mut self, slots: usize, events: mpsc::Sender<Delivery>) -> u64 {
+    pub(crate) fn connect(
+        &mut self,
+        who: ConsumerName,
+        slots: usize,
+        events: mpsc::Sender<Delivery>,
+    ) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         let in_flight = HashMap::new();
-        self.connected.push(Consumer { number, slots: slots.max(1), in_flight, events });
+        let slots = slots.max(1);
+        self.connected.push(Consumer { number, who, given: 0, slots, in_flight, events });
         number
     }
 
@@ -86,6 +102,7 @@ impl Consumers {
         let mut messages = Vec::with_capacity(consumer.in_flight.len());
         for InFlight { message, timeout } in consumer.in_flight.into_values() {
             self.cancel(timeout);
+            self.bytes = self.bytes.saturating_sub(message.event.size());
             messages.push(message);
         }
         messages.sort_by_key(|message| message.origin);
@@ -93,11 +110,12 @@ impl Consumers {
     }
 
     pub(crate) fn have_free_slot(&self) -> bool {
-        self.connected.iter().any(Consumer::has_free_slot)
+        self.bytes < MAX_BYTES && self.connected.iter().any(Consumer::has_free_slot)
     }
 
     /// Gives a message to the consumer that the group's strategy chooses.
-    pub(crate) fn offer(&mut self, message: &Message, settings: &Settings) -> Offer {
+    pub(crate) fn offer(&mut self, message: &Message, group: &Group) -> Offer {
+        let settings = &group.settings;
         let id = event_id(message);
         // If an event with this id is in flight already, an answer could mean either of the two.
         if self.connected.iter().any(|consumer| consumer.in_flight.contains_key(&id)) {
@@ -107,14 +125,23 @@ impl Consumers {
         let Some(consumer) = index.and_then(|index| self.connected.get_mut(index)) else {
             return Offer::Refused;
         };
-        // The channel has room for as many events as the consumer has slots, so an error means that
-        // the consumer has gone.
-        if consumer.events.try_send(Ok((message.event.clone(), message.retries))).is_err() {
+        // The channel has room for as many events as the consumer has slots, and a few more. So an
+        // error means that the consumer has gone. If only the last place is left, the consumer takes
+        // nothing, and is told so in that place.
+        let lags = consumer.events.capacity() <= 1;
+        let told = match lags {
+            true => Err(group.name.dropped()),
+            false => Ok((message.event.clone(), message.retries)),
+        };
+        if consumer.events.try_send(told).is_err() || lags {
             let number = consumer.number;
             return Offer::Disconnected(self.disconnect(number));
         }
         let timeout = settings.message_timeout();
         let timeout = timeout.map(|after| self.timeouts.insert((consumer.number, id), after));
+        self.bytes += message.event.size();
+        self.given += 1;
+        consumer.given += 1;
         consumer.in_flight.insert(id, InFlight { message: message.clone(), timeout });
         Offer::Accepted
     }
@@ -156,7 +183,9 @@ impl Consumers {
 
     fn take(&mut self, number: u64, id: Uuid) -> Option<InFlight> {
         let consumer = self.connected.iter_mut().find(|consumer| consumer.number == number)?;
-        consumer.in_flight.remove(&id)
+        let taken = consumer.in_flight.remove(&id)?;
+        self.bytes = self.bytes.saturating_sub(taken.message.event.size());
+        Some(taken)
     }
 
     fn cancel(&mut self, timeout: Option<delay_queue::Key>) {
@@ -183,18 +212,41 @@ impl Consumers {
 
     pub(crate) fn counts(&self) -> Vec<ConsumerCounts> {
         let counts = |consumer: &Consumer| ConsumerCounts {
+            who: consumer.who.clone(),
+            given: consumer.given,
             free_slots: consumer.slots.saturating_sub(consumer.in_flight.len()),
             in_flight: consumer.in_flight.len(),
         };
         self.connected.iter().map(counts).collect()
     }
 
-    /// Tells every consumer why its subscription ends.
-    pub(crate) fn end(&self, why: &Status) {
-        for consumer in &self.connected {
+    /// How many events consumers were given.
+    pub(crate) fn given(&self) -> i64 {
+        self.given
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.connected.iter().map(|consumer| consumer.in_flight.len()).sum()
+    }
+
+    /// Forgets what is in flight: answers of consumers to it mean nothing any more.
+    pub(crate) fn forget(&mut self) {
+        for consumer in &mut self.connected {
+            consumer.in_flight.clear();
+        }
+        self.timeouts.clear();
+        self.bytes = 0;
+    }
+
+    /// Disconnects every consumer, and tells it why. Returns the messages that were not answered.
+    pub(crate) fn end(&mut self, why: &Status) -> Vec<Message> {
+        let mut messages = Vec::new();
+        while let Some(consumer) = self.connected.last() {
             // If the consumer has gone, nobody has to be told.
             let _ = consumer.events.try_send(Err(why.clone()));
+            messages.extend(self.disconnect_at(self.connected.len() - 1));
         }
+        messages
     }
 }
 

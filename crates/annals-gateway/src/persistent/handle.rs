@@ -16,6 +16,7 @@ pub(crate) type Delivery = Result<(ResolvedEvent, i32), Status>;
 /// What the task of a group is told.
 pub(crate) enum Command {
     Connect {
+        who: ConsumerName,
         /// How many events the consumer takes before it has answered any.
         slots: usize,
         events: mpsc::Sender<Delivery>,
@@ -35,9 +36,9 @@ pub(crate) enum Command {
         action: Action,
         reason: String,
     },
-    /// Gives at most `most` parked events again.
+    /// Gives parked events again, up to the revision `end` of their stream.
     Replay {
-        most: u64,
+        end: Option<u64>,
         reply: oneshot::Sender<Result<(), Status>>,
     },
     Counts {
@@ -56,8 +57,6 @@ pub(crate) enum Action {
     Park,
     Retry,
     Skip,
-    /// Retry the event, and disconnect the consumer.
-    Stop,
 }
 
 /// The state of a group, for `GetInfo` and `List`.
@@ -68,11 +67,14 @@ pub(crate) struct Counts {
     pub(crate) waiting: usize,
     /// Events that wait for a consumer again.
     pub(crate) retries: usize,
+    /// How many events came while the group had caught up.
+    pub(crate) live: usize,
     pub(crate) outstanding: usize,
+    /// How many events consumers were given.
     pub(crate) total: i64,
     /// The revision or position of the stored checkpoint, and of the last event read.
     pub(crate) checkpoint: Option<u64>,
-    pub(crate) last_read: Option<u64>,
+    pub(crate) last_event: Option<u64>,
     /// The links to parked events up to this version do not count as parked: their events are
     /// replayed.
     pub(crate) replayed: Version,
@@ -80,8 +82,18 @@ pub(crate) struct Counts {
 
 #[derive(Clone, Debug)]
 pub(crate) struct ConsumerCounts {
+    pub(crate) who: ConsumerName,
+    /// How many events the consumer was given.
+    pub(crate) given: i64,
     pub(crate) free_slots: usize,
     pub(crate) in_flight: usize,
+}
+
+/// Who a consumer says that it is.
+#[derive(Clone, Debug)]
+pub(crate) struct ConsumerName {
+    pub(crate) user: String,
+    pub(crate) connection: String,
 }
 
 /// A handle to the task of a group. The task ends when all handles are dropped.
@@ -106,14 +118,15 @@ impl GroupHandle {
     /// Adds a consumer. Returns its number.
     pub(crate) async fn connect(
         &self,
+        who: ConsumerName,
         slots: usize,
         events: mpsc::Sender<Delivery>,
     ) -> Result<u64, Status> {
-        self.ask(|reply| Command::Connect { slots, events, reply }).await.ok_or_else(ended)?
+        self.ask(|reply| Command::Connect { who, slots, events, reply }).await.ok_or_else(ended)?
     }
 
-    pub(crate) async fn replay(&self, most: u64) -> Result<(), Status> {
-        self.ask(|reply| Command::Replay { most, reply }).await.ok_or_else(ended)?
+    pub(crate) async fn replay(&self, end: Option<u64>) -> Result<(), Status> {
+        self.ask(|reply| Command::Replay { end, reply }).await.ok_or_else(ended)?
     }
 
     /// `None` if the task has ended.

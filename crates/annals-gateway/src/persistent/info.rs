@@ -21,15 +21,11 @@ pub(crate) async fn info(
     group: &Group,
     counts: Option<Counts>,
 ) -> Result<SubscriptionInfo, Status> {
-    let state = match &counts {
-        Some(counts) if !counts.consumers.is_empty() => "Live",
-        _ => "NotReady",
-    };
     let counts = match counts {
         Some(counts) => counts,
         None => {
             let checkpoint = load_checkpoint(store, &group.name).await?;
-            Counts { checkpoint, last_read: checkpoint, ..Counts::default() }
+            Counts { checkpoint, last_event: checkpoint, ..Counts::default() }
         }
     };
     let place_text = |place: Option<u64>| {
@@ -42,13 +38,14 @@ pub(crate) async fn info(
     Ok(SubscriptionInfo {
         event_source: group.name.source.clone(),
         group_name: group.name.group.clone(),
-        status: state.to_owned(),
+        // EventStoreDB has other states while a group catches up.
+        status: "Live".to_owned(),
         connections: counts.consumers.iter().map(connection_info).collect(),
         average_per_second: 0,
         total_items: counts.total,
         count_since_last_measurement: 0,
         last_checkpointed_event_position: place_text(counts.checkpoint),
-        last_known_event_position: place_text(counts.last_read),
+        last_known_event_position: place_text(counts.last_event),
         resolve_link_tos: settings.resolve_links,
         start_from: group.start_from.clone(),
         message_timeout_milliseconds: milliseconds(settings.message_timeout_ms),
@@ -61,7 +58,8 @@ pub(crate) async fn info(
         min_check_point_count: settings.min_checkpoint_count,
         max_check_point_count: settings.max_checkpoint_count,
         read_buffer_count: saturating_i32(counts.waiting),
-        live_buffer_count: 0,
+        // EventStoreDB keeps the last live events, also if they are done.
+        live_buffer_count: saturating_i32(counts.live).min(settings.live_buffer_size).into(),
         retry_buffer_count: saturating_i32(counts.retries),
         total_in_flight_messages: saturating_i32(in_flight),
         outstanding_messages_count: saturating_i32(counts.outstanding),
@@ -86,6 +84,9 @@ async fn parked_count(
 
 fn connection_info(consumer: &ConsumerCounts) -> ConnectionInfo {
     ConnectionInfo {
+        username: consumer.who.user.clone(),
+        connection_name: consumer.who.connection.clone(),
+        total_items: consumer.given,
         available_slots: saturating_i32(consumer.free_slots),
         in_flight_messages: saturating_i32(consumer.in_flight),
         ..ConnectionInfo::default()

@@ -7,10 +7,11 @@
 //! `parked`. The `catalog` stores the groups themselves.
 //!
 //! An event is tried again if its consumer refuses it, does not answer in time, or disconnects. After
-//! `max_retry_count` attempts it is parked.
+//! `max_retry_count` attempts it is parked. A group begins to read when it is created, so that it can tell
+//! its state.
 //!
-//! One gateway runs a group. If several gateways serve one store, each gives all events to the
-//! consumers that are connected to it.
+//! One gateway runs a group at a time. If several gateways serve one store, the consumers of one of them
+//! get the events, and those of the others wait for their `turn`.
 
 mod catalog;
 mod connection;
@@ -25,6 +26,7 @@ mod running;
 mod service;
 mod settings;
 mod subscription;
+mod turn;
 mod waiting;
 mod worker;
 

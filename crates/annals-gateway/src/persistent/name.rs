@@ -1,23 +1,20 @@
 //! The name of a group, and the names in the store that follow from it.
 
-use annals_core::{StreamId, SubscriberId};
+use annals_core::{MAX_NAME_BYTES, StreamId, SubscriberId};
 use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 
 use crate::{
-    names::{WireStream, identifier, stream_from_wire},
+    names::{GROUP, WireStream, digest, identifier, stream_from_wire},
     proto::shared::StreamIdentifier,
     status::{insert_trailer, trailers},
 };
 
 /// The stream with the list of all groups, as EventStoreDB names it.
 pub(crate) const CATALOG: &str = "$persistentSubscriptionConfig";
-/// Begins the names of a group's checkpoint and of its stream of parked events.
-const PREFIX: &str = "$persistentsubscription-";
-
 /// True if the stream with this name on the wire is one in which groups keep their own state.
 pub(crate) fn is_state_of_groups(stream: &str) -> bool {
-    stream == CATALOG || stream.starts_with(PREFIX)
+    stream == CATALOG || stream.starts_with(GROUP)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,9 +37,6 @@ impl GroupName {
     }
 
     fn new(source: &WireStream, group: String) -> Result<Self, Status> {
-        if group.is_empty() {
-            return Err(Status::invalid_argument("the name of the group is missing"));
-        }
         Ok(Self { source: source.name(), group })
     }
 
@@ -52,7 +46,11 @@ impl GroupName {
 
     /// The name under which the store keeps the group's checkpoint.
     pub(crate) fn subscriber(&self) -> Result<SubscriberId, Status> {
-        SubscriberId::new(self.with_suffix("")).map_err(|e| Status::invalid_argument(e.to_string()))
+        let mut name = self.with_suffix("");
+        if name.len() > MAX_NAME_BYTES {
+            name = format!("{GROUP}#{}", digest(&name));
+        }
+        SubscriberId::new(name).map_err(|e| Status::invalid_argument(e.to_string()))
     }
 
     /// The stream with links to the group's parked events.
@@ -61,14 +59,17 @@ impl GroupName {
     }
 
     fn with_suffix(&self, suffix: &str) -> String {
-        format!("{PREFIX}{}::{}{suffix}", self.source, self.group)
+        format!("{GROUP}{}::{}{suffix}", self.source, self.group)
     }
 
     /// An error about the group. `what` ends the sentence that begins with the group's name.
     pub(crate) fn error(&self, code: Code, exception: &str, what: &str) -> Status {
         let Self { source, group } = self;
         let mut trailers = trailers(exception, source);
-        insert_trailer(&mut trailers, "group-name", group);
+        // EventStoreDB leaves out what is empty.
+        if !group.is_empty() {
+            insert_trailer(&mut trailers, "group-name", group);
+        }
         let message = format!("Subscription group {group} on stream {source} {what}");
         Status::with_metadata(code, message, trailers)
     }
@@ -89,9 +90,16 @@ impl GroupName {
     /// The error for a consumer beyond the most that the group may have.
     pub(crate) fn full(&self) -> Status {
         let code = Code::FailedPrecondition;
-        let error = self.error(code, "maximum-subscribers-reached", "is full");
-        // The Python client recognises this error by its text.
-        let message = format!("Maximum subscriptions reached for group: {}", error.message());
+        let error = self.error(code, "maximum-subscribers-reached", "");
+        let Self { source, group } = self;
+        let message = format!(
+            "Maximum subscriptions reached for subscription group {group} on stream {source}."
+        );
         Status::with_metadata(code, message, error.metadata().clone())
+    }
+
+    /// Why a consumer of a group ends that was changed, or whose stream was tombstoned.
+    pub(crate) fn dropped(&self) -> Status {
+        self.error(Code::Cancelled, "persistent-subscription-dropped", "was dropped.")
     }
 }

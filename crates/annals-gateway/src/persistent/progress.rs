@@ -12,6 +12,18 @@ use tonic::Status;
 use super::{name::GroupName, settings::Settings};
 use crate::status::status;
 
+/// When it is asked whether to store the checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// A consumer has answered events: the checkpoint is stored if the most events are done that may be
+    /// done without.
+    Answered,
+    /// The time between two checkpoints is over: the checkpoint is stored if enough events are done.
+    TimePassed,
+    /// The last consumer has gone, or the task ends: there may be no other time.
+    Ending,
+}
+
 /// A place is a revision, or a position in a category or `$all`. `None` is the place before the
 /// first event.
 #[derive(Debug, Default)]
@@ -20,10 +32,11 @@ pub(crate) struct Progress {
     /// The outstanding events by their number, each with the place of the event read before it.
     outstanding: BTreeMap<u64, Option<u64>>,
     last_read: Option<u64>,
+    /// The place of the last event that was read.
+    last_event: Option<u64>,
     checkpoint: Option<u64>,
     /// Events that are done since the checkpoint was stored.
     done: i32,
-    total: i64,
 }
 
 impl Progress {
@@ -31,15 +44,16 @@ impl Progress {
     pub(crate) fn resume(&mut self, checkpoint: Option<u64>) {
         self.checkpoint = checkpoint;
         self.last_read = checkpoint;
+        self.last_event = checkpoint;
     }
 
     /// Notes that the event at `place` was read. Returns its number, in reading order.
     pub(crate) fn begin(&mut self, place: Option<u64>) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        self.total += 1;
         self.outstanding.insert(number, self.last_read);
         self.last_read = place;
+        self.last_event = place;
         number
     }
 
@@ -53,12 +67,16 @@ impl Progress {
         self.done = self.done.saturating_add(1);
     }
 
-    /// The place to store as the new checkpoint. `None` if the group has made no progress, or,
-    /// unless `all`, if fewer events are done than the settings ask for.
-    pub(crate) fn due(&self, settings: &Settings, all: bool) -> Option<u64> {
-        let least = settings.min_checkpoint_count.min(settings.max_checkpoint_count.max(1));
+    /// The place to store as the new checkpoint. `None` if the group has made no progress, or if fewer
+    /// events are done than the settings ask for at such a time.
+    pub(crate) fn due(&self, settings: &Settings, when: When) -> Option<u64> {
         let place = self.completed().filter(|place| Some(*place) > self.checkpoint)?;
-        (all || self.done >= least).then_some(place)
+        let least = match when {
+            When::Answered => settings.max_checkpoint_count.max(1),
+            When::TimePassed => settings.min_checkpoint_count.max(1),
+            When::Ending => 0,
+        };
+        (self.done >= least).then_some(place)
     }
 
     /// Notes that `place` was stored as the checkpoint.
@@ -76,16 +94,17 @@ impl Progress {
         self.last_read
     }
 
+    pub(crate) fn last_event(&self) -> Option<u64> {
+        self.last_event
+    }
+
+    /// True if nothing was read yet, nor a checkpoint loaded.
+    pub(crate) fn is_new(&self) -> bool {
+        self.checkpoint.is_none() && self.last_read.is_none()
+    }
+
     pub(crate) fn checkpoint(&self) -> Option<u64> {
         self.checkpoint
-    }
-
-    pub(crate) fn outstanding(&self) -> usize {
-        self.outstanding.len()
-    }
-
-    pub(crate) fn total(&self) -> i64 {
-        self.total
     }
 }
 
@@ -138,28 +157,34 @@ mod tests {
         let [first, second, third] = [11, 12, 13].map(|place| progress.begin(Some(place)));
         progress.finish(second);
         progress.finish(third);
-        assert_eq!(progress.due(&settings, true), None);
+        assert_eq!(progress.due(&settings, When::Ending), None);
         progress.finish(first);
-        assert_eq!(progress.due(&settings, false), Some(13));
+        assert_eq!(progress.due(&settings, When::Answered), Some(13));
         progress.stored(13);
-        assert_eq!(progress.due(&settings, true), None);
+        assert_eq!(progress.due(&settings, When::Ending), None);
         progress.pass(20);
         assert_eq!(
-            (progress.due(&settings, false), progress.due(&settings, true)),
+            (progress.due(&settings, When::Answered), progress.due(&settings, When::Ending)),
             (None, Some(20))
         );
     }
 
     #[test]
-    fn the_checkpoint_is_due_after_the_number_of_events_that_is_set() {
-        for (min, max, least) in [(3, 10, 3), (10, 2, 2), (5, 0, 1)] {
+    fn the_checkpoint_is_due_after_the_numbers_of_events_that_are_set() {
+        for (min, max, when, least) in [
+            (3, 10, When::TimePassed, 3),
+            (3, 10, When::Answered, 10),
+            (10, 2, When::Answered, 2),
+            (5, 0, When::Answered, 1),
+            (0, 5, When::TimePassed, 1),
+        ] {
             let (mut progress, settings) = (Progress::default(), settings(min, max));
             for place in 0..least {
-                assert_eq!(progress.due(&settings, false), None, "{min} to {max}");
+                assert_eq!(progress.due(&settings, when), None, "{min} to {max}");
                 let number = progress.begin(Some(place));
                 progress.finish(number);
             }
-            assert_eq!(progress.due(&settings, false), Some(least - 1), "{min} to {max}");
+            assert_eq!(progress.due(&settings, when), Some(least - 1), "{min} to {max}");
         }
     }
 }

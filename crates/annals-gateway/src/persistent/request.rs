@@ -3,7 +3,12 @@
 use annals_core::{ErrorKind, EventStoreExt, ReadAll, Store, TryStreamExt};
 use tonic::Status;
 
-use super::{catalog::Group, info::place_text, name::GroupName, settings::GroupFilter};
+use super::{
+    catalog::Group,
+    info::place_text,
+    name::GroupName,
+    settings::{GroupFilter, Settings},
+};
 use crate::{
     names::WireStream,
     proto::{
@@ -66,22 +71,28 @@ pub(crate) async fn requested_group(
     let (name, from, filter) = match stream_option {
         Some(StreamOption::All(all)) => {
             let filter = match all.filter_option {
-                Some(FilterOption::Filter(filter)) => GroupFilter::new(filter),
+                Some(FilterOption::Filter(filter)) => Some(GroupFilter::new(filter)?),
                 _ => None,
             };
-            (GroupName::on_all(group_name)?, ReadFrom::in_all(all.all_option), filter)
+            let from = ReadFrom::in_all(all.all_option).ok_or_else(no_place)?;
+            (GroupName::on_all(group_name)?, from, filter)
         }
         Some(StreamOption::Stream(stream)) => {
             let name = GroupName::on_stream(stream.stream_identifier.as_ref(), group_name)?;
-            (name, ReadFrom::in_stream(stream.revision_option), None)
+            (name, ReadFrom::in_stream(stream.revision_option).ok_or_else(no_place)?, None)
         }
         None => {
             let name = GroupName::on_stream(stream_identifier.as_ref(), group_name)?;
             (name, old_start(settings.revision), None)
         }
     };
+    let settings = Settings::new(settings, &name)?;
     let (first, start_from) = (first_place(store, from, &name).await?, start_text(from, &name));
-    Ok(Group { name, first, start_from, filter, settings: settings.try_into()? })
+    Ok(Group { name, first, start_from, filter, settings })
+}
+
+fn no_place() -> Status {
+    Status::invalid_argument("the place where the group begins is missing")
 }
 
 /// The first revision or position that a new group gets.
@@ -92,9 +103,10 @@ async fn first_place(store: &dyn Store, from: ReadFrom, name: &GroupName) -> Res
         (ReadFrom::At(position), _) => {
             let after = ReadAll::default().after(position).with_limit(1);
             match store.read_all(after).try_next().await {
-                Err(error) if error.kind() == ErrorKind::BeyondEnd => {
-                    Err(name.failed(&error.to_string()))
-                }
+                Err(error) if error.kind() == ErrorKind::BeyondEnd => Err(name.failed(
+                    "Invalid Start From position: commit position must be less than or equal to \
+                     the last commit position in the transaction file.",
+                )),
                 answer => answer.map(|_| position).map_err(|e| status(&e)),
             }
         }

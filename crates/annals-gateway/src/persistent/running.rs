@@ -14,6 +14,7 @@ use super::{
     name::GroupName,
     worker::Worker,
 };
+use crate::tombstones::Tombstones;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RunningGroups {
@@ -22,15 +23,20 @@ pub(crate) struct RunningGroups {
 
 impl RunningGroups {
     /// The task of a group. Starts one if the group has none.
-    pub(crate) fn start(&self, store: &Arc<dyn Store>, group: Group) -> GroupHandle {
+    pub(crate) fn start(
+        &self,
+        store: &Arc<dyn Store>,
+        tombstones: &Tombstones,
+        group: Group,
+    ) -> Result<GroupHandle, Status> {
         let mut handles = self.lock();
         match handles.get(&group.name) {
-            Some(handle) if !handle.has_ended() => handle.clone(),
+            Some(handle) if !handle.has_ended() => Ok(handle.clone()),
             _ => {
                 let name = group.name.clone();
-                let handle = Worker::start(store.clone(), group);
+                let handle = Worker::start(store.clone(), tombstones.clone(), group)?;
                 handles.insert(name, handle.clone());
-                handle
+                Ok(handle)
             }
         }
     }

@@ -2,20 +2,23 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use annals_core::{ExpectedVersion, Store};
+use annals_core::Store;
 use futures::Stream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
     catalog::{self, Group},
     connection,
+    handle::{ConsumerName, GroupHandle},
     info::info,
     name::GroupName,
+    parked,
     request::{listed_source, requested_group, required},
     running::RunningGroups,
     settings::GroupFilter,
 };
 use crate::{
+    auth,
     open_calls::OpenCalls,
     proto::{
         persistent::{
@@ -27,29 +30,46 @@ use crate::{
         shared::Empty,
     },
     status::status,
+    tombstones::Tombstones,
 };
 
 /// Serves the groups of a store.
 #[derive(Clone, Debug)]
 pub(crate) struct PersistentService {
     store: Arc<dyn Store>,
+    tombstones: Tombstones,
     open_calls: OpenCalls,
     running: RunningGroups,
 }
 
 impl PersistentService {
-    pub(crate) fn new(store: Arc<dyn Store>, open_calls: OpenCalls) -> Self {
-        Self { store, open_calls, running: RunningGroups::default() }
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        tombstones: Tombstones,
+        open_calls: OpenCalls,
+    ) -> Self {
+        Self { store, tombstones, open_calls, running: RunningGroups::default() }
+    }
+
+    /// The task of a group. Starts one if the group has none.
+    fn start(&self, group: Group) -> Result<GroupHandle, Status> {
+        self.running.start(&self.store, &self.tombstones, group)
     }
 
     async fn info(&self, group: &Group) -> Result<SubscriptionInfo, Status> {
         info(&*self.store, group, self.running.counts(&group.name).await).await
     }
 
-    /// Disconnects the group's consumers. `what` says what happened to the group.
-    async fn stop(&self, name: &GroupName, what: &str) {
-        let why = name.error(Code::Cancelled, "persistent-subscription-dropped", what);
-        self.running.stop(name, why).await;
+    /// Ends the group's task, and disconnects its consumers.
+    async fn stop(&self, name: &GroupName) {
+        self.running.stop(name, name.dropped()).await;
+    }
+
+    /// Removes what a group has stored besides its entry in the list.
+    async fn remove_state(&self, name: &GroupName) -> Result<(), Status> {
+        let (store, subscriber) = (&*self.store, name.subscriber()?);
+        store.reset_checkpoint(&subscriber, None).await.map_err(|e| status(&e))?;
+        parked::remove(store, name).await
     }
 }
 
@@ -64,15 +84,24 @@ impl PersistentSubscriptions for PersistentService {
         name.subscriber()?;
         name.parked()?;
         group.filter.as_ref().map(GroupFilter::compile).transpose()?;
-        catalog::update(&*self.store, |groups| {
-            if groups.iter().any(|other| other.name == *name) {
+        let exists = |groups: &[Group]| match groups.iter().any(|other| other.name == *name) {
+            true => {
                 let exception = "persistent-subscription-exists";
-                return Err(name.error(Code::AlreadyExists, exception, "already exists."));
+                Err(name.error(Code::AlreadyExists, exception, "exists."))
             }
+            false => Ok(()),
+        };
+        exists(&catalog::groups(&*self.store).await?)?;
+        // A group of this name may have been deleted by a gateway that died before it was done.
+        self.stop(name).await;
+        self.remove_state(name).await?;
+        catalog::update(&*self.store, |groups| {
+            exists(groups)?;
             groups.push(group.clone());
             Ok(())
         })
         .await?;
+        self.start(group)?;
         Ok(Response::new(CreateResp {}))
     }
 
@@ -88,8 +117,9 @@ impl PersistentSubscriptions for PersistentService {
             Ok(())
         })
         .await?;
-        // The group's next task has the new settings. It starts when a consumer connects again.
-        self.stop(&name, "was updated.").await;
+        // The group's next task has the new settings.
+        self.stop(&name).await;
+        self.start(catalog::group(&*self.store, &name).await?)?;
         Ok(Response::new(UpdateResp {}))
     }
 
@@ -101,10 +131,8 @@ impl PersistentSubscriptions for PersistentService {
             if groups.len() == before { Err(name.missing()) } else { Ok(()) }
         })
         .await?;
-        self.stop(&name, "was deleted.").await;
-        let (store, subscriber) = (&self.store, name.subscriber()?);
-        store.reset_checkpoint(&subscriber, None).await.map_err(|e| status(&e))?;
-        store.delete(&name.parked()?, ExpectedVersion::Any).await.map_err(|e| status(&e))?;
+        self.stop(&name).await;
+        self.remove_state(&name).await?;
         Ok(Response::new(DeleteResp {}))
     }
 
@@ -115,6 +143,7 @@ impl PersistentSubscriptions for PersistentService {
         request: Request<Streaming<ReadReq>>,
     ) -> Result<Response<ReadAnswers>, Status> {
         let open_call = self.open_calls.admit()?;
+        let who = consumer_name(request.metadata());
         let mut requests = request.into_inner();
         let first = requests.message().await?.and_then(|request| request.content);
         let Some(Content::Options(options)) = first else {
@@ -123,8 +152,8 @@ impl PersistentSubscriptions for PersistentService {
         };
         let name = GroupName::try_from(options.clone())?;
         let group = catalog::group(&*self.store, &name).await?;
-        let group = self.running.start(&self.store, group);
-        let answers = connection::connect(group, &name, &options, requests).await?;
+        let group = self.start(group)?;
+        let answers = connection::connect(group, &name, &options, who, requests).await?;
         Ok(Response::new(Box::pin(open_call.hold_until_stopped(answers))))
     }
 
@@ -143,13 +172,17 @@ impl PersistentSubscriptions for PersistentService {
         request: Request<ReplayParkedReq>,
     ) -> Result<Response<ReplayParkedResp>, Status> {
         let options = required(request.into_inner().options)?;
-        let most = match options.stop_at_option {
-            Some(StopAtOption::StopAt(count)) => u64::try_from(count).unwrap_or(0),
-            _ => u64::MAX,
+        let stop_at = match options.stop_at_option {
+            Some(StopAtOption::StopAt(revision)) => Some(revision),
+            Some(StopAtOption::NoLimit(_)) => None,
+            None => return Err(Status::invalid_argument("where the replay stops is missing")),
         };
         let name = GroupName::try_from(options)?;
         let group = catalog::group(&*self.store, &name).await?;
-        self.running.start(&self.store, group).replay(most).await?;
+        let negative =
+            |_| name.failed("Cannot stop replaying parked message at a negative version.");
+        let end = stop_at.map(u64::try_from).transpose().map_err(negative)?;
+        self.start(group)?.replay(end).await?;
         Ok(Response::new(ReplayParkedResp {}))
     }
 
@@ -170,9 +203,24 @@ impl PersistentSubscriptions for PersistentService {
     }
 
     async fn restart_subsystem(&self, _: Request<Empty>) -> Result<Response<Empty>, Status> {
-        for name in self.running.names() {
-            self.stop(&name, "was restarted.").await;
+        let names = self.running.names();
+        for name in &names {
+            self.stop(name).await;
+        }
+        for group in catalog::groups(&*self.store).await? {
+            if names.contains(&group.name) {
+                self.start(group)?;
+            }
         }
         Ok(Response::new(Empty {}))
+    }
+}
+
+/// Who a consumer is, by the headers of its call. EventStoreDB calls a consumer without a user `system`.
+fn consumer_name(headers: &MetadataMap) -> ConsumerName {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    ConsumerName {
+        user: auth::user(headers).unwrap_or_else(|| "system".to_owned()),
+        connection: header("connection-name").unwrap_or("<unknown>").to_owned(),
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
+use super::name::GroupName;
 use crate::{
     filter::EventFilter,
     proto::{
@@ -24,6 +25,9 @@ const TICKS_PER_MS: i64 = 10_000;
 /// A longer time for an event than this counts as no limit: the timer's range is about two years.
 const MAX_MESSAGE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// The most events that wait for a consumer, whatever a client asks for.
+const MAX_READ_AHEAD: usize = 10_000;
+
 /// How a group chooses the consumer for an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Strategy {
@@ -38,28 +42,20 @@ pub(crate) enum Strategy {
 }
 
 impl Strategy {
-    fn named(name: &str) -> Result<Self, Status> {
-        Ok(match name {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
             "DispatchToSingle" => Self::DispatchToSingle,
             "RoundRobin" => Self::RoundRobin,
             "Pinned" => Self::Pinned,
             "PinnedByCorrelation" => Self::PinnedByCorrelation,
-            other => {
-                let message = format!(
-                    "there is no strategy `{other}`; use DispatchToSingle, RoundRobin, Pinned or \
-                     PinnedByCorrelation"
-                );
-                return Err(Status::invalid_argument(message));
-            }
+            _ => return None,
         })
     }
 
-    fn numbered(number: i32) -> Self {
-        match number {
-            1 => Self::RoundRobin,
-            2 => Self::Pinned,
-            _ => Self::DispatchToSingle,
-        }
+    fn numbered(number: i32) -> Option<Self> {
+        [Self::DispatchToSingle, Self::RoundRobin, Self::Pinned]
+            .get(usize::try_from(number).ok()?)
+            .copied()
     }
 
     pub(crate) fn name(self) -> String {
@@ -76,12 +72,17 @@ pub(crate) struct GroupFilter {
 }
 
 impl GroupFilter {
-    pub(crate) fn new(options: FilterOptions) -> Option<Self> {
-        let (on_stream, Expression { regex, prefix }) = match options.filter? {
-            Filter::StreamIdentifier(expression) => (true, expression),
-            Filter::EventType(expression) => (false, expression),
+    pub(crate) fn new(options: FilterOptions) -> Result<Self, Status> {
+        let (on_stream, Expression { regex, prefix }) = match options.filter {
+            Some(Filter::StreamIdentifier(expression)) => (true, expression),
+            Some(Filter::EventType(expression)) => (false, expression),
+            None => {
+                return Err(Status::invalid_argument(
+                    "the filter has neither a stream name nor an event type",
+                ));
+            }
         };
-        Some(Self { on_stream, regex, prefix })
+        Ok(Self { on_stream, regex, prefix })
     }
 
     pub(crate) fn compile(&self) -> Result<Arc<EventFilter>, Status> {
@@ -130,31 +131,43 @@ impl Settings {
 
     /// How many events may wait for a consumer before the group stops reading.
     pub(crate) fn read_ahead(&self) -> usize {
-        usize::try_from(self.history_buffer_size.max(self.live_buffer_size)).unwrap_or(1).max(1)
+        let asked = usize::try_from(self.history_buffer_size.max(self.live_buffer_size));
+        asked.unwrap_or(1).clamp(1, MAX_READ_AHEAD)
     }
 }
 
-impl TryFrom<group_options::Settings> for Settings {
-    type Error = Status;
-
-    fn try_from(wire: group_options::Settings) -> Result<Self, Status> {
+impl Settings {
+    /// The settings that a client asks for, if a group can have them.
+    pub(crate) fn new(wire: group_options::Settings, name: &GroupName) -> Result<Self, Status> {
+        if wire.read_batch_size >= wire.history_buffer_size {
+            return Err(name.failed(
+                "Specified argument was out of the range of valid values. (Parameter \
+                 'ReadBatchSize may not be greater than or equal to BufferSize')",
+            ));
+        }
+        let (strategy, asked) = match wire.consumer_strategy.as_str() {
+            "" => {
+                let number = wire.named_consumer_strategy;
+                (Strategy::numbered(number), number.to_string())
+            }
+            name => (Strategy::named(name), name.to_owned()),
+        };
+        let missing = || name.failed(&format!("Consumer strategy {asked} does not exist."));
         Ok(Self {
-            strategy: match wire.consumer_strategy.as_str() {
-                "" => Strategy::numbered(wire.named_consumer_strategy),
-                name => Strategy::named(name)?,
-            },
+            strategy: strategy.ok_or_else(missing)?,
             resolve_links: wire.resolve_links,
             extra_statistics: wire.extra_statistics,
             max_retries: wire.max_retry_count,
             message_timeout_ms: match wire.message_timeout {
                 Some(MessageTimeout::MessageTimeoutTicks(ticks)) => ticks / TICKS_PER_MS,
                 Some(MessageTimeout::MessageTimeoutMs(ms)) => ms.into(),
-                None => 30_000,
+                // No limit.
+                None => 0,
             },
             checkpoint_after_ms: match wire.checkpoint_after {
                 Some(CheckpointAfter::CheckpointAfterTicks(ticks)) => ticks / TICKS_PER_MS,
                 Some(CheckpointAfter::CheckpointAfterMs(ms)) => ms.into(),
-                None => 2_000,
+                None => i32::MAX.into(),
             },
             min_checkpoint_count: wire.min_checkpoint_count,
             max_checkpoint_count: wire.max_checkpoint_count,

@@ -12,7 +12,11 @@ use super::{
     catalog::Group,
     progress::{Progress, load_checkpoint},
 };
-use crate::read::{ReadFrom, ReadItem, ReadItems, ReadRequest};
+use crate::{
+    read::{ReadFrom, ReadItem, ReadItems, ReadRequest},
+    status::is_stream_deleted,
+    tombstones::Tombstones,
+};
 
 /// The first and the longest pause before the subscription is opened again after an error.
 const REOPEN_PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
@@ -25,6 +29,8 @@ pub(crate) struct SourceSubscription {
 enum State {
     Open(ReadItems),
     ClosedUntil(Instant),
+    /// The source was tombstoned, so nothing comes any more.
+    Ended,
 }
 
 impl SourceSubscription {
@@ -33,28 +39,43 @@ impl SourceSubscription {
         Self { state: State::ClosedUntil(Instant::now()), backoff: backoff() }
     }
 
-    /// When to open the subscription. `None` if it is open.
+    /// When to open the subscription. `None` if it is open, or has ended for good.
     pub(crate) fn closed_until(&self) -> Option<Instant> {
         match &self.state {
-            State::Open(_) => None,
+            State::Open(_) | State::Ended => None,
             State::ClosedUntil(time) => Some(*time),
         }
     }
 
-    /// Opens the subscription after the last event read, or else after the stored checkpoint.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Opens the subscription after the last event read, or else after the stored checkpoint. False if
+    /// the source was tombstoned.
     pub(crate) async fn open(
         &mut self,
         store: &Arc<dyn Store>,
+        tombstones: &Tombstones,
         group: &Group,
         progress: &mut Progress,
-    ) {
-        match subscribe(store, group, progress).await {
+    ) -> bool {
+        match subscribe(store, tombstones, group, progress).await {
             Ok(items) => self.state = State::Open(items),
+            Err(error) if is_stream_deleted(&error) => {
+                self.state = State::Ended;
+                return false;
+            }
             Err(error) => {
                 tracing::warn!(group = ?group.name, %error, "could not open a group's source");
                 self.close();
             }
         }
+        true
     }
 
     /// The next item. `None` if the subscription has ended, or is not open. Cancel-safe.
@@ -64,6 +85,10 @@ impl SourceSubscription {
             Some(Ok(item)) => {
                 self.backoff = backoff();
                 return Some(item);
+            }
+            Some(Err(error)) if is_stream_deleted(&error) => {
+                self.state = State::Ended;
+                return None;
             }
             Some(Err(error)) => tracing::warn!(%error, "the subscription of a group ended"),
             None => {}
@@ -84,6 +109,7 @@ fn backoff() -> Backoff {
 
 async fn subscribe(
     store: &Arc<dyn Store>,
+    tombstones: &Tombstones,
     group: &Group,
     progress: &mut Progress,
 ) -> Result<ReadItems, Status> {
@@ -96,6 +122,7 @@ async fn subscribe(
     };
     let request = ReadRequest {
         store: store.clone(),
+        tombstones: tombstones.clone(),
         stream: group.name.stream()?,
         from,
         filter: group.filter.as_ref().map(|filter| filter.compile()).transpose()?,

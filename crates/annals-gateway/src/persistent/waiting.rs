@@ -29,11 +29,18 @@ pub(crate) struct Message {
 #[derive(Debug, Default)]
 pub(crate) struct WaitingEvents {
     messages: VecDeque<Message>,
+    /// The size of the events.
+    bytes: usize,
 }
 
 impl WaitingEvents {
     pub(crate) fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// The size of the events in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many of the events were given to a consumer before.
@@ -43,6 +50,7 @@ impl WaitingEvents {
 
     /// Adds an event that was read just now.
     pub(crate) fn push(&mut self, message: Message) {
+        self.bytes += message.event.size();
         self.messages.push_back(message);
     }
 
@@ -51,7 +59,9 @@ impl WaitingEvents {
     }
 
     pub(crate) fn remove(&mut self, index: usize) {
-        self.messages.remove(index);
+        if let Some(message) = self.messages.remove(index) {
+            self.bytes = self.bytes.saturating_sub(message.event.size());
+        }
     }
 
     /// Puts events back to their places in reading order, or adds replayed events.
@@ -59,6 +69,7 @@ impl WaitingEvents {
         for message in messages {
             let is_later = |other: &Message| other.origin > message.origin;
             let index = self.messages.iter().position(is_later).unwrap_or(self.messages.len());
+            self.bytes += message.event.size();
             self.messages.insert(index, message);
         }
     }

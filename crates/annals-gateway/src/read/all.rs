@@ -1,4 +1,4 @@
-//! Reading `$all` or a category, forwards or backwards.
+//! Reading `$all` or a stream of links, forwards or backwards.
 
 use annals_core::{Error, ErrorKind, Filter, ReadAll, RecordedEvent, TryStreamExt};
 use async_stream::try_stream;
@@ -8,7 +8,8 @@ use super::request::{ReadFrom, ReadItem, ReadItems, ReadRequest};
 use crate::{
     names::WireStream,
     status::status,
-    wire::{ResolvedEvent, WireEvent},
+    tombstones,
+    wire::{LINK, ResolvedEvent, WireEvent},
 };
 
 impl ReadRequest {
@@ -17,7 +18,7 @@ impl ReadRequest {
         Box::pin(try_stream! {
             let filter = match &self.filter {
                 Some(filter) => filter.store_filter(),
-                None => self.category_filter(),
+                None => self.linked_filter(),
             };
             let options = ReadAll::default().with_filter(filter);
             let from_the_end = options.clone().backwards();
@@ -34,7 +35,7 @@ impl ReadRequest {
                 let mut events = self.store.read_all(options);
                 while left > 0 {
                     let event = match events.try_next().await {
-                        Err(error) if self.is_behind_the_category(&error) => {
+                        Err(error) if self.is_behind_the_links(&error) => {
                             if backwards && !at_end {
                                 at_end = true;
                                 events = self.store.read_all(from_the_end.clone());
@@ -48,16 +49,17 @@ impl ReadRequest {
                         at_end |= !backwards;
                         break;
                     };
-                    newest = newest.max(Some(event.position.get()));
+                    let position = event.position.get();
                     if let Some(event) = self.matching(&event).await? {
+                        newest = newest.max(Some(position));
                         left -= 1;
                         yield ReadItem::Event(event);
                     }
                 }
             }
-            if let WireStream::Category(_) = self.stream {
+            if let WireStream::Linked(_) = self.stream {
                 if newest.is_none() {
-                    match self.last_in_category().await? {
+                    match self.last_link().await? {
                         Some(last) => {
                             for bound in self.bounds_without_events(last + 1, backwards, count) {
                                 yield bound;
@@ -69,7 +71,7 @@ impl ReadRequest {
                     // The last event was read if the read reached the end, or began there.
                     let last = match newest.filter(|_| at_end) {
                         Some(newest) => Some(newest),
-                        None => self.last_in_category().await?,
+                        None => self.last_link().await?,
                     };
                     if let Some(last) = last {
                         yield ReadItem::LastRevision(last);
@@ -79,52 +81,68 @@ impl ReadRequest {
         })
     }
 
-    /// Whether a read of a category was to begin behind the end of the store. A category is a stream
-    /// to clients: behind its end a forward read gives no event, and tells the last revision, and a
-    /// backward read begins with the last event.
-    fn is_behind_the_category(&self, error: &Error) -> bool {
-        matches!(self.stream, WireStream::Category(_)) && error.kind() == ErrorKind::BeyondEnd
+    /// Whether a read of links was to begin behind the end of the store. To clients it is a read of a
+    /// stream: behind its end a forward read gives no event, and tells the last revision, and a backward
+    /// read begins with the last event.
+    fn is_behind_the_links(&self, error: &Error) -> bool {
+        matches!(self.stream, WireStream::Linked(_)) && error.kind() == ErrorKind::BeyondEnd
     }
 
-    /// The revision of the category's last event, which is the event's position.
-    async fn last_in_category(&self) -> Result<Option<u64>, Status> {
-        let options = ReadAll::default().with_filter(self.category_filter()).backwards();
-        let last = self.store.read_all(options.with_limit(1)).try_next().await;
-        Ok(last.map_err(|e| status(&e))?.map(|event| event.position.get()))
+    /// The revision of the last link, which is the position of its event.
+    async fn last_link(&self) -> Result<Option<u64>, Status> {
+        let options = ReadAll::default().with_filter(self.linked_filter()).backwards();
+        let mut events = self.store.read_all(options);
+        while let Some(event) = events.try_next().await.map_err(|e| status(&e))? {
+            if self.link_to(&WireEvent::new(&event)).is_some() {
+                return Ok(Some(event.position.get()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `None` also if the stream is not one of links.
+    fn link_to(&self, event: &WireEvent) -> Option<WireEvent> {
+        match &self.stream {
+            WireStream::Linked(linked) => linked.link_to(event),
+            _ => None,
+        }
     }
 
     /// The position before which a backwards read begins. A backwards read of a stream includes the
-    /// event at its start, and the categories are streams to clients. One of `$all` does not.
+    /// event at its start. One of `$all` does not.
     fn before(&self, position: u64) -> u64 {
         match self.stream {
-            WireStream::Category(_) => position.saturating_add(1),
+            WireStream::Linked(_) => position.saturating_add(1),
             _ => position,
         }
     }
 
-    /// The filter by category, which the store applies. It matches everything if `$all` is read.
-    pub(super) fn category_filter(&self) -> Filter {
+    /// The part of a selection of links that the store makes. It matches everything if `$all` is read.
+    pub(super) fn linked_filter(&self) -> Filter {
         match &self.stream {
-            WireStream::Category(category) => Filter::default().with_category(category.clone()),
+            WireStream::Linked(linked) => linked.filter(),
             _ => Filter::default(),
         }
     }
 
-    /// What the client gets for an event of `$all` or a category. `None` if the client's filter
-    /// does not match: the store applies only a part of the filter, or nothing of it.
+    /// What the client gets for an event. `None` if the client's filter does not match, or if there is
+    /// no link to the event: the store selects only in part, or not at all.
     pub(super) async fn matching(
         &self,
         event: &RecordedEvent,
     ) -> Result<Option<ResolvedEvent>, Status> {
         let event = WireEvent::new(event);
+        if tombstones::is_hidden(&event) {
+            return Ok(None);
+        }
         if let Some(filter) = &self.filter
             && !filter.matches(&event.stream, &event.event_type)?
         {
             return Ok(None);
         }
-        if let WireStream::Category(_) = self.stream {
-            let link = event.category_link(self.stream.name());
-            return Ok(Some(match self.resolve_links {
+        if let WireStream::Linked(linked) = &self.stream {
+            let Some(link) = linked.link_to(&event) else { return Ok(None) };
+            return Ok(Some(match self.resolve_links && link.event_type == LINK {
                 true => ResolvedEvent { event: Some(event), link: Some(link) },
                 false => ResolvedEvent::unlinked(link),
             }));

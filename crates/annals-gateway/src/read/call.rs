@@ -21,6 +21,7 @@ use crate::{
             read_resp::{CaughtUp, Checkpoint, Content, StreamNotFound},
         },
     },
+    tombstones::Tombstones,
     wire::{IdFormat, now, read_event, wire_position},
 };
 
@@ -38,7 +39,11 @@ pub(crate) struct ReadCall {
 }
 
 impl ReadCall {
-    pub(crate) fn parse(store: Arc<dyn Store>, request: ReadReq) -> Result<Self, Status> {
+    pub(crate) fn parse(
+        store: Arc<dyn Store>,
+        tombstones: Tombstones,
+        request: ReadReq,
+    ) -> Result<Self, Status> {
         let options = request.options.unwrap_or_default();
         let missing = |what| Status::invalid_argument(format!("{what} is missing"));
         let mut described = None;
@@ -46,9 +51,13 @@ impl ReadCall {
             StreamOption::Stream(stream) => {
                 let name = WireStream::parse(stream.stream_identifier.as_ref())?;
                 described = described_stream(stream.stream_identifier.as_ref());
-                (name, ReadFrom::in_stream(stream.revision_option))
+                let from = ReadFrom::in_stream(stream.revision_option);
+                (name, from.ok_or_else(|| missing("the revision"))?)
             }
-            StreamOption::All(all) => (WireStream::All, ReadFrom::in_all(all.all_option)),
+            StreamOption::All(all) => {
+                let from = ReadFrom::in_all(all.all_option);
+                (WireStream::All, from.ok_or_else(|| missing("the position"))?)
+            }
         };
         let filter = match options.filter_option {
             Some(FilterOption::Filter(filter)) if stream == WireStream::All => {
@@ -57,7 +66,8 @@ impl ReadCall {
             Some(FilterOption::Filter(_)) => {
                 return Err(Status::invalid_argument("only reads of $all can have a filter"));
             }
-            _ => None,
+            Some(FilterOption::NoFilter(_)) => None,
+            None => return Err(missing("the choice between a filter and none")),
         };
         let count = match options.count_option.ok_or_else(|| missing("the count"))? {
             CountOption::Count(count) => Some(count),
@@ -74,7 +84,15 @@ impl ReadCall {
         let resolve_links = options.resolve_links;
         let with_bounds = options.control_option.is_some_and(|control| control.compatibility >= 1);
         Ok(Self {
-            request: ReadRequest { store, stream, from, filter, resolve_links, with_bounds },
+            request: ReadRequest {
+                store,
+                tombstones,
+                stream,
+                from,
+                filter,
+                resolve_links,
+                with_bounds,
+            },
             described,
             backwards,
             count,
@@ -106,7 +124,7 @@ fn read(
             Some(described) => request.read_metadata(stream, described, backwards, count),
             None => request.read_stream(stream, backwards, count),
         },
-        WireStream::All | WireStream::Category(_) => request.read_all(backwards, count),
+        WireStream::All | WireStream::Linked(_) => request.read_all(backwards, count),
     }
 }
 

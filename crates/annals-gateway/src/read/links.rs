@@ -17,30 +17,50 @@ impl ReadRequest {
         if !self.resolve_links || event.event_type != LINK {
             return Ok(ResolvedEvent::unlinked(event));
         }
-        let linked = match linked_event(&*self.store, &event.data).await? {
-            Some((stream, linked)) => {
-                let hidden = HiddenEvents::of(&*self.store, &stream).await?;
-                Some(linked).filter(|linked| !hidden.hides(linked)).as_ref().map(WireEvent::new)
-            }
-            None => None,
+        let Some(target) = LinkTarget::parse(&event.data) else {
+            return Ok(ResolvedEvent::unlinked(event));
         };
+        let linked = target.visible_event(&*self.store).await?;
         Ok(ResolvedEvent { event: linked, link: Some(event) })
     }
 }
 
-/// The event that a link with the data `link` leads to, and the event's stream. `None` if that
-/// event does not exist, or if `link` does not name an event.
-pub(crate) async fn linked_event(
-    store: &dyn Store,
-    link: &[u8],
-) -> Result<Option<(StreamId, RecordedEvent)>, Status> {
-    let target = std::str::from_utf8(link).ok().and_then(|text| text.split_once('@'));
-    let target = target.and_then(|(revision, stream)| {
-        let version = Version::new(revision.parse().ok()?).plus(1);
-        Some((version, stream_from_wire(stream).ok()?))
-    });
-    let Some((version, stream)) = target else { return Ok(None) };
-    let options = ReadStream::default().with_from(version).with_limit(1);
-    let event = store.read_stream(&stream, options).try_next().await.map_err(|e| status(&e))?;
-    Ok(event.filter(|event| event.version == version).map(|event| (stream, event)))
+/// What a link leads to.
+pub(crate) struct LinkTarget {
+    stream: StreamId,
+    /// `None` stands for the last event.
+    version: Option<Version>,
+}
+
+impl LinkTarget {
+    /// `None` if the data of a link does not name an event.
+    pub(crate) fn parse(link: &[u8]) -> Option<Self> {
+        let (revision, stream) = std::str::from_utf8(link).ok()?.split_once('@')?;
+        let version = match revision.trim().parse::<i64>().ok()? {
+            -1 => None,
+            revision => Some(Version::new(revision.try_into().ok()?).plus(1)),
+        };
+        Some(Self { stream: stream_from_wire(stream).ok()?, version })
+    }
+
+    /// The event, if it exists and the metadata of its stream does not hide it.
+    pub(crate) async fn visible_event(
+        &self,
+        store: &dyn Store,
+    ) -> Result<Option<WireEvent>, Status> {
+        let Some(event) = self.event(store).await? else { return Ok(None) };
+        let hidden = HiddenEvents::of(store, &self.stream).await?;
+        Ok(Some(event).filter(|event| !hidden.hides(event)).as_ref().map(WireEvent::new))
+    }
+
+    async fn event(&self, store: &dyn Store) -> Result<Option<RecordedEvent>, Status> {
+        let options = ReadStream::default().with_limit(1);
+        let options = match self.version {
+            Some(version) => options.with_from(version),
+            None => options.backwards(),
+        };
+        let event = store.read_stream(&self.stream, options).try_next().await;
+        let event = event.map_err(|e| status(&e))?;
+        Ok(event.filter(|event| self.version.is_none_or(|version| version == event.version)))
+    }
 }

@@ -11,5 +11,5 @@ mod stream;
 mod subscribe;
 
 pub(crate) use call::ReadCall;
-pub(crate) use links::linked_event;
+pub(crate) use links::LinkTarget;
 pub(crate) use request::{ReadFrom, ReadItem, ReadItems, ReadRequest};

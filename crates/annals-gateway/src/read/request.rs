@@ -11,6 +11,7 @@ use crate::{
     names::WireStream,
     proto::shared::{all_options::AllOption, stream_options::RevisionOption},
     status::status,
+    tombstones::Tombstones,
     wire::ResolvedEvent,
 };
 
@@ -24,24 +25,26 @@ pub(crate) enum ReadFrom {
 }
 
 impl ReadFrom {
-    pub(crate) fn in_stream(option: Option<RevisionOption>) -> Self {
-        match option {
+    /// `None` if the client does not say.
+    pub(crate) fn in_stream(option: Option<RevisionOption>) -> Option<Self> {
+        Some(match option? {
             // As a signed number, this is -1, which clients send for the end.
-            Some(RevisionOption::Revision(u64::MAX) | RevisionOption::End(_)) => Self::End,
-            Some(RevisionOption::Revision(revision)) => Self::At(revision),
-            Some(RevisionOption::Start(_)) | None => Self::Start,
-        }
+            RevisionOption::Revision(u64::MAX) | RevisionOption::End(_) => Self::End,
+            RevisionOption::Revision(revision) => Self::At(revision),
+            RevisionOption::Start(_) => Self::Start,
+        })
     }
 
-    pub(crate) fn in_all(option: Option<AllOption>) -> Self {
-        match option {
-            Some(AllOption::Position(position)) => match position.commit_position {
+    /// `None` if the client does not say.
+    pub(crate) fn in_all(option: Option<AllOption>) -> Option<Self> {
+        Some(match option? {
+            AllOption::Position(position) => match position.commit_position {
                 u64::MAX => Self::End,
                 position => Self::At(position),
             },
-            Some(AllOption::End(_)) => Self::End,
-            Some(AllOption::Start(_)) | None => Self::Start,
-        }
+            AllOption::End(_) => Self::End,
+            AllOption::Start(_) => Self::Start,
+        })
     }
 }
 
@@ -49,6 +52,7 @@ impl ReadFrom {
 #[derive(Clone, Debug)]
 pub(crate) struct ReadRequest {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) tombstones: Tombstones,
     pub(crate) stream: WireStream,
     /// A read includes the event at this place, except backwards over `$all`. A subscription begins
     /// after it.

@@ -2,6 +2,7 @@
 
 use annals_core::{ReadStream, StreamId, StreamState, TryStreamExt};
 use async_stream::try_stream;
+use tonic::Status;
 
 use super::request::{ReadFrom, ReadItem, ReadItems, ReadRequest};
 use crate::{
@@ -58,6 +59,11 @@ impl ReadRequest {
                         }
                     }
                     StreamState::Tombstoned => Err(stream_deleted(to_wire(stream.as_str())))?,
+                    StreamState::Deleted if self.was_revived(&stream).await? => {
+                        for bound in self.bounds_without_events(info.version.get(), backwards, count) {
+                            yield bound;
+                        }
+                    }
                     _ => yield ReadItem::NotFound,
                 }
             }
@@ -74,10 +80,13 @@ impl ReadRequest {
     ) -> ReadItems {
         Box::pin(try_stream! {
             if self.info(&described).await?.state == StreamState::Tombstoned {
-                Err(stream_deleted(to_wire(described.as_str())))?;
+                Err(stream_deleted(to_wire(metadata.as_str())))?;
             }
             let event = metadata::visible_event(&*self.store, &metadata, &described).await?;
             let Some(event) = event else {
+                if self.info(&metadata).await?.state == StreamState::Tombstoned {
+                    Err(stream_deleted(to_wire(metadata.as_str())))?;
+                }
                 yield ReadItem::NotFound;
                 return;
             };
@@ -104,6 +113,17 @@ impl ReadRequest {
                 }
             }
         })
+    }
+
+    /// True if a stream that the store has deleted got other metadata since, which made it a stream
+    /// without events.
+    async fn was_revived(&self, stream: &StreamId) -> Result<bool, Status> {
+        let store = &*self.store;
+        let revived = async {
+            let has_metadata = metadata::exists(store, stream).await?;
+            Ok(has_metadata && !metadata::is_deleted(store, stream).await?)
+        };
+        revived.await.map_err(|e| status(&e))
     }
 
     /// True if the client is to be told that the read begins at a later revision than it asked for.

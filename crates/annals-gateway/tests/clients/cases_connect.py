@@ -35,9 +35,15 @@ async def there_is_no_follower(client):
 async def what_is_not_served(client):
     """A call that the gateway does not serve is refused, and the connection stays usable."""
     with raises(GrpcError) as raised:
-        await client.list_continuous_projection_statistics()
+        await client.create_projection(name="mine", query="fromAll()")
     equal("UNIMPLEMENTED" in str(raised.error), True)
     await client.append_to_stream(name(), current_version=NO_STREAM, events=event())
 
 
-CASES = [one_node_that_leads, found_by_gossip, there_is_no_follower, what_is_not_served]
+async def system_projections_are_running(client):
+    await client.enable_projection("$by_category")
+    found = await client.list_continuous_projection_statistics()
+    equal({(one.name, one.status) for one in found} >= {("$by_category", "Running")}, True)
+
+
+CASES = [one_node_that_leads, found_by_gossip, there_is_no_follower, what_is_not_served, system_projections_are_running]

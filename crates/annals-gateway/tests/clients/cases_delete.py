@@ -93,7 +93,7 @@ async def metadata_says_so(client):
     await client.set_stream_metadata(stream, metadata={"owner": "me"})
     await client.delete_stream(stream, current_version=1)
     metadata, version = await client.get_stream_metadata(stream)
-    equal(metadata, {"owner": "me", "$tb": ALL_OF_IT})
+    equal(metadata, {"$tb": ALL_OF_IT})
     metadata["more"] = 1
     await client.set_stream_metadata(stream, metadata=metadata, current_version=version)
     equal((await client.get_stream_metadata(stream))[0]["more"], 1)
@@ -144,10 +144,10 @@ async def metadata_after_a_tombstone(client):
     await client.tombstone_stream(stream, current_version=ANY)
     with raises(StreamIsDeletedError):
         await client.get_stream_metadata(stream)
-    # The stream can be appended to even so.
-    await client.set_stream_metadata(stream, metadata={"owner": "you"}, current_version=ANY)
-    with raises(StreamIsDeletedError):
-        await client.get_stream_metadata(stream)
+    metadata = {"owner": "you"}
+    kind = FailedPreconditionError if hasattr(client, "inner") else StreamIsDeletedError
+    with raises(kind):
+        await client.set_stream_metadata(stream, metadata=metadata, current_version=ANY)
 
 
 CASES = [

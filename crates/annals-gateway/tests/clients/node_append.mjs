@@ -233,7 +233,7 @@ async function a_deleted_stream(client) {
     [[new_[2].id, 2n]],
   );
   const missing = name();
-  const fields = { streamName: missing, actualState: NO_STREAM };
+  const fields = { streamName: missing, actualState: -1n };
   await throws(WrongExpectedVersionError, fields, () => client.deleteStream(missing));
   const exact = () => client.deleteStream(missing, { expectedRevision: 3n });
   await throws(WrongExpectedVersionError, { ...fields, expectedState: 3n }, exact);

@@ -18,9 +18,15 @@ async function found_by_gossip(_, url) {
 
 async function what_is_not_served(client) {
   let error;
-  await client.listProjections().catch((thrown) => (error = thrown));
+  await client.createProjection("mine", "fromAll()").catch((thrown) => (error = thrown));
   check(error?.message.includes("UNIMPLEMENTED"), `what came is ${error}`);
   await client.appendToStream(name(), event());
 }
 
-export default [found_by_gossip, what_is_not_served];
+async function system_projections_are_running(client) {
+  await client.enableProjection("$by_category");
+  const found = (await client.listProjections()).find((it) => it.name === "$by_category");
+  equal(found?.projectionStatus, "Running");
+}
+
+export default [found_by_gossip, what_is_not_served, system_projections_are_running];

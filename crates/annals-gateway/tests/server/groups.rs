@@ -2,7 +2,16 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use annals_core::EventStoreExt;
+use annals_core::{EventStoreExt, ExpectedVersion, NewEvent, Payload};
+use annals_gateway::proto::{
+    persistent::{
+        GetInfoReq, ReadReq, get_info_req,
+        persistent_subscriptions_client::PersistentSubscriptionsClient, read_req,
+    },
+    shared::StreamIdentifier,
+};
+use futures::StreamExt as _;
+use tonic::{Code, transport::Channel};
 
 use kurrentdb::{
     Client, Error, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
@@ -363,5 +372,151 @@ async fn an_event_whose_consumers_disconnect_is_parked() {
     let options = Default::default();
     let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
     assert_eq!(info.unwrap().stats.parked_message_count, 1);
+    served.stop().await;
+}
+
+/// A group that was deleted by a gateway that died before it was done has left its progress.
+#[tokio::test]
+async fn a_group_that_is_made_anew_begins_where_it_is_told() {
+    let served = Served::new().await;
+    fill(&served.store, STREAM, 0..3).await;
+    let left = "$persistentsubscription-order-1::workers".try_into().unwrap();
+    served.store.save_checkpoint(&left, 3.into()).await.unwrap();
+    let client = served.client();
+    client.create_persistent_subscription(STREAM, GROUP, &options()).await.unwrap();
+    let mut consumer = join(&client, 10).await;
+    assert_eq!(revision(&next(&mut consumer).await.0), 0);
+    served.stop().await;
+}
+
+/// The name of a group has its stream's name in it, and both may be long.
+#[tokio::test]
+async fn a_group_with_long_names_keeps_its_progress() {
+    let served = Served::new().await;
+    let (stream, group) = ("s".repeat(255), "g".repeat(255));
+    fill(&served.store, &stream, 0..2).await;
+    let client = served.client();
+    client.create_persistent_subscription(&*stream, &*group, &options()).await.unwrap();
+    let join = async || {
+        let options = SubscribeToPersistentSubscriptionOptions::default();
+        let joining = client.subscribe_to_persistent_subscription(&*stream, &*group, &options);
+        soon("a connection to the group", joining).await.unwrap()
+    };
+    let mut consumer = join().await;
+    let (first, _) = next(&mut consumer).await;
+    consumer.ack(&first).await.unwrap();
+    let (second, _) = next(&mut consumer).await;
+    consumer.nack(&second, NakAction::Park, "bad").await.unwrap();
+    wait(async || {
+        let options = Default::default();
+        let info = client.get_persistent_subscription_info(&*stream, &*group, &options).await;
+        info.unwrap().stats.parked_message_count == 1
+    })
+    .await;
+    drop(consumer);
+    client.replay_parked_messages(&*stream, &*group, &Default::default()).await.unwrap();
+    let mut consumer = join().await;
+    let (again, _) = next(&mut consumer).await;
+    assert_eq!(again.event.unwrap().revision, 1);
+    served.stop().await;
+}
+
+/// One gateway gives events to its consumers, and those of the other wait until it is their turn.
+#[tokio::test]
+async fn two_gateways_over_one_store_share_a_group() {
+    let (one, client) = with_group(options(), 4).await;
+    let two = Served::over(one.store.clone()).await;
+    let other_client = two.client();
+    let mut first = join(&client, 2).await;
+    let (event, _) = next(&mut first).await;
+    assert_eq!(revision(&event), 0);
+    let mut second = join(&other_client, 10).await;
+    first.ack(&event).await.unwrap();
+    let (event, _) = next(&mut first).await;
+    first.ack(&event).await.unwrap();
+    wait(async || {
+        let options = Default::default();
+        let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
+        info.unwrap().stats.last_checkpointed_event_revision == Some(1)
+    })
+    .await;
+    let refused = other_client.replay_parked_messages(STREAM, GROUP, &Default::default()).await;
+    assert!(refused.is_err(), "a group was replayed beside its consumers");
+    // The two events that it has not answered go to the other gateway with the turn.
+    drop(first);
+    for expected in 2..4 {
+        let (event, _) = next(&mut second).await;
+        assert_eq!(revision(&event), expected);
+        second.ack(&event).await.unwrap();
+    }
+    fill(&one.store, STREAM, 4..5).await;
+    assert_eq!(revision(&next(&mut second).await.0), 4);
+    drop(second);
+    one.stop().await;
+    two.stop().await;
+}
+
+/// A consumer that takes nothing is told why it ends, after all that it was given before. The official
+/// Rust client panics where the call ends without an error.
+#[tokio::test]
+async fn a_consumer_that_takes_nothing_is_dropped() {
+    let options = options().message_timeout(Duration::from_millis(20)).max_retry_count(1_000);
+    let (served, _) = with_group(options, 0).await;
+    // Larger than what the connection takes before the client reads.
+    let large = NewEvent::new("Large".try_into().unwrap(), Payload::binary(vec![0; 4_000_000]));
+    served.store.append_to(STREAM, ExpectedVersion::Any, [large]).await.unwrap();
+    let channel = Channel::from_shared(format!("http://{}", served.address)).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut groups =
+        PersistentSubscriptionsClient::new(channel).max_decoding_message_size(16_000_000);
+    let stream = StreamIdentifier { stream_name: STREAM.into() };
+    let reading = read_req::Options {
+        group_name: GROUP.to_owned(),
+        buffer_size: 1,
+        stream_option: Some(read_req::options::StreamOption::StreamIdentifier(stream.clone())),
+        ..Default::default()
+    };
+    let first = ReadReq { content: Some(read_req::Content::Options(reading)) };
+    let requests = futures::stream::iter([first]).chain(futures::stream::pending());
+    let mut answers = groups.read(requests).await.unwrap().into_inner();
+    let info = get_info_req::Options {
+        group_name: GROUP.to_owned(),
+        stream_option: Some(get_info_req::options::StreamOption::StreamIdentifier(stream)),
+    };
+    let mut asking = groups.clone();
+    wait(async || {
+        let info = asking.get_info(GetInfoReq { options: Some(info.clone()) }).await.unwrap();
+        info.into_inner().subscription_info.unwrap().connections.is_empty()
+    })
+    .await;
+    let end = loop {
+        match soon("the end", answers.message()).await {
+            Ok(message) => assert!(message.is_some(), "the call ended without an error"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(end.code(), Code::Cancelled);
+    let exception = end.metadata().get("exception").unwrap();
+    assert_eq!(exception, "persistent-subscription-dropped");
+    served.stop().await;
+}
+
+/// Whatever a client asks for, a group holds only so many bytes of events that no consumer takes.
+#[tokio::test]
+async fn a_group_does_not_read_ahead_without_a_bound() {
+    let (served, client) = with_group(options().history_buffer_size(1_000_000), 0).await;
+    for _ in 0..40 {
+        let large = Payload::binary(vec![0; 1_000_000]);
+        let large = NewEvent::new("Large".try_into().unwrap(), large);
+        served.store.append_to(STREAM, ExpectedVersion::Any, [large]).await.unwrap();
+    }
+    wait(async || {
+        let options = Default::default();
+        let info = client.get_persistent_subscription_info(STREAM, GROUP, &options).await;
+        let read = info.unwrap().stats.read_buffer_count;
+        assert!(read <= 17, "{read} events of 1 MB were read");
+        read == 17
+    })
+    .await;
     served.stop().await;
 }

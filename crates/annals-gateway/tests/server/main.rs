@@ -7,6 +7,7 @@ mod common;
 mod counting;
 mod groups;
 mod limits;
+mod linked;
 mod security;
 mod shutdown;
 mod streams;

@@ -116,7 +116,7 @@ async fn links_are_resolved_to_their_events() {
     let served = Served::new().await;
     let client = served.client();
     fill(&served.store, "order-1", 0..3).await;
-    let links = ["2@order-1", "9@order-1", "0@missing-1", "nonsense"];
+    let links = ["2@order-1", "9@order-1", "0@missing-1", "-1@order-1", "nonsense"];
     let links = links.map(|link| EventData::binary("$>", link.into())).to_vec();
     let options = AppendToStreamOptions::default();
     client.append_to_stream("links-1", &options, links).await.unwrap();
@@ -124,7 +124,10 @@ async fn links_are_resolved_to_their_events() {
     let found = read(&client, "links-1", resolved).await.unwrap();
     assert_eq!(found[0].event.as_ref().unwrap().revision, 2);
     assert_eq!(found[0].link.as_ref().unwrap().stream_id(), "links-1");
-    assert!(found[1..].iter().all(|e| e.event.is_none() && e.link.is_some()));
+    assert!(found[1..3].iter().all(|e| e.event.is_none() && e.link.is_some()));
+    // -1 stands for the last event, and what names no event is no link.
+    assert_eq!(found[3].event.as_ref().unwrap().revision, 2);
+    assert!(found[4].event.is_some() && found[4].link.is_none());
     served.stop().await;
 }
 
@@ -161,16 +164,20 @@ async fn a_client_of_a_cluster_finds_the_one_node() {
     served.stop().await;
 }
 
+/// A probe must not take the answer of gRPC to any path, which is 200, for health.
 #[tokio::test]
-async fn health_is_served_over_plain_http() {
+async fn only_health_is_served_over_plain_http() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let served = Served::new().await;
-    let mut connection = tokio::net::TcpStream::connect(served.address).await.unwrap();
-    let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    connection.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    soon("an answer", connection.read_to_string(&mut answer)).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    for (path, status) in [("/health/live", "204"), ("/", "404"), ("/streams/order-1", "404")] {
+        let mut connection = tokio::net::TcpStream::connect(served.address).await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon("an answer", connection.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
     served.stop().await;
 }
 
