@@ -44,7 +44,11 @@ pub(super) async fn append(channel: Channel, stream: String, version: u64, event
         version => Expected::Revision(version - 1),
     };
     let identifier = StreamIdentifier { stream_name: stream.into() };
-    let options = WriteOptions { stream_identifier: Some(identifier), expected: Some(expected) };
+    let options = WriteOptions {
+        stream_identifier: Some(identifier),
+        expected: Some(expected),
+        deadline_option: None,
+    };
     let messages =
         [AppendContent::Options(options), AppendContent::ProposedMessage(proposed(&event))];
     let messages = messages.map(|content| AppendReq { content: Some(content) });

@@ -78,6 +78,7 @@ mod status;
 mod streams;
 mod tombstones;
 mod wire;
+mod wire_stream;
 
 pub use command::{main, main_with};
 pub use options::{GatewayOptions, Security};

@@ -4,10 +4,10 @@ use annals_core::{ExpectedVersion, NewEvent, StreamId};
 use tonic::Status;
 
 use crate::{
-    names::writable_stream,
     proto::streams::{ProposedMessage, WriteOptions, write_options::Expected},
     status::too_large,
     wire::new_event,
+    wire_stream::writable_stream,
 };
 
 /// Every event counts at least this many bytes towards the limit of memory, which so bounds the number

@@ -10,9 +10,9 @@ use super::{
     progress::load_checkpoint,
 };
 use crate::{
-    names::WireStream,
     proto::persistent::{SubscriptionInfo, subscription_info::ConnectionInfo},
     status::status,
+    wire_stream::WireStream,
 };
 
 /// `counts` come from the group's task, if it has one.

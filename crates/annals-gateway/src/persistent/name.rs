@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 
 use crate::{
-    names::{GROUP, WireStream, digest, identifier, stream_from_wire},
+    names::{GROUP, digest, identifier, stream_from_wire},
     proto::shared::StreamIdentifier,
     status::{insert_trailer, trailers},
+    wire_stream::WireStream,
 };
 
 /// The stream with the list of all groups, as EventStoreDB names it.

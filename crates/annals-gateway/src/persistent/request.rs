@@ -10,7 +10,6 @@ use super::{
     settings::{GroupFilter, Settings},
 };
 use crate::{
-    names::WireStream,
     proto::{
         persistent::{
             GroupOptions, delete_req, get_info_req, group_options::StreamOption, list_req,
@@ -20,6 +19,7 @@ use crate::{
     },
     read::ReadFrom,
     status::status,
+    wire_stream::WireStream,
 };
 
 pub(crate) fn required<T>(options: Option<T>) -> Result<T, Status> {

@@ -22,7 +22,7 @@ use super::{
     turn::Turn,
     waiting::{Message, Origin, WaitingEvents},
 };
-use crate::{names::WireStream, read::ReadItem, tombstones::Tombstones, wire::ResolvedEvent};
+use crate::{read::ReadItem, tombstones::Tombstones, wire::ResolvedEvent, wire_stream::WireStream};
 
 /// How many bytes of events may wait for a consumer before the group stops reading.
 const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;

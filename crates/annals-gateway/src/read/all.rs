@@ -6,10 +6,10 @@ use tonic::Status;
 
 use super::request::{ReadFrom, ReadItem, ReadItems, ReadRequest};
 use crate::{
-    names::WireStream,
     status::status,
     tombstones,
     wire::{LINK, ResolvedEvent, WireEvent},
+    wire_stream::WireStream,
 };
 
 impl ReadRequest {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::request::{ReadFrom, ReadItem, ReadItems, ReadRequest};
 use crate::{
     filter::EventFilter,
-    names::{WireStream, described_stream, identifier},
+    names::{described_stream, identifier},
     open_calls::OpenCall,
     proto::{
         shared::SubscriptionConfirmation,
@@ -23,6 +23,7 @@ use crate::{
     },
     tombstones::Tombstones,
     wire::{IdFormat, now, read_event, wire_position},
+    wire_stream::WireStream,
 };
 
 type ReadAnswers = Pin<Box<dyn Stream<Item = Result<ReadResp, Status>> + Send>>;

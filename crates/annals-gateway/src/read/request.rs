@@ -8,11 +8,11 @@ use tonic::Status;
 
 use crate::{
     filter::EventFilter,
-    names::WireStream,
     proto::shared::{all_options::AllOption, stream_options::RevisionOption},
     status::status,
     tombstones::Tombstones,
     wire::ResolvedEvent,
+    wire_stream::WireStream,
 };
 
 /// Where a read begins.

@@ -9,10 +9,11 @@ use tonic::Status;
 use super::request::{ReadFrom, ReadItem, ReadItems, ReadRequest};
 use crate::{
     metadata::HiddenEvents,
-    names::{WireStream, is_metadata, to_wire},
+    names::{is_metadata, to_wire},
     status::{status, stream_deleted},
     tombstones::Watch,
     wire::{ResolvedEvent, WireEvent},
+    wire_stream::WireStream,
 };
 
 /// What comes next in a subscription to a stream.

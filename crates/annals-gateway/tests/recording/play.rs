@@ -316,14 +316,14 @@ impl Play {
     fn metadata(&mut self, metadata: &MetadataMap, what: &str) {
         let mut lines: Vec<(String, String)> = metadata
             .iter()
-            .filter_map(|entry| match entry {
+            .map(|entry| match entry {
                 KeyAndValueRef::Ascii(name, value) => {
                     let value = String::from_utf8_lossy(value.as_encoded_bytes()).into_owned();
-                    Some((name.to_string(), value))
+                    (name.to_string(), value)
                 }
                 KeyAndValueRef::Binary(name, value) => {
                     let bytes = value.to_bytes().unwrap_or_default();
-                    Some((name.to_string(), format!("{bytes:02x?}")))
+                    (name.to_string(), format!("{bytes:02x?}"))
                 }
             })
             .filter(|(name, _)| !TRANSPORT.contains(&name.as_str()))

@@ -86,7 +86,6 @@ impl Wire {
             options: Some(options),
             proposed_messages: events,
             is_final: true,
-            ..BatchAppendReq::default()
         };
         let request = Request::new(futures::stream::iter([message]));
         self.0.ready().await.unwrap();

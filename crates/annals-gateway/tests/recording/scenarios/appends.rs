@@ -481,9 +481,8 @@ fn shapes(list: &mut List) {
         let stream = p.stream();
         let bytes = {
             // options { stream, no_stream, any } by hand.
-            let mut options = vec![0x0a, 0, 0x1a, 0];
-            options[1] = u8::try_from(stream.len()).unwrap_or(0);
-            let mut inner = vec![0x0a, options[1] + 2, 0x1a, options[1]];
+            let length = u8::try_from(stream.len()).unwrap_or(0);
+            let mut inner = vec![0x0a, length + 2, 0x1a, length];
             inner.extend(stream.as_bytes());
             inner.extend([0x1a, 0, 0x22, 0]);
             let mut all = vec![0x0a, u8::try_from(inner.len()).unwrap_or(0)];

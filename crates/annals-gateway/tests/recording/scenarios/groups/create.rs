@@ -121,7 +121,7 @@ pub(super) fn create(list: &mut List) {
     list.add("group/create/twice", async |p| {
         let (stream, group) = (p.stream(), p.group());
         let text = on_stream(&stream, "start {}", &group, SETTINGS);
-        p.call("Persistent/Create", &[text.clone()]).await;
+        p.call("Persistent/Create", std::slice::from_ref(&text)).await;
         p.call("Persistent/Create", &[text]).await;
         remove(p, &stream, &group).await;
     });
@@ -145,7 +145,7 @@ pub(super) fn create(list: &mut List) {
         list.add(format!("group/create/name/{name}"), async move |p| {
             let stream = p.stream();
             let text = on_stream(&stream, "start {}", group, SETTINGS);
-            p.call("Persistent/Create", &[text.clone()]).await;
+            p.call("Persistent/Create", std::slice::from_ref(&text)).await;
             p.call("Persistent/Create", &[text]).await;
             p.call("Persistent/Delete", &[named(&stream, group)]).await;
             p.call("Persistent/Delete", &[named(&stream, group)]).await;
