@@ -71,14 +71,13 @@ impl<'p> Server<'p> {
         packaged.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
     }
 
-    /// Starts PgBouncer in front of the server, with at most this many sessions, each for one
-    /// transaction at a time. If that is not possible, prints why and returns `None`.
-    fn bouncer(&self, sessions: usize) -> Option<PgBouncer> {
+    /// Starts PgBouncer in front of the server, with at most this many sessions. What it pools is
+    /// `transaction` or `session`. If that is not possible, prints why and returns `None`.
+    fn bouncer(&self, pools: &'static str, sessions: usize) -> Option<PgBouncer> {
         let started = match self.programs {
             Some(_) => {
                 let postgres = self.postgres.clone();
-                let start =
-                    async move { PgBouncer::start(&postgres, "transaction", sessions).await };
+                let start = async move { PgBouncer::start(&postgres, pools, sessions).await };
                 self.plan.run(start)
             }
             None => Err("PgBouncer needs a server of this machine".into()),

@@ -21,7 +21,7 @@ const ARRIVAL: Target = Target::AtMost(50_000.0);
 
 pub(crate) fn run(plan: &Plan) {
     let Some(server) = Server::start(plan) else { return };
-    let Some(bouncer) = server.bouncer(SESSIONS) else { return };
+    let Some(bouncer) = server.bouncer("transaction", SESSIONS) else { return };
     appends(plan, &server, &bouncer);
     arrivals(plan, &server, &bouncer);
 }
@@ -37,17 +37,21 @@ fn behind(bouncer: &PgBouncer, database: &Database<'_>) -> Url {
 fn appends(plan: &Plan, server: &Server<'_>, bouncer: &PgBouncer) {
     let title = format!("PostgreSQL behind PgBouncer: appends of one event, {WRITERS} writers");
     let mut figures = Figures::new(title, "events a second");
-    let [direct, pooled] = ["direct", "behind PgBouncer"];
-    for name in plan.turns(&[direct, pooled]) {
+    let [direct, sessions, pooled] = ["direct", "PgBouncer pools sessions", "behind PgBouncer"];
+    // What PgBouncer itself costs: the same requests, passed on by one more process.
+    let Some(of_sessions) = server.bouncer("session", SESSIONS) else { return };
+    for name in plan.turns(&[direct, sessions, pooled]) {
         let database = server.database();
-        let store = match name == pooled {
-            true => database.open_at(behind(bouncer, &database).into()),
-            false => database.open(),
+        let store = match name {
+            _ if name == direct => database.open(),
+            _ if name == sessions => database.open_at(behind(&of_sessions, &database).into()),
+            _ => database.open_at(behind(bouncer, &database).into()),
         };
         let load = Load { writers: WRITERS, events: 1, to: To::Own { first: 0 } };
         figures.add(name, plan.run(load.rate(store, plan.warm_up(), plan.slice)));
     }
     figures.ratio(pooled, direct, SHARE);
+    figures.ratio(sessions, direct, Target::None);
     figures.print();
 }
 

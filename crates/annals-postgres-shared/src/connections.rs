@@ -405,9 +405,11 @@ impl PooledConnection {
     /// A driver sends a statement in two requests, one to prepare it and one to run it. Such a pooler
     /// would send them to two sessions of the server.
     pub async fn begin(&mut self) -> sqlx::Result<()> {
-        let Some(first) = self.first_statements() else { return Ok(()) };
+        let Pooling::Transactions { idle_timeout, .. } = &self.home.pooling else { return Ok(()) };
+        let first = self.first_statements().unwrap_or_default();
+        let begin = AssertSqlSafe(format!("BEGIN; {first}; {idle_timeout}"));
         self.session.in_transaction = true;
-        let begin = sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; {first}")));
+        let begin = sqlx::raw_sql(begin);
         begin.execute(&mut **self).await.map(drop)
     }
 

@@ -18,28 +18,28 @@ pub enum Pooling {
     /// Nothing, or a pooler that gives each connection a session of its own.
     Sessions,
     /// A pooler that gives each transaction some session. `settings` give a transaction the settings
-    /// that a session would have.
-    Transactions { settings: Arc<str> },
+    /// that a session would have. `idle_timeout` ends a transaction of several requests whose client is
+    /// gone, and with it its locks.
+    Transactions { settings: Arc<str>, idle_timeout: Arc<str> },
 }
 
 impl Pooling {
     /// A pooler of transactions.
     pub fn of_transactions(request_timeout: Duration) -> Self {
         let timeout = statement_timeout(request_timeout);
-        // The last setting ends a transaction whose client is gone, and with it its locks.
         let settings = format!(
             "SET LOCAL transaction_isolation = 'read committed'; SET LOCAL jit = off; \
-             SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = {timeout}; \
-             SET LOCAL idle_in_transaction_session_timeout = {timeout}"
+             SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = {timeout}"
         );
-        Self::Transactions { settings: settings.into() }
+        let idle_timeout = format!("SET LOCAL idle_in_transaction_session_timeout = {timeout}");
+        Self::Transactions { settings: settings.into(), idle_timeout: idle_timeout.into() }
     }
 
     /// The statements with which a transaction has to begin.
     pub fn settings(&self) -> Option<Arc<str>> {
         match self {
             Self::Sessions => None,
-            Self::Transactions { settings } => Some(settings.clone()),
+            Self::Transactions { settings, .. } => Some(settings.clone()),
         }
     }
 }

@@ -112,7 +112,7 @@ impl Session<'_> {
             Err(Ok(error)) if connection.is_autocommit() => Err(Failure::Driver(*error)),
             // What the function has committed cannot be taken back.
             _ if connection.is_autocommit() => {
-                Err(Failure::Driver(rusqlite::Error::UserFunctionError(ended().into())))
+                Err(Failure::Driver(rusqlite::Error::ToSqlConversionFailure(ended().into())))
             }
             Ok(made) => Ok((appended, Some(made))),
             Err(Ok(error)) => Err(driver(*error).into()),

@@ -47,9 +47,9 @@ impl From<Failure> for Error {
 pub(crate) fn driver(error: rusqlite::Error) -> Error {
     // What `append_with` has to say about a function of the application.
     let error = match error {
-        rusqlite::Error::UserFunctionError(source) => match source.downcast::<Error>() {
+        rusqlite::Error::ToSqlConversionFailure(source) => match source.downcast::<Error>() {
             Ok(error) => return *error,
-            Err(source) => rusqlite::Error::UserFunctionError(source),
+            Err(source) => rusqlite::Error::ToSqlConversionFailure(source),
         },
         error => error,
     };
