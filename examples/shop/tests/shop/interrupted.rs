@@ -12,7 +12,7 @@ use tokio::runtime::Builder;
 
 use crate::{
     faulty::{Fault, Faulty},
-    stores::{self, Fresh, Kind, histories, run},
+    stores::{self, Fresh, Kind, commands_for, histories, run},
 };
 
 /// Each command that spans two streams, and each that does not.
@@ -119,12 +119,17 @@ pub(crate) async fn write_on(events: &mut Subscription, more: u64) {
 
 pub(crate) async fn killed_again_and_again_it_gets_to_the_same_end(kind: Kind) {
     let whole = Fresh::memory().await;
-    let expected = run(whole.store, COMMANDS, &Options::default()).await.unwrap();
+    let commands = commands_for(&kind);
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("commands.txt");
+    std::fs::write(&script, &commands).unwrap();
+    let expected = run(whole.store, &commands, &Options::default()).await.unwrap();
     let fresh = Fresh::open(&kind).await;
+    let start = || start(&fresh.url, &[script.to_str().unwrap()]);
     let mut events = fresh.store.subscribe(Subscribe::default()).await.unwrap();
     let mut killed = 0;
     for part in [expected.events, 10, 5, 4] {
-        let mut child = start(&fresh.url, &[]);
+        let mut child = start();
         write_on(&mut events, expected.events / part).await;
         child.kill().unwrap();
         if child.wait().unwrap().success() {
@@ -133,9 +138,9 @@ pub(crate) async fn killed_again_and_again_it_gets_to_the_same_end(kind: Kind) {
         killed += 1;
     }
     assert!(killed > 0, "this shows nothing");
-    assert!(start(&fresh.url, &[]).wait().unwrap().success());
+    assert!(start().wait().unwrap().success());
 
-    let summary = run(fresh.store.clone(), COMMANDS, &Options::default()).await.unwrap();
+    let summary = run(fresh.store.clone(), &commands, &Options::default()).await.unwrap();
     assert_eq!((summary.count(Outcome::Done), summary.events_read), (0, 0), "{}", fresh.url);
     assert_eq!(summary.events, expected.events, "{}", fresh.url);
     assert_eq!(summary.model, expected.model, "{}", fresh.url);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use annals::{ReadAll, RecordedEvent, Store};
 pub(crate) use annals_test_stores::{Fresh, Kind, kinds};
 use futures::TryStreamExt;
-use shop::{AnyError, Options, Summary, execute::Counters};
+use shop::{AnyError, COMMANDS, Options, Summary, execute::Counters};
 
 pub(crate) async fn run(
     store: Arc<dyn Store>,
@@ -17,6 +17,12 @@ pub(crate) async fn run(
 
 pub(crate) async fn events(store: &dyn Store) -> Vec<RecordedEvent> {
     store.read_all(ReadAll::default()).try_collect().await.unwrap()
+}
+
+/// The commands that come with the shop; fewer on the stores that are slow in tests.
+pub(crate) fn commands_for(kind: &Kind) -> String {
+    let lines = if matches!(kind.name(), "sqlite" | "postgres") { usize::MAX } else { 600 };
+    COMMANDS.lines().take(lines).map(|line| format!("{line}\n")).collect()
 }
 
 /// The types of the events of each stream, in their order.

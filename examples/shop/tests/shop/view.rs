@@ -20,7 +20,7 @@ use crate::{
     dropped::dropped_again_and_again,
     interrupted::{start, write_on},
     runs::check,
-    stores::{Fresh, Kind, events, histories, run},
+    stores::{Fresh, Kind, commands_for, events, histories, run},
 };
 
 /// State, sku, quantity and cents, by name.
@@ -162,9 +162,7 @@ pub(crate) async fn killed_again_and_again_no_time_out_is_lost_and_no_row_is_wro
     let fresh = Fresh::open(&kind).await;
     let place = Place::sqlite();
     let mut events = fresh.store.subscribe(Subscribe::default()).await.unwrap();
-    // Fewer commands than come with the shop, on the stores that are slow in tests.
-    let lines = if matches!(kind.name(), "sqlite" | "postgres") { usize::MAX } else { 1_500 };
-    let commands = COMMANDS.lines().take(lines).collect::<Vec<_>>().join("\n");
+    let commands = commands_for(&kind);
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("commands.txt");
     std::fs::write(&script, &commands).unwrap();
