@@ -21,7 +21,8 @@ pub(crate) async fn events(store: &dyn Store) -> Vec<RecordedEvent> {
 
 /// The commands that come with the shop; fewer on the stores that are slow in tests.
 pub(crate) fn commands_for(kind: &Kind) -> String {
-    let lines = if matches!(kind.name(), "sqlite" | "postgres") { usize::MAX } else { 600 };
+    let is_slow = matches!(kind.name(), "dynamodb" | "eventstoredb" | "marten");
+    let lines = if is_slow { 600 } else { usize::MAX };
     COMMANDS.lines().take(lines).map(|line| format!("{line}\n")).collect()
 }
 
