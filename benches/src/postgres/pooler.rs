@@ -37,7 +37,8 @@ fn behind(bouncer: &PgBouncer, database: &Database<'_>) -> Url {
 fn appends(plan: &Plan, server: &Server<'_>, bouncer: &PgBouncer) {
     let title = format!("PostgreSQL behind PgBouncer: appends of one event, {WRITERS} writers");
     let mut figures = Figures::new(title, "events a second");
-    let [direct, sessions, pooled] = ["direct", "PgBouncer pools sessions", "PgBouncer pools transactions"];
+    let [direct, sessions, pooled] =
+        ["direct", "PgBouncer pools sessions", "PgBouncer pools transactions"];
     // What PgBouncer itself costs: the same requests, passed on by one more process.
     let Some(of_sessions) = server.bouncer("session", SESSIONS) else { return };
     for name in plan.turns(&[direct, sessions, pooled]) {
