@@ -86,11 +86,7 @@ fn set(config: &mut DynamoDbConfig, parameter: &Parameter) -> Result<()> {
             config.endpoint = text();
         }
         "profile" => config.profile = text(),
-        "order" => match parameter.value() {
-            "on" => options.order = Some(true),
-            "off" => options.order = Some(false),
-            _ => return Err(parameter.invalid("`on` or `off`")),
-        },
+        "order" => options.order = Some(parameter.one_of([("on", true), ("off", false)])?),
         "stripes" => options.stripes = Some(parameter.parsed("a number from 1 to 64")?),
         "create" => options.create = parameter.flag()?,
         "point_in_time_recovery" => options.point_in_time_recovery = parameter.flag()?,

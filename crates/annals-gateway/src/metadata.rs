@@ -5,14 +5,14 @@ use annals_core::{
     TryStreamExt,
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tonic::Status;
 
 use crate::{names::metadata_stream, status::status};
 
 /// The type of the events in a metadata stream.
 pub(crate) const TYPE: &str = "$metadata";
-pub(crate) const TRUNCATE_BEFORE: &str = "$tb";
+const TRUNCATE_BEFORE: &str = "$tb";
 const MAX_COUNT: &str = "$maxCount";
 const MAX_AGE: &str = "$maxAge";
 /// The value of `$tb` in the metadata of a deleted stream.
@@ -28,7 +28,8 @@ pub(crate) struct HiddenEvents {
 impl HiddenEvents {
     /// Reads the current metadata of a stream.
     pub(crate) async fn of(store: &dyn Store, stream: &StreamId) -> Result<Self, Status> {
-        let properties = properties(store, stream).await.map_err(|e| status(&e))?;
+        let metadata = current(store, stream).await.map_err(|e| status(&e))?;
+        let properties = metadata.and_then(|metadata| parse(&metadata));
         let Some(properties) = properties else { return Ok(Self::default()) };
         let number = |name| properties.get(name).and_then(Value::as_u64);
         // `DELETED` hides nothing: the store has removed the events that were deleted, and clients
@@ -58,20 +59,24 @@ impl HiddenEvents {
     }
 }
 
-pub(crate) async fn last_event(
-    store: &dyn Store,
-    stream: &StreamId,
-) -> Result<Option<RecordedEvent>, Status> {
-    last(store, stream).await.map_err(|e| status(&e))
-}
-
-/// The last event of a metadata stream.
+/// The last event of a stream, such as the metadata of another stream: only that one counts.
 pub(crate) async fn last(
     store: &dyn Store,
-    metadata: &StreamId,
+    stream: &StreamId,
 ) -> Result<Option<RecordedEvent>, Error> {
     let options = ReadStream::default().backwards().with_limit(1);
-    store.read_stream(metadata, options).try_next().await
+    store.read_stream(stream, options).try_next().await
+}
+
+/// The metadata of a stream. `None` if there is none.
+pub(crate) async fn current(
+    store: &dyn Store,
+    stream: &StreamId,
+) -> Result<Option<RecordedEvent>, Error> {
+    match metadata_stream(stream) {
+        Some(metadata) => last(store, &metadata).await,
+        None => Ok(None),
+    }
 }
 
 /// True if a stream has metadata. To EventStoreDB, a stream with metadata exists, even if it never had
@@ -83,8 +88,7 @@ pub(crate) async fn exists(store: &dyn Store, stream: &StreamId) -> Result<bool,
 
 /// True if the metadata of a stream says that the stream is deleted.
 pub(crate) async fn is_deleted(store: &dyn Store, stream: &StreamId) -> Result<bool, Error> {
-    let Some(metadata) = metadata_stream(stream) else { return Ok(false) };
-    Ok(last(store, &metadata).await?.is_some_and(|event| means_deleted(&event)))
+    Ok(current(store, stream).await?.is_some_and(|event| means_deleted(&event)))
 }
 
 /// True if this metadata says that its stream is deleted.
@@ -105,24 +109,21 @@ fn parse(metadata: &RecordedEvent) -> Option<Map<String, Value>> {
     is_json.then(|| serde_json::from_slice(text).ok()).flatten()
 }
 
-async fn properties(
-    store: &dyn Store,
-    stream: &StreamId,
-) -> Result<Option<Map<String, Value>>, Error> {
-    let Some(metadata) = metadata_stream(stream) else { return Ok(None) };
-    Ok(last(store, &metadata).await?.and_then(|event| parse(&event)))
-}
-
 /// The metadata to write when a stream is deleted. As in EventStoreDB, it replaces the metadata that
 /// was there.
 pub(crate) fn for_deleted() -> Value {
-    Value::Object(Map::from_iter([(TRUNCATE_BEFORE.to_owned(), DELETED.into())]))
+    truncated(DELETED)
+}
+
+/// Metadata that only says which events are hidden.
+pub(crate) fn truncated(before: u64) -> Value {
+    json!({ TRUNCATE_BEFORE: before })
 }
 
 /// Metadata with another `$tb`. The rest keeps its text.
 pub(crate) fn with_truncate_before(metadata: &[u8], before: u64) -> Vec<u8> {
     let Ok(mut properties) = serde_json::from_slice::<Map<String, Value>>(metadata) else {
-        return format!("{{\"{TRUNCATE_BEFORE}\":{before}}}").into_bytes();
+        return truncated(before).to_string().into_bytes();
     };
     let text = metadata.trim_ascii_end();
     match text.strip_suffix(b"}") {
@@ -143,24 +144,28 @@ pub(crate) async fn visible_event(
     metadata: &StreamId,
     described: &StreamId,
 ) -> Result<Option<RecordedEvent>, Status> {
-    let Some(mut event) = last_event(store, metadata).await? else { return Ok(None) };
+    let last = last(store, metadata).await.map_err(|e| status(&e))?;
+    let Some(mut event) = last else { return Ok(None) };
     if means_deleted(&event) {
         let info = store.stream_info(described).await.map_err(|e| status(&e))?;
         if info.state == StreamState::Live {
             // The stream was deleted and then appended to again, and not by this gateway: that would
             // have written where the stream begins. So compute it here.
             let first = info.first_version.unwrap_or(info.version.plus(1));
-            let properties =
-                Map::from_iter([(TRUNCATE_BEFORE.to_owned(), first.minus(1).get().into())]);
-            event.data = Payload::json(&properties).map_err(|e| status(&e))?;
+            let begins = truncated(first.minus(1).get());
+            event.data = Payload::json(&begins).map_err(|e| status(&e))?;
         }
     }
     Ok(Some(event))
 }
 
-/// Truncates a stream in the store, as a scavenge would, after its metadata got a new `$tb`.
-pub(crate) async fn apply_truncation(store: &dyn Store, stream: &StreamId) -> Result<(), Error> {
-    let properties = properties(store, stream).await?.unwrap_or_default();
+/// Truncates a stream in the store, as a scavenge would, after it got metadata with a new `$tb`.
+pub(crate) async fn apply_truncation(
+    store: &dyn Store,
+    stream: &StreamId,
+    metadata: &RecordedEvent,
+) -> Result<(), Error> {
+    let properties = parse(metadata).unwrap_or_default();
     let before = properties.get(TRUNCATE_BEFORE).and_then(Value::as_u64);
     let Some(before) = before.filter(|before| (1..DELETED).contains(before)) else { return Ok(()) };
     if store.capabilities().truncate {

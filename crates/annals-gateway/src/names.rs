@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::proto::shared::StreamIdentifier;
 
 /// The store has this before each name that begins with `$` on the wire.
-const PREFIX: &str = "esdb:";
+pub(crate) const PREFIX: &str = "esdb:";
 /// With this and the prefix, a stream can be called that is not an application's own, and whose name is
 /// too long for the store: a digest of the name follows. So the metadata of the longest stream id has a
 /// place, and so have the parked events of a group on it. Reads of all show such a stream under its short

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use crate::{
-    names::{stream_from_wire, to_wire, type_from_wire},
+    names::{PREFIX, stream_from_wire, to_wire, type_from_wire},
     status::status,
     wire::{ResolvedEvent, WireEvent},
 };
@@ -57,8 +57,8 @@ pub(crate) fn is_own(stream: &str) -> bool {
 /// Writes a record that clients never see, for a request that has no effect. EventStoreDB writes one, too,
 /// and answers its position, which this returns.
 pub(crate) async fn record_nothing(store: &dyn Store) -> Result<Position, Error> {
-    let stream = StreamId::new(format!("esdb:{NOTHING}"))?;
-    let event = NewEvent::new(EventType::new(format!("esdb:{NOTHING}"))?, Payload::binary(""));
+    let stream = StreamId::new(format!("{PREFIX}{NOTHING}"))?;
+    let event = NewEvent::new(EventType::new(format!("{PREFIX}{NOTHING}"))?, Payload::binary(""));
     Ok(store.append(Append::new(stream, ExpectedVersion::Any, [event])).await?.position)
 }
 
@@ -118,7 +118,7 @@ impl Watch {
 async fn follow(
     store: Arc<dyn Store>,
 ) -> Result<(broadcast::Sender<Arc<WireEvent>>, AbortOnDropHandle<()>), Error> {
-    let stream = StreamId::new(format!("esdb:{STREAM}"))?;
+    let stream = StreamId::new(format!("{PREFIX}{STREAM}"))?;
     let (sender, _) = broadcast::channel(LAG);
     let mut last = store.stream_info(&stream).await?.version;
     let open = move |version| {

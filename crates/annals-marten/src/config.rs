@@ -281,63 +281,34 @@ impl MartenConfig {
             "own_schema" => options.own_schema = Some(text()),
             "tenant" => options.tenant = Some(text()),
             "mode" => {
-                options.mode = match parameter.value() {
-                    "auto" => AppendMode::Auto,
-                    "quick" => AppendMode::Quick,
-                    "rich" => AppendMode::Rich,
-                    _ => return Err(parameter.invalid("`auto`, `quick` or `rich`")),
-                }
+                options.mode = parameter.one_of([
+                    ("auto", AppendMode::Auto),
+                    ("quick", AppendMode::Quick),
+                    ("rich", AppendMode::Rich),
+                ])?
             }
             "gap_wait" => options.gap_wait = Some(parameter.milliseconds()?),
             "payloads" => {
-                options.payloads = match parameter.value() {
-                    "exact" => Payloads::Exact,
-                    "jsonb" => Payloads::Jsonb,
-                    _ => return Err(parameter.invalid("`exact` or `jsonb`")),
-                }
+                options.payloads =
+                    parameter.one_of([("exact", Payloads::Exact), ("jsonb", Payloads::Jsonb)])?
             }
-            "removal" => {
-                options.removal = match parameter.value() {
-                    "soft" => true,
-                    "off" => false,
-                    _ => return Err(parameter.invalid("`soft` or `off`")),
-                }
-            }
+            "removal" => options.removal = parameter.one_of([("soft", true), ("off", false)])?,
             "archived" => {
-                options.archived = match parameter.value() {
-                    "hide" => false,
-                    "include" => true,
-                    _ => return Err(parameter.invalid("`hide` or `include`")),
-                }
+                options.archived = parameter.one_of([("hide", false), ("include", true)])?
             }
             "read_only" => options.read_only = parameter.flag()?,
-            "ids" => {
-                options.named = match parameter.value() {
-                    "typed" => false,
-                    "named" => true,
-                    _ => return Err(parameter.invalid("`typed` or `named`")),
-                }
-            }
+            "ids" => options.named = parameter.one_of([("typed", false), ("named", true)])?,
             "stream_type" => {
-                options.stream_type = match parameter.value() {
-                    "category" => StreamType::Category,
-                    "none" => StreamType::None,
-                    _ => return Err(parameter.invalid("`category` or `none`")),
-                }
+                options.stream_type = parameter
+                    .one_of([("category", StreamType::Category), ("none", StreamType::None)])?
             }
             "unknown_types" => {
-                options.refuse_unknown_types = match parameter.value() {
-                    "write" => false,
-                    "refuse" => true,
-                    _ => return Err(parameter.invalid("`write` or `refuse`")),
-                }
+                options.refuse_unknown_types =
+                    parameter.one_of([("write", false), ("refuse", true)])?
             }
             "create" => {
-                options.create = match parameter.value() {
-                    "guid" => Some(Create::Guid),
-                    "string" => Some(Create::String),
-                    _ => return Err(parameter.invalid("`guid` or `string`")),
-                }
+                options.create = parameter
+                    .one_of([("guid", Some(Create::Guid)), ("string", Some(Create::String))])?
             }
             "writers" => options.writers = parameter.parsed("a number from 1 to 64")?,
             "poll_interval" => options.poll_interval = parameter.milliseconds()?,

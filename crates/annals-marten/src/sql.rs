@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use annals_postgres_shared::last_given;
 pub(crate) use annals_postgres_shared::sql::{query, quoted};
 
 use crate::{
@@ -26,17 +27,6 @@ pub(crate) enum Own {
 
 /// [`Sql::horizon`] without the function.
 const HORIZON: &str = include_str!("../schema/horizon.sql");
-
-/// The last number that the sequence has given, 0 if it has given none; NULL if the role may not
-/// know it.
-macro_rules! last_given {
-    () => {
-        "CASE WHEN pg_catalog.has_sequence_privilege( \
-             '{marten}.mt_events_sequence', 'USAGE, SELECT') \
-             THEN coalesce(pg_catalog.pg_sequence_last_value( \
-                 '{marten}.mt_events_sequence'::pg_catalog.regclass), 0) END"
-    };
-}
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident: $text:expr;)*) => {
@@ -63,7 +53,7 @@ macro_rules! statements {
                         .replace("{in_advance}", in_advance)
                         .replace("{and_tenant}", &and_tenant)
                         .replace("{is_tombstone}", IS_TOMBSTONE)
-                        .replace("{last_given}", last_given!());
+                        .replace("{last_given}", last_given!("{marten}.mt_events_sequence"));
                     match own {
                         Own::Schema => text.replace("{schema}", &schema).replace("{marten}", &marten),
                         Own::Tables { are_there } => words::alone(&text, shape, options, are_there),
@@ -106,12 +96,12 @@ macro_rules! of_all {
 
 statements! {
     /// The greatest number of an event, and the last one that the sequence has given.
-    positions: concat!("SELECT coalesce(max(seq_id), 0), ", last_given!(),
+    positions: concat!("SELECT coalesce(max(seq_id), 0), ", last_given!("{marten}.mt_events_sequence"),
         " FROM {marten}.mt_events");
     append: "SELECT outcome, states, versions, deletions, are_empty, bases, replays, positions \
         FROM {schema}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text[]::jsonb[], $11, $12, \
             $13::text[]::jsonb[], $14, $15, $16)";
-    horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!(), " \
+    horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!("{marten}.mt_events_sequence"), " \
         FROM {schema}.horizon($1, $2, {in_advance})");
     /// The gaps between two positions: the positions of the events before and after each.
     gaps: "SELECT g.low, g.high FROM ( \

@@ -102,6 +102,21 @@ impl<'q> Statement<'q> {
     }
 }
 
+/// The last number that a sequence has given, 0 if it has given none; NULL if the role may not know it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! last_given {
+    ($sequence:literal) => {
+        concat!(
+            "CASE WHEN pg_catalog.has_sequence_privilege('",
+            $sequence,
+            "', 'USAGE, SELECT') THEN coalesce(pg_catalog.pg_sequence_last_value('",
+            $sequence,
+            "'::pg_catalog.regclass), 0) END"
+        )
+    };
+}
+
 /// Lets only plain names pass, since the schema becomes part of SQL text. `parameter` is what the
 /// error calls it.
 pub fn check_schema(parameter: &str, schema: &str) -> Result<()> {

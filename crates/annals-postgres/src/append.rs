@@ -4,7 +4,8 @@
 //! hold, the answer says how the stream was found, and core judges that, as for every store.
 
 use annals_core::{
-    Append, Appended, ExpectedVersion, NewEvent, Position, Result, StreamState, Version,
+    Append, Appended, Error, ErrorKind, ExpectedVersion, NewEvent, Position, Result, StreamState,
+    Version,
     adapter::{self, StreamHead},
 };
 use sqlx::{Row, postgres::PgRow};
@@ -93,6 +94,15 @@ impl AppendOutcome {
         };
         Ok(Self::NotWritten { head, retry_after, replayed })
     }
+}
+
+/// How often an append is sent again because another one with the same ids came in between.
+pub(crate) const MOST_ROUNDS: usize = 10;
+
+/// The error after [`MOST_ROUNDS`].
+pub(crate) fn in_the_way() -> Error {
+    let message = "appends with the same event ids got in the way again and again; try again";
+    Error::new(ErrorKind::Busy, message)
 }
 
 /// What is left to do when a statement has answered.

@@ -5,12 +5,11 @@ use annals_postgres_shared::session::Pooling;
 use sqlx::{Postgres, Transaction};
 
 use crate::{
-    append::{self, AppendRequest, Next},
+    append::{self, AppendRequest, MOST_ROUNDS, Next},
     call::count,
     error::{Failure, code, context, driver},
     sql::query,
     store::PostgresStore,
-    writer::MOST_ROUNDS,
 };
 
 impl PostgresStore {
@@ -105,8 +104,7 @@ impl PostgresStore {
                 Next::SendAgain(again) => again,
             };
         }
-        let message = "appends with the same event ids got in the way again and again; try again";
-        Err(Error::new(ErrorKind::Busy, message))
+        Err(append::in_the_way())
     }
 }
 

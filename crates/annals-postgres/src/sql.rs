@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use annals_postgres_shared::last_given;
 pub(crate) use annals_postgres_shared::sql::{Statement, query, quoted};
 
 macro_rules! statements {
@@ -19,17 +20,6 @@ macro_rules! statements {
                 Self { $($name: $text.replace("{schema}", &schema).into(),)* }
             }
         }
-    };
-}
-
-/// The last position that the sequence has given, 0 if it has given no position; NULL if the role
-/// may not know it.
-macro_rules! last_given {
-    () => {
-        "CASE WHEN pg_catalog.has_sequence_privilege( \
-             '{schema}.positions', 'USAGE, SELECT') \
-             THEN coalesce(pg_catalog.pg_sequence_last_value( \
-                 '{schema}.positions'::pg_catalog.regclass), 0) END"
     };
 }
 
@@ -131,7 +121,7 @@ statements! {
     follow_server_and_notify: "SELECT {schema}.follow_server(false), pg_catalog.pg_notify($1, '')";
     /// The greatest position of an event, and the last one that the sequence has given, unless the
     /// role may not know it.
-    positions: concat!("SELECT coalesce(max(position), 0), ", last_given!(), " \
+    positions: concat!("SELECT coalesce(max(position), 0), ", last_given!("{schema}.positions"), " \
         FROM {schema}.events");
     append: "SELECT written, states, versions, deletions, seen_at, replays, positions \
         FROM {schema}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
@@ -147,7 +137,7 @@ statements! {
             JOIN {schema}.streams AS s ON s.id = e.stream \
             WHERE s.name = a.name AND e.version BETWEEN a.first AND a.last \
                 AND e.version > s.removed_to OFFSET 0) AS f";
-    horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!(), ", \
+    horizon: concat!("SELECT settled, visible, in_flight, pg_is_in_recovery(), ", last_given!("{schema}.positions"), ", \
         (SELECT losses FROM {schema}.store WHERE only_row) FROM {schema}.horizon($1, $2)");
     /// Whether one transaction has written events on both sides of a position. An append takes its
     /// positions within a moment, so that they are near each other.

@@ -12,11 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use annals_core::{Append, Appended, Error, ErrorKind, Result};
+use annals_core::{Append, Appended, Error, Result};
 use tokio::runtime::Handle;
 
 use crate::{
-    append::{self, AppendOutcome, AppendRequest, Next},
+    append::{self, AppendOutcome, AppendRequest, MOST_ROUNDS, Next},
     call::{AppendCall, count, in_rounds},
     database::Database,
     error::{Concerns, SharedError, concerns, runtime, runtime_ended},
@@ -30,8 +30,6 @@ const STUCK: Duration = Duration::from_millis(10);
 /// How many appends of a batch are given as long as a statement may take, if the whole batch took too
 /// long: one of them may have waited for the lock on its stream, so that the others succeed.
 const MOST_WAITS: usize = 2;
-/// How often an append is sent again because another one with the same ids came in between.
-pub(crate) const MOST_ROUNDS: usize = 10;
 
 /// The tasks that write to one store.
 #[derive(Clone, Debug)]
@@ -184,8 +182,7 @@ impl Writer {
                 }
             };
         }
-        let message = "appends with the same event ids got in the way again and again; try again";
-        Err(self.session.mark(Error::new(ErrorKind::Busy, message)))
+        Err(self.session.mark(append::in_the_way()))
     }
 
     /// Sends appends, and wakes subscribers if some were written, or may have been.

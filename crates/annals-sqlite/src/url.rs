@@ -59,11 +59,8 @@ fn set(config: &mut SqliteConfig, parameter: &Parameter) -> Result<()> {
     match parameter.name() {
         "prefix" => parameter.value().clone_into(&mut config.prefix),
         "synchronous" => {
-            config.synchronous = match parameter.value() {
-                "full" => Synchronous::Full,
-                "normal" => Synchronous::Normal,
-                _ => return Err(parameter.invalid("`full` or `normal`")),
-            };
+            config.synchronous =
+                parameter.one_of([("full", Synchronous::Full), ("normal", Synchronous::Normal)])?;
         }
         "busy_timeout" => config.busy_timeout = parameter.milliseconds()?,
         "readers" => config.readers = parameter.parsed("a number from 1 to 64")?,

@@ -107,6 +107,24 @@ impl Parameter {
         time(&self.value, "s").ok_or_else(|| self.invalid(expected))
     }
 
+    /// What the value stands for, by a table of all values.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], with the values.
+    pub fn one_of<T, const N: usize>(&self, values: [(&str, T); N]) -> Result<T> {
+        let names = values.each_ref().map(|(name, _)| format!("`{name}`"));
+        let found = values.into_iter().find(|(name, _)| *name == self.value);
+        found.map(|(_, meaning)| meaning).ok_or_else(|| {
+            let expected = match names.split_last() {
+                Some((last, before)) if !before.is_empty() => {
+                    format!("{} or {last}", before.join(", "))
+                }
+                _ => names.concat(),
+            };
+            self.invalid(&expected)
+        })
+    }
+
     /// The value as `true` or `false`.
     ///
     /// # Errors

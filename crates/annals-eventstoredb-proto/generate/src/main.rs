@@ -22,8 +22,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let descriptors = protox::compile(FILES, [package.join("proto")])?;
     let recording = package.join("../annals-gateway/tests/recording");
-    let recorded = protox::compile(RECORDED, [recording.join("proto")])?;
-    fs::write(recording.join("protocol.bin"), recorded.encode_to_vec())?;
+    // The first directory has the files that differ there.
+    let mut recorded = protox::Compiler::new([recording.join("proto"), package.join("proto")])?;
+    recorded.include_imports(true).open_files(RECORDED)?;
+    fs::write(recording.join("protocol.bin"), recorded.file_descriptor_set().encode_to_vec())?;
     tonic_build::configure()
         .build_transport(false)
         .bytes(["."])

@@ -90,7 +90,6 @@ fn release(busy_streams: &mut HashSet<StreamId>, stream: Option<StreamId>) {
 }
 
 async fn execute(appender: &Appender, complete: CompleteAppend) -> BatchAppendResp {
-    let stream_identifier = complete.stream_identifier();
     let CompleteAppend { correlation_id, options, append } = complete;
     let result = match append {
         None => Err(batch_error::timeout()),
@@ -103,7 +102,7 @@ async fn execute(appender: &Appender, complete: CompleteAppend) -> BatchAppendRe
     };
     BatchAppendResp {
         correlation_id,
-        stream_identifier,
+        stream_identifier: options.stream_identifier,
         // EventStoreDB leaves out the expectation, too. The .NET client fails to read one that is
         // greater than `i64::MAX`.
         expected: None,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::request::{LimitedEvents, Limits, write_target};
 use crate::{
     proto::{
-        shared::{StreamIdentifier, Uuid as WireUuid},
+        shared::Uuid as WireUuid,
         streams::{BatchAppendReq, WriteOptions, write_options::DeadlineOption},
     },
     wire::{IdFormat, now, uuid_from_wire},
@@ -160,10 +160,4 @@ fn time_left(options: &WriteOptions) -> Option<Duration> {
             since_1970(time.seconds, time.nanos).saturating_sub(since_1970(now.seconds, now.nanos))
         }
     })
-}
-
-impl CompleteAppend {
-    pub(super) fn stream_identifier(&self) -> Option<StreamIdentifier> {
-        self.options.stream_identifier.clone()
-    }
 }

@@ -7,13 +7,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use annals_core::{Append, Error, ExpectedVersion, NewEvent, Payload, Store, StreamId, Version};
+use annals_core::{
+    Append, ContentKind, Error, NewEvent, Payload, RecordedEvent, Store, StreamId, Version,
+};
 use lru::LruCache;
 
-use crate::{
-    metadata,
-    names::{metadata_stream, type_from_wire},
-};
+use crate::{metadata, names::type_from_wire};
 
 /// How many streams are remembered, in about 10 MB.
 const STREAMS: NonZeroUsize = NonZeroUsize::new(200_000).unwrap();
@@ -68,38 +67,29 @@ pub(super) async fn revive(
     stream: &StreamId,
     hidden: Version,
 ) -> Result<(), Error> {
-    let Some(metadata) = metadata_stream(stream) else { return Ok(()) };
-    let Some(last) = metadata::last(store, &metadata).await? else { return Ok(()) };
-    if !metadata::means_deleted(&last) {
-        return Ok(());
+    match metadata::current(store, stream).await? {
+        Some(last) if metadata::means_deleted(&last) => {
+            write(store, &last, metadata::truncated(hidden.get()).to_string().into()).await
+        }
+        _ => Ok(()),
     }
-    let begins = format!("{{\"{}\":{hidden}}}", metadata::TRUNCATE_BEFORE);
-    write(store, metadata, last.version, begins.into()).await
 }
 
-/// After other metadata was written to a stream that is deleted: adds where the stream begins. The
-/// stream is not deleted any more.
+/// After the metadata of a stream that is deleted was replaced by `last`: adds where the stream begins.
+/// The stream is not deleted any more.
 pub(super) async fn revive_by_metadata(
     store: &dyn Store,
-    stream: &StreamId,
+    last: &RecordedEvent,
     hidden: Version,
 ) -> Result<(), Error> {
-    let Some(metadata) = metadata_stream(stream) else { return Ok(()) };
-    let Some(last) = metadata::last(store, &metadata).await? else { return Ok(()) };
-    let with_begin = metadata::with_truncate_before(last.data.bytes(), hidden.get());
-    write(store, metadata, last.version, with_begin).await
+    write(store, last, metadata::with_truncate_before(last.data.bytes(), hidden.get())).await
 }
 
-async fn write(
-    store: &dyn Store,
-    metadata: StreamId,
-    expected: Version,
-    json: Vec<u8>,
-) -> Result<(), Error> {
+/// Writes metadata behind `last`.
+async fn write(store: &dyn Store, last: &RecordedEvent, json: Vec<u8>) -> Result<(), Error> {
     let Ok(event_type) = type_from_wire(metadata::TYPE) else { return Ok(()) };
-    let event =
-        NewEvent::new(event_type, Payload::from_stored(annals_core::ContentKind::Json, json));
-    let append = Append::new(metadata, ExpectedVersion::Exact(expected), [event]);
+    let event = NewEvent::new(event_type, Payload::from_stored(ContentKind::Json, json));
+    let append = Append::new(last.stream.clone(), last.version, [event]);
     match store.append(append).await {
         // Somebody else has written metadata meanwhile.
         Err(error) if error.conflict().is_some() => Ok(()),

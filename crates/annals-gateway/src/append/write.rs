@@ -158,16 +158,17 @@ impl Appender {
     async fn apply_metadata(&self, stream: &StreamId, was_deleted: bool) -> Result<(), Error> {
         let store = &*self.store;
         let info = store.stream_info(stream).await?;
-        match (info.state, metadata::is_deleted(store, stream).await?) {
+        let Some(last) = metadata::current(store, stream).await? else { return Ok(()) };
+        match (info.state, metadata::means_deleted(&last)) {
             (StreamState::Live, true) => {
                 store.delete(stream, ExpectedVersion::Any).await?;
                 self.revivals.deleted(stream);
             }
             (StreamState::Deleted, true) => self.revivals.deleted(stream),
             (StreamState::Deleted, false) if was_deleted => {
-                revival::revive_by_metadata(store, stream, info.version).await?;
+                revival::revive_by_metadata(store, &last, info.version).await?;
             }
-            (StreamState::Live, false) => metadata::apply_truncation(store, stream).await?,
+            (StreamState::Live, false) => metadata::apply_truncation(store, stream, &last).await?,
             _ => {}
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::{
     settings::{GroupFilter, Settings},
 };
 use crate::{
-    metadata::last_event,
+    metadata,
     names::{stream_from_wire, type_from_wire},
     status::status,
 };
@@ -79,7 +79,8 @@ pub(crate) async fn update(
 
 /// All groups, and the version of the stream that holds them.
 async fn load(store: &dyn Store) -> Result<(Vec<Group>, Version), Status> {
-    let Some(event) = last_event(store, &stream_from_wire(CATALOG)?).await? else {
+    let last = metadata::last(store, &stream_from_wire(CATALOG)?).await;
+    let Some(event) = last.map_err(|e| status(&e))? else {
         return Ok((Vec::new(), Version::NONE));
     };
     let groups = serde_json::from_slice(event.data.bytes());
